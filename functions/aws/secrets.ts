@@ -1,0 +1,175 @@
+import {
+  CreateSecretCommand,
+  DescribeSecretCommand,
+  GetSecretValueCommand,
+  PutSecretValueCommand,
+  RotateSecretCommand,
+  type SecretsManagerClient,
+  UpdateSecretVersionStageCommand,
+} from '@aws-sdk/client-secrets-manager';
+import type { Ports } from '../core/ports.ts';
+import { type Redactor, Sensitive } from '../core/sensitive.ts';
+import { failureOf, isNamed } from './failure.ts';
+
+type SecretPorts = Pick<
+  Ports,
+  'describeSecret' | 'readSecret' | 'writeSecret' | 'moveLabel' | 'createSecret' | 'startRotation'
+>;
+
+/**
+ * The ports to Secrets Manager. Decisions are made on error names and fields, never on texts, which AWS may reword. Every
+ * value that passes is learned by `redactor`.
+ */
+export function secretsManager(client: SecretsManagerClient, redactor: Redactor): SecretPorts {
+  return {
+    async describeSecret({ secretId }) {
+      try {
+        const answer = await client.send(new DescribeSecretCommand({ SecretId: secretId }));
+        return {
+          arn: answer.ARN ?? secretId,
+          name: answer.Name ?? '',
+          rotationEnabled: answer.RotationEnabled ?? false,
+          labelsByVersion: new Map(
+            Object.entries(answer.VersionIdsToStages ?? {}).map(([version, labels]) => [
+              version,
+              new Set(labels),
+            ]),
+          ),
+          ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
+          ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
+        };
+      } catch (error) {
+        if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
+        throw failureOf(error, `DescribeSecret of ${secretId}`, 'none');
+      }
+    },
+
+    async readSecret({ secretId, versionId, label }) {
+      try {
+        const answer = await client.send(
+          new GetSecretValueCommand({ SecretId: secretId, VersionId: versionId, VersionStage: label }),
+        );
+        // A binary value was not written by rekey: read as empty, it is refused as such.
+        const value = new Sensitive(answer.SecretString ?? '');
+        learnFields(redactor, value);
+        return {
+          versionId: answer.VersionId ?? '',
+          value,
+          ...(answer.CreatedDate === undefined ? {} : { createdAt: answer.CreatedDate }),
+        };
+      } catch (error) {
+        // Only this name means "not there"; anything else read as that would mint a second password for one token.
+        if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
+        // The label is not on that version: a value of that version *and* label does not exist either.
+        if (versionId !== undefined && label !== undefined && isNamed(error, 'InvalidRequestException')) {
+          const described = await this.describeSecret({ secretId });
+          if (described === 'absent') return 'absent';
+          if (described.deletedAt === undefined && !described.labelsByVersion.get(versionId)?.has(label))
+            return 'absent';
+        }
+        throw failureOf(error, `GetSecretValue of ${secretId}`, 'none');
+      }
+    },
+
+    async writeSecret({ secretId, token, value, label, rotationToken }) {
+      learnFields(redactor, value);
+      if (rotationToken !== undefined) redactor.learn(rotationToken);
+      try {
+        await client.send(
+          new PutSecretValueCommand({
+            SecretId: secretId,
+            ClientRequestToken: token,
+            SecretString: value.reveal(),
+            VersionStages: [label],
+            RotationToken: rotationToken?.reveal(),
+          }),
+        );
+        return 'written';
+      } catch (error) {
+        if (isNamed(error, 'ResourceExistsException')) return 'taken';
+        throw failureOf(error, `PutSecretValue of ${secretId}`, 'unknown');
+      }
+    },
+
+    async moveLabel({ secretId, label, from, to }) {
+      try {
+        await client.send(
+          new UpdateSecretVersionStageCommand({
+            SecretId: secretId,
+            VersionStage: label,
+            MoveToVersionId: to,
+            RemoveFromVersionId: from,
+          }),
+        );
+        return 'moved';
+      } catch (error) {
+        // InvalidParameter: `from` does not hold the label, or somebody does and `from` was left out. InvalidRequest: the
+        // secret is scheduled for deletion. Either way the labels are to be read again before anything else is decided.
+        if (conflicts.some((name) => isNamed(error, name))) return 'conflict';
+        throw failureOf(error, `UpdateSecretVersionStage of ${secretId}`, 'unknown');
+      }
+    },
+
+    async createSecret({ name, token, value, description }) {
+      try {
+        await client.send(
+          new CreateSecretCommand({
+            Name: name,
+            ClientRequestToken: token,
+            SecretString: value,
+            Description: description,
+          }),
+        );
+        return 'created';
+      } catch (error) {
+        if (isNamed(error, 'ResourceExistsException')) return 'exists';
+        // The name is scheduled for deletion: the caller sees that when it describes the secret.
+        if (
+          isNamed(error, 'InvalidRequestException') &&
+          (await this.describeSecret({ secretId: name })) !== 'absent'
+        )
+          return 'exists';
+        throw failureOf(error, `CreateSecret of ${name}`, 'unknown');
+      }
+    },
+
+    async startRotation({ secretId, token, functionArn, everyDays }) {
+      try {
+        await client.send(
+          new RotateSecretCommand({
+            SecretId: secretId,
+            ClientRequestToken: token,
+            RotationLambdaARN: functionArn,
+            RotationRules: { AutomaticallyAfterDays: everyDays },
+            RotateImmediately: true,
+          }),
+        );
+        return 'started';
+      } catch (error) {
+        // A rotation under way is refused by this name, but so is more: the labels tell.
+        if (isNamed(error, 'InvalidRequestException')) {
+          const described = await this.describeSecret({ secretId });
+          const labels = described === 'absent' ? [] : [...described.labelsByVersion.values()];
+          if (labels.some((held) => held.has('AWSPENDING') && !held.has('AWSCURRENT'))) return 'in-progress';
+        }
+        throw failureOf(error, `RotateSecret of ${secretId}`, 'unknown');
+      }
+    },
+  };
+}
+
+const conflicts = ['InvalidParameterException', 'InvalidRequestException', 'ResourceNotFoundException'];
+
+/** The whole value and, where it is JSON, the fields that would betray it alone. */
+function learnFields(redactor: Redactor, value: Sensitive): void {
+  redactor.learn(value);
+  let document: unknown;
+  try {
+    document = JSON.parse(value.reveal());
+  } catch {
+    return;
+  }
+  if (document === null || typeof document !== 'object') return;
+  for (const [name, field] of Object.entries(document))
+    if (typeof field === 'string' && /^(password|url|uri|token|apiKey)$/.test(name)) redactor.learn(field);
+}

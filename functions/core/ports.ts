@@ -1,0 +1,170 @@
+import type { RekeyEvent } from './events.ts';
+import type { Sensitive } from './sensitive.ts';
+
+/**
+ * One call out of our code: one request in, one answer out. Everything that can be slow, lost, doubled or wrong goes
+ * through a port, clock and randomness included, so that `interpose` can kill, delay or falsify any of it.
+ */
+export type Port<Request, Answer> = (request: Request) => Promise<Answer>;
+
+export interface Ports {
+  /** One HTTP exchange with a vendor. Throws `TransportError` when no whole answer came. */
+  readonly http: Port<HttpRequest, HttpResponse>;
+  /** One database session: log in, run the statements in order, leave. */
+  readonly sql: Port<SqlSession, SqlOutcome>;
+
+  readonly describeSecret: Port<{ secretId: string }, SecretDescription | 'absent'>;
+  /** `absent` only when Secrets Manager said that there is no such secret or no such value. */
+  readonly readSecret: Port<
+    { secretId: string; versionId?: string; label?: Label },
+    SecretVersion | 'absent'
+  >;
+  /** `taken` when another value was already stored under this token: read it, never make another. */
+  readonly writeSecret: Port<SecretWrite, 'written' | 'taken'>;
+  /** A compare-and-swap: `moved` only if `from` held the label (or nobody did and `from` is absent). */
+  readonly moveLabel: Port<LabelMove, 'moved' | 'conflict'>;
+  /** `exists` when a secret of that name is there already, made by us before or by somebody else. */
+  readonly createSecret: Port<SecretCreation, 'created' | 'exists'>;
+  readonly startRotation: Port<RotationStart, 'started' | 'in-progress'>;
+
+  readonly readSpec: Port<{ parameter: string }, string | 'absent'>;
+  /** Never overwrites: a spec that exists belongs to somebody. */
+  readonly writeSpec: Port<{ parameter: string; document: string }, 'written' | 'exists'>;
+
+  /** All events were accepted by the bus, or it throws. */
+  readonly publish: Port<readonly RekeyEvent[], void>;
+
+  readonly now: Port<void, Date>;
+  /** Waits so many milliseconds. */
+  readonly sleep: Port<number, void>;
+  /** So many bytes of a cryptographically secure source. */
+  readonly randomBytes: Port<number, Uint8Array>;
+}
+
+/** `ports` with every call led through `around`, which decides whether, when and with what answer it happens. */
+export function interpose(
+  ports: Ports,
+  around: (name: keyof Ports, request: unknown, call: () => Promise<unknown>) => Promise<unknown>,
+): Ports {
+  const led = Object.entries(ports).map(([name, port]: [string, Port<never, unknown>]) => [
+    name,
+    (request: never) => around(name as keyof Ports, request, () => port(request)),
+  ]);
+  return Object.fromEntries(led) as Ports;
+}
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE' | 'PATCH';
+  readonly url: URL;
+  readonly headers: Readonly<Record<string, string | Sensitive>>;
+  /** A JSON document; it may hold a password. */
+  readonly body?: Sensitive;
+  readonly timeoutMs: number;
+  readonly maxBodyBytes: number;
+}
+
+export interface HttpResponse {
+  readonly status: number;
+  /** Lower-case names. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: Sensitive;
+}
+
+/** No whole answer came. `sent: false` only where it is certain that the request never left. */
+export class TransportError extends Error {
+  override readonly name = 'TransportError';
+  readonly sent: boolean;
+  constructor(message: string, sent: boolean, options?: ErrorOptions) {
+    super(message, options);
+    this.sent = sent;
+  }
+}
+
+export interface SqlSession {
+  readonly host: string;
+  readonly port: number;
+  readonly database: string;
+  readonly username: string;
+  readonly password: Sensitive;
+  /** A CA in PEM where the public ones do not do. The certificate is always verified against `host`. */
+  readonly ca?: string;
+  readonly statements: readonly SqlStatement[];
+  readonly timeoutMs: number;
+}
+
+export interface SqlStatement {
+  readonly text: string;
+  readonly values?: readonly unknown[];
+}
+
+/** `rejected` is the server's own no to this user and password; anything less certain throws `SqlError`. */
+export type SqlOutcome =
+  | { readonly say: 'accepted'; readonly rows: readonly (readonly Readonly<Record<string, unknown>>[])[] }
+  | { readonly say: 'rejected'; readonly sqlState: string };
+
+/** The session could not be opened (`statement` is undefined) or a statement failed. */
+export class SqlError extends Error {
+  override readonly name = 'SqlError';
+  readonly sqlState: string | undefined;
+  readonly statement: number | undefined;
+  constructor(
+    message: string,
+    facts: { readonly sqlState?: string | undefined; readonly statement?: number | undefined },
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+    this.sqlState = facts.sqlState;
+    this.statement = facts.statement;
+  }
+}
+
+export type Label = 'AWSPENDING' | 'AWSCURRENT' | 'AWSPREVIOUS';
+
+export interface SecretDescription {
+  readonly arn: string;
+  readonly name: string;
+  /** Secrets Manager leaves the field out until rotation was switched on once: absent reads as false. */
+  readonly rotationEnabled: boolean;
+  readonly labelsByVersion: ReadonlyMap<string, ReadonlySet<string>>;
+  readonly lastRotatedAt?: Date;
+  /** Set while the secret is scheduled for deletion. */
+  readonly deletedAt?: Date;
+}
+
+export interface SecretVersion {
+  readonly versionId: string;
+  readonly value: Sensitive;
+  readonly createdAt?: Date;
+}
+
+export interface SecretWrite {
+  readonly secretId: string;
+  /** The ClientRequestToken; becomes the version's id. */
+  readonly token: string;
+  readonly value: Sensitive;
+  readonly label: Label;
+  /** Proof of the rotation's caller, passed on as it came. */
+  readonly rotationToken?: Sensitive;
+}
+
+export interface LabelMove {
+  readonly secretId: string;
+  readonly label: Label;
+  readonly from?: string;
+  readonly to?: string;
+}
+
+export interface SecretCreation {
+  readonly name: string;
+  readonly token: string;
+  readonly value: string;
+  readonly description: string;
+}
+
+export interface RotationStart {
+  readonly secretId: string;
+  readonly token: string;
+  readonly functionArn: string;
+  /** Whole days, 1 to 1000. */
+  readonly everyDays: number;
+}

@@ -1,0 +1,137 @@
+import type { z } from 'zod';
+import type { Ports } from './ports.ts';
+import type { Sensitive } from './sensitive.ts';
+
+/**
+ * The contract of a provider: one vendor's service as our plug-in. Each line says what holds afterwards, not how.
+ * Nothing outside a provider's folder branches on its id: what vendors do differently is a capability or another arm
+ * of the union. Expected outcomes are values; surprises are `ProviderError`.
+ */
+export type Provider = ChoosingProvider | IssuingProvider;
+
+interface ProviderBase {
+  /** For logs, events and metrics. */
+  readonly id: string;
+  /** Whether users may be changed now. Asked before anything is stored or changed. */
+  readiness(): Promise<Readiness>;
+  /** Every user of the target, all pages read; throws rather than returning a part. */
+  listUsers(): Promise<readonly DatabaseUser[]>;
+  /** Afterwards the user is gone from the list. `absent` only if the list, answered in full, never had it. */
+  deleteUser(username: string): Promise<'deleted' | 'absent'>;
+  /**
+   * Logs in over the path consumers use; changes nothing. `rejected` is the server's no to this name and password;
+   * anything less certain throws `VerificationFailed` with LOGIN_UNREACHABLE.
+   */
+  verify(login: Login): Promise<'accepted' | 'rejected'>;
+  /** What separates the user's privileges from the declared ones, read as the user itself; empty when they agree. */
+  privilegeDifferences(login: Login): Promise<readonly string[]>;
+  /** Who is connected as this user now. `unobservable` when the vendor cannot tell: never to be read as nobody. */
+  sessions(username: string, login: Login): Promise<Sessions>;
+}
+
+/** The vendor takes the password that we choose, so it is stored as AWSPENDING before the vendor hears of it. */
+export interface ChoosingProvider extends ProviderBase {
+  readonly passwords: 'chosen-by-us';
+  /** Where consumers connect; the same for every user of the target. */
+  endpoint(): Promise<Endpoint>;
+  /** Afterwards the user exists. `exists` means that somebody's user was found and left untouched. */
+  createUser(login: Login): Promise<'created' | 'exists'>;
+  /** Afterwards `next` logs in. Repeating the same change succeeds. `current` is for vendors that demand it. */
+  setPassword(change: { username: string; current?: Sensitive; next: Sensitive }): Promise<void>;
+  /**
+   * Afterwards the user holds exactly the declared privileges, and what the vendor gave by itself is gone.
+   * Works with the user's own login as long as it was never published.
+   */
+  applyPrivileges(login: Login): Promise<void>;
+}
+
+/** The vendor makes the password, so the vendor must act before anything can be stored. */
+export interface IssuingProvider extends ProviderBase {
+  readonly passwords: 'chosen-by-provider';
+  /**
+   * Afterwards the user exists. Asked again, returns the same login, or `lost` if nobody can know its password any
+   * more; a lost user is left alone.
+   */
+  issueUser(username: string): Promise<Login | 'lost'>;
+}
+
+export type Readiness = { readonly ready: true } | { readonly ready: false; readonly reason: string };
+
+export interface DatabaseUser {
+  readonly username: string;
+  /** Default, original, root and built-in users, and names that we could not even address: never written to. */
+  readonly isProtected: boolean;
+  /** Undefined where the vendor did not say: unknown is not zero. */
+  readonly openConnections?: number;
+}
+
+export interface Endpoint {
+  readonly host: string;
+  readonly port: number;
+  readonly database: string;
+  /** The CA of the server's certificate in PEM, where no public one signed it. */
+  readonly ca?: string;
+}
+
+/** All that a login takes. */
+export interface Login extends Endpoint {
+  readonly username: string;
+  readonly password: Sensitive;
+}
+
+export type Sessions =
+  | { readonly observed: true; readonly open: readonly Session[] | number }
+  | { readonly observed: false; readonly reason: string };
+
+export interface Session {
+  readonly applicationName: string;
+  readonly clientAddress: string;
+  readonly startedAt?: Date;
+}
+
+export const strategies = ['replace-user', 'alternate-users', 'reset-password'] as const;
+export type Strategy = (typeof strategies)[number];
+
+export interface Capabilities {
+  readonly passwords: Provider['passwords'];
+  readonly strategies: readonly Strategy[];
+  /** How a superseded user's connections can be seen before it is retired. */
+  readonly drainObservedBy: 'user-list' | 'sql' | 'client-list' | 'nothing';
+  /**
+   * Whether a user is safe only after a login of ours put its privileges right: then `"verify": "none"` would publish a
+   * user with the rights the vendor gave it.
+   */
+  readonly privilegesNeedLogin: boolean;
+  /** Whether the vendor tells a password again after it was set. */
+  readonly passwordReadableAgain: 'always' | 'while-default' | 'never';
+}
+
+/** What a provider is before any secret is at hand: its schemas and rules, and how to open it on one target. */
+export interface ProviderDefinition<Target, Privileges> {
+  readonly id: string;
+  /** The `engine` of the secret value, by which existing readers choose their driver. */
+  readonly engine: string;
+  readonly capabilities: Capabilities;
+  readonly targetSchema: z.ZodType<Target>;
+  readonly privilegesSchema: z.ZodType<Privileges>;
+  /** The target's own id, as it stands in secrets, events and audit records. */
+  targetId(target: Target): string;
+  /** The ready-to-use connection URL of the secret value. */
+  url(login: Login): string;
+  open(target: OpenTarget<Target, Privileges>, ports: Ports): Provider;
+}
+
+/** A definition of which only its own schemas know the shapes: what they parsed may be handed to `open`. */
+export type AnyProviderDefinition = ProviderDefinition<unknown, unknown>;
+
+export interface OpenTarget<Target, Privileges> {
+  readonly target: Target;
+  readonly privileges: Privileges;
+  readonly apiKey: Sensitive;
+  /** A standing SQL administrator, where the user chose to give one. */
+  readonly admin?: { readonly username: string; readonly password: Sensitive };
+  /** No wait goes past this instant: the function would be killed in the middle of a call. */
+  readonly until: Date;
+}
+
+export type LoadProvider = (id: string) => Promise<AnyProviderDefinition | undefined>;

@@ -1,0 +1,115 @@
+import type { RefusalCode } from './errors.ts';
+import type { SecretDescription } from './ports.ts';
+import type { Strategy } from './provider.ts';
+import type { Usernames } from './username.ts';
+
+/**
+ * The staging labels are the state of a rotation; nothing about it is stored elsewhere.
+ *
+ *   RotateSecret      createSecret            setSecret               testSecret        finishSecret
+ *   registers the ─►  the new login is    ─►  the vendor takes it ─►  it logs in,   ─►  AWSCURRENT moves
+ *   token, no value   stored as AWSPENDING    (nobody uses it yet)    rights agree      (compare-and-swap)
+ *
+ * Where the vendor makes the password, its user is made in createSecret, named after the token, and setSecret only looks.
+ * Secrets Manager retries a failed rotation from createSecret; every step may run again after any later one.
+ */
+export const rotationSteps = ['createSecret', 'setSecret', 'testSecret', 'finishSecret'] as const;
+export type RotationStep = (typeof rotationSteps)[number];
+
+export type Verdict =
+  | { readonly say: 'proceed' }
+  | { readonly say: 'done'; readonly reason: 'ALREADY_CURRENT' }
+  | { readonly say: 'refuse'; readonly reason: RefusalCode; readonly advice: string };
+
+/** Whether this step may go on. Reads the labels, the rotation switch and the deletion date, nothing else. */
+export function judge(
+  { rotationEnabled, labelsByVersion, deletedAt }: Omit<SecretDescription, 'arn' | 'name'>,
+  token: string,
+): Verdict {
+  if (deletedAt !== undefined)
+    return refuse('DELETION_IN_PROGRESS', 'the secret is scheduled for deletion; restore it before rotating');
+  if (!rotationEnabled)
+    return refuse(
+      'ROTATION_DISABLED',
+      'rotation is switched off for this secret; switch it on with RotateSecret',
+    );
+  const labels = labelsByVersion.get(token);
+  if (labels === undefined)
+    return refuse(
+      'VERSION_UNKNOWN',
+      'the secret has no version of this token; start a rotation with RotateSecret',
+    );
+  // Before AWSPENDING: moving AWSCURRENT may leave AWSPENDING on the same version (recorded from AWS by localstack).
+  if (labels.has('AWSCURRENT')) return { say: 'done', reason: 'ALREADY_CURRENT' };
+  if (!labels.has('AWSPENDING'))
+    return refuse('VERSION_NOT_PENDING', 'the version of this token is not AWSPENDING; start a new rotation');
+  return { say: 'proceed' };
+}
+
+const refuse = (reason: RefusalCode, advice: string): Verdict => ({ say: 'refuse', reason, advice });
+
+/** The step of an event. Events carry camelCase; one page of AWS's guide writes create_secret, which is never sent. */
+export const rotationStep = (text: string): RotationStep | undefined =>
+  rotationSteps.find((step) => step === text);
+
+/** The version that holds a label now, if any does. */
+export const holderOf = (
+  labelsByVersion: SecretDescription['labelsByVersion'],
+  label: string,
+): string | undefined => [...labelsByVersion].find(([, labels]) => labels.has(label))?.[0];
+
+export interface Choice {
+  readonly strategy: Strategy;
+  readonly token: string;
+  /** The user that AWSCURRENT names; undefined before the first rotation. */
+  readonly currentUsername: string | undefined;
+  /** When AWSCURRENT moved last, at the latest; undefined before the first rotation. */
+  readonly switchedAt: Date | undefined;
+  readonly graceMs: number;
+  readonly now: Date;
+}
+
+export type Chosen =
+  | { readonly say: 'use'; readonly username: string }
+  | { readonly say: 'refuse'; readonly reason: 'GRACE_RUNNING'; readonly until: Date };
+
+/** The user that this rotation makes or changes, where we choose the password. */
+export function chooseUser(choice: Choice, names: Usernames): Chosen {
+  switch (choice.strategy) {
+    case 'replace-user':
+      return { say: 'use', username: names.generation(choice.token, 0) };
+    case 'reset-password':
+      return { say: 'use', username: choice.currentUsername ?? names.only() };
+    case 'alternate-users': {
+      // The idle user's login is AWSPREVIOUS: consumers that have not read the new one yet still use it.
+      const until = choice.switchedAt && new Date(choice.switchedAt.getTime() + choice.graceMs);
+      if (choice.currentUsername !== undefined && until !== undefined && choice.now < until)
+        return { say: 'refuse', reason: 'GRACE_RUNNING', until };
+      const first = names.alternate('a');
+      return { say: 'use', username: choice.currentUsername === first ? names.alternate('b') : first };
+    }
+    default:
+      return choice.strategy satisfies never;
+  }
+}
+
+/** Whether a pending user is one that this rotation may have chosen: nothing else is ever changed or published. */
+export function isOwnUser(
+  username: string,
+  { strategy, token, currentUsername }: Pick<Choice, 'strategy' | 'token' | 'currentUsername'>,
+  names: Usernames,
+  maximumAttempts: number,
+): boolean {
+  switch (strategy) {
+    case 'replace-user':
+      return [...Array(maximumAttempts).keys()].some(
+        (attempt) => names.generation(token, attempt) === username,
+      );
+    case 'alternate-users':
+      return username !== currentUsername && [names.alternate('a'), names.alternate('b')].includes(username);
+    case 'reset-password':
+      return username === (currentUsername ?? names.only());
+    default:
+      return strategy satisfies never;
+  }
+}

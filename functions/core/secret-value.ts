@@ -1,0 +1,112 @@
+import { z } from 'zod';
+import { InputError } from './errors.ts';
+import { faults } from './faults.ts';
+import { jsonOf } from './json.ts';
+import type { AnyProviderDefinition, Login } from './provider.ts';
+import { Sensitive } from './sensitive.ts';
+
+/**
+ * The first value of every secret: it names no user. AWSCURRENT must exist before a rotation can run, and CloudFormation
+ * writes a changed value over whatever password is live: this text never changes (pinned by a test).
+ */
+export const firstSecretString = '{"rekey":"no user yet; the first rotation makes one"}';
+
+/** What a consumer reads: AWS's field names, so that existing readers work, a ready `url`, and where it belongs. */
+const credentialSchema = z.object({
+  engine: z.string().min(1),
+  host: z.string().min(1),
+  port: z.int().min(1).max(65_535),
+  username: z.string().min(1),
+  password: z.string().min(1),
+  dbname: z.string().min(1),
+  url: z.string().min(1),
+  provider: z.string().min(1),
+  target: z.string().min(1),
+  /** The CA to trust for this server, in PEM, where no public one signed its certificate. */
+  ca: z.string().min(1).optional(),
+});
+
+export type SecretValue =
+  | { readonly kind: 'no-user' }
+  | { readonly kind: 'login'; readonly login: Login; readonly provider: string; readonly target: string };
+
+/** Reads a stored value. Throws SECRET_INVALID with every wrong field, never with a value. */
+export function parseSecretValue(stored: Sensitive, where: string): SecretValue {
+  if (stored.reveal() === firstSecretString) return { kind: 'no-user' };
+  const parsed = credentialSchema.safeParse(jsonOf(stored.reveal()));
+  if (!parsed.success)
+    throw new InputError(
+      'SECRET_INVALID',
+      `${where}: ${faults(parsed.error)}; put back a value that rekey wrote, or delete the credential and request it again`,
+    );
+  const { host, port, username, password, dbname, provider, target, ca } = parsed.data;
+  return {
+    kind: 'login',
+    login: {
+      host,
+      port,
+      database: dbname,
+      username,
+      password: new Sensitive(password),
+      ...(ca === undefined ? {} : { ca }),
+    },
+    provider,
+    target,
+  };
+}
+
+export interface Belonging {
+  readonly definition: Pick<AnyProviderDefinition, 'id' | 'engine' | 'url'>;
+  readonly targetId: string;
+}
+
+/** The stored form of a login. `parseSecretValue` of it gives the same login back. */
+export function secretString(login: Login, { definition, targetId }: Belonging): Sensitive {
+  return new Sensitive(
+    JSON.stringify({
+      engine: definition.engine,
+      host: login.host,
+      port: login.port,
+      username: login.username,
+      password: login.password.reveal(),
+      dbname: login.database,
+      url: definition.url(login),
+      provider: definition.id,
+      target: targetId,
+      ...(login.ca === undefined ? {} : { ca: login.ca }),
+    } satisfies z.input<typeof credentialSchema>),
+  );
+}
+
+/** The key in an API-key secret: the bare key, or `{"apiKey": "…"}`. */
+export function parseApiKey(stored: Sensitive, where: string): Sensitive {
+  const text = stored.reveal().trim();
+  const key = text.startsWith('{') ? apiKeyField(text) : text;
+  if (key === undefined || !/^[\x21-\x7e]+$/.test(key))
+    throw new InputError(
+      'SECRET_INVALID',
+      `${where} holds no API key: expected the bare key, or JSON {"apiKey": "…"}, without blanks; store the key again`,
+    );
+  return new Sensitive(key);
+}
+
+function apiKeyField(text: string): string | undefined {
+  const parsed = z.object({ apiKey: z.string() }).safeParse(jsonOf(text));
+  return parsed.success ? parsed.data.apiKey : undefined;
+}
+
+const administratorSchema = z.object({ username: z.string().min(1), password: z.string().min(1) });
+
+/** The user and password in an administrator's secret, in AWS's field names. */
+export function parseAdministrator(
+  stored: Sensitive,
+  where: string,
+): { username: string; password: Sensitive } {
+  const parsed = administratorSchema.safeParse(jsonOf(stored.reveal()));
+  if (!parsed.success)
+    throw new InputError(
+      'SECRET_INVALID',
+      `${where}: ${faults(parsed.error)}; store {"username", "password"} in it`,
+    );
+  return { username: parsed.data.username, password: new Sensitive(parsed.data.password) };
+}

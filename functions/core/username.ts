@@ -1,0 +1,53 @@
+/** A pure function from text to 32 bytes. An argument, as core imports no engine of its own. */
+export type Sha256 = (text: string) => Uint8Array;
+
+/**
+ * The names of the users that one credential can ever have. Each is a function of what Secrets Manager already holds,
+ * so a retry finds its own half-made user, and reconcile proves which users are ours, without any store of our own.
+ * Lower-case letter first, `[a-z0-9_]`, at most 32: inside every vendor's rules, and the same after every folding.
+ */
+export function usernames(origin: { secretArn: string; prefix: string }, sha256: Sha256): Usernames {
+  const name = (...parts: readonly string[]): string =>
+    `${origin.prefix}_${shortDigest(sha256(JSON.stringify(['rekey', origin.secretArn, ...parts])))}`;
+  return {
+    generation: (token, attempt) => name('generation', token, String(attempt)),
+    alternate: (slot) => name('alternate', slot),
+    only: () => name('only'),
+  };
+}
+
+export interface Usernames {
+  /** replace-user: one a rotation; a further attempt only where the vendor lost the password of the one before. */
+  generation(token: string, attempt: number): string;
+  /** alternate-users: the two fixed ones. */
+  alternate(slot: 'a' | 'b'): string;
+  /** reset-password: the one and only. */
+  only(): string;
+}
+
+export const usernamePattern = /^[a-z][a-z0-9_]{0,31}$/;
+/** Leaves room for the underscore and the digest within 32. */
+export const usernamePrefixPattern = /^[a-z](?:[a-z0-9]|_(?=[a-z0-9])){0,18}$/;
+/** How many users of one token may have lost their password before a rotation gives up. */
+export const maximumAttempts = 5;
+
+const digestLength = 12;
+const letters = 'abcdefghijklmnopqrstuvwxyz234567';
+
+/** 60 bits in base32. */
+function shortDigest(digest: Uint8Array): string {
+  let text = '';
+  let bits = 0;
+  let held = 0;
+  for (const byte of digest) {
+    held = (held << 8) | byte;
+    bits += 8;
+    while (bits >= 5 && text.length < digestLength) {
+      bits -= 5;
+      text += letters[(held >> bits) & 31];
+    }
+    held &= (1 << bits) - 1;
+    if (text.length === digestLength) break;
+  }
+  return text;
+}

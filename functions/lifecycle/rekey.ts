@@ -1,0 +1,30 @@
+import type { Ports } from '../core/ports.ts';
+import type { LoadProvider } from '../core/provider.ts';
+import type { Sha256 } from '../core/username.ts';
+
+/** What every use case is given: the ways out, the providers, and two pure or harmless helpers. */
+export interface Rekey {
+  readonly ports: Ports;
+  readonly loadProvider: LoadProvider;
+  readonly sha256: Sha256;
+  /** One structured line; values are scrubbed of known secrets on their way out. */
+  readonly log: (
+    level: 'info' | 'warn' | 'error',
+    message: string,
+    fields?: Readonly<Record<string, unknown>>,
+  ) => void;
+}
+
+/** Waits that grow from 200 ms: Secrets Manager is eventually consistent in everything (AWS documentation). */
+export async function untilFound<T>(
+  { sleep }: Pick<Ports, 'sleep'>,
+  look: () => Promise<T>,
+  isFound: (answer: T) => boolean,
+  tries = 5,
+): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    const answer = await look();
+    if (isFound(answer) || attempt >= tries) return answer;
+    await sleep(100 * 2 ** attempt);
+  }
+}

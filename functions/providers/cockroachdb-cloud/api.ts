@@ -1,0 +1,194 @@
+import { z } from 'zod';
+import { type ProviderCode, ProviderError } from '../../core/errors.ts';
+import type { Ports } from '../../core/ports.ts';
+import type { Sensitive } from '../../core/sensitive.ts';
+import {
+  failureOfStatus,
+  messageOf,
+  retryAfterMs,
+  type VendorFailure,
+  type VendorResponse,
+  vendorApi,
+} from '../http.ts';
+
+/**
+ * CockroachDB Cloud's words. Source: the OpenAPI document in cockroach-cloud-sdk-go (2026-04). All successes are 200.
+ * There is deliberately no method for anything on the cluster itself: DELETE one segment up deletes it.
+ */
+export const host = 'https://cockroachlabs.cloud';
+export const baseUrl = `${host}/api/v1`;
+/** The version that every current official client sends; leaving it out means the latest. */
+export const apiVersion = '2024-09-16';
+
+/** `next_page` ends as absent, null or empty, or `pagination` is absent. */
+export const sqlUsersSchema = z.object({
+  users: z.array(z.object({ name: z.string() })),
+  pagination: z.object({ next_page: z.string().nullish() }).nullish(),
+});
+
+export const sqlUserSchema = z.object({ name: z.string() });
+
+/** Open strings: new plans and states appear without notice. */
+export const clusterSchema = z.object({ id: z.string(), state: z.string(), plan: z.string() });
+export type Cluster = z.output<typeof clusterSchema>;
+
+/** Capitalised keys, the port as text, and no password. */
+export const connectionStringSchema = z.object({
+  params: z.object({
+    Host: z.string().min(1),
+    Port: z.string().regex(/^\d{1,5}$/, { error: 'expected digits' }),
+    Database: z.string().min(1),
+  }),
+});
+
+export interface CockroachDbApi {
+  cluster(): Promise<Cluster>;
+  /** Where to connect; never built from the cluster's name. */
+  connection(database: string): Promise<{ host: string; port: number; database: string }>;
+  /** The CA of an Advanced cluster; the other plans have public certificates. */
+  certificateAuthority(): Promise<string>;
+  /** The names on all pages. */
+  users(): Promise<readonly string[]>;
+  /** Answers the name as the cluster knows it. */
+  createUser(name: string, password: Sensitive): Promise<string>;
+  deleteUser(name: string): Promise<void>;
+  setPassword(name: string, password: Sensitive): Promise<void>;
+}
+
+/** User changes wait for leases: more than 60 s have been seen (cockroach#80288), where the control plane gives up. */
+const slowMs = 75_000;
+const pageSize = '500';
+const mostPages = 1_000;
+
+export function cockroachDbApi(
+  { clusterId, apiKey, until }: { clusterId: string; apiKey: Sensitive; until: Date },
+  ports: Ports,
+): CockroachDbApi {
+  const provider = 'cockroachdb-cloud';
+  const headers = { 'cc-version': apiVersion };
+  const api = vendorApi(
+    { provider, baseUrl, apiKey, headers, requestIdHeader: 'x-request-id', failureOf, until },
+    ports,
+  );
+  const site = vendorApi({ provider, baseUrl: host, apiKey, failureOf, until }, ports);
+  const here = ['clusters', clusterId];
+  const users = [...here, 'sql-users'];
+  return {
+    cluster: () => api.call({ operation: 'readiness', method: 'GET', path: here, answer: clusterSchema }),
+    connection: async (database) => {
+      const { params } = await api.call({
+        operation: 'endpoint',
+        method: 'GET',
+        path: [...here, 'connection-string'],
+        // `os` is required on dedicated clusters and only shapes the text that we do not read.
+        query: { database, os: 'LINUX' },
+        answer: connectionStringSchema,
+      });
+      return { host: params.Host, port: Number(params.Port), database: params.Database };
+    },
+    certificateAuthority: () =>
+      site.call({
+        operation: 'endpoint',
+        method: 'GET',
+        path: [...here, 'cert'],
+        answer: z
+          .string()
+          .startsWith('-----BEGIN CERTIFICATE-----', { error: 'expected a certificate in PEM' }),
+        as: 'text',
+      }),
+    users: async () => {
+      const names: string[] = [];
+      const tokens = new Set<string>();
+      let page = '';
+      for (;;) {
+        const answer = await api.call({
+          operation: 'listUsers',
+          method: 'GET',
+          path: users,
+          query: { 'pagination.page': page, 'pagination.limit': pageSize },
+          answer: sqlUsersSchema,
+        });
+        names.push(...answer.users.map((user) => user.name));
+        page = answer.pagination?.next_page ?? '';
+        if (page === '') return names;
+        if (tokens.has(page) || tokens.size >= mostPages)
+          throw new ProviderError(`${provider}: the user list never ends (a page token came twice)`, {
+            code: 'UNREADABLE',
+            effect: 'none',
+            provider,
+            operation: 'listUsers',
+          });
+        tokens.add(page);
+      }
+    },
+    createUser: async (name, password) =>
+      (
+        await api.call({
+          operation: 'createUser',
+          method: 'POST',
+          path: users,
+          body: { name, password },
+          answer: sqlUserSchema,
+          timeoutMs: slowMs,
+        })
+      ).name,
+    deleteUser: async (name) => {
+      await api.call({
+        operation: 'deleteUser',
+        method: 'DELETE',
+        path: [...users, name],
+        answer: z.unknown(),
+        timeoutMs: slowMs,
+      });
+    },
+    setPassword: async (name, password) => {
+      await api.call({
+        operation: 'setPassword',
+        method: 'PUT',
+        path: [...users, name, 'password'],
+        body: { password },
+        answer: z.unknown(),
+        timeoutMs: slowMs,
+      });
+    },
+  };
+}
+
+/** gRPC codes, as grpc-gateway maps them. The body's code is decided on first, the HTTP status second, the text last. */
+const codes: Readonly<Record<number, ProviderCode>> = {
+  3: 'REJECTED',
+  4: 'UNAVAILABLE',
+  5: 'NOT_FOUND',
+  6: 'CONFLICT',
+  7: 'UNAUTHORIZED',
+  8: 'RATE_LIMITED',
+  9: 'TARGET_NOT_READY',
+  13: 'UNAVAILABLE',
+  14: 'UNAVAILABLE',
+  16: 'UNAUTHORIZED',
+};
+
+/** SQLSTATE 2BP01 in its wordings (cockroach `drop_role.go`): grants, owned objects, schedules still hang on the user. */
+const dependencies = /2BP01|cannot be dropped|cannot drop role|grants still exist/i;
+
+function failureOf(response: VendorResponse, now: Date): VendorFailure | undefined {
+  const byStatus = failureOfStatus(response, now);
+  if (byStatus === undefined) return undefined;
+  const message = messageOf(response.json);
+  const wait = retryAfterMs(response.headers, now);
+  const none = { effect: 'none', message } as const;
+  // Which status carries a rate limit is left out of the docs on purpose (cockroachdb/docs PR 20356).
+  const code = codes[codeOf(response.json) ?? -1] ?? byStatus.code;
+  if (code === 'RATE_LIMITED' || /rate limit exceeded/i.test(message ?? ''))
+    return { ...none, code: 'RATE_LIMITED', retryAfterMs: wait };
+  // 409 is not in the document; what a second POST answers is unknown.
+  if (code === 'CONFLICT' || /already exists/i.test(message ?? '')) return { ...none, code: 'CONFLICT' };
+  if (response.method === 'DELETE' && dependencies.test(message ?? '')) return { ...none, code: 'BLOCKED' };
+  if (wait !== undefined) return { ...byStatus, code: 'RATE_LIMITED', retryAfterMs: wait };
+  return { message, code, effect: code === 'UNAVAILABLE' ? 'unknown' : byStatus.effect };
+}
+
+function codeOf(json: unknown): number | undefined {
+  if (json === null || typeof json !== 'object' || !('code' in json)) return undefined;
+  return typeof json.code === 'number' ? json.code : undefined;
+}

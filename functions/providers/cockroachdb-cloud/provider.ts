@@ -1,0 +1,311 @@
+import { z } from 'zod';
+import { ProviderError, VerificationFailed } from '../../core/errors.ts';
+import { type Ports, SqlError } from '../../core/ports.ts';
+import type {
+  ChoosingProvider,
+  DatabaseUser,
+  Login,
+  OpenTarget,
+  ProviderDefinition,
+  Session,
+} from '../../core/provider.ts';
+import { usernamePattern } from '../../core/username.ts';
+import { deleteListed } from '../listed-users.ts';
+import { verifyBySql } from '../sql.ts';
+import { cockroachDbApi } from './api.ts';
+
+// Options.
+
+const targetSchema = z.strictObject({
+  /** The cluster whose users we manage; not the routing id in connection strings. */
+  clusterId: z.guid({ error: 'expected the UUID of the cluster' }),
+  /** Where consumers connect. */
+  database: z
+    .string()
+    .regex(/^[A-Za-z_][A-Za-z0-9_-]{0,62}$/, { error: 'expected the name of a database' })
+    .default('defaultdb'),
+});
+type Target = z.output<typeof targetSchema>;
+
+/** Rights live on roles and login users are members: then two users of one credential never differ. */
+const privilegesSchema = z.strictObject({
+  roles: z
+    .array(
+      z
+        .string()
+        .regex(/^[a-z_][a-z0-9_]{0,62}$/, {
+          error: 'expected a role name of lower-case letters, digits and underscores',
+        })
+        .refine((role) => role !== 'admin', {
+          error: 'expected a role other than admin, which rekey takes away',
+        }),
+    )
+    .default([]),
+});
+type Privileges = z.output<typeof privilegesSchema>;
+
+// Rules.
+
+/** Names as the cluster compares them: case folded, NFC (cockroach `pkg/security/username`). */
+const normalized = (name: string): string => name.normalize('NFC').toLowerCase();
+
+/** Built-in users, reserved names and prefixes, and people who sign in through SSO. */
+const reserved = /^(root|admin|node|public|none|pg_.*|crdb_internal_.*|sso_.*)$/;
+
+/** How long an unclear change may still arrive: up to five minutes were seen (cockroach#80288). */
+const lateMs = 300_000;
+
+// Translation in.
+
+const toUser = (name: string): DatabaseUser => ({
+  username: normalized(name),
+  isProtected: reserved.test(normalized(name)) || !usernamePattern.test(normalized(name)),
+});
+
+const quoted = (identifier: string): string => `"${identifier.replaceAll('"', '""')}"`;
+
+/** In pg_catalog, as SHOW GRANTS ON ROLE needs a right on a system table that an ordinary user does not have (SQL docs). */
+const membershipsOf = (username: string) => ({
+  text: `SELECT held.rolname AS role
+           FROM pg_catalog.pg_auth_members AS membership
+           JOIN pg_catalog.pg_roles AS held ON held.oid = membership.roleid
+           JOIN pg_catalog.pg_roles AS holder ON holder.oid = membership.member
+          WHERE holder.rolname = $1`,
+  values: [username],
+});
+
+const membershipRows = z.array(z.object({ role: z.string() }));
+
+/** rekey's own session is told apart by its application name. */
+const sessionsOf = (username: string) => ({
+  text: `SELECT application_name, client_address, session_start
+           FROM crdb_internal.cluster_sessions
+          WHERE user_name = $1 AND application_name <> 'rekey' AND status <> 'CLOSED'`,
+  values: [username],
+});
+
+const sessionRows = z.array(
+  z.object({
+    application_name: z.string().nullable(),
+    client_address: z.string().nullable(),
+    session_start: z.date().nullable(),
+  }),
+);
+
+// Translation of failure.
+
+const fact = (code: 'NAME_REFUSED' | 'UNREADABLE', operation: string, message: string): ProviderError =>
+  new ProviderError(`cockroachdb-cloud: ${message}`, {
+    code,
+    effect: code === 'UNREADABLE' ? 'applied' : 'none',
+    provider: 'cockroachdb-cloud',
+    operation,
+  });
+
+const privilegesDiffer = (message: string, cause?: unknown): VerificationFailed =>
+  new VerificationFailed(
+    'PRIVILEGES_DIFFER',
+    `${message}; grant or revoke it yourself, or name an administrator's secret as "adminSecret" in the spec`,
+    cause === undefined ? {} : { cause },
+  );
+
+// Factory.
+
+export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
+  id: 'cockroachdb-cloud',
+  engine: 'postgres',
+  capabilities: {
+    passwords: 'chosen-by-us',
+    strategies: ['replace-user', 'alternate-users', 'reset-password'],
+    drainObservedBy: 'sql',
+    privilegesNeedLogin: true,
+    passwordReadableAgain: 'never',
+  },
+  targetSchema,
+  privilegesSchema,
+  targetId: ({ clusterId }) => clusterId,
+  url: (login) => {
+    const url = new URL(`postgresql://${login.host}:${login.port}/${encodeURIComponent(login.database)}`);
+    url.username = login.username;
+    url.password = encodeURIComponent(login.password.reveal());
+    url.searchParams.set('sslmode', 'verify-full');
+    return url.href;
+  },
+  open,
+};
+
+function open(
+  { target: { clusterId, database }, privileges, apiKey, admin, until }: OpenTarget<Target, Privileges>,
+  ports: Ports,
+): ChoosingProvider {
+  const api = cockroachDbApi({ clusterId, apiKey, until }, ports);
+  const list = async (): Promise<readonly DatabaseUser[]> => {
+    const users = (await api.users()).map(toUser);
+    // A user that moves between pages while they are read is listed twice.
+    return [...new Map(users.map((user) => [user.username, user])).values()];
+  };
+  const refuseUnlessOurs = (operation: string, username: string): void => {
+    if (!usernamePattern.test(username) || reserved.test(username))
+      throw fact(
+        'NAME_REFUSED',
+        operation,
+        `${JSON.stringify(username)} is no name that rekey makes or changes`,
+      );
+  };
+  const endpoint = async () => {
+    const [{ plan }, connection] = await Promise.all([api.cluster(), api.connection(database)]);
+    return plan === 'ADVANCED' ? { ...connection, ca: await api.certificateAuthority() } : connection;
+  };
+  const timeLeft = async (most: number): Promise<number> =>
+    Math.max(1, Math.min(most, until.getTime() - (await ports.now()).getTime()));
+
+  const memberships = async (login: Login): Promise<readonly string[]> => {
+    const outcome = await ports.sql({
+      ...login,
+      statements: [membershipsOf(login.username)],
+      timeoutMs: await timeLeft(30_000),
+    });
+    if (outcome.say === 'rejected') throw rejected(login.username);
+    return membershipRows.parse(outcome.rows[0] ?? []).map((row) => row.role);
+  };
+  const rejected = (username: string): VerificationFailed =>
+    new VerificationFailed(
+      'CREDENTIAL_REJECTED',
+      `${username} could not log in to have its privileges compared`,
+    );
+  const missingAndExtra = (held: readonly string[]) => ({
+    missing: privileges.roles.filter((role) => !held.includes(role)),
+    extra: held.filter((role) => !privileges.roles.includes(role)),
+  });
+
+  return {
+    id: 'cockroachdb-cloud',
+    passwords: 'chosen-by-us',
+    async readiness() {
+      const { state } = await api.cluster();
+      // LOCKED: "other operations should not proceed" (OpenAPI document).
+      return state === 'CREATED' ? { ready: true } : { ready: false, reason: `its state is ${state}` };
+    },
+    listUsers: list,
+    endpoint,
+
+    async createUser({ username, password }) {
+      refuseUnlessOurs('createUser', username);
+      // Whether a POST of a listed name changes its password is unknown: it is never sent.
+      if ((await list()).some((user) => user.username === username)) return 'exists';
+      try {
+        const named = await api.createUser(username, password);
+        if (normalized(named) !== username)
+          throw fact('UNREADABLE', 'createUser', `asked for ${username}, was given another name`);
+        return 'created';
+      } catch (error) {
+        if (!(error instanceof ProviderError)) throw error;
+        if (error.code === 'CONFLICT') return 'exists';
+        // The answer was lost, not necessarily the user. Whoever calls finds out by a login which password it has.
+        if (error.effect === 'unknown' && (await list()).some((user) => user.username === username))
+          return 'exists';
+        throw error;
+      }
+    },
+
+    async setPassword({ username, next }) {
+      refuseUnlessOurs('setPassword', username);
+      try {
+        await api.setPassword(username, next);
+      } catch (error) {
+        if (!(error instanceof ProviderError)) throw error;
+        // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
+        // decides. For anything else the vendor's word is enough.
+        const late = error.effect === 'unknown' ? await timeLeft(lateMs) : 0;
+        if (late === 0 && error.code !== 'REJECTED') throw error;
+        const login = { ...(await endpoint()), username, password: next };
+        const giveUpAt = (await ports.now()).getTime() + late;
+        for (
+          let wait = 500;
+          (await verifyBySql(login, ports)) === 'rejected';
+          wait = Math.min(wait * 2, 15_000)
+        ) {
+          if ((await ports.now()).getTime() + wait >= giveUpAt) throw error;
+          await ports.sleep(wait);
+        }
+      }
+    },
+
+    deleteUser: async (username) => {
+      refuseUnlessOurs('deleteUser', username);
+      return deleteListed(
+        { provider: 'cockroachdb-cloud', username, list, remove: () => api.deleteUser(username), until },
+        ports,
+      );
+    },
+
+    verify: (login) => verifyBySql(login, ports),
+
+    async privilegeDifferences(login) {
+      const { missing, extra } = missingAndExtra(await memberships(login));
+      return [
+        ...missing.map((role) => `role ${role} is declared but not held`),
+        ...extra.map((role) => `role ${role} is held but not declared`),
+      ];
+    },
+
+    async applyPrivileges(login) {
+      refuseUnlessOurs('applyPrivileges', login.username);
+      const { missing, extra } = missingAndExtra(await memberships(login));
+      if (missing.length === 0 && extra.length === 0) return;
+      // A user made by the API is born with admin WITH ADMIN OPTION (terraform-provider-cockroach PR 376), so it can put
+      // its own rights in order. One transaction: a crash between granting and giving up admin would leave a user that
+      // can neither do its work nor be mended by itself.
+      const user = quoted(login.username);
+      const changes = [
+        ...missing.map((role) => `GRANT ${quoted(role)} TO ${user}`),
+        ...extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`),
+      ];
+      const actor = admin === undefined ? login : { ...login, ...admin };
+      try {
+        const outcome = await ports.sql({
+          ...actor,
+          statements: ['BEGIN', ...changes, 'COMMIT'].map((text) => ({ text })),
+          // Role changes are schema changes: up to five minutes (Vault's CockroachDB tutorial).
+          timeoutMs: await timeLeft(lateMs),
+        });
+        if (outcome.say === 'rejected') throw rejected(actor.username);
+      } catch (error) {
+        if (!(error instanceof SqlError)) throw error;
+        // A lost COMMIT may have been applied: what the user holds now decides.
+        if (error.statement !== undefined && error.sqlState !== undefined)
+          throw privilegesDiffer(
+            `${login.username} may not ${changes.join(', ')} (${error.sqlState})`,
+            error,
+          );
+      }
+      const after = missingAndExtra(await memberships(login));
+      const left = [...after.missing, ...after.extra];
+      if (left.length > 0) throw privilegesDiffer(`${login.username} still differs in ${left.join(', ')}`);
+    },
+
+    async sessions(username, login) {
+      const actor = admin === undefined ? login : { ...login, ...admin };
+      try {
+        const outcome = await ports.sql({
+          ...actor,
+          statements: [sessionsOf(username)],
+          timeoutMs: await timeLeft(30_000),
+        });
+        if (outcome.say === 'rejected')
+          return { observed: false, reason: `${actor.username} could not log in to look` };
+        const open = sessionRows.parse(outcome.rows[0] ?? []).map(
+          (row): Session => ({
+            applicationName: row.application_name ?? '',
+            clientAddress: row.client_address ?? '',
+            ...(row.session_start === null ? {} : { startedAt: row.session_start }),
+          }),
+        );
+        return { observed: true, open };
+      } catch (error) {
+        if (!(error instanceof SqlError)) throw error;
+        return { observed: false, reason: error.message };
+      }
+    },
+  };
+}

@@ -1,0 +1,13 @@
+import type { AnyProviderDefinition, LoadProvider } from '../core/provider.ts';
+
+/** One line a provider. Loaded when a secret of that provider is at hand, so that a start pays only for what it uses. */
+const providers: Readonly<Record<string, () => Promise<AnyProviderDefinition>>> = {
+  'cockroachdb-cloud': async () => (await import('./cockroachdb-cloud/provider.ts')).cockroachdbCloud,
+  'render-postgres': async () => (await import('./render-postgres/provider.ts')).renderPostgres,
+};
+
+export const providerIds: readonly string[] = Object.keys(providers);
+
+/** The definition of a provider, or undefined when rekey has none of that id. */
+export const loadProvider: LoadProvider = async (id) =>
+  Object.hasOwn(providers, id) ? providers[id]?.() : undefined;

@@ -1,0 +1,227 @@
+import { z } from 'zod';
+import { ProviderError } from '../../core/errors.ts';
+import type { Ports } from '../../core/ports.ts';
+import type { DatabaseUser, IssuingProvider, Login, ProviderDefinition } from '../../core/provider.ts';
+import { Sensitive } from '../../core/sensitive.ts';
+import { usernamePattern } from '../../core/username.ts';
+import { deleteListed, findListed } from '../listed-users.ts';
+import { verifyBySql } from '../sql.ts';
+import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
+
+// Options.
+
+const targetSchema = z.strictObject({
+  /** The database whose users we manage, for example `dpg-d1abc2d3e4f5g6h7i8j9-a`; never a replica. */
+  postgresId: z
+    .string()
+    .regex(postgresIdPattern, { error: 'expected the id of a database, such as dpg-…-a' }),
+});
+type Target = z.output<typeof targetSchema>;
+
+/** Render's users all hold the rights of the database's owner role: there is nothing to declare. */
+const privilegesSchema = z.strictObject({});
+
+// Rules.
+
+/** How long Render may take until a new user is the default and its password can be read. Unpublished; ours. */
+const settleMs = 120_000;
+
+// Translation in.
+
+interface RenderUser extends DatabaseUser {
+  /** Undefined where Render left the field out. */
+  readonly isDefault: boolean | undefined;
+  readonly createdAt: number | undefined;
+}
+
+const toUser = (wire: ListedUser): RenderUser => ({
+  username: wire.username,
+  // An unknown default may be the default: deleting it is what must never be tried. Names that we would not put into a
+  // URL (`..` is a legal role name) cannot be addressed at all.
+  isProtected: wire.default !== false || !usernamePattern.test(wire.username),
+  isDefault: wire.default ?? undefined,
+  createdAt: wire.createdAt == null ? undefined : Date.parse(wire.createdAt),
+  ...(wire.openConnections == null ? {} : { openConnections: wire.openConnections }),
+});
+
+/**
+ * The login in connection-info, if it is that of `username`: the answer always describes whoever is the default now, so
+ * the name inside the string is the only proof whose password this is (docs page).
+ */
+function loginOf(info: ConnectionInfo, username: string): Login | undefined {
+  const url = URL.parse(info.externalConnectionString.reveal());
+  if (url === null || !/^postgres(ql)?:$/.test(url.protocol)) return undefined;
+  const password = decoded(url.password);
+  if (decoded(url.username) !== username || password === undefined || password !== info.password.reveal())
+    return undefined;
+  return {
+    host: url.hostname,
+    // Older strings have no port (recorded answers).
+    port: url.port === '' ? 5432 : Number(url.port),
+    // Not the name that was asked for when the database was made: Render appends a suffix (recorded answers).
+    database: decoded(url.pathname.slice(1)) ?? '',
+    username,
+    password: new Sensitive(password),
+  };
+}
+
+function decoded(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Where a user of ours stands while Render settles. */
+function standing(
+  users: readonly RenderUser[],
+  username: string,
+): 'absent' | 'maybe-default' | 'waiting' | 'overtaken' {
+  const ours = users.find((user) => user.username === username);
+  if (ours === undefined) return 'absent';
+  if (ours.isDefault !== false) return 'maybe-default';
+  const other = users.find((user) => user.isDefault === true);
+  const later =
+    other?.createdAt !== undefined && ours.createdAt !== undefined && other.createdAt > ours.createdAt;
+  return later ? 'overtaken' : 'waiting';
+}
+
+// Translation of failure.
+
+const failed = (
+  code: 'NOT_SETTLED' | 'TARGET_NOT_READY',
+  effect: 'none' | 'applied',
+  operation: string,
+  message: string,
+): ProviderError =>
+  new ProviderError(`render-postgres: ${message}`, { code, effect, provider: 'render-postgres', operation });
+
+// Factory.
+
+export const renderPostgres: ProviderDefinition<Target, z.output<typeof privilegesSchema>> = {
+  id: 'render-postgres',
+  engine: 'postgres',
+  capabilities: {
+    passwords: 'chosen-by-provider',
+    // No call sets a password or makes an old user the default again: a new user is the only way (OpenAPI document).
+    strategies: ['replace-user'],
+    drainObservedBy: 'user-list',
+    privilegesNeedLogin: false,
+    passwordReadableAgain: 'while-default',
+  },
+  targetSchema,
+  privilegesSchema,
+  targetId: ({ postgresId }) => postgresId,
+  // `require`, as libpq's verify-full needs a root file that most images lack; rekey's own logins always verify.
+  url: (login) => {
+    const url = new URL(`postgresql://${login.host}:${login.port}/${encodeURIComponent(login.database)}`);
+    url.username = login.username;
+    url.password = encodeURIComponent(login.password.reveal());
+    url.searchParams.set('sslmode', 'require');
+    return url.href;
+  },
+  open: ({ target, apiKey, until }, ports) => open(target, apiKey, until, ports),
+};
+
+function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Ports): IssuingProvider {
+  const api = renderApi({ postgresId, apiKey, until }, ports);
+  const list = async (): Promise<readonly RenderUser[]> => (await api.users()).map(toUser);
+
+  const readiness: IssuingProvider['readiness'] = async () => {
+    const { status, suspended, role } = await api.database();
+    if (role !== 'primary')
+      return { ready: false, reason: `its role is ${role}; users are managed on the primary` };
+    if (suspended !== 'not_suspended') return { ready: false, reason: `it is ${suspended}` };
+    // maintenance_scheduled too: the maintenance may begin between two of our calls.
+    return status === 'available' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
+  };
+
+  async function create(username: string): Promise<void> {
+    const state = await readiness();
+    if (!state.ready)
+      throw failed(
+        'TARGET_NOT_READY',
+        'none',
+        'createUser',
+        `${postgresId} is not ready: ${state.reason}; try again later`,
+      );
+    try {
+      await api.createUser(username);
+    } catch (error) {
+      // Never a second POST here: the list tells what the first one did.
+      const unclear =
+        error instanceof ProviderError && (error.effect !== 'none' || error.code === 'CONFLICT');
+      if (!unclear && (await findListed(username, list, ports)) === undefined) throw error;
+    }
+  }
+
+  return {
+    id: 'render-postgres',
+    passwords: 'chosen-by-provider',
+    readiness,
+    listUsers: list,
+
+    async issueUser(username) {
+      if (!usernamePattern.test(username))
+        throw new ProviderError(`render-postgres: ${JSON.stringify(username)} is no name that rekey makes`, {
+          code: 'NAME_REFUSED',
+          effect: 'none',
+          provider: 'render-postgres',
+          operation: 'createUser',
+        });
+      // A crash after the POST leaves a user that can be found again only by this name; so look first, and twice.
+      if ((await findListed(username, list, ports)) === undefined) await create(username);
+      const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
+      for (let wait = 250; ; wait = Math.min(wait * 2, 10_000)) {
+        const stands = standing(await list(), username);
+        if (stands === 'overtaken') return 'lost';
+        if (stands === 'maybe-default') {
+          const login = loginOf(await api.connectionInfo(), username);
+          if (login !== undefined) return login;
+        }
+        if ((await ports.now()).getTime() + wait >= deadline) {
+          // It settled without becoming the default, and somebody else's user is: no call will ever tell its password.
+          if (stands === 'waiting' && (await list()).some((user) => user.isDefault === true)) return 'lost';
+          throw failed(
+            'NOT_SETTLED',
+            'applied',
+            'createUser',
+            `${username} is ${stands === 'absent' ? 'not listed yet' : 'listed, but its password is not readable yet'}; Secrets Manager tries again`,
+          );
+        }
+        await ports.sleep(wait);
+      }
+    },
+
+    deleteUser: (username) =>
+      deleteListed(
+        { provider: 'render-postgres', username, list, remove: () => api.deleteUser(username), until },
+        ports,
+      ),
+
+    verify: (login) => verifyBySql(login, ports),
+    privilegeDifferences: async () => [],
+
+    async sessions(username) {
+      const counted = (await list()).find((user) => user.username === username)?.openConnections;
+      if (counted === 0) return { observed: true, open: 0 };
+      try {
+        const open = (await api.processes())
+          .filter((process) => process.username === username)
+          .map(({ applicationName, clientAddr, backendStart }) => ({
+            applicationName: applicationName ?? '',
+            clientAddress: clientAddr ?? '',
+            ...(backendStart == null ? {} : { startedAt: new Date(backendStart) }),
+          }));
+        // The list's count wins where it sees more: it may know of connections that the query view does not.
+        return { observed: true, open: counted !== undefined && counted > open.length ? counted : open };
+      } catch (error) {
+        if (!(error instanceof ProviderError)) throw error;
+        return counted === undefined
+          ? { observed: false, reason: `neither the list nor the processes could be read (${error.code})` }
+          : { observed: true, open: counted };
+      }
+    },
+  };
+}

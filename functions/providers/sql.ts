@@ -1,0 +1,87 @@
+import { VerificationFailed } from '../core/errors.ts';
+import { type Ports, SqlError } from '../core/ports.ts';
+import type { Login } from '../core/provider.ts';
+
+/**
+ * The sql port over the network, with `pg`, which is loaded at the first login. TLS always, certificate and host name
+ * verified; the client cannot be talked down.
+ */
+export function pgSql(): Ports['sql'] {
+  return async ({ host, port, database, username, password, ca, statements, timeoutMs }) => {
+    const { default: pg } = await import('pg');
+    const client = new pg.Client({
+      host,
+      port,
+      database,
+      user: username,
+      password: password.reveal(),
+      ssl: { rejectUnauthorized: true, ...(ca === undefined ? {} : { ca }) },
+      connectionTimeoutMillis: timeoutMs,
+      query_timeout: timeoutMs,
+      application_name: 'rekey',
+    });
+    // A connection that breaks while idle is reported here or kills the process; the next statement fails anyway.
+    client.on('error', () => undefined);
+    try {
+      try {
+        await client.connect();
+      } catch (error) {
+        const sqlState = sqlStateOf(error);
+        if (sqlState !== undefined && rejections.has(sqlState)) return { say: 'rejected', sqlState };
+        throw new SqlError(`no session with ${host}:${port} (${reasonOf(error)})`, { sqlState });
+      }
+      const rows: Record<string, unknown>[][] = [];
+      for (const [index, { text, values }] of statements.entries()) {
+        try {
+          rows.push((await client.query<Record<string, unknown>>(text, values ? [...values] : [])).rows);
+        } catch (error) {
+          throw new SqlError(`statement ${index + 1} failed (${reasonOf(error)})`, {
+            sqlState: sqlStateOf(error),
+            statement: index,
+          });
+        }
+      }
+      return { say: 'accepted', rows };
+    } finally {
+      // The outcome is known; a goodbye that hangs or fails must not change it.
+      await Promise.race([
+        client.end().catch(() => undefined),
+        new Promise((resolve) => setTimeout(resolve, 1_000).unref()),
+      ]);
+    }
+  };
+}
+
+/** invalid_password, also for an unknown user; and invalid_authorization_specification: NOLOGIN, HBA, older CockroachDB. */
+const rejections = new Set(['28P01', '28000']);
+
+const sqlStateOf = (error: unknown): string | undefined =>
+  error instanceof Error &&
+  'code' in error &&
+  typeof error.code === 'string' &&
+  /^[0-9A-Z]{5}$/.test(error.code)
+    ? error.code
+    : undefined;
+
+/** A code where there is one: server texts may quote a statement. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return 'failure';
+  return 'code' in error && typeof error.code === 'string' ? error.code : error.message;
+}
+
+/** One login as a consumer would, and nothing else. Network trouble is its own error, never a no. */
+export async function verifyBySql(
+  login: Login,
+  { sql }: Pick<Ports, 'sql'>,
+): Promise<'accepted' | 'rejected'> {
+  try {
+    return (await sql({ ...login, statements: [{ text: 'SELECT 1' }], timeoutMs: 15_000 })).say;
+  } catch (error) {
+    if (!(error instanceof SqlError)) throw error;
+    throw new VerificationFailed(
+      'LOGIN_UNREACHABLE',
+      `${error.message}; check the vendor's IP allow-list and the functions' way out, or set "verify": "none" in the spec`,
+      { cause: error },
+    );
+  }
+}

@@ -1,0 +1,85 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
+import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
+import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { SSMClient } from '@aws-sdk/client-ssm';
+import type { z } from 'zod';
+import { eventBridge } from '../aws/bus.ts';
+import { secretsManager } from '../aws/secrets.ts';
+import { parameterStore } from '../aws/specs.ts';
+import type { Ports } from '../core/ports.ts';
+import { createRedactor, type Redactor } from '../core/sensitive.ts';
+import type { Rekey } from '../lifecycle/rekey.ts';
+import { loadProvider } from '../providers/index.ts';
+import { parseEnvironment, type rotateSecretEnvironment } from './env.ts';
+import { createLog } from './logger.ts';
+
+type Environment = z.output<typeof rotateSecretEnvironment>;
+
+/** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
+export function compose(environment: Environment, redactor: Redactor): Rekey {
+  const sleep: Ports['sleep'] = async (ms) => {
+    await pause(ms);
+  };
+  // Both are loaded at the first vendor call: a step that has nothing to do with the vendor does not wait for them.
+  const http = once(async () =>
+    (await import('../providers/http.ts')).undiciHttp({ proxyUrl: environment.HTTPS_PROXY }),
+  );
+  const sql = once(async () => (await import('../providers/sql.ts')).pgSql());
+  return {
+    ports: {
+      http: async (request) => (await http())(request),
+      sql: async (session) => (await sql())(session),
+      ...secretsManager(new SecretsManagerClient(), redactor),
+      ...parameterStore(new SSMClient()),
+      publish: eventBridge(new EventBridgeClient(), environment.REKEY_EVENT_BUS_NAME, { sleep }),
+      now: async () => new Date(),
+      sleep,
+      randomBytes: async (size) => randomBytes(size),
+    },
+    loadProvider,
+    sha256: (text) => createHash('sha256').update(text, 'utf8').digest(),
+    log: createLog(environment.POWERTOOLS_LOG_LEVEL, redactor),
+  };
+}
+
+/** Kept back from the end of an invocation: the last call must end, and its failure be reported, before Lambda stops us. */
+const marginMs = 10_000;
+
+/**
+ * A handler whose environment is read once, when the function starts, and whose errors leave scrubbed: Lambda logs them,
+ * and hands them to whoever called.
+ */
+export function handlerOf<E extends Environment>(
+  schema: z.ZodType<E>,
+  use: (event: unknown, until: Date, rekey: Rekey, environment: E) => Promise<void>,
+): (event: unknown, context: { getRemainingTimeInMillis(): number }) => Promise<void> {
+  const environment = parseEnvironment(schema, process.env);
+  const redactor = createRedactor();
+  const rekey = compose(environment, redactor);
+  return async (event, context) => {
+    const until = new Date(Date.now() + context.getRemainingTimeInMillis() - marginMs);
+    try {
+      await use(event, until, rekey, environment);
+    } catch (error) {
+      throw scrubbed(error, redactor);
+    }
+  };
+}
+
+/** The same error with a clean message and stack, and without its causes, which belong to libraries. */
+function scrubbed(error: unknown, redactor: Redactor): Error {
+  const original = error instanceof Error ? error : new Error(String(error));
+  const clean = new Error(redactor.scrub(original.message));
+  clean.name = original.name;
+  clean.stack = redactor.scrub(original.stack ?? '');
+  return clean;
+}
+
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => {
+    made ??= make();
+    return made;
+  };
+}

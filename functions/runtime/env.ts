@@ -1,0 +1,36 @@
+import { z } from 'zod';
+import { InputError } from '../core/errors.ts';
+import { faults } from '../core/faults.ts';
+
+const common = {
+  /** The bus on which rekey publishes. Unknown names swallow events (recorded from AWS): it comes from the stack. */
+  REKEY_EVENT_BUS_NAME: z.string().regex(/^[A-Za-z0-9._/-]{1,256}$/, {
+    error: 'expected the name of an event bus, up to 256 of A-Z a-z 0-9 . _ / -',
+  }),
+  /** An egress proxy between the functions and the vendors. */
+  HTTPS_PROXY: z.url({ protocol: /^https?$/, error: 'expected an http(s) URL' }).optional(),
+  POWERTOOLS_LOG_LEVEL: z.enum(['DEBUG', 'INFO', 'WARN', 'ERROR']).default('INFO'),
+};
+
+/** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
+export const rotateSecretEnvironment = z.object(common);
+export const createUserEnvironment = z.object({
+  ...common,
+  REKEY_ROTATION_FUNCTION_ARN: z.string().regex(/^arn:[^:]+:lambda:[^:]+:\d{12}:function:[A-Za-z0-9_-]+$/, {
+    error: 'expected the ARN of a function',
+  }),
+});
+
+/** The environment as `schema` says. Throws ENVIRONMENT_INVALID that names every wrong variable, never a value. */
+export function parseEnvironment<T>(
+  schema: z.ZodType<T>,
+  variables: Readonly<Record<string, string | undefined>>,
+): T {
+  const parsed = schema.safeParse(variables);
+  if (!parsed.success)
+    throw new InputError(
+      'ENVIRONMENT_INVALID',
+      `${faults(parsed.error)}; deploy the stack again instead of editing the function's configuration`,
+    );
+  return parsed.data;
+}

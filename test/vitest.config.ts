@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+// biome-ignore lint/style/noDefaultExport: vitest reads its configuration from the default export
+export default defineConfig({
+  test: {
+    root: new URL('..', import.meta.url).pathname,
+    include: ['test/**/*.test.ts'],
+    // Real servers and processes start in many suites; on two cores the default five seconds only measure load.
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+  },
+});
