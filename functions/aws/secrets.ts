@@ -7,6 +7,7 @@ import {
   type SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
+import { jsonOf } from '../core/json.ts';
 import type { Ports } from '../core/ports.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
 import { failureOf, isNamed } from './failure.ts';
@@ -163,12 +164,7 @@ const conflicts = ['InvalidParameterException', 'InvalidRequestException', 'Reso
 /** The whole value and, where it is JSON, the fields that would betray it alone. */
 function learnFields(redactor: Redactor, value: Sensitive): void {
   redactor.learn(value);
-  let document: unknown;
-  try {
-    document = JSON.parse(value.reveal());
-  } catch {
-    return;
-  }
+  const document = jsonOf(value.reveal());
   if (document === null || typeof document !== 'object') return;
   for (const [name, field] of Object.entries(document))
     if (typeof field === 'string' && /^(password|url|uri|token|apiKey)$/.test(name)) redactor.learn(field);

@@ -35,7 +35,8 @@ const specSchema = z.strictObject({
   apiKeySecret: secretNamed(apiKeySecretPrefix),
   adminSecret: secretNamed(adminSecretPrefix).optional(),
   usernamePrefix: z.string().regex(usernamePrefixPattern, {
-    error: 'expected a lower-case letter, then up to 18 of a-z, 0-9 and single underscores, not at the end',
+    error:
+      'expected a lower-case letter, then up to 18 of a-z, 0-9 and single underscores, not at the end; not pg, sso or crdb_internal',
   }),
   strategy: z.enum(strategies).default('replace-user'),
   privileges: z.unknown().default({}),

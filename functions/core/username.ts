@@ -26,8 +26,12 @@ export interface Usernames {
 }
 
 export const usernamePattern = /^[a-z][a-z0-9_]{0,31}$/;
-/** Leaves room for the underscore and the digest within 32. */
-export const usernamePrefixPattern = /^[a-z](?:[a-z0-9]|_(?=[a-z0-9])){0,18}$/;
+/**
+ * Leaves room for the underscore and the digest within 32. Names that begin with pg_ belong to PostgreSQL, crdb_internal_ to
+ * CockroachDB, sso_ to people who sign in through SSO there.
+ */
+export const usernamePrefixPattern =
+  /^(?!(?:pg|crdb_internal|sso)(?:_|$))[a-z](?:[a-z0-9]|_(?=[a-z0-9])){0,18}$/;
 /** How many users of one token may have lost their password before a rotation gives up. */
 export const maximumAttempts = 5;
 

@@ -1,0 +1,119 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { describe, expect, test } from 'vitest';
+
+const root = resolve(import.meta.dirname, '..');
+const files = readdirSync(join(root, 'functions'), { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.ts'))
+  .map((file) => join('functions', file));
+
+/** Static and dynamic imports, as paths from the root for our own files and as names for packages. */
+function importsOf(file: string): readonly string[] {
+  const text = readFileSync(join(root, file), 'utf8');
+  const found = [...text.matchAll(/^(?:import|export)\b[^;]*?\bfrom '([^']+)'|\bimport\('([^']+)'\)/gm)];
+  return found.map(([, stat, dynamic]) => {
+    const target = stat ?? dynamic ?? '';
+    return target.startsWith('.') ? relative(root, resolve(root, dirname(file), target)) : target;
+  });
+}
+
+interface Layer {
+  readonly files: RegExp;
+  readonly mayImport: readonly RegExp[];
+  readonly advice: string;
+}
+
+const layers: readonly Layer[] = [
+  {
+    files: /^functions\/core\//,
+    mayImport: [/^functions\/core\//, /^zod$/],
+    advice: 'core is pure: take time, randomness, hashing and environment as arguments',
+  },
+  {
+    files: /^functions\/lifecycle\//,
+    mayImport: [/^functions\/(core|lifecycle)\//],
+    advice: 'a use case acts through the ports of core/ports.ts',
+  },
+  {
+    files: /^functions\/providers\/[a-z-]+\//,
+    mayImport: [/^functions\/core\//, /^functions\/providers\/[a-z-]+\.ts$/, /^zod$/],
+    advice: 'a provider knows core and the shared seams beside it, never another provider or a driver',
+  },
+  {
+    files: /^functions\/providers\/[a-z-]+\.ts$/,
+    mayImport: [/^functions\/core\//, /^functions\/providers\//, /^(zod|undici|pg)$/],
+    advice: 'the seams are the only files that import a driver',
+  },
+  {
+    files: /^functions\/aws\//,
+    mayImport: [/^functions\/(core|aws)\//, /^zod$/, /^@aws-sdk\//],
+    advice: 'the adapters know core and the SDK',
+  },
+  {
+    files: /^functions\/runtime\//,
+    mayImport: [
+      /^functions\/(core|lifecycle|aws|runtime)\//,
+      /^functions\/providers\/[a-z-]+\.ts$/,
+      /^zod$/,
+      /^@aws-sdk\//,
+      /^@aws-lambda-powertools\//,
+      /^node:/,
+    ],
+    advice: 'runtime wires everything, and names no provider',
+  },
+  {
+    files: /^functions\/[a-z-]+\.ts$/,
+    mayImport: [/^functions\/(core|lifecycle|runtime)\//],
+    advice: 'a handler parses, calls one use case and returns',
+  },
+];
+
+describe('the direction of imports', () => {
+  test.each(files)('%s imports only what its layer may', (file) => {
+    const layer = layers.find((candidate) => candidate.files.test(file));
+    expect(layer, `${file} belongs to no layer: see the list in this test`).toBeDefined();
+    const own = /^functions\/providers\/([a-z-]+)\//.exec(file)?.[0];
+    const wrong = importsOf(file).filter(
+      (target) =>
+        !(own !== undefined && target.startsWith(own)) &&
+        !layer?.mayImport.some((allowed) => allowed.test(target)),
+    );
+    expect(wrong, layer?.advice).toEqual([]);
+  });
+
+  test('infra takes from functions only schemas, names and the list of providers', () => {
+    const infra = readdirSync(join(root, 'infra'), { encoding: 'utf8' })
+      .filter((file) => file.endsWith('.ts'))
+      .flatMap((file) => importsOf(join('infra', file)).map((target) => ({ file, target })));
+    const allowed =
+      /^functions\/(core\/(names|secret-value|spec|events|errors)|runtime\/env|providers\/index)\.ts$/;
+    expect(infra.filter(({ target }) => target.startsWith('functions/') && !allowed.test(target))).toEqual(
+      [],
+    );
+  });
+});
+
+test('core has no clock, no randomness and no environment of its own', () => {
+  const impure = /\bDate\.now\b|\bnew Date\(\)|\bMath\.random\b|\bprocess\b|\bsetTimeout\b|\bfetch\(/;
+  const found = files
+    .filter((file) => file.startsWith('functions/core/'))
+    .filter((file) =>
+      impure.test(readFileSync(join(root, file), 'utf8').replaceAll(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, '')),
+    );
+  expect(found, 'take it as an argument').toEqual([]);
+});
+
+test('nothing outside a provider’s folder branches on a provider’s name', () => {
+  const ids = readdirSync(join(root, 'functions/providers'), { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map((entry) => entry.name);
+  expect(ids).toContain('render-postgres');
+  const found = files
+    .filter((file) => !/^functions\/providers\/([a-z-]+\/|index\.ts$)/.test(file))
+    .filter((file) => ids.some((id) => readFileSync(join(root, file), 'utf8').includes(id)));
+  expect(found, 'make the difference a capability or another arm of the union').toEqual([]);
+});
+
+test('scripts run on the Node that Lambda runs, whatever is installed', () => {
+  expect(process.versions.node).toMatch(/^24\./);
+});
