@@ -2,7 +2,8 @@ import { RotationRefused } from '../core/errors.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { SecretDescription } from '../core/ports.ts';
-import { firstSecretString, parseSecretValue } from '../core/secret-value.ts';
+import { holderOf } from '../core/rotation.ts';
+import { firstSecretString } from '../core/secret-value.ts';
 import { everyDays, parseSpec, specDocument } from '../core/spec.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 
@@ -41,20 +42,14 @@ export async function createUser(
     description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
   });
   const secret = await describeNew(secretName(spec.name), rekey);
-  const current = await untilFound(
-    ports,
-    () => ports.readSecret({ secretId: secret.arn, label: 'AWSCURRENT' }),
-    (answer) => answer !== 'absent',
-  );
-  const value =
-    current === 'absent' ? undefined : parseSecretValue(current.value, `AWSCURRENT of ${secret.name}`);
   const facts = {
     credential: spec.name,
     provider: spec.provider,
     target: spec.targetId,
     strategy: spec.strategy,
   };
-  if (value?.kind === 'login') {
+  // AWSPREVIOUS appears with the first switch and never goes away: the labels tell, so this function reads no password.
+  if (holderOf(secret.labelsByVersion, 'AWSPREVIOUS') !== undefined) {
     rekey.log('info', 'the credential exists already', facts);
     return;
   }

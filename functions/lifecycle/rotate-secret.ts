@@ -62,7 +62,8 @@ interface Rotation {
   readonly event: RotationEvent;
   readonly description: SecretDescription;
   readonly spec: CredentialSpec;
-  readonly provider: Provider;
+  /** Opened when first needed: a rotation that is only tested may come before there is an API key. */
+  readonly provider: () => Promise<Provider>;
   readonly names: Usernames;
   readonly current: SecretValue;
   /** When the login in AWSCURRENT became current, at the latest that can be told. */
@@ -82,16 +83,17 @@ const steps = {
 /** Afterwards the new login is stored as AWSPENDING, once for this token, and never another one. */
 async function createSecret(rotation: Rotation): Promise<void> {
   if ((await readPending(rotation, 1)) !== undefined) return;
-  const state = await rotation.provider.readiness();
+  const provider = await rotation.provider();
+  const state = await provider.readiness();
   if (!state.ready)
     throw new ProviderError(
       `${rotation.facts.target} is not ready: ${state.reason}; nothing was changed, Secrets Manager tries again`,
-      { code: 'TARGET_NOT_READY', effect: 'none', provider: rotation.provider.id, operation: 'readiness' },
+      { code: 'TARGET_NOT_READY', effect: 'none', provider: provider.id, operation: 'readiness' },
     );
   const login =
-    rotation.provider.passwords === 'chosen-by-us'
-      ? await chooseLogin(rotation, rotation.provider)
-      : await issueLogin(rotation, rotation.provider);
+    provider.passwords === 'chosen-by-us'
+      ? await chooseLogin(rotation, provider)
+      : await issueLogin(rotation, provider);
   const { ports } = rotation.rekey;
   const written = await ports.writeSecret({
     secretId: rotation.description.arn,
@@ -162,7 +164,8 @@ async function issueLogin(
 /** Afterwards the vendor takes the pending login, with the declared privileges. AWSCURRENT's user is touched by reset-password only. */
 async function setSecret(rotation: Rotation): Promise<void> {
   const { login } = await requirePending(rotation);
-  const { provider, spec } = rotation;
+  const { spec } = rotation;
+  const provider = await rotation.provider();
   switch (provider.passwords) {
     case 'chosen-by-provider':
       if (spec.verify === 'login') await untilAccepted(rotation, login);
@@ -317,24 +320,26 @@ async function gather(
       'SECRET_MISMATCH',
       `AWSCURRENT belongs to ${current.provider} ${current.target}, the spec to ${spec.provider} ${spec.targetId}; a credential does not move: request a new one`,
     );
-  const [apiKey, admin] = await Promise.all([
-    stored(spec.apiKeySecret, parseApiKey, rekey),
-    spec.adminSecret === undefined ? undefined : stored(spec.adminSecret, parseAdministrator, rekey),
-  ]);
+  const open = async (): Promise<Provider> => {
+    const [apiKey, admin] = await Promise.all([
+      stored(spec.apiKeySecret, parseApiKey, rekey),
+      spec.adminSecret === undefined ? undefined : stored(spec.adminSecret, parseAdministrator, rekey),
+    ]);
+    const { target, privileges } = spec;
+    return spec.definition.open(
+      { target, privileges, apiKey, until, ...(admin === undefined ? {} : { admin }) },
+      ports,
+    );
+  };
+  let opened: Promise<Provider> | undefined;
   return {
     event,
     description,
     spec,
-    provider: spec.definition.open(
-      {
-        target: spec.target,
-        privileges: spec.privileges,
-        apiKey,
-        until,
-        ...(admin === undefined ? {} : { admin }),
-      },
-      ports,
-    ),
+    provider: () => {
+      opened ??= open();
+      return opened;
+    },
     names: usernames({ secretArn: description.arn, prefix: spec.usernamePrefix }, rekey.sha256),
     current,
     // The later of the two: neither can be before the switch it stands for, and a longer grace locks nobody out.
@@ -449,7 +454,7 @@ async function refuseForeignHost(
 /** The login works as a consumer would use it, with the declared privileges and no others. */
 async function prove(rotation: Rotation, login: Login): Promise<void> {
   await untilAccepted(rotation, login);
-  const differences = await rotation.provider.privilegeDifferences(login);
+  const differences = await (await rotation.provider()).privilegeDifferences(login);
   if (differences.length > 0)
     throw new VerificationFailed(
       'PRIVILEGES_DIFFER',
@@ -458,8 +463,10 @@ async function prove(rotation: Rotation, login: Login): Promise<void> {
 }
 
 /** A new password may take a while to reach every gateway (poolers answer 28P01 meanwhile), so a no is asked again. */
-async function untilAccepted({ provider, until, rekey }: Rotation, login: Login): Promise<void> {
+async function untilAccepted(rotation: Rotation, login: Login): Promise<void> {
+  const { until, rekey } = rotation;
   const { ports } = rekey;
+  const provider = await rotation.provider();
   const giveUpAt = Math.min((await ports.now()).getTime() + 60_000, until.getTime());
   for (let wait = 250; (await provider.verify(login)) === 'rejected'; wait = Math.min(wait * 2, 5_000)) {
     if ((await ports.now()).getTime() + wait >= giveUpAt)

@@ -1,0 +1,15 @@
+import { App, Stack } from 'aws-cdk-lib';
+import { Code } from 'aws-cdk-lib/aws-lambda';
+import { parseSpec } from '../functions/core/spec.ts';
+import { loadProvider } from '../functions/providers/index.ts';
+import { bundle } from './bundle.ts';
+import { credentials } from './credentials.ts';
+import { Rekey } from './rekey.ts';
+
+const { directory } = await bundle();
+const specs = await Promise.all(credentials.map((credential) => parseSpec(credential, loadProvider)));
+
+const stack = new Stack(new App(), 'Rekey', {
+  description: 'rekey: credentials of databases that AWS does not run',
+});
+new Rekey(stack, 'Rekey', { code: Code.fromAsset(directory), credentials: specs });
