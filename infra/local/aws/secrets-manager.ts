@@ -1,0 +1,78 @@
+import type { Clock } from '../clock.ts';
+import type { BusEvent } from './bus-event.ts';
+import { type Random, systemRandom } from './random.ts';
+import { administrationOperations } from './secrets-manager/administration.ts';
+import type { Core } from './secrets-manager/core.ts';
+import { createEventSource } from './secrets-manager/events.ts';
+import { listingOperations } from './secrets-manager/listing.ts';
+import { defaultVariants, type Variants } from './secrets-manager/model.ts';
+import { createRotations, type InvokeRotation } from './secrets-manager/rotation.ts';
+import { createStore } from './secrets-manager/store.ts';
+import { valueOperations } from './secrets-manager/values.ts';
+import { type AwsService, serveOperation } from './service.ts';
+
+export interface SecretsManagerOptions {
+  /** Twelve digits. */
+  readonly account: string;
+  readonly region: string;
+  readonly clock: Clock;
+  /** @default systemRandom */
+  readonly random?: Random;
+  /** Calls the rotation function and waits for it. */
+  readonly invoke: InvokeRotation;
+  /** Whether the function's policy lets Secrets Manager call it. @default always */
+  readonly mayInvoke?: (functionArn: string) => boolean;
+  /** Puts a native event on the default bus. */
+  readonly emit: (event: BusEvent) => void;
+  readonly variants?: Partial<Variants>;
+}
+
+export interface SecretsManager extends AwsService {
+  /** Changes how the service behaves from now on. */
+  setVariants(variants: Partial<Variants>): void;
+  /** Starts the rotations that are due and forgets what is past its deletion date; to be called now and then. */
+  tick(): void;
+  /** Resolves once no rotation is running or waiting to be repeated. */
+  idle(): Promise<void>;
+  /** Ends all rotations where they stand and starts no more; resolves once no function is being called. */
+  stop(): Promise<void>;
+}
+
+/** Secrets Manager in memory: labels, rotation and refusals as AWS has them. */
+export function createSecretsManager({
+  account,
+  region,
+  clock,
+  random = systemRandom,
+  invoke,
+  mayInvoke = () => true,
+  emit,
+  variants: initial = {},
+}: SecretsManagerOptions): SecretsManager {
+  let current: Variants = { ...defaultVariants, ...initial };
+  const variants = () => current;
+  const arnPrefix = `arn:aws:secretsmanager:${region}:${account}:secret:`;
+  const events = createEventSource({ account, region, now: () => clock.now(), random, variants, emit });
+  const store = createStore(clock, variants, arnPrefix);
+  const core: Core = { account, region, arnPrefix, clock, random, store, events, variants };
+  const rotations = createRotations(core, { invoke, mayInvoke });
+  const operations = {
+    ...valueOperations(core, rotations),
+    ...listingOperations(core),
+    ...administrationOperations(core, rotations),
+    ...rotations.operations,
+  };
+  return {
+    name: 'secretsmanager',
+    targetPrefix: 'secretsmanager',
+    messageKey: 'Message',
+    internalErrorName: 'InternalServiceError',
+    call: (name, input, context) => serveOperation(operations, name, input, context),
+    setVariants(changed) {
+      current = { ...current, ...changed };
+    },
+    tick: rotations.tick,
+    idle: rotations.idle,
+    stop: rotations.stop,
+  };
+}

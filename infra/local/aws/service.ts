@@ -1,0 +1,54 @@
+import type { z } from 'zod';
+import { AwsError } from './aws-error.ts';
+import { validated } from './validation.ts';
+
+/** What a service learns of a call beside its input. */
+export interface CallContext {
+  /** Access key id of the caller, where the request was signed. */
+  readonly principal?: string;
+  /** The id that is answered in `x-amzn-RequestId` and recorded in events. */
+  readonly requestId?: string;
+}
+
+/** One stand-in behind the endpoint. Inputs and outputs have their wire form: base64 blobs, epoch seconds. */
+export interface AwsService {
+  /** IAM prefix, for example `secretsmanager`. */
+  readonly name: string;
+  /** What stands before the dot in `X-Amz-Target`. */
+  readonly targetPrefix: string;
+  /** How the service spells the member that holds an error's text. */
+  readonly messageKey: 'Message' | 'message';
+  /** The name under which this service reports its own failure. */
+  readonly internalErrorName: string;
+  /** Serves one operation exactly as over the wire; throws `AwsError` for every refusal. */
+  call(operation: string, input: unknown, context?: CallContext): Promise<unknown>;
+}
+
+/** One operation: bounds of its input, and what it does with an input inside them. */
+export interface Operation {
+  run(input: unknown, context: CallContext): unknown;
+}
+
+/** Ties an input schema to the function that serves it. */
+export function operation<S extends z.ZodType>(
+  schema: S,
+  serve: (input: z.output<S>, context: CallContext) => unknown,
+): Operation {
+  return { run: (input, context) => serve(validated(schema, input), context) };
+}
+
+/** Finds and serves an operation. The answer is copied, so that no caller can reach into the state. */
+export async function serveOperation(
+  operations: Readonly<Record<string, Operation>>,
+  name: string,
+  input: unknown,
+  context: CallContext = {},
+): Promise<unknown> {
+  const found = Object.hasOwn(operations, name) ? operations[name] : undefined;
+  if (found === undefined) throw new AwsError('UnknownOperationException', `Operation ${name} is not known.`);
+  const answer = await found.run(input, context);
+  return JSON.parse(JSON.stringify(answer ?? {}));
+}
+
+/** Seconds since 1970, as the JSON protocols carry a timestamp. */
+export const epochSeconds = (date: Date): number => date.getTime() / 1000;

@@ -1,0 +1,44 @@
+import type { Outcome } from './demo.ts';
+
+const columns: readonly {
+  readonly title: string;
+  readonly of: (row: Outcome['providers'][number]) => string;
+}[] = [
+  { title: 'provider', of: ({ provider }) => provider },
+  { title: 'strategy', of: ({ strategy }) => strategy },
+  { title: 'rotations', of: ({ rotations }) => String(rotations) },
+  { title: 'logins', of: ({ logins }) => String(logins) },
+  { title: 'failed logins', of: ({ failedLogins }) => String(failedLogins) },
+  { title: 'users left at the provider', of: ({ users }) => String(users) },
+];
+
+/** The outcome as a table for people. */
+export function table({ providers, seconds }: Outcome): string {
+  const rows = [
+    columns.map(({ title }) => title),
+    ...providers.map((row) => columns.map(({ of }) => of(row))),
+  ];
+  const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)));
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, index) => cell.padEnd(widths[index] ?? 0))
+      .join('   ')
+      .trimEnd();
+  const [head = [], ...body] = rows;
+  const problems = providers.flatMap((row) => row.problems.map((problem) => `${row.provider}: ${problem}`));
+  return [
+    line(head),
+    widths.map((width) => '─'.repeat(width)).join('   '),
+    ...body.map(line),
+    '',
+    ...problems.map((problem) => `NOT GOOD  ${problem}`),
+    `${isGood({ providers, seconds }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}, in ${seconds} s.`,
+  ].join('\n');
+}
+
+/** The outcome as one JSON document. */
+export const json = ({ providers, seconds }: Outcome): string =>
+  JSON.stringify({ providers: providers.map(({ problems: _problems, ...row }) => row), seconds }, null, 2);
+
+export const isGood = ({ providers }: Outcome): boolean =>
+  providers.length > 0 && providers.every(({ problems }) => problems.length === 0);
