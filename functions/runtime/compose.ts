@@ -7,6 +7,7 @@ import type { z } from 'zod';
 import { eventBridge } from '../aws/bus.ts';
 import { secretsManager } from '../aws/secrets.ts';
 import { parameterStore } from '../aws/specs.ts';
+import { ProviderError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
@@ -62,10 +63,17 @@ export function handlerOf<E extends Environment>(
     try {
       await use(event, until, rekey, environment);
     } catch (error) {
+      rekey.log('error', error instanceof Error ? error.message : String(error), factsOf(error));
       throw scrubbed(error, redactor);
     }
   };
 }
+
+/** What an operator needs beside the message; errors of libraries have none of it. */
+const factsOf = (error: unknown): Readonly<Record<string, unknown>> =>
+  error instanceof ProviderError
+    ? { ...error.facts }
+    : { code: error instanceof Error && 'code' in error ? error.code : 'DEFECT' };
 
 /** The same error with a clean message and stack, and without its causes, which belong to libraries. */
 function scrubbed(error: unknown, redactor: Redactor): Error {

@@ -115,7 +115,7 @@ async function request(
         EventBusName: busName,
         Source: eventSource,
         DetailType: credentialRequested,
-        Detail: JSON.stringify({ spec }),
+        Detail: JSON.stringify({ spec: spec.document }),
       })),
     }),
   );

@@ -46,7 +46,8 @@ const specSchema = z.object({
   strategy: z.string(),
   privileges: z.object({ roles: z.array(z.string()).default([]) }),
 });
-export type Spec = z.output<typeof specSchema>;
+/** What a run needs to know of a spec, beside the whole of it. */
+export type Spec = z.output<typeof specSchema> & { readonly document: Readonly<Record<string, unknown>> };
 
 /** Boots all of it, the parts that do not need each other side by side. */
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
@@ -130,7 +131,10 @@ async function specsIn(template: string): Promise<readonly Spec[]> {
   const parameter = z.object({ Value: z.string() });
   return Object.values(Resources)
     .filter(({ Type }) => Type === 'AWS::SSM::Parameter')
-    .map(({ Properties }) => specSchema.parse(JSON.parse(parameter.parse(Properties).Value)));
+    .map(({ Properties }) => {
+      const document = z.record(z.string(), z.unknown()).parse(JSON.parse(parameter.parse(Properties).Value));
+      return { ...specSchema.parse(document), document };
+    });
 }
 
 /** Makes the targets that the specs name, so that a run rehearses whatever `infra/credentials.ts` declares. */
