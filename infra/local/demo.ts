@@ -232,6 +232,6 @@ const sentences: Readonly<Record<string, (detail: Readonly<Record<string, unknow
   CredentialCreated: () => 'spec and secret are in place, the first rotation begins',
   DatabaseUserCreated: ({ username }) => `made the user ${username}, which nobody knows yet`,
   CredentialRotated: ({ username }) =>
-    `AWSCURRENT is ${username} now, which has logged in; the user before stays through its grace`,
+    `AWSCURRENT is ${username} now, which has logged in; whoever was before stays through its grace`,
   CredentialRotationFailed: ({ step, code }) => `${step} failed with ${code}; Secrets Manager tries again`,
 };

@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { runDemo } from './demo.ts';
 import { isGood, json, table } from './report.ts';
-import { startWorld } from './world.ts';
+import { startWorld, type World } from './world.ts';
 
 const usage = `usage: npm start [-- options]
   --json      print one JSON document instead of the timeline and the table
@@ -27,29 +27,32 @@ async function main(): Promise<number> {
       interrupted.resolve();
     });
 
-  const world = await startWorld({
-    onProgress: (message) => say('this machine', message),
-    log: ({ functionName, line }) => {
-      if (options.verbose) process.stderr.write(`${functionName}  ${line}\n`);
-    },
-  });
+  let world: World | undefined;
   try {
+    world = await startWorld({
+      onProgress: (message) => say('this machine', message),
+      log: ({ functionName, line }) => {
+        if (options.verbose) process.stderr.write(`${functionName}  ${line}\n`);
+      },
+    });
     ending.signal.throwIfAborted();
     const outcome = await runDemo(world, { tell: say, signal: ending.signal });
     process.stdout.write(options.json ? `${json(outcome)}\n` : `\n${table(outcome)}\n`);
     if (options.stay) {
       process.stderr.write(howToReach(world));
-      const schedule = setInterval(() => world.deployment.secretsManager.tick(), 1_000);
+      const { secretsManager } = world.deployment;
+      const schedule = setInterval(() => secretsManager.tick(), 1_000);
       await interrupted.promise;
       clearInterval(schedule);
     }
     return isGood(outcome) ? 0 : 1;
   } catch (error) {
+    // Ctrl-C reaches the whole group of processes: whatever failed after it failed because of it.
     if (ending.signal.aborted) return 130;
     process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
     return 1;
   } finally {
-    await world.stop();
+    await world?.stop();
   }
 }
 
@@ -69,7 +72,7 @@ function commandLine(): { json: boolean; stay: boolean; verbose: boolean } | und
   }
 }
 
-function howToReach({ deployment, specs, caFile }: Awaited<ReturnType<typeof startWorld>>): string {
+function howToReach({ deployment, specs, caFile }: World): string {
   const secret = `rekey/${specs[0]?.name ?? ''}`;
   return `
 Everything stays up until Ctrl-C. In another terminal:
