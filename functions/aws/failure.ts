@@ -6,40 +6,50 @@ export const isNamed = (error: unknown, name: string): boolean =>
 
 const denied =
   /^(AccessDenied.*|UnrecognizedClientException|ExpiredToken.*|DecryptionFailure|EncryptionFailure|InvalidSignature.*)$/;
-const unavailable =
-  /^(Throttling.*|TooManyRequests.*|InternalService.*|InternalServer.*|ServiceUnavailable.*|TimeoutError|LimitExceededException|RequestLimitExceeded)$/;
+const busy =
+  /^(Throttling.*|TooManyRequests.*|TooManyUpdates|RequestThrottled.*|LimitExceededException|RequestLimitExceeded)$/;
+const broken = /^(InternalService.*|InternalServer.*|ServiceUnavailable.*|TimeoutError)$/;
 
 /** An AWS failure in our words. `effect` is what a call of this kind may have done; a refusal by name did nothing. */
 export function failureOf(error: unknown, call: string, effect: Effect): StoreError {
   const name = error instanceof Error ? error.name : 'failure';
-  const status = statusOf(error);
+  const { status, attempts } = metadataOf(error);
   const options = { cause: error };
+  // The SDK repeats calls by itself: a refusal of the last attempt tells nothing of an earlier one whose answer was lost.
+  const refused: Effect = attempts > 1 ? effect : 'none';
   if (denied.test(name))
     return new StoreError(
       'STORE_DENIED',
-      'none',
+      refused,
       `${call} was denied (${name}); check the function's role and the KMS key`,
       options,
     );
-  if (unavailable.test(name) || status === undefined || status >= 500)
+  const isBusy = busy.test(name) || status === 429;
+  // Below 400 the call was carried out, and its answer was lost or unreadable.
+  if (isBusy || broken.test(name) || status === undefined || status < 400 || status >= 500)
     return new StoreError(
       'STORE_UNAVAILABLE',
-      /^(Throttling|TooManyRequests|LimitExceeded|RequestLimit)/.test(name) ? 'none' : effect,
+      isBusy ? refused : effect,
       `${call} failed (${name}); it is tried again`,
       options,
     );
   return new StoreError(
     'STORE_REFUSED',
-    'none',
+    refused,
     `${call} was refused (${name}); describe the secret and see README.md`,
     options,
   );
 }
 
-function statusOf(error: unknown): number | undefined {
-  if (error === null || typeof error !== 'object' || !('$metadata' in error)) return undefined;
+function metadataOf(error: unknown): { readonly status: number | undefined; readonly attempts: number } {
+  const nothing = { status: undefined, attempts: 1 };
+  if (error === null || typeof error !== 'object' || !('$metadata' in error)) return nothing;
   const { $metadata } = error;
-  if ($metadata === null || typeof $metadata !== 'object' || !('httpStatusCode' in $metadata))
-    return undefined;
-  return typeof $metadata.httpStatusCode === 'number' ? $metadata.httpStatusCode : undefined;
+  if ($metadata === null || typeof $metadata !== 'object') return nothing;
+  const status = 'httpStatusCode' in $metadata ? $metadata.httpStatusCode : undefined;
+  const attempts = 'attempts' in $metadata ? $metadata.attempts : undefined;
+  return {
+    status: typeof status === 'number' ? status : undefined,
+    attempts: typeof attempts === 'number' ? attempts : 1,
+  };
 }

@@ -22,28 +22,30 @@ type SecretPorts = Pick<
  * value that passes is learned by `redactor`.
  */
 export function secretsManager(client: SecretsManagerClient, redactor: Redactor): SecretPorts {
+  const describeSecret: SecretPorts['describeSecret'] = async ({ secretId }) => {
+    try {
+      const answer = await client.send(new DescribeSecretCommand({ SecretId: secretId }));
+      return {
+        arn: answer.ARN ?? secretId,
+        name: answer.Name ?? '',
+        rotationEnabled: answer.RotationEnabled ?? false,
+        labelsByVersion: new Map(
+          Object.entries(answer.VersionIdsToStages ?? {}).map(([version, labels]) => [
+            version,
+            new Set(labels),
+          ]),
+        ),
+        ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
+        ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
+      };
+    } catch (error) {
+      if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
+      throw failureOf(error, `DescribeSecret of ${secretId}`, 'none');
+    }
+  };
+
   return {
-    async describeSecret({ secretId }) {
-      try {
-        const answer = await client.send(new DescribeSecretCommand({ SecretId: secretId }));
-        return {
-          arn: answer.ARN ?? secretId,
-          name: answer.Name ?? '',
-          rotationEnabled: answer.RotationEnabled ?? false,
-          labelsByVersion: new Map(
-            Object.entries(answer.VersionIdsToStages ?? {}).map(([version, labels]) => [
-              version,
-              new Set(labels),
-            ]),
-          ),
-          ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
-          ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
-        };
-      } catch (error) {
-        if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
-        throw failureOf(error, `DescribeSecret of ${secretId}`, 'none');
-      }
-    },
+    describeSecret,
 
     async readSecret({ secretId, versionId, label }) {
       try {
@@ -63,7 +65,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
         if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
         // The label is not on that version: a value of that version *and* label does not exist either.
         if (versionId !== undefined && label !== undefined && isNamed(error, 'InvalidRequestException')) {
-          const described = await this.describeSecret({ secretId });
+          const described = await describeSecret({ secretId });
           if (described === 'absent') return 'absent';
           if (described.deletedAt === undefined && !described.labelsByVersion.get(versionId)?.has(label))
             return 'absent';
@@ -112,12 +114,13 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
     },
 
     async createSecret({ name, token, value, description }) {
+      learnFields(redactor, value);
       try {
         await client.send(
           new CreateSecretCommand({
             Name: name,
             ClientRequestToken: token,
-            SecretString: value,
+            SecretString: value.reveal(),
             Description: description,
           }),
         );
@@ -127,7 +130,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
         // The name is scheduled for deletion: the caller sees that when it describes the secret.
         if (
           isNamed(error, 'InvalidRequestException') &&
-          (await this.describeSecret({ secretId: name })) !== 'absent'
+          (await describeSecret({ secretId: name })) !== 'absent'
         )
           return 'exists';
         throw failureOf(error, `CreateSecret of ${name}`, 'unknown');
@@ -149,7 +152,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       } catch (error) {
         // A rotation under way is refused by this name, but so is more: the labels tell.
         if (isNamed(error, 'InvalidRequestException')) {
-          const described = await this.describeSecret({ secretId });
+          const described = await describeSecret({ secretId });
           const labels = described === 'absent' ? [] : [...described.labelsByVersion.values()];
           if (labels.some((held) => held.has('AWSPENDING') && !held.has('AWSCURRENT'))) return 'in-progress';
         }
@@ -164,6 +167,8 @@ const conflicts = ['InvalidParameterException', 'InvalidRequestException', 'Reso
 /** The whole value and, where it is JSON, the fields that would betray it alone. */
 function learnFields(redactor: Redactor, value: Sensitive): void {
   redactor.learn(value);
+  // A key typed into a console often ends in a line break; what goes out, and comes back in texts, has none.
+  redactor.learn(value.reveal().trim());
   const document = jsonOf(value.reveal());
   if (document === null || typeof document !== 'object') return;
   for (const [name, field] of Object.entries(document))

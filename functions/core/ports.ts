@@ -157,7 +157,7 @@ export interface LabelMove {
 export interface SecretCreation {
   readonly name: string;
   readonly token: string;
-  readonly value: string;
+  readonly value: Sensitive;
   readonly description: string;
 }
 

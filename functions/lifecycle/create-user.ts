@@ -4,6 +4,7 @@ import { secretName, specParameterName } from '../core/names.ts';
 import type { SecretDescription } from '../core/ports.ts';
 import { holderOf } from '../core/rotation.ts';
 import { firstSecretString } from '../core/secret-value.ts';
+import { Sensitive } from '../core/sensitive.ts';
 import { everyDays, parseSpec, specDocument } from '../core/spec.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 
@@ -38,7 +39,7 @@ export async function createUser(
   await ports.createSecret({
     name: secretName(spec.name),
     token: tokenFrom(sha256(`first value of ${secretName(spec.name)}`)),
-    value: firstSecretString,
+    value: new Sensitive(firstSecretString),
     description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
   });
   const secret = await describeNew(secretName(spec.name), rekey);

@@ -56,7 +56,7 @@ export async function deleteListed(
     failure = thrown;
   }
   for (let wait = 500; ; wait = Math.min(wait * 2, 10_000)) {
-    if (!(await list()).some((listed) => listed.username === username)) break;
+    if ((await findListed(username, list, pause)) === undefined) break;
     if ((await pause.now()).getTime() + wait >= until.getTime())
       throw (
         failure ??

@@ -10,7 +10,7 @@ import type {
   Session,
 } from '../../core/provider.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { deleteListed } from '../listed-users.ts';
+import { deleteListed, findListed } from '../listed-users.ts';
 import { verifyBySql } from '../sql.ts';
 import { cockroachDbApi } from './api.ts';
 
@@ -192,7 +192,7 @@ function open(
     async createUser({ username, password }) {
       refuseUnlessOurs('createUser', username);
       // Whether a POST of a listed name changes its password is unknown: it is never sent.
-      if ((await list()).some((user) => user.username === username)) return 'exists';
+      if ((await findListed(username, list, ports)) !== undefined) return 'exists';
       try {
         const named = await api.createUser(username, password);
         if (normalized(named) !== username)

@@ -127,6 +127,9 @@ export function renderApi(
 
 function failureOf(response: VendorResponse, now: Date): VendorFailure | undefined {
   const failure = failureOfStatus(response, now);
+  // The default user, or one that still owns something: which of the two statuses Render answers is not documented.
+  if (response.method === 'DELETE' && (response.status === 400 || response.status === 409))
+    return { code: 'BLOCKED', effect: 'none', message: failure?.message };
   if (failure?.code !== 'RATE_LIMITED' || failure.retryAfterMs !== undefined) return failure;
   return { ...failure, retryAfterMs: resetMs(response.headers['ratelimit-reset'], now) };
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { ProviderError } from '../../core/errors.ts';
+import { type Effect, ProviderError } from '../../core/errors.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { DatabaseUser, IssuingProvider, Login, ProviderDefinition } from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
@@ -90,12 +90,22 @@ function standing(
 // Translation of failure.
 
 const failed = (
-  code: 'NOT_SETTLED' | 'TARGET_NOT_READY',
-  effect: 'none' | 'applied',
+  code: 'NAME_REFUSED' | 'NOT_SETTLED' | 'TARGET_NOT_READY',
+  effect: Effect,
   operation: string,
   message: string,
 ): ProviderError =>
   new ProviderError(`render-postgres: ${message}`, { code, effect, provider: 'render-postgres', operation });
+
+function refuseOddName(operation: string, username: string): void {
+  if (!usernamePattern.test(username))
+    throw failed(
+      'NAME_REFUSED',
+      'none',
+      operation,
+      `${JSON.stringify(username)} is no name that rekey makes or changes`,
+    );
+}
 
 // Factory.
 
@@ -163,13 +173,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     listUsers: list,
 
     async issueUser(username) {
-      if (!usernamePattern.test(username))
-        throw new ProviderError(`render-postgres: ${JSON.stringify(username)} is no name that rekey makes`, {
-          code: 'NAME_REFUSED',
-          effect: 'none',
-          provider: 'render-postgres',
-          operation: 'createUser',
-        });
+      refuseOddName('createUser', username);
       // A crash after the POST leaves a user that can be found again only by this name; so look first, and twice.
       if ((await findListed(username, list, ports)) === undefined) await create(username);
       const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
@@ -185,7 +189,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
           if (stands === 'waiting' && (await list()).some((user) => user.isDefault === true)) return 'lost';
           throw failed(
             'NOT_SETTLED',
-            'applied',
+            stands === 'absent' ? 'unknown' : 'applied',
             'createUser',
             `${username} is ${stands === 'absent' ? 'not listed yet' : 'listed, but its password is not readable yet'}; Secrets Manager tries again`,
           );
@@ -194,11 +198,13 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       }
     },
 
-    deleteUser: (username) =>
-      deleteListed(
+    async deleteUser(username) {
+      refuseOddName('deleteUser', username);
+      return deleteListed(
         { provider: 'render-postgres', username, list, remove: () => api.deleteUser(username), until },
         ports,
-      ),
+      );
+    },
 
     verify: (login) => verifyBySql(login, ports),
     privilegeDifferences: async () => [],

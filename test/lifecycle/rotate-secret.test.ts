@@ -1,0 +1,469 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { Login } from '../../functions/core/provider.ts';
+import { addCockroachdbOrders, addRenderOrders } from '../../infra/local/providers/fixtures.ts';
+import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
+import { useTestVendors } from '../support/vendors.ts';
+
+const vendors = useTestVendors();
+const postgresId = 'dpg-d1abc2d3e4f5g6h7i8j9-a';
+const clusterId = '0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10';
+let rekey: TestRekey;
+
+beforeAll(async () => {
+  const { render, cockroachdb } = vendors();
+  await addRenderOrders(render.api, render.postgres, { id: postgresId });
+  await addCockroachdbOrders(cockroachdb.api, cockroachdb.postgres, { id: clusterId });
+  rekey = await startTestRekey(vendors);
+});
+afterAll(() => rekey.stop());
+beforeEach(() => {
+  rekey.failures.length = 0;
+  rekey.killAt(undefined);
+  rekey.secretsManager.setVariants({
+    pendingAfterRotation: 'gone',
+    testOnlyValue: 'copy',
+    stepDelivery: 'once',
+    eventSecretId: 'arn',
+    staleReads: {},
+  });
+});
+
+const render = {
+  provider: 'render-postgres',
+  target: { postgresId },
+  apiKeySecret: 'rekey/api-keys/render',
+};
+const cockroachdb = {
+  provider: 'cockroachdb-cloud',
+  target: { clusterId },
+  apiKeySecret: 'rekey/api-keys/cockroachdb',
+  privileges: { roles: ['orders_rw'] },
+};
+const scenarios = {
+  'render-postgres, replace-user': { ...render, strategy: 'replace-user' },
+  'cockroachdb-cloud, replace-user': { ...cockroachdb, strategy: 'replace-user' },
+  'cockroachdb-cloud, alternate-users': { ...cockroachdb, strategy: 'alternate-users', grace: 'PT0S' },
+  'cockroachdb-cloud, reset-password': { ...cockroachdb, strategy: 'reset-password' },
+} as const;
+type Scenario = (typeof scenarios)[keyof typeof scenarios];
+
+let credentials = 0;
+/** A credential of its own prefix, so that its users can be told from all others. */
+async function credential(scenario: Scenario): Promise<{ name: string; prefix: string }> {
+  credentials += 1;
+  const [name, prefix] = [`orders-${credentials}`, `o${credentials}`];
+  await rekey.request({ ...scenario, name, usernamePrefix: prefix });
+  await rekey.secretsManager.idle();
+  return { name, prefix };
+}
+
+/** Who exists at the vendor with this prefix, asked of the engine. */
+async function usersAt(prefix: string): Promise<readonly string[]> {
+  const found = await Promise.all(
+    [vendors().render.postgres, vendors().cockroachdb.postgres].map((engine) =>
+      engine.query('SELECT rolname FROM pg_roles WHERE rolname LIKE $1 AND rolcanlogin', [`${prefix}\\_%`]),
+    ),
+  );
+  return found.flat().map((row) => String(row['rolname']));
+}
+
+const logsIn = async (login: Login | undefined): Promise<boolean> => {
+  if (login === undefined) return false;
+  const { sql } = vendors().ports(new Date('2100-01-01T00:00:00Z'));
+  return (
+    (await sql({ ...login, statements: [{ text: 'SELECT count(*) FROM orders' }], timeoutMs: 10_000 }))
+      .say === 'accepted'
+  );
+};
+
+const writes = (): number => vendors().requests.filter(({ method }) => method !== 'GET').length;
+
+describe.each(Object.entries(scenarios))('%s', (_title, scenario) => {
+  const isReset = scenario.strategy === 'reset-password';
+
+  test('a rotation publishes a login that works, with exactly the users there should be', async () => {
+    const { name, prefix } = await credential(scenario);
+    const first = await rekey.login(name, 'AWSCURRENT');
+    expect(await logsIn(first)).toBe(true);
+    const token = await rekey.rotate(name);
+    const second = await rekey.login(name, 'AWSCURRENT');
+    expect((await rekey.labels(name))['AWSCURRENT']).toBe(token);
+    expect(await logsIn(second)).toBe(true);
+    expect(await logsIn(first)).toBe(!isReset);
+    expect((await usersAt(prefix)).toSorted()).toEqual(
+      [...new Set([first?.username, second?.username])].toSorted(),
+    );
+    expect(rekey.failures).toEqual([]);
+  });
+
+  test('every step may be run again after any later one: nothing changes any more', async () => {
+    const { name } = await credential(scenario);
+    const token = await rekey.rotate(name);
+    const before = { writes: writes(), labels: await rekey.labels(name) };
+    for (const step of ['createSecret', 'setSecret', 'testSecret', 'finishSecret', 'createSecret'])
+      await rekey.step(name, step, token);
+    expect({ writes: writes(), labels: await rekey.labels(name) }).toEqual(before);
+  });
+
+  test('killed between any two calls and started again, it converges, and nobody is locked out meanwhile', async () => {
+    const { name, prefix } = await credential(scenario);
+    const made = new Set([(await rekey.login(name, 'AWSCURRENT'))?.username]);
+    // Twice: the second user of a pair is made in the first of them, and only changed from then on.
+    for (let rotation = 1; rotation <= 2; rotation += 1) {
+      rekey.killAt(undefined);
+      await rekey.rotate(name);
+      made.add((await rekey.login(name, 'AWSCURRENT'))?.username);
+    }
+    const calls = [...rekey.calls];
+    expect(calls.length).toBeGreaterThan(15);
+
+    const wrong: string[] = [];
+    for (const [index, call] of calls.entries())
+      for (const when of ['before', 'after'] as const) {
+        const old = await rekey.login(name, 'AWSCURRENT');
+        let worksAtDeath = false;
+        const look = async () => {
+          const current = await rekey.login(name, 'AWSCURRENT');
+          worksAtDeath = (await logsIn(current)) && (isReset || (await logsIn(old)));
+          // The one user has one password: while it is being changed, the stored new one is the one that works.
+          if (isReset && !worksAtDeath) worksAtDeath = await logsIn(await rekey.login(name, 'AWSPENDING'));
+        };
+        rekey.killAt({ call: index + 1, when, look });
+        rekey.failures.length = 0;
+        const token = await rekey.rotate(name);
+        const labels = await rekey.labels(name);
+        const current = await rekey.login(name, 'AWSCURRENT');
+        made.add(current?.username);
+        const users = await usersAt(prefix);
+        const held = {
+          'it was killed': rekey.failures.length === 1,
+          'logins work at that moment': worksAtDeath,
+          'its version is current': labels['AWSCURRENT'] === token,
+          'nothing else is pending': labels['AWSPENDING'] === undefined || labels['AWSPENDING'] === token,
+          'the new login works': await logsIn(current),
+          'the old one works through its grace': isReset || (await logsIn(old)),
+          'no user is missing or left over':
+            users.length === made.size && users.every((user) => made.has(user)),
+        };
+        for (const [what, holds] of Object.entries(held))
+          if (!holds) wrong.push(`killed ${when} call ${index + 1} (${call}), not so: ${what}`);
+      }
+    expect(wrong).toEqual([]);
+  });
+});
+
+describe('whatever Secrets Manager does between the steps, a rotation ends well:', () => {
+  const variants: Record<string, Parameters<TestRekey['secretsManager']['setVariants']>[0]> = {
+    'AWSPENDING stays with AWSCURRENT': { pendingAfterRotation: 'with-current' },
+    'AWSPENDING goes with the move of AWSCURRENT': { pendingAfterRotation: 'gone-with-move' },
+    'AWSPENDING ends now here, now there': { pendingAfterRotation: 'alternating' },
+    'every step comes twice': { stepDelivery: 'twice' },
+    'every step comes twice at once': { stepDelivery: 'concurrently' },
+    'every step comes again afterwards': { stepDelivery: 'late' },
+    'the event names the secret by a partial ARN': { eventSecretId: 'partial-arn' },
+    'the event names the secret by its name': { eventSecretId: 'name' },
+    'a value just written cannot be read at once': { staleReads: { GetSecretValue: 2 } },
+    'a description is out of date': { staleReads: { DescribeSecret: 2 } },
+  };
+  const cases = Object.keys(variants).flatMap((variant) =>
+    Object.keys(scenarios).map((scenario) => [variant, scenario as keyof typeof scenarios] as const),
+  );
+  test.each(cases)('%s (%s)', async (variant, scenario) => {
+    const { name, prefix } = await credential(scenarios[scenario]);
+    rekey.secretsManager.setVariants(variants[variant] ?? {});
+    const made = new Set([(await rekey.login(name, 'AWSCURRENT'))?.username]);
+    for (let rotation = 1; rotation <= 2; rotation += 1) {
+      const token = await rekey.rotate(name);
+      const current = await rekey.login(name, 'AWSCURRENT');
+      made.add(current?.username);
+      expect((await rekey.labels(name))['AWSCURRENT']).toBe(token);
+      expect(await logsIn(current)).toBe(true);
+    }
+    expect((await usersAt(prefix)).toSorted()).toEqual([...made].toSorted());
+  });
+});
+
+describe('a rotation that is only tested', () => {
+  test.each(['copy', 'empty'] as const)('changes nothing when its version is a %s', async (testOnlyValue) => {
+    rekey.secretsManager.setVariants({ testOnlyValue });
+    for (const scenario of Object.values(scenarios)) {
+      const { name } = await credential(scenario);
+      const before = { writes: writes(), labels: await rekey.labels(name) };
+      await rekey.rotate(name, { immediately: false });
+      expect({ writes: writes(), labels: await rekey.labels(name) }).toEqual(before);
+    }
+    expect(rekey.failures).toEqual([]);
+  });
+});
+
+describe('what stops a rotation', () => {
+  /** The failure of one step under a token that the test makes pending. */
+  const stopped = async (name: string, step: string, token: string): Promise<unknown> =>
+    rekey.step(name, step, token).then(
+      () => 'it went on',
+      (error: unknown) => error,
+    );
+  const call = (operation: string, input: object) => rekey.secretsManager.call(operation, input);
+  const secret = (name: string) => ({ SecretId: `rekey/${name}` });
+
+  test('a step that no rotation has', async () => {
+    const { name } = await credential(scenarios['render-postgres, replace-user']);
+    expect(await stopped(name, 'create_secret', token())).toMatchObject({
+      code: 'STEP_UNKNOWN',
+      effect: 'none',
+    });
+  });
+
+  test('a token that the secret does not know', async () => {
+    const { name } = await credential(scenarios['render-postgres, replace-user']);
+    expect(await stopped(name, 'createSecret', token())).toMatchObject({
+      code: 'VERSION_UNKNOWN',
+      effect: 'none',
+    });
+  });
+
+  test('rotation that is switched off', async () => {
+    const { name } = await credential(scenarios['render-postgres, replace-user']);
+    await call('CancelRotateSecret', secret(name));
+    expect(await stopped(name, 'createSecret', token())).toMatchObject({ code: 'ROTATION_DISABLED' });
+  });
+
+  test('a secret that is scheduled for deletion', async () => {
+    const { name } = await credential(scenarios['render-postgres, replace-user']);
+    await call('DeleteSecret', secret(name));
+    expect(await stopped(name, 'createSecret', token())).toMatchObject({ code: 'DELETION_IN_PROGRESS' });
+  });
+
+  test('a spec that is gone, before anything is read from a vendor', async () => {
+    const { name } = await credential(scenarios['render-postgres, replace-user']);
+    await rekey.parameters.call('DeleteParameter', { Name: `/rekey/credentials/${name}` });
+    const before = vendors().requests.length;
+    await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({ code: 'SPEC_MISSING', effect: 'none' });
+    expect(vendors().requests.length).toBe(before);
+  });
+
+  test('a spec that became wrong, with every wrong field in one error', async () => {
+    const { name } = await credential(scenarios['render-postgres, replace-user']);
+    await rekey.parameters.call('PutParameter', {
+      Name: `/rekey/credentials/${name}`,
+      Value: JSON.stringify({ ...render, name, usernamePrefix: 'Bad Prefix', grace: 'soon' }),
+      Type: 'String',
+      Overwrite: true,
+    });
+    await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({
+      code: 'SPEC_INVALID',
+      message: expect.stringMatching(/usernamePrefix: .*grace: /),
+    });
+  });
+
+  test('a current value that belongs to another target, before any login', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    const { SecretString } = (await call('GetSecretValue', secret(name))) as { SecretString: string };
+    await call('PutSecretValue', {
+      ...secret(name),
+      ClientRequestToken: token(),
+      SecretString: SecretString.replace(clusterId, '99999999-6d2f-4b53-9d1a-2c9f3f1e8a10'),
+    });
+    const before = vendors().statements.length;
+    await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({ code: 'SECRET_MISMATCH', effect: 'none' });
+    expect(vendors().statements.length).toBe(before);
+  });
+
+  test('a pending value that this rotation did not make: it is neither set at the vendor nor published', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    const before = await rekey.labels(name);
+    const { SecretString } = (await call('GetSecretValue', secret(name))) as { SecretString: string };
+    const planted = token();
+    await call('PutSecretValue', {
+      ...secret(name),
+      ClientRequestToken: planted,
+      SecretString: SecretString.replace(/"username":"[^"]+"/, '"username":"root"'),
+      VersionStages: ['AWSPENDING'],
+    });
+    const sent = writes();
+    for (const step of ['createSecret', 'setSecret', 'testSecret', 'finishSecret'])
+      expect(await stopped(name, step, planted)).toMatchObject({ code: 'SECRET_MISMATCH' });
+    expect(writes()).toBe(sent);
+    expect((await rekey.labels(name))['AWSCURRENT']).toBe(before['AWSCURRENT']);
+  });
+
+  test('a pending value that points elsewhere: no password is sent there', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, alternate-users']);
+    await rekey.rotate(name);
+    const { SecretString } = (await call('GetSecretValue', {
+      ...secret(name),
+      VersionStage: 'AWSPREVIOUS',
+    })) as {
+      SecretString: string;
+    };
+    const planted = token();
+    await call('PutSecretValue', {
+      ...secret(name),
+      ClientRequestToken: planted,
+      SecretString: SecretString.replace('"host":"localhost"', '"host":"elsewhere.example"'),
+      VersionStages: ['AWSPENDING'],
+    });
+    const before = vendors().statements.length;
+    expect(await stopped(name, 'setSecret', planted)).toMatchObject({ code: 'SECRET_MISMATCH' });
+    expect(vendors().statements.length).toBe(before);
+  });
+
+  test('a pending value that is no value, without a word of it', async () => {
+    const { name } = await credential(scenarios['render-postgres, replace-user']);
+    const planted = token();
+    await call('PutSecretValue', {
+      ...secret(name),
+      ClientRequestToken: planted,
+      SecretString: '{"password":"canary-canary-canary"',
+      VersionStages: ['AWSPENDING'],
+    });
+    const error = await stopped(name, 'finishSecret', planted);
+    expect(error).toMatchObject({ code: 'SECRET_INVALID', effect: 'none' });
+    expect(String(error)).not.toContain('canary');
+  });
+
+  test('finishSecret before anything was stored', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    // A function that does nothing leaves the version as it was registered.
+    vendors().cockroachdb.api.actor.setState(clusterId, 'LOCKED');
+    const pending = await rekey.rotate(name);
+    vendors().cockroachdb.api.actor.setState(clusterId, 'CREATED');
+    expect(await stopped(name, 'finishSecret', pending)).toMatchObject({ code: 'VALUE_MISSING' });
+  });
+
+  test('finishSecret before the vendor was asked: a login that does not work is not published', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    const before = await rekey.labels(name);
+    vendors().cockroachdb.api.faults.inject({
+      operation: 'createUser',
+      kind: 'status',
+      status: 403,
+      times: 99,
+    });
+    const pending = await rekey.rotate(name);
+    expect(await stopped(name, 'finishSecret', pending)).toMatchObject({ code: 'CREDENTIAL_REJECTED' });
+    expect((await rekey.labels(name))['AWSCURRENT']).toBe(before['AWSCURRENT']);
+    vendors().cockroachdb.api.faults.clear();
+    for (const step of ['createSecret', 'setSecret', 'testSecret', 'finishSecret'])
+      await rekey.step(name, step, pending);
+    expect((await rekey.labels(name))['AWSCURRENT']).toBe(pending);
+  });
+
+  test('a target that is not ready: nothing is stored and nobody is made', async () => {
+    const { name, prefix } = await credential(scenarios['render-postgres, replace-user']);
+    const users = await usersAt(prefix);
+    vendors().render.api.actor.suspend(postgresId);
+    await rekey.rotate(name);
+    vendors().render.api.actor.resume(postgresId);
+    expect(rekey.failures[0]).toMatchObject({ code: 'TARGET_NOT_READY', effect: 'none' });
+    expect(await usersAt(prefix)).toEqual(users);
+  });
+
+  test('an API key that the vendor refuses', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    vendors().cockroachdb.api.faults.inject({ operation: '*', kind: 'status', status: 401, times: 99 });
+    await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({ code: 'UNAUTHORIZED', effect: 'none' });
+  });
+
+  test('an API-key secret that is missing', async () => {
+    const failure = rekey
+      .request({ ...render, name: 'keyless', usernamePrefix: 'keyless', apiKeySecret: 'rekey/api-keys/none' })
+      .then(() => rekey.secretsManager.idle());
+    await failure;
+    expect(rekey.failures[0]).toMatchObject({
+      code: 'SECRET_INVALID',
+      message: expect.stringContaining('rekey/api-keys/none'),
+    });
+  });
+
+  test('the grace of the last one, under alternate-users: it would cut off whoever still uses the idle user', async () => {
+    const { name } = await credential({
+      ...scenarios['cockroachdb-cloud, alternate-users'],
+      grace: 'PT24H',
+    } as never);
+    const idle = await rekey.login(name, 'AWSCURRENT');
+    vendors().clock.move(25 * 3_600_000);
+    await rekey.rotate(name);
+    const current = await rekey.login(name, 'AWSCURRENT');
+    expect(current?.username).not.toBe(idle?.username);
+    rekey.failures.length = 0;
+    const refused = await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({ code: 'GRACE_RUNNING', effect: 'none' });
+    expect([await logsIn(idle), await logsIn(current)]).toEqual([true, true]);
+    vendors().clock.move(25 * 3_600_000);
+    for (const step of ['createSecret', 'setSecret', 'testSecret', 'finishSecret'])
+      await rekey.step(name, step, refused);
+    expect((await rekey.login(name, 'AWSCURRENT'))?.username).toBe(idle?.username);
+  });
+
+  test('each failure is published with its code and what it did, and hides nothing behind a bus that fails too', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    vendors().cockroachdb.api.faults.inject({ operation: '*', kind: 'status', status: 401, times: 99 });
+    await rekey.rotate(name);
+    expect(
+      rekey.published().findLast((event) => event['detail-type'] === 'CredentialRotationFailed')?.detail,
+    ).toMatchObject({
+      credential: name,
+      step: 'createSecret',
+      code: 'UNAUTHORIZED',
+      effect: 'none',
+    });
+  });
+});
+
+describe('other people at work', () => {
+  test('somebody makes a Render user between our POST and our read: the lost one is left, the next attempt is published', async () => {
+    const { name, prefix } = await credential(scenarios['render-postgres, replace-user']);
+    const { api } = vendors().render;
+    let meddled = 0;
+    api.faults.inject({
+      operation: 'createUser',
+      kind: 'meanwhile',
+      run: async () => {
+        meddled += 1;
+        vendors().clock.move(1_000);
+        await api.actor.createUser(postgresId, `meddler_${credentials}_${meddled}`);
+      },
+    });
+    const token = await rekey.rotate(name);
+    expect(meddled).toBe(1);
+    expect((await rekey.labels(name))['AWSCURRENT']).toBe(token);
+    expect(await logsIn(await rekey.login(name, 'AWSCURRENT'))).toBe(true);
+    // The first, the lost one and its successor; reconcile is what retires the lost one.
+    expect(await usersAt(prefix)).toHaveLength(3);
+  });
+
+  test('somebody gives the new CockroachDB user admin before it is published: it is taken away or not published', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    vendors().cockroachdb.api.switches.passwordGrantsAdmin = true;
+    await rekey.rotate(name);
+    const current = await rekey.login(name, 'AWSCURRENT');
+    const users = await vendors().cockroachdb.api.clusters.get(clusterId)?.users();
+    expect(users?.find((user) => user.username === current?.username)).toEqual({
+      username: current?.username,
+      isAdmin: false,
+      roles: ['orders_rw'],
+    });
+  });
+
+  test('two rotations are started at once: one is refused by Secrets Manager, one succeeds', async () => {
+    const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+    const [one, other] = await Promise.allSettled([rekey.rotate(name), rekey.rotate(name)]);
+    expect([one.status, other.status].toSorted()).toEqual(['fulfilled', 'rejected']);
+    expect(await logsIn(await rekey.login(name, 'AWSCURRENT'))).toBe(true);
+  });
+});
+
+test('reset-password says for how long AWSCURRENT was refused at most', async () => {
+  const { name } = await credential(scenarios['cockroachdb-cloud, reset-password']);
+  await rekey.rotate(name);
+  const { detail } =
+    rekey.published().findLast((event) => event['detail-type'] === 'CredentialRotated') ?? {};
+  expect(detail).toMatchObject({ credential: name, evidence: 'logged-in' });
+  expect(detail?.['currentRefusedAtMostMs']).toBeGreaterThan(0);
+  expect(detail?.['currentRefusedAtMostMs']).toBeLessThan(60_000);
+});

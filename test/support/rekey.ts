@@ -1,0 +1,235 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
+import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
+import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { SSMClient } from '@aws-sdk/client-ssm';
+import { eventBridge } from '../../functions/aws/bus.ts';
+import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
+import { parameterStore } from '../../functions/aws/specs.ts';
+import { parseRotationEvent } from '../../functions/core/events.ts';
+import { secretName } from '../../functions/core/names.ts';
+import { interpose, type Ports } from '../../functions/core/ports.ts';
+import { parseSecretValue } from '../../functions/core/secret-value.ts';
+import { createRedactor, Sensitive } from '../../functions/core/sensitive.ts';
+import { createUser } from '../../functions/lifecycle/create-user.ts';
+import type { Rekey } from '../../functions/lifecycle/rekey.ts';
+import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
+import { loadProvider } from '../../functions/providers/index.ts';
+import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
+import { startAwsEndpoint } from '../../infra/local/aws/endpoint.ts';
+import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
+import { createParameters } from '../../infra/local/aws/parameters.ts';
+import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
+import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
+import type { TestVendors } from './vendors.ts';
+
+const account = '123456789012';
+const region = 'eu-central-1';
+const functionArn = `arn:aws:lambda:${region}:${account}:function:rekey-rotate-secret`;
+const busName = 'rekey';
+
+/** Where an invocation dies: at its n-th call out, before it left or after it took effect. Nothing runs after that. */
+export interface Kill {
+  readonly call: number;
+  readonly when: 'before' | 'after';
+  /** Looks at the world as the dead invocation left it, before anything else happens. */
+  readonly look?: () => Promise<void>;
+}
+
+/** The ports that leave the process for somewhere that remembers; the others cannot tell a killed run from a slow one. */
+const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
+  'http',
+  'sql',
+  'describeSecret',
+  'readSecret',
+  'writeSecret',
+  'moveLabel',
+  'createSecret',
+  'startRotation',
+  'readSpec',
+  'writeSpec',
+  'publish',
+]);
+
+/** The use cases in this process, between the AWS stand-ins (over the SDK and sockets) and the vendors. */
+export type TestRekey = Awaited<ReturnType<typeof startTestRekey>>;
+
+export async function startTestRekey(vendors: () => TestVendors, variants: Partial<Variants> = {}) {
+  // Waits of the services move the one clock there is, and take next to no time.
+  const clock = {
+    now: () => vendors().clock.now(),
+    sleep: async (ms: number) => {
+      vendors().clock.move(ms);
+      await pause(1);
+    },
+  };
+  let kill: Kill | undefined;
+  let calls: string[] = [];
+  const failures: unknown[] = [];
+  const logged: string[] = [];
+
+  /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. */
+  async function invocation(use: (rekey: Rekey, until: Date) => Promise<void>): Promise<void> {
+    const until = new Date(clock.now().getTime() + 890_000);
+    const death = Promise.withResolvers<never>();
+    let isDead = false;
+    const die = (): Promise<never> => {
+      isDead = true;
+      death.reject(new Error('killed'));
+      return new Promise(() => undefined);
+    };
+    const ports = interpose(vendors().ports(until, awsPorts), async (name, _request, call) => {
+      if (isDead) return new Promise(() => undefined);
+      if (!outward.has(name)) return call();
+      calls.push(name);
+      const dies = kill !== undefined && calls.length === kill.call;
+      if (!dies) return call();
+      const { when, look } = kill ?? { when: 'before' };
+      kill = undefined;
+      if (when === 'after') await call().catch(() => undefined);
+      await look?.();
+      return die();
+    });
+    const rekey: Rekey = {
+      ports,
+      loadProvider,
+      sha256: (text) => createHash('sha256').update(text).digest(),
+      log: (_level, message, fields) => logged.push(`${message} ${JSON.stringify(fields ?? {})}`),
+    };
+    await Promise.race([use(rekey, until), death.promise]);
+  }
+
+  const bus = createEventBridge({
+    account,
+    region,
+    clock,
+    buses: [busName],
+    deliver: async () => ({ ok: true }),
+  });
+  const secretsManager = createSecretsManager({
+    account,
+    region,
+    clock,
+    emit: (event) => bus.emit(event),
+    variants: { retryDelaysMs: [1_000, 60_000, 60_000], ...variants },
+    invoke: async (_arn, event) => {
+      try {
+        await invocation((rekey, until) => rotateSecret(parseRotationEvent(event), until, rekey));
+        return { ok: true };
+      } catch (error) {
+        failures.push(error);
+        return { ok: false, error: error instanceof Error ? error.message : String(error) };
+      }
+    },
+  });
+  const parameters = createParameters({ account, region, clock });
+  const endpoint = await startAwsEndpoint({ services: [secretsManager, bus, parameters], clock });
+  const connection = {
+    endpoint: endpoint.url,
+    region,
+    maxAttempts: 1,
+    credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+  };
+  const clients = {
+    secrets: new SecretsManagerClient(connection),
+    events: new EventBridgeClient(connection),
+    specs: new SSMClient(connection),
+  };
+  const awsPorts = {
+    ...secretsManagerPorts(clients.secrets, createRedactor()),
+    ...parameterStore(clients.specs),
+    publish: eventBridge(clients.events, busName, { sleep: clock.sleep }),
+    randomBytes: async (size: number) => randomBytes(size),
+  };
+  await secretsManager.call('CreateSecret', {
+    Name: 'rekey/api-keys/render',
+    SecretString: vendors().apiKeys.render,
+    ClientRequestToken: token(),
+  });
+  await secretsManager.call('CreateSecret', {
+    Name: 'rekey/api-keys/cockroachdb',
+    SecretString: JSON.stringify({ apiKey: vendors().apiKeys.cockroachdb }),
+    ClientRequestToken: token(),
+  });
+
+  const describe = async (name: string) =>
+    (await secretsManager.call('DescribeSecret', { SecretId: secretName(name) })) as {
+      ARN: string;
+      VersionIdsToStages?: Record<string, string[]>;
+      RotationEnabled?: boolean;
+    };
+  return {
+    secretsManager,
+    parameters,
+    bus,
+    failures,
+    logged,
+    /** The names of the calls out since the last `killAt` or `counting`, in order. */
+    get calls(): readonly string[] {
+      return calls;
+    },
+    /** Counts calls from here, and kills the invocation that makes the n-th of them, once. */
+    killAt(next: Kill | undefined) {
+      kill = next;
+      calls = [];
+    },
+    /** A CredentialRequested event, once; what an earlier run of it left is there. */
+    request: (spec: object) =>
+      invocation((rekey) => createUser(spec, { rotationFunctionArn: functionArn }, rekey)),
+    /** One step, as Secrets Manager would ask for it. */
+    step: (name: string, Step: string, ClientRequestToken: string) =>
+      invocation(async (rekey, until) => {
+        const { ARN } = await describe(name);
+        await rotateSecret(
+          parseRotationEvent({ Step, SecretId: ARN, ClientRequestToken, RotationToken: token() }),
+          until,
+          rekey,
+        );
+      }),
+    /** Starts a rotation and waits until Secrets Manager has done with it, retries included. Answers its token. */
+    async rotate(name: string, options: { readonly immediately?: boolean } = {}): Promise<string> {
+      const ClientRequestToken = token();
+      await secretsManager.call('RotateSecret', {
+        SecretId: secretName(name),
+        ClientRequestToken,
+        RotationLambdaARN: functionArn,
+        RotateImmediately: options.immediately ?? true,
+      });
+      await secretsManager.idle();
+      return ClientRequestToken;
+    },
+    describe,
+    /** The labels in use, each with the version that carries it. */
+    async labels(name: string): Promise<Readonly<Record<string, string>>> {
+      const { VersionIdsToStages = {} } = await describe(name);
+      return Object.fromEntries(
+        Object.entries(VersionIdsToStages).flatMap(([version, labels]) =>
+          labels.map((label) => [label, version]),
+        ),
+      );
+    },
+    /** The login under a label, or undefined where there is none. */
+    async login(name: string, label: string) {
+      const answer = await secretsManager
+        .call('GetSecretValue', { SecretId: secretName(name), VersionStage: label })
+        .catch(() => undefined);
+      const text = (answer as { SecretString?: string } | undefined)?.SecretString;
+      const value = text === undefined ? undefined : parseSecretValue(new Sensitive(text), label);
+      return value?.kind === 'login' ? value.login : undefined;
+    },
+    /** What rekey published, oldest first. */
+    published: (): readonly BusEvent[] => bus.history(busName),
+    async stop() {
+      await secretsManager.stop();
+      await bus.stop();
+      for (const client of Object.values(clients)) client.destroy();
+      await endpoint.close();
+    },
+  };
+}
+
+/** 32 characters, as ClientRequestToken and RotationToken both allow with 36: a UUID. */
+export const token = (): string => {
+  const hex = randomBytes(16).toString('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
+};
