@@ -68,6 +68,7 @@ export interface DatabaseUser {
 export interface Endpoint {
   readonly host: string;
   readonly port: number;
+  /** Where a target has only one, its name there. */
   readonly database: string;
   /** The CA of the server's certificate in PEM, where no public one signed it. */
   readonly ca?: string;
@@ -116,8 +117,8 @@ export interface ProviderDefinition<Target, Privileges> {
   readonly privilegesSchema: z.ZodType<Privileges>;
   /** The target's own id, as it stands in secrets, events and audit records. */
   targetId(target: Target): string;
-  /** The ready-to-use connection URL of the secret value. */
-  url(login: Login): string;
+  /** What a consumer can use as it is: the connection URL, and whatever else the vendor's own clients ask for. */
+  ready(login: Login): Readonly<Record<string, string>> & { readonly url: string };
   open(target: OpenTarget<Target, Privileges>, ports: Ports): Provider;
 }
 

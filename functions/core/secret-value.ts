@@ -56,7 +56,7 @@ export function parseSecretValue(stored: Sensitive, where: string): SecretValue 
 }
 
 export interface Belonging {
-  readonly definition: Pick<AnyProviderDefinition, 'id' | 'engine' | 'url'>;
+  readonly definition: Pick<AnyProviderDefinition, 'id' | 'engine' | 'ready'>;
   readonly targetId: string;
 }
 
@@ -70,7 +70,7 @@ export function secretString(login: Login, { definition, targetId }: Belonging):
       username: login.username,
       password: login.password.reveal(),
       dbname: login.database,
-      url: definition.url(login),
+      ...definition.ready(login),
       provider: definition.id,
       target: targetId,
       ...(login.ca === undefined ? {} : { ca: login.ca }),

@@ -21,7 +21,7 @@ export interface VendorCall<Answer> {
   /** Below the base URL. A name that could address anything but itself is refused before a request is made. */
   readonly path: readonly string[];
   readonly query?: Readonly<Record<string, string>>;
-  readonly body?: Readonly<Record<string, string | Sensitive>>;
+  readonly body?: Readonly<Record<string, string | Sensitive | readonly string[]>>;
   /** What a success looks like; unknown fields are ignored. */
   readonly answer: z.ZodType<Answer>;
   /** Where the vendor answers with plain text. */
@@ -206,7 +206,9 @@ function urlOf(provider: string, baseUrl: string, { operation, path, query }: Ve
   // is the database. So names are matched against an allow-list, never escaped.
   const refused = path.find((segment) => !segmentPattern.test(segment));
   const url = new URL(`${baseUrl}/${path.join('/')}`);
-  if (refused !== undefined || url.pathname !== `${new URL(baseUrl).pathname}/${path.join('/')}`)
+  // The parser gives a base without a path the path `/`.
+  const base = new URL(baseUrl).pathname.replace(/\/$/, '');
+  if (refused !== undefined || url.pathname !== `${base}/${path.join('/')}`)
     throw new ProviderError(
       `${provider}: ${operation} was not sent, as ${JSON.stringify(refused ?? '')} is no name that rekey puts into a URL (expected ${segmentPattern.source})`,
       { code: 'NAME_REFUSED', effect: 'none', provider, operation },
@@ -215,7 +217,7 @@ function urlOf(provider: string, baseUrl: string, { operation, path, query }: Ve
   return url;
 }
 
-const serialized = (body: Readonly<Record<string, string | Sensitive>>): Sensitive =>
+const serialized = (body: NonNullable<VendorCall<unknown>['body']>): Sensitive =>
   new Sensitive(
     JSON.stringify(
       Object.fromEntries(

@@ -56,7 +56,11 @@ export async function deleteListed(
     failure = thrown;
   }
   for (let wait = 500; ; wait = Math.min(wait * 2, 10_000)) {
-    if ((await findListed(username, list, pause)) === undefined) break;
+    // Where the list fails too, the deletion's own failure is the one that says that nothing is known.
+    const listed = await findListed(username, list, pause).catch((thrown: unknown) => {
+      throw failure ?? thrown;
+    });
+    if (listed === undefined) break;
     if ((await pause.now()).getTime() + wait >= until.getTime())
       throw (
         failure ??

@@ -77,11 +77,14 @@ export async function verifyBySql(
   try {
     return (await sql({ ...login, statements: [{ text: 'SELECT 1' }], timeoutMs: 15_000 })).say;
   } catch (error) {
-    if (!(error instanceof SqlError)) throw error;
-    throw new VerificationFailed(
-      'LOGIN_UNREACHABLE',
-      `${error.message}; check the vendor's IP allow-list and the functions' way out, or set "verify": "none" in the spec`,
-      { cause: error },
-    );
+    throw error instanceof SqlError ? loginUnreachable(error) : error;
   }
 }
+
+/** The session failed before it could tell anything about the user. */
+export const loginUnreachable = (error: SqlError): VerificationFailed =>
+  new VerificationFailed(
+    'LOGIN_UNREACHABLE',
+    `${error.message}; check the vendor's IP allow-list and the functions' way out, or set "verify": "none" in the spec`,
+    { cause: error },
+  );

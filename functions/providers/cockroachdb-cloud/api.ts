@@ -4,7 +4,6 @@ import type { Ports } from '../../core/ports.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import {
   failureOfStatus,
-  messageOf,
   retryAfterMs,
   type VendorFailure,
   type VendorResponse,
@@ -147,7 +146,8 @@ export function cockroachDbApi(
         method: 'PUT',
         path: [...users, name, 'password'],
         body: { password },
-        answer: z.unknown(),
+        // A gateway's page under status 200 is no password change.
+        answer: sqlUserSchema,
         timeoutMs: slowMs,
       });
     },
@@ -174,7 +174,7 @@ const dependencies = /2BP01|cannot be dropped|cannot drop role|grants still exis
 function failureOf(response: VendorResponse, now: Date): VendorFailure | undefined {
   const byStatus = failureOfStatus(response, now);
   if (byStatus === undefined) return undefined;
-  const message = messageOf(response.json);
+  const { message } = byStatus;
   const wait = retryAfterMs(response.headers, now);
   const none = { effect: 'none', message } as const;
   // Which status carries a rate limit is left out of the docs on purpose (cockroachdb/docs PR 20356).

@@ -11,7 +11,7 @@ import type {
 } from '../../core/provider.ts';
 import { usernamePattern } from '../../core/username.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
-import { verifyBySql } from '../sql.ts';
+import { loginUnreachable, verifyBySql } from '../sql.ts';
 import { cockroachDbApi } from './api.ts';
 
 // Options.
@@ -124,12 +124,12 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
   targetSchema,
   privilegesSchema,
   targetId: ({ clusterId }) => clusterId,
-  url: (login) => {
+  ready: (login) => {
     const url = new URL(`postgresql://${login.host}:${login.port}/${encodeURIComponent(login.database)}`);
     url.username = login.username;
     url.password = encodeURIComponent(login.password.reveal());
     url.searchParams.set('sslmode', 'verify-full');
-    return url.href;
+    return { url: url.href };
   },
   open,
 };
@@ -160,11 +160,12 @@ function open(
     Math.max(1, Math.min(most, until.getTime() - (await ports.now()).getTime()));
 
   const memberships = async (login: Login): Promise<readonly string[]> => {
-    const outcome = await ports.sql({
-      ...login,
-      statements: [membershipsOf(login.username)],
-      timeoutMs: await timeLeft(30_000),
-    });
+    const timeoutMs = await timeLeft(30_000);
+    const outcome = await ports
+      .sql({ ...login, statements: [membershipsOf(login.username)], timeoutMs })
+      .catch((error: unknown) => {
+        throw error instanceof SqlError ? loginUnreachable(error) : error;
+      });
     if (outcome.say === 'rejected') throw rejected(login.username);
     return membershipRows.parse(outcome.rows[0] ?? []).map((row) => row.role);
   };
@@ -202,8 +203,9 @@ function open(
         if (!(error instanceof ProviderError)) throw error;
         if (error.code === 'CONFLICT') return 'exists';
         // The answer was lost, not necessarily the user. Whoever calls finds out by a login which password it has.
-        if (error.effect === 'unknown' && (await list()).some((user) => user.username === username))
-          return 'exists';
+        // Where the list fails too, the first failure is the one that says that nothing is known.
+        const isListed = (users: readonly DatabaseUser[]) => users.some((user) => user.username === username);
+        if (error.effect === 'unknown' && (await list().then(isListed, () => false))) return 'exists';
         throw error;
       }
     },

@@ -124,12 +124,12 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
   privilegesSchema,
   targetId: ({ postgresId }) => postgresId,
   // `require`, as libpq's verify-full needs a root file that most images lack; rekey's own logins always verify.
-  url: (login) => {
+  ready: (login) => {
     const url = new URL(`postgresql://${login.host}:${login.port}/${encodeURIComponent(login.database)}`);
     url.username = login.username;
     url.password = encodeURIComponent(login.password.reveal());
     url.searchParams.set('sslmode', 'require');
-    return url.href;
+    return { url: url.href };
   },
   open: ({ target, apiKey, until }, ports) => open(target, apiKey, until, ports),
 };
