@@ -1,0 +1,523 @@
+import {
+  CreateSecretCommand,
+  DescribeSecretCommand,
+  type DescribeSecretCommandOutput,
+  GetSecretValueCommand,
+  PutSecretValueCommand,
+  RotateSecretCommand,
+  SecretsManagerClient,
+  UpdateSecretVersionStageCommand,
+} from '@aws-sdk/client-secrets-manager';
+import { mockClient } from 'aws-sdk-client-mock';
+import { describe, expect, test } from 'vitest';
+import { secretsManager } from '../../functions/aws/secrets.ts';
+import { StoreError } from '../../functions/core/errors.ts';
+import { createRedactor, Sensitive, spellings } from '../../functions/core/sensitive.ts';
+import { awsError, networkError, rejectionOf } from './support.ts';
+
+const arn = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/orders-api-a1b2c3';
+const older = 'f3c1a2b4-0000-4000-8000-000000000001';
+const token = 'f3c1a2b4-0000-4000-8000-000000000002';
+const functionArn = 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret';
+const password = 'Kq7-canary-3Vw9xB2n';
+const url = 'postgresql://orders:Kq7-canary-3Vw9xB2n@db.example.com:5432/orders';
+const value = JSON.stringify({ username: 'orders', password, url });
+
+function adapter() {
+  const client = new SecretsManagerClient({ region: 'eu-central-1' });
+  const mock = mockClient(client);
+  const redactor = createRedactor();
+  return { mock, redactor, ports: secretsManager(client, redactor) };
+}
+
+type SecretPorts = ReturnType<typeof secretsManager>;
+
+/** One call of each port, and what it may have done when no answer came. */
+const calls: Record<keyof SecretPorts, { lost: string; call: (ports: SecretPorts) => Promise<unknown> }> = {
+  describeSecret: { lost: 'none', call: ({ describeSecret }) => describeSecret({ secretId: arn }) },
+  readSecret: {
+    lost: 'none',
+    call: ({ readSecret }) => readSecret({ secretId: arn, versionId: token, label: 'AWSPENDING' }),
+  },
+  writeSecret: {
+    lost: 'unknown',
+    call: ({ writeSecret }) =>
+      writeSecret({ secretId: arn, token, value: new Sensitive(value), label: 'AWSPENDING' }),
+  },
+  moveLabel: {
+    lost: 'unknown',
+    call: ({ moveLabel }) => moveLabel({ secretId: arn, label: 'AWSCURRENT', from: older, to: token }),
+  },
+  createSecret: {
+    lost: 'unknown',
+    call: ({ createSecret }) =>
+      createSecret({ name: 'rekey/orders-api', token, value: new Sensitive('{}'), description: 'a login' }),
+  },
+  startRotation: {
+    lost: 'unknown',
+    call: ({ startRotation }) => startRotation({ secretId: arn, token, functionArn, everyDays: 30 }),
+  },
+};
+
+describe.each(Object.entries(calls))('a failure of %s', (_port, { lost, call }) => {
+  const failures: Record<string, { error: Error; code: string; effect: string }> = {
+    'a throttled call did nothing': {
+      error: awsError('ThrottlingException'),
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    },
+    'a call over the request rate did nothing': {
+      error: awsError('TooManyRequestsException', { status: 429 }),
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    },
+    'throttling under another name is known by its status': {
+      error: awsError('SlowDown', { status: 429 }),
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    },
+    'a full secret has room again later': {
+      error: awsError('LimitExceededException'),
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    },
+    'an internal error leaves open what was done': {
+      error: awsError('InternalServiceError', { status: 500 }),
+      code: 'STORE_UNAVAILABLE',
+      effect: lost,
+    },
+    'an internal error is known by its name, whatever its status': {
+      error: awsError('InternalServiceError'),
+      code: 'STORE_UNAVAILABLE',
+      effect: lost,
+    },
+    'a failure of the service under an unknown name is known by its status': {
+      error: awsError('BadGateway', { status: 502 }),
+      code: 'STORE_UNAVAILABLE',
+      effect: lost,
+    },
+    'a broken connection leaves open what was done': {
+      error: networkError(),
+      code: 'STORE_UNAVAILABLE',
+      effect: lost,
+    },
+    'an answer in time that cannot be read is no refusal': {
+      error: awsError('SyntaxError', { status: 200 }),
+      code: 'STORE_UNAVAILABLE',
+      effect: lost,
+    },
+    'a missing permission did nothing': {
+      error: awsError('AccessDeniedException'),
+      code: 'STORE_DENIED',
+      effect: 'none',
+    },
+    'a KMS key that may not decrypt did nothing': {
+      error: awsError('DecryptionFailure'),
+      code: 'STORE_DENIED',
+      effect: 'none',
+    },
+    'a KMS key that may not encrypt did nothing': {
+      error: awsError('EncryptionFailure'),
+      code: 'STORE_DENIED',
+      effect: 'none',
+    },
+    'an expired session did nothing': {
+      error: awsError('ExpiredTokenException'),
+      code: 'STORE_DENIED',
+      effect: 'none',
+    },
+    'a request that is not valid did nothing': {
+      error: awsError('ValidationException'),
+      code: 'STORE_REFUSED',
+      effect: 'none',
+    },
+    'a refusal after an attempt whose answer was lost leaves open what was done': {
+      error: awsError('AccessDeniedException', { attempts: 2 }),
+      code: 'STORE_DENIED',
+      effect: lost,
+    },
+    'throttling after an attempt whose answer was lost leaves open what was done': {
+      error: awsError('ThrottlingException', { attempts: 3 }),
+      code: 'STORE_UNAVAILABLE',
+      effect: lost,
+    },
+    'something that is no AWS error at all leaves open what was done': {
+      error: new RangeError('a defect'),
+      code: 'STORE_UNAVAILABLE',
+      effect: lost,
+    },
+  };
+  test.each(Object.entries(failures))('%s', async (_sentence, { error, code, effect }) => {
+    const { mock, ports } = adapter();
+    mock.rejects(error);
+    const thrown = await rejectionOf(call(ports));
+    expect(thrown).toBeInstanceOf(StoreError);
+    expect(thrown).toMatchObject({ code, effect, cause: error });
+  });
+});
+
+test('no failure says more than the name of the error', async () => {
+  for (const { call } of Object.values(calls)) {
+    const { mock, ports } = adapter();
+    mock.rejects(Object.assign(awsError('ValidationException'), { message: `bad value ${value}` }));
+    const thrown = await rejectionOf(call(ports));
+    expect(thrown).toMatchObject({ message: expect.stringContaining('ValidationException') });
+    expect(String(thrown)).not.toContain('canary');
+  }
+});
+
+describe('a description', () => {
+  test('says what Secrets Manager said, in our words', async () => {
+    const { mock, ports } = adapter();
+    mock.on(DescribeSecretCommand).resolves({
+      ARN: arn,
+      Name: 'rekey/orders-api',
+      RotationEnabled: true,
+      LastRotatedDate: new Date('2026-03-01T12:00:00Z'),
+      DeletedDate: new Date('2026-03-08T12:00:00Z'),
+      VersionIdsToStages: { [older]: ['AWSCURRENT', 'AWSPENDING'], [token]: ['AWSPREVIOUS'] },
+    });
+    expect(await ports.describeSecret({ secretId: arn })).toEqual({
+      arn,
+      name: 'rekey/orders-api',
+      rotationEnabled: true,
+      lastRotatedAt: new Date('2026-03-01T12:00:00Z'),
+      deletedAt: new Date('2026-03-08T12:00:00Z'),
+      labelsByVersion: new Map([
+        [older, new Set(['AWSCURRENT', 'AWSPENDING'])],
+        [token, new Set(['AWSPREVIOUS'])],
+      ]),
+    });
+    expect(mock.commandCalls(DescribeSecretCommand)[0]?.args[0].input).toEqual({ SecretId: arn });
+  });
+
+  test('of a secret that never rotated reads rotation as off, and has no dates and no versions', async () => {
+    const { mock, ports } = adapter();
+    mock.on(DescribeSecretCommand).resolves({ ARN: arn, Name: 'rekey/orders-api' });
+    expect(await ports.describeSecret({ secretId: 'rekey/orders-api' })).toEqual({
+      arn,
+      name: 'rekey/orders-api',
+      rotationEnabled: false,
+      labelsByVersion: new Map(),
+    });
+  });
+
+  test('is absent only where Secrets Manager knows no such secret', async () => {
+    const { mock, ports } = adapter();
+    mock.on(DescribeSecretCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await ports.describeSecret({ secretId: arn })).toBe('absent');
+    mock.on(DescribeSecretCommand).rejects(awsError('InvalidRequestException'));
+    expect(await rejectionOf(ports.describeSecret({ secretId: arn }))).toMatchObject({
+      code: 'STORE_REFUSED',
+    });
+  });
+});
+
+describe('a value', () => {
+  test('is asked for by version and label, both of them', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetSecretValueCommand).resolves({
+      VersionId: token,
+      SecretString: value,
+      CreatedDate: new Date('2026-03-01T12:00:00Z'),
+    });
+    const read = await ports.readSecret({ secretId: arn, versionId: token, label: 'AWSPENDING' });
+    expect(read).toMatchObject({ versionId: token, createdAt: new Date('2026-03-01T12:00:00Z') });
+    expect(read !== 'absent' && read.value.reveal()).toBe(value);
+    expect(mock.commandCalls(GetSecretValueCommand)[0]?.args[0].input).toEqual({
+      SecretId: arn,
+      VersionId: token,
+      VersionStage: 'AWSPENDING',
+    });
+  });
+
+  test('in bytes reads as empty, since rekey writes text', async () => {
+    const { mock, ports } = adapter();
+    mock
+      .on(GetSecretValueCommand)
+      .resolves({ VersionId: token, SecretBinary: new Uint8Array([112, 119, 100]) });
+    const read = await ports.readSecret({ secretId: arn, label: 'AWSCURRENT' });
+    expect(read !== 'absent' && read.value.reveal()).toBe('');
+  });
+
+  test('is absent where Secrets Manager knows no such secret, version or value', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetSecretValueCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await ports.readSecret({ secretId: arn, versionId: token, label: 'AWSPENDING' })).toBe('absent');
+  });
+
+  const live = { ARN: arn, Name: 'rekey/orders-api' };
+  const disagreements: Record<
+    string,
+    { described: Partial<DescribeSecretCommandOutput> | Error; want: 'absent' | { code: string } }
+  > = {
+    'is absent when the label is on another version': {
+      described: { ...live, VersionIdsToStages: { [older]: ['AWSPENDING'], [token]: ['AWSCURRENT'] } },
+      want: 'absent',
+    },
+    'is absent when the version has no label any more': {
+      described: { ...live, VersionIdsToStages: { [older]: ['AWSCURRENT'] } },
+      want: 'absent',
+    },
+    'is absent when the secret is gone meanwhile': {
+      described: awsError('ResourceNotFoundException'),
+      want: 'absent',
+    },
+    'is a failure when the label is on that version after all': {
+      described: { ...live, VersionIdsToStages: { [token]: ['AWSPENDING'] } },
+      want: { code: 'STORE_REFUSED' },
+    },
+    'is a failure when the secret is scheduled for deletion': {
+      described: { ...live, DeletedDate: new Date('2026-03-08T12:00:00Z'), VersionIdsToStages: {} },
+      want: { code: 'STORE_REFUSED' },
+    },
+    'is a failure when the labels cannot be read': {
+      described: awsError('ThrottlingException'),
+      want: { code: 'STORE_UNAVAILABLE' },
+    },
+  };
+  test.each(Object.entries(disagreements))(
+    'refused as an invalid request %s',
+    async (_sentence, { described, want }) => {
+      const { mock, ports } = adapter();
+      mock.on(GetSecretValueCommand).rejects(awsError('InvalidRequestException'));
+      if (described instanceof Error) mock.on(DescribeSecretCommand).rejects(described);
+      else mock.on(DescribeSecretCommand).resolves(described);
+      // Taken out of the object, as `interpose` does: a port must not need to know where it came from.
+      const { readSecret } = ports;
+      const asked = readSecret({ secretId: arn, versionId: token, label: 'AWSPENDING' });
+      if (want === 'absent') expect(await asked).toBe('absent');
+      else expect(await rejectionOf(asked)).toMatchObject(want);
+    },
+  );
+
+  test('refused as an invalid request is a failure when no label was asked for', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetSecretValueCommand).rejects(awsError('InvalidRequestException'));
+    expect(await rejectionOf(ports.readSecret({ secretId: arn, versionId: token }))).toMatchObject({
+      code: 'STORE_REFUSED',
+    });
+    expect(mock.commandCalls(DescribeSecretCommand)).toEqual([]);
+  });
+});
+
+describe('what the redactor learns', () => {
+  const secrets: Record<string, { stored: string; hidden: readonly string[] }> = {
+    'the password in a document': { stored: value, hidden: [password] },
+    'the url in a document, which may spell the password in its own way': {
+      stored: '{"url":"postgresql://orders:c%61nary0123456789@db.example.com:5432/orders"}',
+      hidden: ['postgresql://orders:c%61nary0123456789@db.example.com:5432/orders'],
+    },
+    'a text that is no document': { stored: 'a canary that sings', hidden: ['a canary that sings'] },
+    'a bare API key': { stored: 'rnd_canary0123456789', hidden: ['rnd_canary0123456789'] },
+    'a bare API key that was stored with a line break': {
+      stored: 'rnd_canary0123456789\n',
+      hidden: ['rnd_canary0123456789'],
+    },
+    'an API key in a document': {
+      stored: '{"apiKey":"rnd_canary0123456789"}',
+      hidden: ['rnd_canary0123456789'],
+    },
+    'the token and uri of a vendor that has such': {
+      stored: '{"token":"user:canary0123456789","uri":"https://canary.example.com"}',
+      hidden: ['user:canary0123456789', 'https://canary.example.com'],
+    },
+  };
+  test.each(Object.entries(secrets))('of a value that is read: %s', async (_sentence, { stored, hidden }) => {
+    const { mock, ports, redactor } = adapter();
+    mock.on(GetSecretValueCommand).resolves({ VersionId: token, SecretString: stored });
+    await ports.readSecret({ secretId: arn, label: 'AWSCURRENT' });
+    for (const text of hidden.flatMap(spellings)) expect(redactor.scrub(text)).not.toContain(text);
+  });
+
+  test.each(Object.entries(secrets))(
+    'of a value that is written, even when the write fails: %s',
+    async (_sentence, { stored, hidden }) => {
+      const { mock, ports, redactor } = adapter();
+      mock.on(PutSecretValueCommand).rejects(networkError());
+      await rejectionOf(
+        ports.writeSecret({ secretId: arn, token, value: new Sensitive(stored), label: 'AWSPENDING' }),
+      );
+      for (const text of hidden.flatMap(spellings)) expect(redactor.scrub(text)).not.toContain(text);
+    },
+  );
+
+  test('of the first value of a secret as well', async () => {
+    const { mock, ports, redactor } = adapter();
+    mock.on(CreateSecretCommand).resolves({ ARN: arn });
+    await ports.createSecret({
+      name: 'rekey/orders-api',
+      token,
+      value: new Sensitive(value),
+      description: '',
+    });
+    expect(redactor.scrub(`got ${password}`)).toBe('got ‹redacted›');
+  });
+
+  test('names and hosts stay readable', async () => {
+    const { mock, ports, redactor } = adapter();
+    const stored = JSON.stringify({ username: 'orders_api_k3v9', host: 'db.example.com', password });
+    mock.on(GetSecretValueCommand).resolves({ VersionId: token, SecretString: stored });
+    await ports.readSecret({ secretId: arn, label: 'AWSCURRENT' });
+    expect(redactor.scrub('orders_api_k3v9 at db.example.com')).toBe('orders_api_k3v9 at db.example.com');
+  });
+});
+
+describe('a write', () => {
+  test('stores the value once under its token, with one label', async () => {
+    const { mock, ports } = adapter();
+    mock.on(PutSecretValueCommand).resolves({ VersionId: token });
+    const write = { secretId: arn, token, value: new Sensitive(value), label: 'AWSPENDING' } as const;
+    expect(await ports.writeSecret(write)).toBe('written');
+    expect(mock.commandCalls(PutSecretValueCommand)[0]?.args[0].input).toEqual({
+      SecretId: arn,
+      ClientRequestToken: token,
+      SecretString: value,
+      VersionStages: ['AWSPENDING'],
+    });
+  });
+
+  test('passes the RotationToken on, and the redactor learns it', async () => {
+    const { mock, ports, redactor } = adapter();
+    mock.on(PutSecretValueCommand).resolves({ VersionId: token });
+    const rotationToken = 'rotation-canary-0000-1111-2222-3333-4444';
+    await ports.writeSecret({
+      secretId: arn,
+      token,
+      value: new Sensitive(value),
+      label: 'AWSPENDING',
+      rotationToken: new Sensitive(rotationToken),
+    });
+    expect(mock.commandCalls(PutSecretValueCommand)[0]?.args[0].input.RotationToken).toBe(rotationToken);
+    expect(redactor.scrub(`got ${rotationToken}`)).toBe('got ‹redacted›');
+  });
+
+  test('under a token that holds another value is taken', async () => {
+    const { mock, ports } = adapter();
+    mock.on(PutSecretValueCommand).rejects(awsError('ResourceExistsException'));
+    expect(await calls.writeSecret.call(ports)).toBe('taken');
+  });
+
+  test('to a secret that does not exist is a failure', async () => {
+    const { mock, ports } = adapter();
+    mock.on(PutSecretValueCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await rejectionOf(calls.writeSecret.call(ports))).toMatchObject({
+      code: 'STORE_REFUSED',
+      effect: 'none',
+    });
+  });
+});
+
+describe('moving a label', () => {
+  const moves: Record<string, { move: { from?: string; to?: string }; sent: Record<string, string> }> = {
+    'names the version that must hold it': {
+      move: { from: older, to: token },
+      sent: { RemoveFromVersionId: older, MoveToVersionId: token },
+    },
+    'that nobody holds names none': { move: { to: token }, sent: { MoveToVersionId: token } },
+    'off a version names no other': { move: { from: token }, sent: { RemoveFromVersionId: token } },
+  };
+  test.each(Object.entries(moves))('%s', async (_sentence, { move, sent }) => {
+    const { mock, ports } = adapter();
+    mock.on(UpdateSecretVersionStageCommand).resolves({});
+    expect(await ports.moveLabel({ secretId: arn, label: 'AWSPENDING', ...move })).toBe('moved');
+    expect(mock.commandCalls(UpdateSecretVersionStageCommand)[0]?.args[0].input).toEqual({
+      SecretId: arn,
+      VersionStage: 'AWSPENDING',
+      ...sent,
+    });
+  });
+
+  test.each(['InvalidParameterException', 'InvalidRequestException', 'ResourceNotFoundException'])(
+    'that is refused with %s is a conflict: the labels are to be read again',
+    async (name) => {
+      const { mock, ports } = adapter();
+      mock.on(UpdateSecretVersionStageCommand).rejects(awsError(name));
+      expect(await calls.moveLabel.call(ports)).toBe('conflict');
+    },
+  );
+});
+
+describe('creating a secret', () => {
+  test('stores its first value under a token that a repetition sends again', async () => {
+    const { mock, ports } = adapter();
+    mock.on(CreateSecretCommand).resolves({ ARN: arn });
+    expect(await calls.createSecret.call(ports)).toBe('created');
+    expect(mock.commandCalls(CreateSecretCommand)[0]?.args[0].input).toEqual({
+      Name: 'rekey/orders-api',
+      ClientRequestToken: token,
+      SecretString: '{}',
+      Description: 'a login',
+    });
+  });
+
+  test('of a name that is taken says so', async () => {
+    const { mock, ports } = adapter();
+    mock.on(CreateSecretCommand).rejects(awsError('ResourceExistsException'));
+    expect(await calls.createSecret.call(ports)).toBe('exists');
+  });
+
+  test('of a name that is scheduled for deletion says so, for the description tells', async () => {
+    const { mock, ports } = adapter();
+    mock.on(CreateSecretCommand).rejects(awsError('InvalidRequestException'));
+    mock
+      .on(DescribeSecretCommand, { SecretId: 'rekey/orders-api' })
+      .resolves({ ARN: arn, DeletedDate: new Date('2026-03-08T12:00:00Z') });
+    expect(await calls.createSecret.call(ports)).toBe('exists');
+  });
+
+  test('that is refused although there is no such secret is a failure', async () => {
+    const { mock, ports } = adapter();
+    mock.on(CreateSecretCommand).rejects(awsError('InvalidRequestException'));
+    mock.on(DescribeSecretCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await rejectionOf(calls.createSecret.call(ports))).toMatchObject({ code: 'STORE_REFUSED' });
+  });
+});
+
+describe('starting a rotation', () => {
+  test('attaches function and interval, and rotates at once', async () => {
+    const { mock, ports } = adapter();
+    mock.on(RotateSecretCommand).resolves({ VersionId: token });
+    expect(await calls.startRotation.call(ports)).toBe('started');
+    expect(mock.commandCalls(RotateSecretCommand)[0]?.args[0].input).toEqual({
+      SecretId: arn,
+      ClientRequestToken: token,
+      RotationLambdaARN: functionArn,
+      RotationRules: { AutomaticallyAfterDays: 30 },
+      RotateImmediately: true,
+    });
+  });
+
+  const refusals: Record<
+    string,
+    { labels: Record<string, string[]> | 'no such secret'; want: 'in-progress' | { code: string } }
+  > = {
+    'finds one in progress where AWSPENDING is on a version that is not current': {
+      labels: { [older]: ['AWSCURRENT'], [token]: ['AWSPENDING'] },
+      want: 'in-progress',
+    },
+    'is a failure where AWSPENDING was left on the current version': {
+      labels: { [older]: ['AWSPREVIOUS'], [token]: ['AWSCURRENT', 'AWSPENDING'] },
+      want: { code: 'STORE_REFUSED' },
+    },
+    'is a failure where nothing is pending, whatever the text says': {
+      labels: { [older]: ['AWSCURRENT'] },
+      want: { code: 'STORE_REFUSED' },
+    },
+    'is a failure where the secret is gone': { labels: 'no such secret', want: { code: 'STORE_REFUSED' } },
+  };
+  test.each(Object.entries(refusals))('that is refused %s', async (_sentence, { labels, want }) => {
+    const { mock, ports } = adapter();
+    mock.on(RotateSecretCommand).rejects(
+      Object.assign(awsError('InvalidRequestException'), {
+        message: "A previous rotation isn't complete. That rotation will be reattempted.",
+      }),
+    );
+    if (labels === 'no such secret')
+      mock.on(DescribeSecretCommand).rejects(awsError('ResourceNotFoundException'));
+    else mock.on(DescribeSecretCommand).resolves({ ARN: arn, VersionIdsToStages: labels });
+    const asked = calls.startRotation.call(ports);
+    if (want === 'in-progress') expect(await asked).toBe('in-progress');
+    else expect(await rejectionOf(asked)).toMatchObject(want);
+  });
+});

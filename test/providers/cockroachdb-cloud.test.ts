@@ -1,0 +1,867 @@
+import { createHash } from 'node:crypto';
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { type HttpRequest, type Ports, SqlError } from '../../functions/core/ports.ts';
+import type { ChoosingProvider, Login, OpenTarget } from '../../functions/core/provider.ts';
+import { Sensitive } from '../../functions/core/sensitive.ts';
+import { cockroachdbCloud } from '../../functions/providers/cockroachdb-cloud/provider.ts';
+import { createCertificateAuthority } from '../../infra/local/network.ts';
+import type {
+  CockroachdbCloud,
+  CockroachdbCluster,
+  CockroachdbOperation,
+  CockroachdbSwitches,
+} from '../../infra/local/providers/cockroachdb-cloud.ts';
+import type { Fault } from '../../infra/local/providers/faults.ts';
+import { addCockroachdbOrders } from '../../infra/local/providers/fixtures.ts';
+import { useTestVendors } from '../support/vendors.ts';
+import {
+  type ChoosingSubject,
+  choosingContract,
+  codeOf,
+  failureOf,
+  freshName,
+  type OpenOptions,
+  type Operation,
+  providerContract,
+} from './contract.ts';
+
+const vendors = useTestVendors();
+let cloud: CockroachdbCloud;
+let cluster: CockroachdbCluster;
+let before = 0;
+const root = { username: 'root', password: new Sensitive('Root-password_00000000000000001') };
+beforeAll(async () => {
+  const { api, postgres } = vendors().cockroachdb;
+  cloud = api;
+  cluster = await addCockroachdbOrders(cloud, postgres);
+  await postgres.query('CREATE ROLE orders_ro NOLOGIN');
+  await postgres.query(`ALTER ROLE root PASSWORD '${root.password.reveal()}'`);
+});
+beforeEach(() => {
+  cloud.actor.setState(cluster.id, 'CREATED');
+  before = cloud.calls.length;
+});
+
+/** What the vendor was asked in this test, oldest first. */
+const calls = (operation?: CockroachdbOperation) =>
+  cloud.calls.slice(before).filter((call) => operation === undefined || call.operation === operation);
+const inject = (fault: Fault<CockroachdbOperation>): void => cloud.faults.inject(fault);
+const engine = (sql: string) => vendors().cockroachdb.postgres.query(sql);
+
+interface Options extends OpenOptions {
+  readonly clusterId?: string;
+  readonly roles?: readonly string[];
+  readonly admin?: OpenTarget<unknown, unknown>['admin'];
+  readonly sql?: Ports['sql'];
+}
+const open = ({
+  budgetMs = 180_000,
+  apiKey = vendors().apiKeys.cockroachdb,
+  clusterId = cluster.id,
+  roles = ['orders_rw'],
+  admin,
+  http,
+  sql,
+}: Options = {}): ChoosingProvider => {
+  const { clock, ports } = vendors();
+  const until = new Date(clock.now().getTime() + budgetMs);
+  const provider = cockroachdbCloud.open(
+    {
+      target: { clusterId, database: 'defaultdb' },
+      privileges: { roles: [...roles] },
+      apiKey: new Sensitive(apiKey),
+      until,
+      ...(admin === undefined ? {} : { admin }),
+    },
+    ports(until, { ...(http === undefined ? {} : { http }), ...(sql === undefined ? {} : { sql }) }),
+  );
+  if (provider.passwords !== 'chosen-by-us') throw new Error('CockroachDB Cloud takes our passwords');
+  return vendors().watch(provider);
+};
+
+const passwordOf = (username: string): Sensitive =>
+  new Sensitive(`Pw-${createHash('sha256').update(username).digest('base64url').slice(0, 29)}`);
+const loginOf = async (username: string): Promise<Login> => ({
+  ...(await open().endpoint()),
+  username,
+  password: passwordOf(username),
+});
+/** A user as the vendor leaves it: an administrator. */
+const born = async (username = freshName()): Promise<Login> => {
+  const login = await loginOf(username);
+  await open().createUser(login);
+  return login;
+};
+/** A user with the declared rights. */
+const made = async (username = freshName()): Promise<Login> => {
+  const login = await born(username);
+  await open().applyPrivileges(login);
+  return login;
+};
+const userOf = async (username: string) => (await cluster.users()).find((user) => user.username === username);
+
+const operations: Record<Operation, CockroachdbOperation> = {
+  readiness: 'getCluster',
+  list: 'listUsers',
+  create: 'createUser',
+  remove: 'deleteUser',
+  setPassword: 'setPassword',
+};
+
+const subject = (): ChoosingSubject => ({
+  vendors: vendors(),
+  host: 'cockroachlabs.cloud',
+  front: vendors().cockroachdb.front,
+  engine: vendors().cockroachdb.postgres,
+  open,
+  async bring(provider, username) {
+    const login = { ...(await provider.endpoint()), username, password: passwordOf(username) };
+    await provider.createUser(login);
+    await provider.applyPrivileges(login);
+    return login;
+  },
+  // Nothing at CockroachDB Cloud keeps a user because of what others are.
+  supersede: async () => undefined,
+  inject: (operation, trouble) => inject({ ...trouble, operation: operations[operation] }),
+  calls: (operation) => calls(operations[operation]).length,
+  usernames: async () => (await cluster.users()).map(({ username }) => username),
+  deletedBySomebody: (username) => cloud.actor.deleteUser(cluster.id, username),
+  listIsStale: (skip = 0) =>
+    inject({ operation: 'listUsers', kind: 'status', status: 200, json: { users: [] }, skip }),
+  listLagsMs(ms) {
+    cloud.switches.delays.userUnlisted = { ms };
+  },
+  alsoListed(names) {
+    cloud.switches.listedOnly = names;
+  },
+  protectedUsers: () => ['root', 'admin'],
+  notReady: Object.fromEntries(
+    ['LOCKED', 'CREATING', 'CREATION_FAILED', 'DELETED', 'A_STATE_OF_TOMORROW'].map((state) => [
+      state,
+      { given: () => cloud.actor.setState(cluster.id, state), reason: `its state is ${state}` },
+    ]),
+  ),
+  rateLimitStatuses: [429, 503, 400],
+  blind: () => vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' }),
+  passwordOf,
+  createdBySomebody: ({ username, password }) =>
+    cloud.actor.createUser(cluster.id, username, password.reveal()),
+  refusesSamePassword(isRefused) {
+    cloud.switches.samePassword = isRefused ? 'refuse' : 'accept';
+  },
+});
+
+providerContract('cockroachdb-cloud', subject);
+choosingContract('cockroachdb-cloud', subject);
+
+describe('the list of CockroachDB Cloud', () => {
+  const ends: readonly CockroachdbSwitches['endOfList'][] = ['absent-pagination', 'absent', 'null', 'empty'];
+  const pages = ends.flatMap((endOfList) => [1, 2, 500].map((pageSize) => ({ endOfList, pageSize })));
+  test.each(pages)(
+    'is read to its end, marked as $endOfList, in pages of $pageSize',
+    async ({ endOfList, pageSize }) => {
+      const { username } = await made();
+      const whole = await open().listUsers();
+      Object.assign(cloud.switches, { endOfList, pageSize });
+      const first = calls('listUsers').length;
+      const listed = await open().listUsers();
+      expect(listed).toContainEqual({ username, isProtected: false });
+      expect(listed).toEqual(whole);
+      const pagesRead = calls('listUsers')
+        .slice(first)
+        .map(({ query }) => query['pagination.page']);
+      expect(new Set(pagesRead).size).toBe(pagesRead.length);
+    },
+  );
+
+  test('is asked for with an empty page token and 500 users a page', async () => {
+    await open().listUsers();
+    expect(calls('listUsers')[0]?.query).toEqual({ 'pagination.page': '', 'pagination.limit': '500' });
+  });
+
+  test('that never ends, as its page token comes again, is an error', async () => {
+    Object.assign(cloud.switches, { repeatedToken: true, pageSize: 1 });
+    const error = await failureOf(open().listUsers());
+    expect([error.code, error.effect]).toEqual(['UNREADABLE', 'none']);
+    expect(error.message).toContain('the user list never ends (a page token came twice)');
+    expect(calls('listUsers').length).toBeLessThanOrEqual(3);
+  });
+
+  test('is not cut short where a later page fails', async () => {
+    await made();
+    cloud.switches.pageSize = 2;
+    const always = { times: Number.POSITIVE_INFINITY };
+    inject({ operation: 'listUsers', kind: 'status', status: 500, skip: 1, ...always });
+    expect(await codeOf(open().listUsers())).toBe('UNAVAILABLE none');
+  });
+
+  test('is complete where a later page fails once', async () => {
+    const { username } = await made();
+    cloud.switches.pageSize = 2;
+    inject({ operation: 'listUsers', kind: 'reset-mid-body', skip: 1 });
+    const listed = (await open().listUsers()).map((user) => user.username);
+    expect(listed).toEqual(expect.arrayContaining(['root', username]));
+  });
+
+  test('holds a user once that moved between pages while they were read', async () => {
+    cloud.switches.listedOnly = ['moved', 'moved'];
+    const listed = (await open().listUsers()).map(({ username }) => username);
+    expect(listed.filter((username) => username === 'moved')).toEqual(['moved']);
+  });
+
+  test('holds names as the cluster compares them: folded, and in one normal form', async () => {
+    const number = freshName();
+    cloud.switches.listedOnly = [`App_${number}`, 'cafe\u0301', 'CAFÉ'];
+    const listed = await open().listUsers();
+    expect(listed).toEqual(
+      expect.arrayContaining([
+        { username: `app_${number}`, isProtected: false },
+        { username: 'caf\u00e9', isProtected: true },
+      ]),
+    );
+    expect(listed.filter(({ username }) => username === 'caf\u00e9')).toHaveLength(1);
+    expect(await open().createUser(await loginOf(`app_${number}`))).toBe('exists');
+    expect(calls('createUser')).toEqual([]);
+  });
+
+  test('marks reserved names and people who sign in through SSO', async () => {
+    cloud.switches.listedOnly = ['sso_jane', 'pg_monitor', 'crdb_internal_x', 'node', 'public', 'none'];
+    const users = await open().listUsers();
+    const marked = users.filter(({ isProtected }) => isProtected).map(({ username }) => username);
+    expect(marked).toEqual(expect.arrayContaining(['admin', 'root', ...cloud.switches.listedOnly]));
+    expect(users).toContainEqual({ username: 'reporting', isProtected: false });
+  });
+});
+
+describe('creating a user at CockroachDB Cloud', () => {
+  const duplicates: readonly CockroachdbSwitches['duplicate'][] = ['409', '400', '500'];
+  test.each(duplicates)(
+    'that the list does not show, refused with a %s, finds somebody’s user and leaves it untouched',
+    async (duplicate) => {
+      const theirs = await born();
+      Object.assign(cloud.switches, { duplicate, unlisted: [theirs.username] });
+      const ours = { ...theirs, password: new Sensitive('Ours-password_000000000000000001') };
+      expect(await open().createUser(ours)).toBe('exists');
+      expect(await open().verify(theirs)).toBe('accepted');
+      expect(await open().verify(ours)).toBe('rejected');
+    },
+  );
+
+  test('never posts a listed name, which might change its password', async () => {
+    const theirs = await born();
+    cloud.switches.duplicate = 'changes-password';
+    const ours = { ...theirs, password: new Sensitive('Ours-password_000000000000000001') };
+    expect(await open().createUser(ours)).toBe('exists');
+    expect(await open().verify(theirs)).toBe('accepted');
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('takes the same name in other letters for the same', async () => {
+    const login = await loginOf(freshName());
+    const json = { name: login.username.toUpperCase() };
+    inject({ operation: 'createUser', kind: 'status', status: 200, applied: true, json });
+    expect(await open().createUser(login)).toBe('created');
+  });
+
+  test('does not accept another user than it asked for', async () => {
+    inject({ operation: 'createUser', kind: 'status', status: 200, json: { name: 'somebody' } });
+    const login = await loginOf(freshName());
+    const error = await failureOf(open().createUser(login));
+    expect([error.code, error.effect]).toEqual(['UNREADABLE', 'applied']);
+    expect(error.message).toContain(`asked for ${login.username}, was given another name`);
+  });
+
+  const reserved = ['root', 'admin', 'node', 'public', 'none', 'pg_x', 'crdb_internal_x', 'sso_jane'];
+  test.each([...reserved, 'Orders_Api', 'a'.repeat(33)])(
+    'is refused for %s before any request',
+    async (username) => {
+      const password = new Sensitive('Ours-password_000000000000000001');
+      const login = { host: 'localhost', port: 1, database: 'defaultdb', username, password };
+      const provider = open();
+      expect(await codeOf(provider.createUser(login))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.setPassword({ username, next: password }))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.applyPrivileges(login))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.deleteUser(username))).toBe('NAME_REFUSED none');
+      expect([vendors().requests, vendors().statements]).toEqual([[], []]);
+    },
+  );
+
+  test('with a password of less than 12 characters is refused in the vendor’s words', async () => {
+    const login = { ...(await loginOf(freshName())), password: new Sensitive('Short-pw_01') };
+    const error = await failureOf(open().createUser(login));
+    expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
+    expect(error.message).toContain('got status 400 (password must be at least 12 characters)');
+    expect(await userOf(login.username)).toBeUndefined();
+  });
+
+  test('gives the vendor longer than the 60 seconds after which its own calls time out', async () => {
+    const patience: [HttpRequest['method'], number][] = [];
+    const wire = vendors().http(vendors().network.proxyUrl);
+    const http: Ports['http'] = (request) => {
+      if (request.method !== 'GET') patience.push([request.method, request.timeoutMs]);
+      return wire(request);
+    };
+    const login = await loginOf(freshName());
+    const provider = open({ http });
+    await provider.createUser(login);
+    await provider.setPassword({ username: login.username, next: passwordOf(freshName()) });
+    await provider.deleteUser(login.username);
+    expect(patience).toEqual([
+      ['POST', 75_000],
+      ['PUT', 75_000],
+      ['DELETE', 75_000],
+    ]);
+  });
+
+  test('whose password takes effect late is refused until then', async () => {
+    cloud.switches.effectAfterMs.createUser = 5_000;
+    const login = await born();
+    expect(await open().verify(login)).toBe('rejected');
+    await expect(open().applyPrivileges(login)).rejects.toThrow(
+      expect.objectContaining({ code: 'CREDENTIAL_REJECTED' }),
+    );
+    vendors().clock.move(5_000);
+    await expect.poll(() => open().verify(login)).toBe('accepted');
+  });
+});
+
+describe('the rights of a user of CockroachDB Cloud', () => {
+  const writesOf = () =>
+    vendors()
+      .statements.flat()
+      .filter((text) => /^(GRANT|REVOKE|BEGIN|COMMIT)/.test(text));
+
+  test('are those of an administrator at birth, and the declared ones afterwards', async () => {
+    const login = await born();
+    expect(await userOf(login.username)).toMatchObject({ isAdmin: true });
+    expect(await open().privilegeDifferences(login)).toEqual([
+      'role orders_rw is declared but not held',
+      'role admin is held but not declared',
+    ]);
+    await open().applyPrivileges(login);
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+    expect(await userOf(login.username)).toEqual({
+      username: login.username,
+      isAdmin: false,
+      roles: ['orders_rw'],
+    });
+    const client = await vendors().connect(login, 'orders-api');
+    await client.query("INSERT INTO orders (item) VALUES ('tea')");
+    await expect(client.query('CREATE ROLE somebody')).rejects.toThrow('permission denied');
+  });
+
+  test('are put right by an administrator’s secret where there is one', async () => {
+    const login = await born();
+    const provider = open({ admin: root });
+    await provider.applyPrivileges(login);
+    expect(await provider.privilegeDifferences(login)).toEqual([]);
+    expect(vendors().cockroachdb.front.logins.map(({ user }) => user)).toContain('root');
+  });
+
+  test('are not written where they are right', async () => {
+    const login = await made();
+    const writesBefore = writesOf().length;
+    await open().applyPrivileges(login);
+    await open({ admin: root }).applyPrivileges(login);
+    expect(writesOf()).toHaveLength(writesBefore);
+  });
+
+  test('change in one transaction, so that no crash leaves a user who can neither work nor be mended', async () => {
+    const login = await born();
+    await open().applyPrivileges(login);
+    expect(writesOf()).toEqual([
+      'BEGIN',
+      `GRANT "orders_rw" TO "${login.username}"`,
+      `REVOKE "admin" FROM "${login.username}"`,
+      'COMMIT',
+    ]);
+  });
+
+  test('that were declared and do not exist leave everything as it was', async () => {
+    const login = await born();
+    const provider = open({ roles: ['orders_rw', 'no_such_role'] });
+    await expect(provider.applyPrivileges(login)).rejects.toThrow(
+      expect.objectContaining({
+        code: 'PRIVILEGES_DIFFER',
+        message: expect.stringContaining('(42704); grant or revoke it yourself'),
+      }),
+    );
+    expect(await userOf(login.username)).toEqual({ username: login.username, isAdmin: true, roles: [] });
+  });
+
+  const drifts: Record<string, { change: (user: string) => string; want: string }> = {
+    'a role too many': {
+      change: (user) => `GRANT orders_ro TO ${user}`,
+      want: 'role orders_ro is held but not declared',
+    },
+    'a role too few': {
+      change: (user) => `REVOKE orders_rw FROM ${user}`,
+      want: 'role orders_rw is declared but not held',
+    },
+  };
+  test.each(Object.entries(drifts))(
+    'with %s later are found; only an administrator’s secret can mend them',
+    async (_what, { change, want }) => {
+      const login = await made();
+      await engine(change(login.username));
+      expect(await open().privilegeDifferences(login)).toEqual([want]);
+      await expect(open().applyPrivileges(login)).rejects.toThrow(
+        expect.objectContaining({
+          code: 'PRIVILEGES_DIFFER',
+          message: expect.stringContaining('(42501); grant or revoke it yourself, or name an administrator'),
+        }),
+      );
+      await open({ admin: root }).applyPrivileges(login);
+      expect(await open().privilegeDifferences(login)).toEqual([]);
+    },
+  );
+
+  test('are taken away again after a password change that gave admin back', async () => {
+    const login = await made();
+    cloud.switches.passwordGrantsAdmin = true;
+    const changed = { ...login, password: passwordOf(freshName()) };
+    await open().setPassword({ username: login.username, next: changed.password });
+    expect(await open().privilegeDifferences(changed)).toEqual(['role admin is held but not declared']);
+    await open().applyPrivileges(changed);
+    expect(await userOf(login.username)).toMatchObject({ isAdmin: false, roles: ['orders_rw'] });
+  });
+
+  test('cannot be compared by a user who is refused', async () => {
+    const login = { ...(await made()), password: passwordOf('another') };
+    const refused = expect.objectContaining({ code: 'CREDENTIAL_REJECTED' });
+    await expect(open().privilegeDifferences(login)).rejects.toThrow(refused);
+    await expect(open().applyPrivileges(login)).rejects.toThrow(refused);
+  });
+
+  test('name the administrator where it is the one who is refused', async () => {
+    const login = await born();
+    const admin = { ...root, password: passwordOf('another') };
+    await expect(open({ admin }).applyPrivileges(login)).rejects.toThrow(
+      expect.objectContaining({
+        code: 'CREDENTIAL_REJECTED',
+        message: expect.stringContaining('root could not log in'),
+      }),
+    );
+  });
+
+  test.each(['no-answer', 'routing-failed', 'reset'] as const)(
+    'that cannot be read over %s are not said to differ',
+    async (kind) => {
+      const login = await made();
+      vendors().faultLogins(vendors().cockroachdb.front, { kind });
+      const unreachable = expect.objectContaining({ code: 'LOGIN_UNREACHABLE' });
+      await expect(open().privilegeDifferences(login)).rejects.toThrow(unreachable);
+      await expect(open().applyPrivileges(login)).rejects.toThrow(unreachable);
+    },
+  );
+
+  const commits: Record<string, { isApplied: boolean; want: string }> = {
+    'and was applied are right': { isApplied: true, want: 'fine' },
+    'and was not applied still differ': { isApplied: false, want: 'PRIVILEGES_DIFFER' },
+  };
+  test.each(Object.entries(commits))('whose COMMIT got no answer %s', async (_what, { isApplied, want }) => {
+    const login = await born();
+    const { sql: wire } = vendors().ports(new Date('2030-01-01T00:00:00Z'));
+    const sql: Ports['sql'] = async (session) => {
+      if (session.statements.length === 1) return wire(session);
+      if (isApplied) await wire(session);
+      throw new SqlError('statement 4 failed (ECONNRESET)', { statement: 3 });
+    };
+    const end = await open({ sql })
+      .applyPrivileges(login)
+      .then(
+        () => 'fine',
+        (error) => error.code,
+      );
+    expect(end).toBe(want);
+  });
+});
+
+describe('a password change at CockroachDB Cloud', () => {
+  test('that takes effect late leaves the old password working until then', async () => {
+    const login = await made();
+    cloud.switches.effectAfterMs.setPassword = 5_000;
+    const next = { ...login, password: passwordOf(freshName()) };
+    await open().setPassword({ username: login.username, next: next.password });
+    expect([await open().verify(login), await open().verify(next)]).toEqual(['accepted', 'rejected']);
+    vendors().clock.move(5_000);
+    await expect.poll(() => open().verify(next)).toBe('accepted');
+    expect(await open().verify(login)).toBe('rejected');
+  });
+
+  test('keeps sessions that are open', async () => {
+    const login = await made();
+    const client = await vendors().connect(login, 'orders-api');
+    await open().setPassword({ username: login.username, next: passwordOf(freshName()) });
+    expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
+  });
+
+  test('of a user who is not there is not found', async () => {
+    const change = { username: freshName(), next: passwordOf('next') };
+    expect(await codeOf(open().setPassword(change))).toBe('NOT_FOUND none');
+  });
+
+  test('with an unclear answer is not said to have failed where no login can tell', async () => {
+    const login = await made();
+    inject({ operation: 'setPassword', kind: 'reset-after-apply' });
+    vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' });
+    await expect(
+      open().setPassword({ username: login.username, next: passwordOf(freshName()) }),
+    ).rejects.toThrow(expect.objectContaining({ code: 'LOGIN_UNREACHABLE' }));
+  });
+});
+
+describe('deleting a user at CockroachDB Cloud', () => {
+  test('addresses the user and nothing above', async () => {
+    const { username } = await made();
+    await open().deleteUser(username);
+    expect(calls('deleteUser')).toMatchObject([
+      { method: 'DELETE', path: `/api/v1/clusters/${cluster.id}/sql-users/${username}`, query: {} },
+    ]);
+  });
+
+  const owners = (['400', '500'] as const).flatMap((dependencies) =>
+    (['object-details', 'string-details', 'no-code'] as const).map((errorBody) => ({
+      dependencies,
+      errorBody,
+    })),
+  );
+  test.each(owners)(
+    'of an owner, refused with $dependencies and $errorBody, is blocked and not tried again',
+    async ({ dependencies, errorBody }) => {
+      const login = await made();
+      const client = await vendors().connect(login, 'orders-api');
+      await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
+      Object.assign(cloud.switches, { dependencies, errorBody });
+      const error = await failureOf(open().deleteUser(login.username));
+      expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
+      expect(error.message).toContain('cannot be dropped because some objects depend on it');
+      expect(calls('deleteUser')).toHaveLength(1);
+    },
+  );
+
+  test('of an owner is done where the vendor cleans up', async () => {
+    const login = await made();
+    const client = await vendors().connect(login, 'orders-api');
+    await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
+    cloud.switches.dependencies = 'clean-up';
+    expect(await open().deleteUser(login.username)).toBe('deleted');
+  });
+
+  const grants: readonly string[] = [
+    'cannot drop role/user u: grants still exist on defaultdb.public.orders',
+    'role u cannot be dropped because some objects depend on it',
+    'cannot drop role/user u; it owns 2 scheduled jobs.',
+    'pq: refused (SQLSTATE 2BP01)',
+  ];
+  test.each(grants)('is blocked where the vendor says: %s', async (message) => {
+    const { username } = await made();
+    inject({ operation: 'deleteUser', kind: 'status', status: 400, json: { code: 9, message } });
+    expect(await codeOf(open().deleteUser(username))).toBe('BLOCKED none');
+  });
+
+  test.each(['kept', 'ended'] as const)('is done where live connections are %s', async (connections) => {
+    cloud.switches.connectionsOfDeleted = connections;
+    const login = await made();
+    await vendors().connect(login, 'orders-api');
+    expect(await open().deleteUser(login.username)).toBe('deleted');
+  });
+});
+
+describe('sessions at CockroachDB Cloud', () => {
+  test('are told with their start', async () => {
+    const login = await made();
+    await vendors().connect(login, 'orders-api');
+    expect(await open().sessions(login.username, login)).toEqual({
+      observed: true,
+      open: [
+        {
+          applicationName: 'orders-api',
+          clientAddress: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
+          startedAt: expect.any(Date),
+        },
+      ],
+    });
+  });
+
+  test('of rekey itself are none', async () => {
+    const login = await made();
+    await vendors().connect(login, 'rekey');
+    expect(await open().sessions(login.username, login)).toEqual({ observed: true, open: [] });
+  });
+
+  test('are seen by an administrator where the user’s own password no longer works, or the user is gone', async () => {
+    const login = await made();
+    await vendors().connect(login, 'orders-api');
+    const stale = { ...login, password: passwordOf('another') };
+    expect(await open().sessions(login.username, stale)).toEqual({
+      observed: false,
+      reason: `${login.username} could not log in to look`,
+    });
+    const seen = { observed: true, open: [expect.objectContaining({ applicationName: 'orders-api' })] };
+    expect(await open({ admin: root }).sessions(login.username, stale)).toEqual(seen);
+    await open().deleteUser(login.username);
+    expect(await open({ admin: root }).sessions(login.username, stale)).toEqual(seen);
+  });
+});
+
+describe('what CockroachDB Cloud says when it fails', () => {
+  const shapes: readonly CockroachdbSwitches['errorBody'][] = [
+    'object-details',
+    'string-details',
+    'no-code',
+    'empty-object',
+    'empty',
+    'html',
+  ];
+  test.each(shapes)('is understood with an error body of %s', async (errorBody) => {
+    cloud.switches.errorBody = errorBody;
+    const elsewhere = open({ clusterId: '00000000-0000-4000-8000-000000000000' });
+    const login = await made();
+    const short = { ...login, username: freshName(), password: new Sensitive('Short-pw_01') };
+    const missing = { username: freshName(), next: passwordOf('next') };
+    expect(await codeOf(open({ apiKey: 'CCDB1_unknown' }).listUsers())).toBe('UNAUTHORIZED none');
+    expect(await codeOf(elsewhere.readiness())).toBe('NOT_FOUND none');
+    expect(await codeOf(elsewhere.deleteUser(login.username))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().setPassword(missing))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().createUser(short))).toBe('REJECTED none');
+    cloud.switches.unlisted = [login.username];
+    expect(await open().createUser(login)).toBe('exists');
+  });
+
+  // Under these statuses, the read is repeated or not; the write may or may not have been applied.
+  const codes: Record<string, { status: number; json: unknown; read: string; write: string }> = {
+    'a 500 with code 5': {
+      status: 500,
+      json: { code: 5 },
+      read: 'NOT_FOUND none',
+      write: 'NOT_FOUND unknown',
+    },
+    'a 400 with code 16': {
+      status: 400,
+      json: { code: 16 },
+      read: 'UNAUTHORIZED none',
+      write: 'UNAUTHORIZED none',
+    },
+    'a 500 with code 7': {
+      status: 500,
+      json: { code: 7 },
+      read: 'UNAUTHORIZED none',
+      write: 'UNAUTHORIZED unknown',
+    },
+    'a 400 with code 9': {
+      status: 400,
+      json: { code: 9 },
+      read: 'TARGET_NOT_READY none',
+      write: 'TARGET_NOT_READY none',
+    },
+    'a 400 with code 4': {
+      status: 400,
+      json: { code: 4 },
+      read: 'UNAVAILABLE none',
+      write: 'UNAVAILABLE unknown',
+    },
+    'a 400 with code 13': {
+      status: 400,
+      json: { code: 13 },
+      read: 'UNAVAILABLE none',
+      write: 'UNAVAILABLE unknown',
+    },
+    'a 504 without a code': {
+      status: 504,
+      json: {},
+      read: 'UNAVAILABLE none',
+      write: 'UNAVAILABLE unknown',
+    },
+    'a 400 with an unknown code': {
+      status: 400,
+      json: { code: 4711, message: 'no', details: 'none' },
+      read: 'REJECTED none',
+      write: 'REJECTED none',
+    },
+    'a 403 with a code that is no number': {
+      status: 403,
+      json: { code: 'PERMISSION_DENIED' },
+      read: 'UNAUTHORIZED none',
+      write: 'UNAUTHORIZED none',
+    },
+  };
+  test.each(Object.entries(codes))(
+    'is decided by the code, then by the status: %s',
+    async (_what, { status, json, read, write }) => {
+      const fault = { kind: 'status', status, json, times: Number.POSITIVE_INFINITY } as const;
+      const login = await loginOf(freshName());
+      inject({ ...fault, operation: 'getCluster' });
+      inject({ ...fault, operation: 'createUser' });
+      expect(await codeOf(open().readiness())).toBe(read);
+      expect(await codeOf(open().createUser(login))).toBe(write);
+    },
+  );
+
+  const limits: Record<string, Partial<Fault<CockroachdbOperation>> & { status: number }> = {
+    'a bare 429': { status: 429 },
+    'a 400 with Retry-After': { status: 400, headers: { 'retry-after': '3' }, json: {} },
+    'a 500 with code 8': { status: 500, json: { code: 8 } },
+    'a 403 with the words': { status: 403, json: { message: 'Rate limit exceeded' } },
+  };
+  test.each(Object.entries(limits))('is a rate limit where it is %s', async (_what, answer) => {
+    const login = await loginOf(freshName());
+    inject({ ...answer, operation: 'createUser', kind: 'status' });
+    expect(await open().createUser(login)).toBe('created');
+    expect(calls('createUser')).toHaveLength(2);
+    inject({ ...answer, operation: 'createUser', kind: 'status', times: Number.POSITIVE_INFINITY });
+    expect(await codeOf(open().createUser(await loginOf(freshName())))).toMatch(/^RATE_LIMITED none$/);
+  });
+
+  test('is a rate limit under 503 and Retry-After too, but a write may have been applied all the same', async () => {
+    const answer = { kind: 'status', status: 503, headers: { 'retry-after': '3' } } as const;
+    inject({ ...answer, operation: 'listUsers' });
+    await open().listUsers();
+    expect(vendors().waits).toEqual([3_000]);
+    inject({ ...answer, operation: 'createUser' });
+    const error = await failureOf(open().createUser(await loginOf(freshName())));
+    expect([error.code, error.effect, error.facts.retryAfterMs]).toEqual(['RATE_LIMITED', 'unknown', 3_000]);
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('stays within a budget of requests that is used up', async () => {
+    Object.assign(cloud.switches, { limit: 2, rateLimited: { status: 503, retryAfter: 1 } });
+    await open().endpoint();
+    await open().listUsers();
+    expect(calls().map(({ status }) => status)).toEqual([200, 200, 503, 200]);
+    expect(vendors().waits).toEqual([1_000]);
+  });
+
+  test('is told with the vendor’s own id of the request', async () => {
+    inject({ operation: 'listUsers', kind: 'status', status: 404 });
+    const { facts } = await failureOf(open().listUsers());
+    expect(facts.requestId).toBe(calls('listUsers')[0]?.requestId);
+    expect(facts.requestId).toMatch(/^[0-9a-f-]{36}$/);
+  });
+});
+
+describe('a locked cluster of CockroachDB Cloud', () => {
+  test('that refuses user calls is not ready, for each of them', async () => {
+    const login = await made();
+    cloud.actor.setState(cluster.id, 'LOCKED');
+    cloud.switches.whileLocked = 'refuse';
+    const provider = open();
+    const want = 'TARGET_NOT_READY none';
+    expect(await codeOf(provider.listUsers())).toBe(want);
+    expect(await codeOf(provider.createUser({ ...login, username: freshName() }))).toBe(want);
+    expect(await codeOf(provider.setPassword({ username: login.username, next: login.password }))).toBe(want);
+    expect(await codeOf(provider.deleteUser(login.username))).toBe(want);
+  });
+});
+
+describe('where consumers of CockroachDB Cloud connect', () => {
+  test('is what the vendor says, with the port as a number', async () => {
+    expect(await open().endpoint()).toEqual({
+      host: 'localhost',
+      port: vendors().cockroachdb.front.port,
+      database: 'defaultdb',
+    });
+    expect(calls('getConnectionString')[0]?.query).toEqual({ database: 'defaultdb', os: 'LINUX' });
+  });
+
+  test.each(['STANDARD', 'BASIC', 'A_PLAN_OF_TOMORROW'])('needs no CA on the plan %s', async (plan) => {
+    Object.assign(cloud.switches, { plan, sqlDns: 'absent' });
+    expect(await open().endpoint()).not.toHaveProperty('ca');
+    expect(calls('getCertificate')).toEqual([]);
+  });
+
+  test('comes with the CA of the cluster on the plan ADVANCED, and is trusted by it alone', async () => {
+    cloud.switches.plan = 'ADVANCED';
+    const login = await made();
+    expect(login.ca).toBe(vendors().network.caPem);
+    expect(await open().verify(login)).toBe('accepted');
+    const { caPem: ca } = await createCertificateAuthority();
+    await expect(open().verify({ ...login, ca })).rejects.toThrow(
+      expect.objectContaining({ code: 'LOGIN_UNREACHABLE' }),
+    );
+  });
+
+  const certificates: Record<
+    string,
+    Partial<Fault<CockroachdbOperation>> & { status: number; want: string }
+  > = {
+    'a page': { status: 200, text: '<!doctype html>', want: 'UNREADABLE none' },
+    nothing: { status: 200, want: 'UNREADABLE none' },
+    'not found': { status: 404, want: 'NOT_FOUND none' },
+  };
+  test.each(Object.entries(certificates))(
+    'is unknown where the answer for the CA is %s',
+    async (_what, { want, ...answer }) => {
+      cloud.switches.plan = 'ADVANCED';
+      inject({ ...answer, operation: 'getCertificate', kind: 'status' });
+      expect(await codeOf(open().endpoint())).toBe(want);
+    },
+  );
+
+  test.each([
+    {},
+    { params: {} },
+    { params: { Host: '', Port: '26257', Database: 'defaultdb' } },
+    { params: { Host: 'h', Port: 26257, Database: 'defaultdb' } },
+    { params: { Host: 'h', Port: '26257x', Database: 'defaultdb' } },
+    { params: { host: 'h', port: '26257', database: 'defaultdb' } },
+  ])('is not guessed from %j', async (json) => {
+    inject({ operation: 'getConnectionString', kind: 'status', status: 200, json });
+    const error = await failureOf(open().endpoint());
+    expect([error.code, error.facts.operation]).toEqual(['UNREADABLE', 'endpoint']);
+    expect(error.message).toMatch(/params/);
+  });
+
+  test('is a URL in which any password is safe', () => {
+    const login = {
+      host: 'orders-1234.aws-eu-central-1.cockroachlabs.cloud',
+      port: 26257,
+      database: 'defaultdb',
+      username: 'orders_api',
+      password: new Sensitive('p@ss/w:rd?#%'),
+    };
+    expect(cockroachdbCloud.ready(login).url).toBe(
+      'postgresql://orders_api:p%40ss%2Fw%3Ard%3F%23%25@orders-1234.aws-eu-central-1.cockroachlabs.cloud:26257/defaultdb?sslmode=verify-full',
+    );
+  });
+});
+
+describe('what rekey tells CockroachDB Cloud', () => {
+  test('names the version of the API that it was written for, on every call', async () => {
+    const login = await made();
+    const provider = open();
+    await provider.readiness();
+    await provider.setPassword({ username: login.username, next: passwordOf('next') });
+    await provider.deleteUser(login.username);
+    const asked = new Set(calls().map(({ operation }) => operation));
+    expect([...asked].sort()).toEqual([
+      'createUser',
+      'deleteUser',
+      'getCluster',
+      'getConnectionString',
+      'listUsers',
+      'setPassword',
+    ]);
+    for (const { headers, path } of calls()) {
+      expect(headers).toMatchObject({ 'cc-version': '2024-09-16', accept: 'application/json' });
+      expect(path).toMatch(/^\/api\/v1\/clusters\//);
+    }
+  });
+
+  test('takes the UUID of a cluster and nothing else for its id', () => {
+    const { targetSchema, targetId } = cockroachdbCloud;
+    const clusterId = '3f5a9c1e-7d2b-4c8e-9f10-2a4b6c8d0e1f';
+    const target = targetSchema.parse({ clusterId });
+    expect([targetId(target), target]).toEqual([clusterId, { clusterId, database: 'defaultdb' }]);
+    for (const wrong of ['', '..', 'orders-1234', `${clusterId}/..`, `${clusterId}?x`])
+      expect(targetSchema.safeParse({ clusterId: wrong }).success, wrong).toBe(false);
+  });
+
+  test('declares roles by name, and never admin', () => {
+    const { privilegesSchema } = cockroachdbCloud;
+    expect(privilegesSchema.parse({})).toEqual({ roles: [] });
+    expect(privilegesSchema.parse({ roles: ['orders_rw'] })).toEqual({ roles: ['orders_rw'] });
+    for (const role of ['admin', 'Orders', 'a"b', '', 'orders-rw'])
+      expect(privilegesSchema.safeParse({ roles: [role] }).success, role).toBe(false);
+  });
+});

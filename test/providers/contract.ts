@@ -1,0 +1,982 @@
+import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
+import { describe, expect, test } from 'vitest';
+import { type ProviderCode, ProviderError, VerificationFailed } from '../../functions/core/errors.ts';
+import type { Ports } from '../../functions/core/ports.ts';
+import type { ChoosingProvider, IssuingProvider, Login, Provider } from '../../functions/core/provider.ts';
+import { Sensitive } from '../../functions/core/sensitive.ts';
+import type { Postgres } from '../../infra/local/engines/postgres.ts';
+import { type LoginFaultKind, type SqlFront, startSqlFront } from '../../infra/local/engines/sql-front.ts';
+import { createCertificateAuthority, startNetwork } from '../../infra/local/network.ts';
+import type { FaultKind } from '../../infra/local/providers/faults.ts';
+import type { TestVendors } from '../support/vendors.ts';
+
+/** What is asked of a vendor, in words that no vendor uses. */
+export type Operation = 'readiness' | 'list' | 'create' | 'remove' | 'setPassword';
+
+/** A fault, for the first call unless it says otherwise. */
+export type Trouble = FaultKind & { readonly times?: number; readonly skip?: number };
+
+export interface OpenOptions {
+  /** Of simulated time. @default 3 minutes */
+  readonly budgetMs?: number;
+  /** @default the valid one */
+  readonly apiKey?: string;
+  /** @default the way to the stand-ins */
+  readonly http?: Ports['http'];
+}
+
+/** One vendor on its stand-in, and what is quirky about it. */
+export interface Subject<P extends Provider = Provider> {
+  readonly vendors: TestVendors;
+  readonly host: string;
+  readonly front: SqlFront;
+  readonly engine: Postgres;
+  open(options?: OpenOptions): P;
+  /** Brings a user into being the way a rotation does; asked again, comes back with the same login. */
+  bring(provider: P, username: string): Promise<Login>;
+  /** Afterwards nothing at the vendor keeps the user from being deleted. */
+  supersede(username: string): Promise<void>;
+  inject(operation: Operation, trouble: Trouble): void;
+  /** How often the vendor was asked for it in this test. */
+  calls(operation: Operation): number;
+  /** Everybody whom the vendor has, whatever it lists. */
+  usernames(): Promise<readonly string[]>;
+  /** A person deletes the user, past rekey. */
+  deletedBySomebody(username: string): Promise<void>;
+  /** One reading of the list, after so many others, is older than every user of ours. */
+  listIsStale(skip?: number): void;
+  /** Deletions reach the list so much later. */
+  listLagsMs(ms: number): void;
+  /** Names that stand in the list besides. */
+  alsoListed(names: readonly string[]): void;
+  /** Listed from the start, and never to be written to. */
+  protectedUsers(): readonly string[];
+  /** Why users may not be changed now, by what was done to the target. */
+  readonly notReady: Readonly<Record<string, { readonly given: () => void; readonly reason: string }>>;
+  /** Statuses under which the vendor says that it was asked too often. */
+  readonly rateLimitStatuses: readonly number[];
+  /** Makes it impossible to see who is connected. */
+  blind(): void;
+}
+
+let made = 0;
+/** A name that was never used before. */
+export const freshName = (): string => {
+  made += 1;
+  return `orders_${made}`;
+};
+
+/** The `ProviderError` that the work ends in. */
+export async function failureOf(work: Promise<unknown>): Promise<ProviderError> {
+  const error = await work.catch((thrown: unknown) => thrown);
+  if (!(error instanceof ProviderError))
+    expect.unreachable(`got ${error}, expected a ProviderError to be thrown`);
+  return error;
+}
+
+/** Code and effect of the failure. */
+export async function codeOf(work: Promise<unknown>): Promise<string> {
+  const { code, effect } = await failureOf(work);
+  return `${code} ${effect}`;
+}
+
+/** What the work ended in, fine or not. */
+const endOf = (work: Promise<unknown>): Promise<unknown> => work.catch((thrown: unknown) => thrown);
+
+/** A user of ours that may be deleted. */
+async function deletable(subject: Subject, provider = subject.open()): Promise<Login> {
+  const login = await subject.bring(provider, freshName());
+  await subject.supersede(login.username);
+  return login;
+}
+
+const isThere = async (subject: Subject, { username }: { username: string }): Promise<boolean> =>
+  (await subject.usernames()).includes(username);
+
+/** The same answer for every call from now on. */
+const always = { times: Number.POSITIVE_INFINITY };
+
+/** The vendor did it, and we were not told. */
+const lostAnswers: Record<string, Trouble> = {
+  'no answer came': { kind: 'timeout-after-apply' },
+  'the connection was reset': { kind: 'reset-after-apply' },
+  'the answer broke off': { kind: 'reset-mid-body' },
+  'a 500 was answered': { kind: 'status', status: 500, applied: true, json: { message: 'internal error' } },
+  'a 503 was answered': { kind: 'status', status: 503, applied: true },
+  'a gateway answered with a page': { kind: 'html-body', applied: true },
+  'a page came in place of the answer': { kind: 'html-body', status: 200, applied: true },
+  'half the answer came': { kind: 'half-json' },
+  'an empty answer came': { kind: 'empty-body' },
+  'the answer did not end': { kind: 'huge-body', bytes: 2_000_000 },
+};
+
+/** The vendor did not do it, and we cannot know. */
+const lostRequests: Record<string, Trouble> = {
+  'no answer came': { kind: 'timeout-before' },
+  'the connection was reset': { kind: 'reset-before' },
+  'a 500 was answered': { kind: 'status', status: 500, json: { message: 'internal error' } },
+  'a 503 was answered': { kind: 'status', status: 503 },
+  'a gateway answered with a page': { kind: 'html-body' },
+  'a page came in place of the answer': { kind: 'html-body', status: 200 },
+};
+
+/** Operations as callers of a provider know them; the user may be deleted. */
+const asked = {
+  readiness: (provider) => provider.readiness(),
+  list: (provider) => provider.listUsers(),
+  create: (provider, subject) => subject.bring(provider, freshName()),
+  remove: (provider, _subject, username) => provider.deleteUser(username),
+} as const satisfies Partial<
+  Record<Operation, (provider: Provider, subject: Subject, username: string) => Promise<unknown>>
+>;
+const operations = Object.keys(asked) as (keyof typeof asked)[];
+
+/** Names that a database may hold and a URL must not (`..` is the database itself). */
+const oddNames = [
+  ...['..', '.', '', 'a/b', '%2e%2e', '.%2e', 'x y', 'ä', "o'brien", 'a;b', '-x', 'x\n', '\\', 'a?b', 'a#b'],
+  'a'.repeat(64),
+];
+
+/** What every provider owes to the rest of rekey, whatever its vendor does. */
+export function providerContract(name: string, make: () => Subject): void {
+  describe(`${name}: readiness`, () => {
+    test('users may be changed while the target is up', async () => {
+      expect(await make().open().readiness()).toEqual({ ready: true });
+    });
+
+    test('every state in which users may not be changed is told, with its reason', async () => {
+      const subject = make();
+      for (const [state, { given, reason }] of Object.entries(subject.notReady)) {
+        given();
+        expect(await subject.open().readiness(), state).toEqual({ ready: false, reason });
+      }
+    });
+  });
+
+  describe(`${name}: the list`, () => {
+    test('holds every user', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const logins = [
+        await subject.bring(provider, freshName()),
+        await subject.bring(provider, freshName()),
+        await subject.bring(provider, freshName()),
+      ];
+      const listed = (await provider.listUsers()).map(({ username }) => username);
+      expect(listed).toEqual(expect.arrayContaining(logins.map(({ username }) => username)));
+      expect(new Set(listed).size).toBe(listed.length);
+    });
+
+    test('marks users that are never to be written to, and only those', async () => {
+      const subject = make();
+      const ours = await deletable(subject);
+      const users = await subject.open().listUsers();
+      const protectedUsers = users.filter(({ isProtected }) => isProtected).map(({ username }) => username);
+      expect(protectedUsers).toEqual(expect.arrayContaining([...subject.protectedUsers()]));
+      expect(protectedUsers).not.toContain(ours.username);
+    });
+
+    test('marks names that could address something else than a user', async () => {
+      const subject = make();
+      subject.alsoListed(oddNames);
+      const users = await subject.open().listUsers();
+      const unmarked = users.filter(
+        ({ username, isProtected }) => oddNames.includes(username) && !isProtected,
+      );
+      expect(users.some(({ username }) => username === '..')).toBe(true);
+      expect(unmarked).toEqual([]);
+    });
+
+    const unreadable: Record<string, { given: Trouble; code: ProviderCode; says: RegExp }> = {
+      'an empty answer': {
+        given: { kind: 'empty-body' },
+        code: 'UNREADABLE',
+        says: /got status 200 \(document: .*expected (array|object), received undefined\)/,
+      },
+      'a page in HTML': {
+        given: { kind: 'html-body', status: 200 },
+        code: 'UNREADABLE',
+        says: /got status 200 \(document: .*expected (array|object), received undefined\)/,
+      },
+      'half an answer': {
+        given: { kind: 'half-json' },
+        code: 'UNREADABLE',
+        says: /got status 200 \(document: .*expected (array|object), received undefined\)/,
+      },
+      'an answer of another shape': {
+        given: { kind: 'status', status: 200, json: { users: 'none', error: null } },
+        code: 'UNREADABLE',
+        says: /got status 200 \((document|users): .*expected array, received/,
+      },
+      'an answer that does not end': {
+        given: { kind: 'huge-body', bytes: 2_000_000 },
+        code: 'UNAVAILABLE',
+        says: /an answer of more than 1048576 bytes/,
+      },
+      'a page of a gateway': {
+        given: { kind: 'html-body' },
+        code: 'UNAVAILABLE',
+        says: /got status 502/,
+      },
+      'a server error': {
+        given: { kind: 'status', status: 500, json: { message: 'internal error' } },
+        code: 'UNAVAILABLE',
+        says: /got status 500 \(internal error\)/,
+      },
+      'a cut connection': { given: { kind: 'reset-before' }, code: 'UNAVAILABLE', says: /no connection/ },
+      'an unknown target': {
+        given: { kind: 'status', status: 404, json: { message: 'not found' } },
+        code: 'NOT_FOUND',
+        says: /got status 404 \(not found\); check the target/,
+      },
+    };
+    test.each(Object.entries(unreadable))(
+      'is not guessed from %s: the error says what came',
+      async (_what, { given, code, says }) => {
+        const subject = make();
+        subject.inject('list', { ...given, ...always });
+        const error = await failureOf(subject.open().listUsers());
+        expect([error.code, error.effect, error.facts.operation]).toEqual([code, 'none', 'listUsers']);
+        expect(error.message).toMatch(says);
+      },
+    );
+
+    test.each(['timeout-before', 'reset-before', 'reset-mid-body', 'html-body'] as const)(
+      'is asked for again after %s, as reading changes nothing',
+      async (kind) => {
+        const subject = make();
+        subject.inject('list', { kind });
+        expect(await subject.open().listUsers()).not.toEqual([]);
+        expect(subject.calls('list')).toBe(2);
+      },
+    );
+
+    test('creates and deletes nobody while it cannot be read', async () => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      const before = subject.calls('create');
+      subject.inject('list', { kind: 'status', status: 500, ...always });
+      const provider = subject.open({ budgetMs: 60_000 });
+      expect(await codeOf(subject.bring(provider, freshName()))).toBe('UNAVAILABLE none');
+      expect(await codeOf(provider.deleteUser(username))).toBe('UNAVAILABLE none');
+      expect([subject.calls('create') - before, subject.calls('remove')]).toEqual([0, 0]);
+    });
+  });
+
+  describe(`${name}: a new user`, () => {
+    test('exists once and logs in', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      expect(await provider.verify(login)).toBe('accepted');
+      expect((await subject.usernames()).filter((username) => username === login.username)).toHaveLength(1);
+      expect((await provider.listUsers()).find(({ username }) => username === login.username)).toBeDefined();
+      expect(subject.calls('create')).toBe(1);
+    });
+
+    test('is the same one when it is asked for again, by another invocation too', async () => {
+      const subject = make();
+      const first = await subject.bring(subject.open(), freshName());
+      const again = await subject.bring(subject.open(), first.username);
+      expect(again).toEqual(first);
+      expect(again.password.equals(first.password)).toBe(true);
+      expect(await subject.open().verify(first)).toBe('accepted');
+      expect(subject.calls('create')).toBe(1);
+    });
+
+    test.each(Object.entries(lostAnswers))(
+      'is one, not two, when it was made and %s',
+      async (_how, given) => {
+        const subject = make();
+        const username = freshName();
+        subject.inject('create', given);
+        const first = await endOf(subject.bring(subject.open(), username));
+        if (first instanceof Error) expect(first).toMatchObject({ facts: { effect: 'unknown' } });
+        const login = await subject.bring(subject.open(), username);
+        expect(await subject.open().verify(login)).toBe('accepted');
+        expect(subject.calls('create')).toBe(1);
+      },
+    );
+
+    test.each(Object.entries(lostRequests))(
+      'that was never made as %s is not claimed to be there, and the next call makes it',
+      async (_how, given) => {
+        const subject = make();
+        const username = freshName();
+        subject.inject('create', given);
+        expect((await failureOf(subject.bring(subject.open(), username))).effect).toBe('unknown');
+        expect(await subject.usernames()).not.toContain(username);
+        const login = await subject.bring(subject.open(), username);
+        expect(await subject.open().verify(login)).toBe('accepted');
+        expect(subject.calls('create')).toBe(2);
+      },
+    );
+
+    test.each([400, 404])('that was refused with a %d was certainly not made', async (status) => {
+      const subject = make();
+      const username = freshName();
+      subject.inject('create', { kind: 'status', status, json: { message: 'no' } });
+      const { effect, facts } = await failureOf(subject.bring(subject.open(), username));
+      expect([effect, facts.status]).toEqual(['none', status]);
+      expect(await subject.usernames()).not.toContain(username);
+    });
+
+    test('is not made a second time because one reading of the list lacks it', async () => {
+      const subject = make();
+      const first = await subject.bring(subject.open(), freshName());
+      subject.listIsStale();
+      const again = await subject.bring(subject.open(), first.username);
+      expect(again.password.equals(first.password)).toBe(true);
+      expect(subject.calls('create')).toBe(1);
+    });
+  });
+
+  describe(`${name}: a deletion`, () => {
+    test('leaves neither the user nor its login', async () => {
+      const subject = make();
+      const login = await deletable(subject);
+      const provider = subject.open();
+      expect(await provider.deleteUser(login.username)).toBe('deleted');
+      expect(await isThere(subject, login)).toBe(false);
+      expect((await provider.listUsers()).map(({ username }) => username)).not.toContain(login.username);
+      expect(await provider.verify(login)).toBe('rejected');
+    });
+
+    test('of a user that is not there says so and asks for nothing', async () => {
+      const subject = make();
+      const login = await deletable(subject);
+      const provider = subject.open();
+      await provider.deleteUser(login.username);
+      expect(await provider.deleteUser(login.username)).toBe('absent');
+      expect(await provider.deleteUser(freshName())).toBe('absent');
+      expect(subject.calls('remove')).toBe(1);
+    });
+
+    test('is not skipped because one reading of the list lacks the user', async () => {
+      const subject = make();
+      const login = await deletable(subject);
+      subject.listIsStale();
+      expect(await subject.open().deleteUser(login.username)).toBe('deleted');
+      expect(await isThere(subject, login)).toBe(false);
+    });
+
+    test('of a user whom somebody deleted in between is done', async () => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      const run = () => subject.deletedBySomebody(username);
+      subject.inject('remove', { kind: 'meanwhile', when: 'before', run });
+      expect(await subject.open().deleteUser(username)).toBe('deleted');
+    });
+
+    test('that is answered with a 404 is not believed while the list has the user', async () => {
+      const subject = make();
+      const login = await deletable(subject);
+      subject.inject('remove', { kind: 'status', status: 404, json: { message: 'not found' } });
+      expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username))).toBe(
+        'NOT_FOUND none',
+      );
+      expect(await isThere(subject, login)).toBe(true);
+      expect(subject.calls('remove')).toBe(1);
+    });
+
+    test('says nothing about a user whose target is not found', async () => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      subject.inject('list', { kind: 'status', status: 404, json: { message: 'not found' }, ...always });
+      expect(await codeOf(subject.open().deleteUser(username))).toBe('NOT_FOUND none');
+      expect(subject.calls('remove')).toBe(0);
+    });
+
+    test.each(Object.entries(lostAnswers))('is done when it was done and %s', async (_how, given) => {
+      const subject = make();
+      const login = await deletable(subject);
+      subject.inject('remove', given);
+      expect(await subject.open().deleteUser(login.username)).toBe('deleted');
+      expect(await isThere(subject, login)).toBe(false);
+      expect(subject.calls('remove')).toBe(1);
+    });
+
+    test.each(Object.entries(lostRequests))(
+      'that was not done as %s is not claimed, and the next call does it',
+      async (_how, given) => {
+        const subject = make();
+        const login = await deletable(subject);
+        subject.inject('remove', given);
+        expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username))).toMatch(
+          /^(UNAVAILABLE|NOT_SETTLED) unknown$/,
+        );
+        expect(await isThere(subject, login)).toBe(true);
+        expect(await subject.open().deleteUser(login.username)).toBe('deleted');
+      },
+    );
+
+    test('with an unclear answer is not believed because one reading of the list lacks the user', async () => {
+      const subject = make();
+      const login = await deletable(subject);
+      subject.inject('remove', { kind: 'reset-before' });
+      subject.listIsStale(1);
+      expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username))).toBe(
+        'UNAVAILABLE unknown',
+      );
+      expect(await isThere(subject, login)).toBe(true);
+    });
+
+    test('waits until the list agrees', async () => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      subject.listLagsMs(20_000);
+      const start = subject.vendors.clock.now().getTime();
+      expect(await subject.open().deleteUser(username)).toBe('deleted');
+      expect(subject.vendors.clock.now().getTime() - start).toBeGreaterThanOrEqual(20_000);
+      expect(subject.calls('remove')).toBe(1);
+    });
+
+    test('is not called done while the list still has the user', async () => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      subject.listLagsMs(86_400_000);
+      expect(await codeOf(subject.open({ budgetMs: 60_000 }).deleteUser(username))).toBe(
+        'NOT_SETTLED unknown',
+      );
+      expect(subject.calls('remove')).toBe(1);
+    });
+
+    test('that what the user owns stands in the way of is blocked, and not tried again', async () => {
+      const subject = make();
+      const login = await deletable(subject);
+      const client = await subject.vendors.connect(login, 'orders-api');
+      await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
+      const waited = subject.vendors.waits.length;
+      expect(await codeOf(subject.open().deleteUser(login.username))).toBe('BLOCKED none');
+      expect(await isThere(subject, login)).toBe(true);
+      expect([subject.calls('remove'), subject.vendors.waits.length - waited]).toEqual([1, 0]);
+    });
+  });
+
+  describe(`${name}: whom it never writes to`, () => {
+    const writes = (provider: Provider, username: string): Record<string, () => Promise<unknown>> => {
+      const password = new Sensitive('Canary-password_000000000000001');
+      const login = { host: 'localhost', port: 1, database: 'defaultdb', username, password };
+      return {
+        delete: () => provider.deleteUser(username),
+        ...(provider.passwords === 'chosen-by-us'
+          ? {
+              create: () => provider.createUser(login),
+              'set the password of': () => provider.setPassword({ username, next: password }),
+              'change the privileges of': () => provider.applyPrivileges(login),
+            }
+          : { issue: () => provider.issueUser(username) }),
+      };
+    };
+
+    test('names that are no user names are refused before any request', async () => {
+      const subject = make();
+      for (const username of oddNames)
+        for (const [what, write] of Object.entries(writes(subject.open(), username)))
+          expect(await codeOf(write()), `${what} ${JSON.stringify(username)}`).toBe('NAME_REFUSED none');
+      expect([subject.vendors.requests, subject.vendors.statements]).toEqual([[], []]);
+    });
+
+    test('nor when the vendor lists them', async () => {
+      const subject = make();
+      subject.alsoListed(oddNames);
+      for (const { username } of await subject.open().listUsers())
+        if (oddNames.includes(username))
+          expect(await codeOf(subject.open().deleteUser(username)), username).toBe('NAME_REFUSED none');
+      expect(subject.vendors.requests.filter(({ method }) => method !== 'GET')).toEqual([]);
+    });
+
+    test('protected users are refused before anything is changed', async () => {
+      const subject = make();
+      for (const username of subject.protectedUsers())
+        expect(await codeOf(subject.open().deleteUser(username)), username).toMatch(
+          /^(NAME_REFUSED|BLOCKED) none$/,
+        );
+      expect(subject.vendors.requests.filter(({ method }) => method !== 'GET')).toEqual([]);
+    });
+  });
+
+  describe(`${name}: being asked too often`, () => {
+    test.each(operations)('makes %s wait as long as the vendor says', async (operation) => {
+      const subject = make();
+      for (const status of subject.rateLimitStatuses) {
+        const { username } = await deletable(subject);
+        const before = subject.calls(operation);
+        subject.inject(operation, { kind: 'rate-limited', retryAfter: 7, status });
+        await asked[operation](subject.open(), subject, username);
+        expect(subject.vendors.waits, `status ${status}`).toContain(7_000);
+        expect(subject.calls(operation) - before).toBeGreaterThanOrEqual(2);
+      }
+    });
+
+    test('obeys a date too', async () => {
+      const subject = make();
+      const { clock, waits } = subject.vendors;
+      for (const status of subject.rateLimitStatuses) {
+        const retryAfter = new Date(clock.now().getTime() + 9_000);
+        subject.inject('list', { kind: 'rate-limited', retryAfter, status });
+        await subject.open().listUsers();
+        expect(waits.at(-1), `status ${status}`).toBeGreaterThan(7_000);
+        expect(clock.now().getTime()).toBeGreaterThanOrEqual(Math.floor(retryAfter.getTime() / 1000) * 1000);
+      }
+    });
+
+    test('waits of its own accord where the vendor does not say how long', async () => {
+      const subject = make();
+      for (const [count, status] of subject.rateLimitStatuses.entries()) {
+        subject.inject('list', { kind: 'rate-limited', status });
+        await subject.open().listUsers();
+        expect(subject.vendors.waits, `status ${status}`).toHaveLength(count + 1);
+        expect(subject.vendors.waits.at(-1)).toBeGreaterThanOrEqual(500);
+      }
+    });
+
+    test.each(operations)('ends %s where the wait would outlive the invocation', async (operation) => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      const before = subject.calls(operation);
+      const start = subject.vendors.clock.now().getTime();
+      subject.inject(operation, { kind: 'rate-limited', retryAfter: 86_400, ...always });
+      const error = await failureOf(asked[operation](subject.open(), subject, username));
+      expect([error.code, error.effect, error.facts.retryAfterMs]).toEqual([
+        'RATE_LIMITED',
+        'none',
+        86_400_000,
+      ]);
+      expect(subject.calls(operation) - before).toBe(1);
+      expect(subject.vendors.clock.now().getTime() - start).toBeLessThan(60_000);
+    });
+
+    test('sends nothing beyond the budget of the invocation', async () => {
+      const subject = make();
+      subject.inject('list', { kind: 'rate-limited', retryAfter: 10, ...always });
+      expect(await codeOf(subject.open({ budgetMs: 25_000 }).listUsers())).toBe('RATE_LIMITED none');
+      expect(subject.calls('list')).toBe(3);
+    });
+
+    test('starts nothing in an invocation that is over', async () => {
+      const subject = make();
+      const provider = subject.open({ budgetMs: 0 });
+      for (const operation of operations)
+        expect(await codeOf(asked[operation](provider, subject, freshName())), operation).toBe(
+          'UNAVAILABLE none',
+        );
+      expect(operations.map((operation) => subject.calls(operation))).toEqual([0, 0, 0, 0]);
+    });
+  });
+
+  describe(`${name}: a refusal of the API key`, () => {
+    const cases = operations.flatMap((operation) => [401, 403].map((status) => ({ operation, status })));
+    test.each(cases)(
+      'with $status on $operation is never taken for absence',
+      async ({ operation, status }) => {
+        const subject = make();
+        const login = await deletable(subject);
+        const before = subject.calls(operation);
+        subject.inject(operation, { kind: 'status', status, json: { message: 'no' }, ...always });
+        const error = await failureOf(asked[operation](subject.open(), subject, login.username));
+        expect([error.code, error.effect, error.facts.status]).toEqual(['UNAUTHORIZED', 'none', status]);
+        expect(await isThere(subject, login)).toBe(true);
+        expect(subject.calls(operation) - before).toBe(1);
+      },
+    );
+
+    test('that was revoked stops everything', async () => {
+      const subject = make();
+      const provider = subject.open({ apiKey: 'revoked_canaryKey0123456789' });
+      for (const operation of operations)
+        expect(await codeOf(asked[operation](provider, subject, freshName())), operation).toBe(
+          'UNAUTHORIZED none',
+        );
+    });
+
+    test('leaves no trace of the key where the vendor repeats it', async () => {
+      const subject = make();
+      const apiKey = 'echoed+canary/Key=0123456789';
+      const json = { message: `unknown key ${apiKey} ${encodeURIComponent(apiKey)}` };
+      subject.vendors.keepSecret(apiKey);
+      const http: Ports['http'] = async () => ({
+        status: 401,
+        headers: {},
+        body: new Sensitive(JSON.stringify(json)),
+      });
+      const error = await failureOf(subject.open({ apiKey, http }).listUsers());
+      expect(error.message).toContain('unknown key ‹redacted› ‹redacted›');
+    });
+  });
+
+  describe(`${name}: the way to the vendor`, () => {
+    test.each(operations)('does not follow a redirect of %s', async (operation) => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      subject.inject(operation, { kind: 'redirect-307', ...always });
+      const error = await failureOf(asked[operation](subject.open(), subject, username));
+      expect([error.effect, error.facts.status]).toEqual(['none', 307]);
+      expect(error.message).toContain('a redirect, which is never followed');
+      expect(new Set(subject.vendors.requests.map(({ url }) => new URL(url).host))).toEqual(
+        new Set([subject.host]),
+      );
+    });
+
+    const impostors: Record<
+      string,
+      (vendors: TestVendors) => Parameters<typeof startNetwork>[0]['authority']
+    > = {
+      'another name': ({ network }) => ({
+        caPem: network.caPem,
+        certificate: () => network.certificate(['elsewhere.example']),
+      }),
+      'an unknown authority': () => undefined,
+    };
+    test.each(Object.entries(impostors))(
+      'sends nothing to an API with a certificate of %s',
+      async (_whose, authorityOf) => {
+        const subject = make();
+        const { vendors } = subject;
+        const hosts: (string | undefined)[] = [];
+        const authority = authorityOf(vendors);
+        const network = await startNetwork({
+          hosts: {
+            [subject.host]: ({ headers }, response) => {
+              hosts.push(headers.host);
+              response.end();
+            },
+          },
+          ...(authority === undefined ? {} : { authority }),
+        });
+        const provider = subject.open({ http: vendors.http(network.proxyUrl) });
+        const error = await failureOf(provider.listUsers());
+        await network.close();
+        expect(error.message).toMatch(/no connection \((ERR_TLS_|CERT_|UNABLE_TO_|SELF_SIGNED)/);
+        expect(hosts).toEqual([]);
+      },
+    );
+  });
+
+  describe(`${name}: a trial login`, () => {
+    test('is accepted with the right password and changes nothing', async () => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      const before = subject.vendors.statements.length;
+      expect(await subject.open().verify(login)).toBe('accepted');
+      expect(subject.vendors.statements.slice(before)).toEqual([['SELECT 1']]);
+    });
+
+    test('is rejected with a wrong password, for an unknown user, and for one that may not log in', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      const password = new Sensitive('Wrong-password_0000000000000001');
+      expect(await provider.verify({ ...login, password })).toBe('rejected');
+      expect(await provider.verify({ ...login, username: freshName() })).toBe('rejected');
+      await subject.engine.query(`ALTER ROLE ${login.username} NOLOGIN`);
+      expect(await provider.verify(login)).toBe('rejected');
+      await subject.engine.query(`ALTER ROLE ${login.username} LOGIN`);
+      expect(await provider.verify(login)).toBe('accepted');
+    });
+
+    const refusals: readonly LoginFaultKind[] = [
+      'password-refused',
+      'no-login-privilege',
+      'not-permitted',
+      'rejected-by-configuration',
+    ];
+    test.each(refusals)('is rejected where the server says %s', async (kind) => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      subject.vendors.faultLogins(subject.front, { kind, times: 1 });
+      expect(await subject.open().verify(login)).toBe('rejected');
+      expect(await subject.open().verify(login)).toBe('accepted');
+    });
+
+    const unclear: Record<string, (login: Login) => { kind: LoginFaultKind; user?: string }> = {
+      'no answer, as outside of an IP allow-list': () => ({ kind: 'no-answer' }),
+      'no answer after TLS': ({ username }) => ({ kind: 'no-answer', user: username }),
+      'a reset connection': () => ({ kind: 'reset' }),
+      'a connection reset after TLS': ({ username }) => ({ kind: 'reset', user: username }),
+      'a router that does not know the target': () => ({ kind: 'routing-failed' }),
+      'too many connections': () => ({ kind: 'too-many-connections' }),
+      'a server that is starting up': () => ({ kind: 'starting-up' }),
+    };
+    test.each(Object.entries(unclear))('that meets %s is no rejection', async (_what, faultOf) => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      subject.vendors.faultLogins(subject.front, faultOf(login));
+      await expect(subject.open().verify(login)).rejects.toThrow(
+        expect.objectContaining({ name: 'VerificationFailed', code: 'LOGIN_UNREACHABLE' }),
+      );
+    });
+
+    test('at a closed port or in an unknown database is no rejection', async () => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      for (const wrong of [{ port: await closedPort() }, { database: 'elsewhere' }]) {
+        const error = await endOf(subject.open().verify({ ...login, ...wrong }));
+        expect(error).toBeInstanceOf(VerificationFailed);
+        expect(error).toMatchObject({ code: 'LOGIN_UNREACHABLE' });
+      }
+    });
+
+    const servers: Record<string, (vendors: TestVendors) => Promise<{ key: string; cert: string }>> = {
+      'another name': ({ network }) => network.certificate(['elsewhere.example']),
+      'an unknown authority': async () =>
+        (await createCertificateAuthority()).certificate(['localhost', '127.0.0.1']),
+    };
+    test.each(Object.entries(servers))(
+      'sends no password to a server with a certificate of %s',
+      async (_whose, certificateOf) => {
+        const subject = make();
+        const login = await subject.bring(subject.open(), freshName());
+        const certificate = await certificateOf(subject.vendors);
+        const front = await startSqlFront({ postgres: subject.engine, certificate });
+        const end = await endOf(subject.open().verify({ ...login, port: front.port }));
+        await front.close();
+        expect(end).toMatchObject({ code: 'LOGIN_UNREACHABLE' });
+        expect(front.logins, 'not even a user name').toEqual([]);
+      },
+    );
+
+    test('sends no password to a server without TLS', async () => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      const received: Buffer[] = [];
+      const server = createServer((socket) => {
+        socket.on('error', () => undefined);
+        socket.on('data', (chunk) => {
+          received.push(chunk);
+          socket.write('N');
+        });
+      }).listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const { port } = server.address() as AddressInfo;
+      expect(await endOf(subject.open().verify({ ...login, port }))).toMatchObject({
+        code: 'LOGIN_UNREACHABLE',
+      });
+      server.close();
+      // SSLRequest: eight bytes, and nothing in them is ours.
+      expect(Buffer.concat(received).toString('hex')).toBe('0000000804d2162f');
+    });
+  });
+
+  describe(`${name}: sessions`, () => {
+    test('are told by application and address, and the trial login is none', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      await subject.vendors.connect(login, 'orders-api');
+      await subject.vendors.connect(login, 'orders-worker');
+      await provider.verify(login);
+      const sessions = async () => {
+        const seen = await provider.sessions(login.username, login);
+        if (!seen.observed || typeof seen.open === 'number') return seen;
+        return seen.open
+          .map(({ applicationName, clientAddress }) => `${applicationName} ${/^[\d.]+/.exec(clientAddress)}`)
+          .sort();
+      };
+      // The server needs a moment to let go of a session that has said goodbye.
+      await expect.poll(sessions).toEqual(['orders-api 127.0.0.1', 'orders-worker 127.0.0.1']);
+    });
+
+    test('of nobody are an empty set, or zero', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      const open = async () => {
+        const seen = await provider.sessions(login.username, login);
+        return seen.observed ? (typeof seen.open === 'number' ? seen.open : seen.open.length) : seen.reason;
+      };
+      await expect.poll(open).toBe(0);
+    });
+
+    test('that cannot be seen are not said to be none', async () => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      await subject.vendors.connect(login, 'orders-api');
+      subject.blind();
+      expect(await subject.open().sessions(login.username, login)).toEqual({
+        observed: false,
+        reason: expect.stringMatching(/\w{4}/),
+      });
+    });
+  });
+}
+
+/** What a provider owes besides where the vendor makes the password. */
+export function issuingContract(name: string, make: () => Subject<IssuingProvider>): void {
+  describe(`${name}: a password that the vendor makes`, () => {
+    test('is kept in a wrapper, and belongs to the user that was asked for', async () => {
+      const subject = make();
+      const username = freshName();
+      const login = await subject.open().issueUser(username);
+      if (login === 'lost') return expect.unreachable('the password is lost, expected a login');
+      expect(login.username).toBe(username);
+      expect(login.password).toBeInstanceOf(Sensitive);
+      expect(login.password.reveal().length).toBeGreaterThanOrEqual(16);
+    });
+
+    test('is lost once the vendor tells another one; the user is left alone', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const { username } = await subject.bring(provider, freshName());
+      await subject.supersede(username);
+      expect(await provider.issueUser(username)).toBe('lost');
+      expect(await isThere(subject, { username })).toBe(true);
+      expect(subject.calls('remove')).toBe(0);
+    });
+  });
+}
+
+/** What a subject needs besides where the password is ours. */
+export interface ChoosingSubject extends Subject<ChoosingProvider> {
+  /** The password that `bring` gives to this user. */
+  passwordOf(username: string): Sensitive;
+  /** A person makes a user of this name and password, past rekey. */
+  createdBySomebody(login: { username: string; password: Sensitive }): Promise<void>;
+  /** Whether the vendor refuses the password that the user has already. */
+  refusesSamePassword(isRefused: boolean): void;
+}
+
+/** What a provider owes besides where the password is ours. */
+export function choosingContract(name: string, make: () => ChoosingSubject): void {
+  const next = (): Sensitive => new Sensitive(`Next-password_${String(Math.random()).slice(2, 18)}`);
+
+  describe(`${name}: a password that we choose`, () => {
+    test('is what the endpoint takes', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const username = freshName();
+      const login = { ...(await provider.endpoint()), username, password: subject.passwordOf(username) };
+      expect(await provider.createUser(login)).toBe('created');
+      expect(await provider.verify(login)).toBe('accepted');
+    });
+
+    test('never goes to a user who is there already', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const theirs = { username: freshName(), password: next() };
+      await subject.createdBySomebody(theirs);
+      const endpoint = await provider.endpoint();
+      const ours = { ...endpoint, ...theirs, password: next() };
+      expect(await provider.createUser(ours)).toBe('exists');
+      expect(await provider.verify({ ...endpoint, ...theirs })).toBe('accepted');
+      expect(await provider.verify(ours)).toBe('rejected');
+      expect([subject.calls('create'), subject.calls('setPassword')]).toEqual([0, 0]);
+    });
+
+    test('replaces the one before', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      const password = next();
+      await provider.setPassword({ username: login.username, next: password });
+      expect(await provider.verify({ ...login, password })).toBe('accepted');
+      expect(await provider.verify(login)).toBe('rejected');
+    });
+
+    test.each([false, true])(
+      'may be set twice, also where the vendor refuses that (%s)',
+      async (isRefused) => {
+        const subject = make();
+        const provider = subject.open();
+        const login = await subject.bring(provider, freshName());
+        subject.refusesSamePassword(isRefused);
+        const change = { username: login.username, next: next() };
+        await provider.setPassword(change);
+        await provider.setPassword(change);
+        expect(await provider.verify({ ...login, password: change.next })).toBe('accepted');
+      },
+    );
+
+    test.each(Object.entries(lostAnswers))(
+      'is set when it was set and %s: a login decides',
+      async (_how, given) => {
+        const subject = make();
+        const provider = subject.open();
+        const login = await subject.bring(provider, freshName());
+        subject.inject('setPassword', given);
+        const password = next();
+        await provider.setPassword({ username: login.username, next: password });
+        expect(await provider.verify({ ...login, password })).toBe('accepted');
+        expect(subject.calls('setPassword')).toBe(1);
+      },
+    );
+
+    test('that takes effect long after the lost answer is found by trying', async () => {
+      const subject = make();
+      const provider = subject.open({ budgetMs: 600_000 });
+      const login = await subject.bring(provider, freshName());
+      subject.inject('setPassword', { kind: 'timeout-apply-later', ms: 200_000 });
+      const password = next();
+      await provider.setPassword({ username: login.username, next: password });
+      expect(await provider.verify({ ...login, password })).toBe('accepted');
+      expect(subject.calls('setPassword')).toBe(1);
+    });
+
+    test.each(Object.entries(lostRequests))(
+      'that was not set as %s is not claimed, and the old one works on',
+      async (_how, given) => {
+        const subject = make();
+        const provider = subject.open({ budgetMs: 240_000 });
+        const login = await subject.bring(provider, freshName());
+        subject.inject('setPassword', given);
+        const change = { username: login.username, next: next() };
+        expect((await failureOf(provider.setPassword(change))).effect).toBe('unknown');
+        expect(await provider.verify(login)).toBe('accepted');
+        expect(await provider.verify({ ...login, password: change.next })).toBe('rejected');
+        expect(subject.calls('setPassword')).toBe(1);
+        await subject.open().setPassword(change);
+        expect(await provider.verify({ ...login, password: change.next })).toBe('accepted');
+      },
+    );
+
+    const refused: Record<string, { given: Trouble; want: string }> = {
+      'a bad request': { given: { kind: 'status', status: 400 }, want: 'REJECTED none' },
+      'a refused key': { given: { kind: 'status', status: 403 }, want: 'UNAUTHORIZED none' },
+      'a missing user': { given: { kind: 'status', status: 404 }, want: 'NOT_FOUND none' },
+      'a redirect': { given: { kind: 'redirect-307' }, want: 'REJECTED none' },
+    };
+    test.each(Object.entries(refused))(
+      'refused with %s was certainly not set',
+      async (_how, { given, want }) => {
+        const subject = make();
+        const provider = subject.open();
+        const login = await subject.bring(provider, freshName());
+        subject.inject('setPassword', given);
+        expect(await codeOf(provider.setPassword({ username: login.username, next: next() }))).toBe(want);
+        expect(await provider.verify(login)).toBe('accepted');
+      },
+    );
+
+    test('waits as long as the vendor says before it is set', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      subject.inject('setPassword', { kind: 'rate-limited', retryAfter: 7 });
+      const password = next();
+      await provider.setPassword({ username: login.username, next: password });
+      expect(subject.vendors.waits).toContain(7_000);
+      expect(await provider.verify({ ...login, password })).toBe('accepted');
+    });
+
+    test('leaves no trace where the vendor repeats it in an error', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      const password = next();
+      const json = { message: `bad password "${password.reveal()}"`, details: [password.reveal()] };
+      subject.inject('setPassword', { kind: 'status', status: 400, json });
+      const { message } = await failureOf(provider.setPassword({ username: login.username, next: password }));
+      expect(message).toContain('bad password \\"‹redacted›\\"');
+    });
+  });
+}
+
+async function closedPort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}

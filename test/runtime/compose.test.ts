@@ -1,0 +1,347 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { inspect } from 'node:util';
+import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { mockClient } from 'aws-sdk-client-mock';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { ProviderError } from '../../functions/core/errors.ts';
+import type { Ports } from '../../functions/core/ports.ts';
+import { createRedactor, Sensitive, spellings } from '../../functions/core/sensitive.ts';
+import type { Rekey } from '../../functions/lifecycle/rekey.ts';
+import { compose, handlerOf } from '../../functions/runtime/compose.ts';
+import { createUserEnvironment, rotateSecretEnvironment } from '../../functions/runtime/env.ts';
+import { bundle } from '../../infra/bundle.ts';
+
+const loaded = vi.hoisted((): string[] => []);
+const proxies = vi.hoisted((): unknown[] => []);
+vi.mock('../../functions/providers/http.ts', () => {
+  loaded.push('http');
+  return {
+    undiciHttp: (options: unknown): Ports['http'] => {
+      proxies.push(options);
+      return async ({ url }) => ({ status: 204, headers: {}, body: new Sensitive(url.pathname) });
+    },
+  };
+});
+vi.mock('../../functions/providers/sql.ts', () => {
+  loaded.push('sql');
+  return { pgSql: (): Ports['sql'] => async () => ({ say: 'accepted', rows: [] }) };
+});
+
+const environment = { REKEY_EVENT_BUS_NAME: 'rekey-bus', POWERTOOLS_LOG_LEVEL: 'ERROR' } as const;
+const canary = 'Kq7"/+&é=pass wörd\\x';
+
+let written = '';
+beforeEach(() => {
+  written = '';
+  loaded.length = 0;
+  proxies.length = 0;
+  const keep = (chunk: string | Uint8Array): boolean => {
+    written += String(chunk);
+    return true;
+  };
+  vi.spyOn(process.stdout, 'write').mockImplementation(keep);
+  vi.spyOn(process.stderr, 'write').mockImplementation(keep);
+  vi.stubEnv('AWS_REGION', 'eu-central-1');
+  vi.stubEnv('HTTPS_PROXY', undefined);
+  vi.stubEnv('POWERTOOLS_LOG_LEVEL', undefined);
+  vi.stubEnv('REKEY_EVENT_BUS_NAME', 'rekey-bus');
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.unstubAllEnvs();
+  vi.useRealTimers();
+});
+
+const withMinuteLeft = { getRemainingTimeInMillis: () => 60_000 };
+
+/** A handler of one use case, with the rotation function's environment. */
+const handlerFor = (use: (rekey: Rekey, until: Date, event: unknown) => Promise<void>) =>
+  handlerOf(rotateSecretEnvironment, (event, until, rekey) => use(rekey, until, event));
+
+describe('the environment', () => {
+  test('is read when the function starts, not when it is called', () => {
+    vi.stubEnv('REKEY_EVENT_BUS_NAME', undefined);
+    expect(() => handlerFor(async () => undefined)).toThrow('ENVIRONMENT_INVALID: REKEY_EVENT_BUS_NAME');
+  });
+
+  test('reaches the use case as its schema says, and does not change while the function is warm', async () => {
+    const functionArn = 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret';
+    vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', functionArn);
+    const seen: unknown[] = [];
+    const handler = handlerOf(createUserEnvironment, async (_event, _until, _rekey, read) => {
+      seen.push(read);
+    });
+    vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', undefined);
+    await handler({}, withMinuteLeft);
+    expect(seen).toEqual([
+      {
+        REKEY_EVENT_BUS_NAME: 'rekey-bus',
+        REKEY_ROTATION_FUNCTION_ARN: functionArn,
+        POWERTOOLS_LOG_LEVEL: 'INFO',
+      },
+    ]);
+  });
+});
+
+describe('an invocation', () => {
+  test('hands on the event as it came, and may work until ten seconds before its end', async () => {
+    vi.useFakeTimers({ now: new Date('2026-03-01T12:00:00Z') });
+    const seen: unknown[] = [];
+    const handler = handlerFor(async (_rekey, until, event) => {
+      seen.push(event, until);
+    });
+    await handler({ Step: 'createSecret' }, { getRemainingTimeInMillis: () => 300_000 });
+    expect(seen).toEqual([{ Step: 'createSecret' }, new Date('2026-03-01T12:04:50Z')]);
+  });
+
+  test('uses the same clients again while the function is warm', async () => {
+    const seen = new Set<unknown>();
+    const handler = handlerFor(async (rekey) => {
+      seen.add(rekey);
+    });
+    await handler({}, withMinuteLeft);
+    await handler({}, withMinuteLeft);
+    expect(seen.size).toBe(1);
+  });
+});
+
+describe('an error', () => {
+  const secrets = mockClient(SecretsManagerClient);
+  beforeEach(() => {
+    secrets.reset();
+    secrets.on(GetSecretValueCommand).resolves({
+      VersionId: 'f3c1a2b4-0000-4000-8000-000000000002',
+      SecretString: JSON.stringify({ username: 'orders', password: canary }),
+    });
+  });
+
+  /** What leaves the function when its use case reads a secret and then fails. */
+  const leaving = (failure: unknown): Promise<unknown> =>
+    handlerFor(async (rekey) => {
+      await rekey.ports.readSecret({ secretId: 'rekey/orders-api', label: 'AWSCURRENT' });
+      throw failure;
+    })({}, withMinuteLeft).then(
+      () => 'nothing was thrown',
+      (error: unknown) => error,
+    );
+
+  const failures: Record<string, (text: string) => unknown> = {
+    'of our own': (text) =>
+      new ProviderError(`the vendor said ${text}`, {
+        code: 'REJECTED',
+        effect: 'none',
+        provider: 'acme',
+        operation: 'createUser',
+        requestId: `id ${text}`,
+      }),
+    'of a library, with causes and properties': (text) =>
+      Object.assign(new TypeError(`failed with ${text}`, { cause: new Error(`because of ${text}`) }), {
+        request: { password: text },
+      }),
+    'of several errors': (text) => new AggregateError([new Error(text)], `several: ${text}`),
+    'with a stack that says more than its message': (text) =>
+      Object.assign(new Error('failed'), { stack: `Error: failed\n    at run (${text}:1:1)` }),
+    'that is only a text': (text) => `failed with ${text}`,
+    'that is no error at all': (text) => ({ toString: () => text }),
+  };
+  test.each(Object.entries(failures))(
+    '%s leaves without a secret in message, stack, causes or properties, and so does its log line',
+    async (_kind, make) => {
+      for (const spelling of spellings(canary)) {
+        const error = await leaving(make(spelling));
+        expect(error).toBeInstanceOf(Error);
+        expect(error).not.toHaveProperty('cause');
+        const printed = inspect(error, { depth: 10, showHidden: true });
+        expect(printed).toContain('‹redacted›');
+        for (const form of spellings(canary)) {
+          expect(printed).not.toContain(form);
+          expect(written).not.toContain(form);
+        }
+      }
+    },
+  );
+
+  test('keeps its name, its message and where it was thrown', async () => {
+    const error = await leaving(
+      new ProviderError('acme failed createUser: got status 423', {
+        code: 'REJECTED',
+        effect: 'none',
+        provider: 'acme',
+        operation: 'createUser',
+      }),
+    );
+    expect(error).toMatchObject({
+      name: 'ProviderError',
+      message: 'REJECTED: acme failed createUser: got status 423',
+      stack: expect.stringContaining('compose.test.ts'),
+    });
+  });
+
+  test('is logged once, with the facts that an operator needs', async () => {
+    await leaving(
+      new ProviderError('acme failed createUser: got status 423', {
+        code: 'REJECTED',
+        effect: 'none',
+        provider: 'acme',
+        operation: 'createUser',
+        status: 423,
+        requestId: 'req-1',
+      }),
+    );
+    const lines = written.split('\n').filter((line) => line !== '');
+    expect(lines.map((line) => JSON.parse(line))).toEqual([
+      expect.objectContaining({
+        level: 'ERROR',
+        message: 'REJECTED: acme failed createUser: got status 423',
+        code: 'REJECTED',
+        effect: 'none',
+        provider: 'acme',
+        operation: 'createUser',
+        status: 423,
+        requestId: 'req-1',
+      }),
+    ]);
+  });
+
+  const proxies: Record<string, { url: string; hidden: string }> = {
+    'as it was written': { url: 'http://egress:Pr0xy-canary@proxy.example.com:3128', hidden: 'Pr0xy-canary' },
+    'as it is sent': { url: 'http://egress:Pr%40xy-canary@proxy.example.com:3128', hidden: 'Pr@xy-canary' },
+    'with a percent sign that escapes nothing': {
+      url: 'http://egress:Pr%xy-canary@proxy.example.com:3128',
+      hidden: 'Pr%xy-canary',
+    },
+  };
+  test.each(Object.entries(proxies))(
+    'does not show the password of the egress proxy, %s',
+    async (_sentence, { url, hidden }) => {
+      vi.stubEnv('HTTPS_PROXY', url);
+      for (const form of spellings(hidden)) {
+        const printed = inspect(await leaving(new Error(`no tunnel through ${form}, told by ${url}`)));
+        expect(printed).not.toContain(form);
+        expect(printed).not.toContain('canary');
+        expect(written).not.toContain(form);
+      }
+    },
+  );
+});
+
+describe('what speaks to vendors', () => {
+  const request = {
+    method: 'GET',
+    url: new URL('https://api.example.com/users'),
+    headers: {},
+    timeoutMs: 1000,
+    maxBodyBytes: 1000,
+  } as const;
+  const session = {
+    host: 'db.example.com',
+    port: 5432,
+    database: 'orders',
+    username: 'orders',
+    password: new Sensitive(canary),
+    statements: [],
+    timeoutMs: 1000,
+  };
+
+  // Loaded once for all tests of this file: what is asked here is who makes it load.
+  test('is loaded by the first call that needs it, and by no other', async () => {
+    const { ports } = compose(environment, createRedactor());
+    await ports.now();
+    await ports.sleep(0);
+    expect((await ports.randomBytes(8)).length).toBe(8);
+    expect(loaded).toEqual([]);
+    expect(await ports.sql(session)).toEqual({ say: 'accepted', rows: [] });
+    expect(loaded).toEqual(['sql']);
+    expect(await ports.http(request)).toMatchObject({ status: 204 });
+    expect(loaded).toEqual(['sql', 'http']);
+  });
+
+  test('is made once, with the egress proxy of the environment', async () => {
+    const HTTPS_PROXY = 'http://proxy.example.com:3128';
+    const { ports } = compose({ ...environment, HTTPS_PROXY }, createRedactor());
+    await Promise.all([ports.http(request), ports.http(request)]);
+    await ports.http(request);
+    expect(proxies).toEqual([{ proxyUrl: HTTPS_PROXY }]);
+  });
+});
+
+describe('the bundle of a handler', () => {
+  let directory: string;
+  let outputs: Awaited<ReturnType<typeof bundle>>['metafile']['outputs'];
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'rekey-compose-'));
+    outputs = (await bundle({ directory: join(directory, 'functions') })).metafile.outputs;
+  });
+  afterAll(() => rm(directory, { recursive: true }));
+
+  /** The sources that are loaded with an output: its own, and those of every chunk that it imports statically. */
+  function sourcesWith(output: string, seen = new Set<string>()): readonly string[] {
+    const chunk = outputs[output];
+    if (chunk === undefined || seen.has(output)) return [];
+    seen.add(output);
+    return [
+      ...Object.keys(chunk.inputs),
+      ...chunk.imports
+        .filter(({ kind }) => kind !== 'dynamic-import')
+        .flatMap(({ path }) => sourcesWith(path, seen)),
+    ];
+  }
+  const loadedBy = (source: string): readonly string[] => {
+    const found = Object.entries(outputs).find(([, { entryPoint }]) => entryPoint === source);
+    if (found === undefined) throw new Error(`expected the bundle to have an output for ${source}`);
+    return sourcesWith(found[0]);
+  };
+  const heavy = /node_modules\/(pg|pg-[a-z-]+|undici)\/|^functions\/providers\/(?!index\.ts$)/;
+
+  test.each(['functions/rotate-secret.ts', 'functions/create-user.ts'])(
+    '%s starts without a driver and without a provider',
+    (handler) => {
+      const sources = loadedBy(handler);
+      expect(sources).toContain('functions/runtime/compose.ts');
+      expect(sources).toContain('functions/providers/index.ts');
+      expect(sources.filter((source) => heavy.test(source))).toEqual([]);
+    },
+  );
+
+  const parts: Record<string, { part: string; brings: RegExp; leaves: RegExp }> = {
+    'the http seam brings undici, and no driver or provider': {
+      part: 'functions/providers/http.ts',
+      brings: /node_modules\/undici\//,
+      leaves: /node_modules\/pg\/|^functions\/providers\/[a-z-]+\//,
+    },
+    'the sql seam brings neither undici nor a provider, and leaves pg for the first login': {
+      part: 'functions/providers/sql.ts',
+      brings: /^functions\/providers\/sql\.ts$/,
+      leaves: /node_modules\/(undici|pg|pg-[a-z-]+)\/|^functions\/providers\/[a-z-]+\//,
+    },
+    'one provider brings no other, and no driver of a database': {
+      part: 'functions/providers/render-postgres/provider.ts',
+      brings: /^functions\/providers\/render-postgres\//,
+      leaves: /node_modules\/pg\/|^functions\/providers\/(?!render-postgres\/)[a-z-]+\//,
+    },
+    'the other provider brings no other either': {
+      part: 'functions/providers/cockroachdb-cloud/provider.ts',
+      brings: /^functions\/providers\/cockroachdb-cloud\//,
+      leaves: /node_modules\/pg\/|^functions\/providers\/(?!cockroachdb-cloud\/)[a-z-]+\//,
+    },
+  };
+  test.each(Object.entries(parts))('%s', (_sentence, { part, brings, leaves }) => {
+    const sources = loadedBy(part);
+    expect(sources.some((source) => brings.test(source))).toBe(true);
+    expect(sources.filter((source) => leaves.test(source))).toEqual([]);
+  });
+
+  test('the driver of the databases is in the bundle, and only a dynamic import leads to it', () => {
+    const withDriver = Object.entries(outputs).filter(([, { inputs }]) =>
+      Object.keys(inputs).some((source) => source.startsWith('node_modules/pg/')),
+    );
+    const kinds = withDriver.flatMap(([output]) =>
+      Object.entries(outputs)
+        .filter(([importer]) => !withDriver.some(([other]) => other === importer))
+        .flatMap(([, { imports }]) => imports.filter(({ path }) => path === output).map(({ kind }) => kind)),
+    );
+    expect(new Set(kinds)).toEqual(new Set(['dynamic-import']));
+  });
+});

@@ -1,0 +1,112 @@
+import { inspect } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { InputError } from '../../functions/core/errors.ts';
+import {
+  createUserEnvironment,
+  parseEnvironment,
+  rotateSecretEnvironment,
+} from '../../functions/runtime/env.ts';
+
+const valid = {
+  REKEY_EVENT_BUS_NAME: 'rekey-bus',
+  REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret',
+};
+const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
+
+/** What parsing these variables throws. */
+function faultIn(variables: Readonly<Record<string, string | undefined>>): InputError {
+  try {
+    parseEnvironment(createUserEnvironment, variables);
+  } catch (error) {
+    if (error instanceof InputError) return error;
+    throw error;
+  }
+  throw new Error('expected the environment to be refused');
+}
+
+test('an environment holds what the functions read, and the level of logs has a default', () => {
+  expect(parseEnvironment(createUserEnvironment, { ...valid, AWS_REGION: 'eu-central-1' })).toEqual({
+    ...valid,
+    POWERTOOLS_LOG_LEVEL: 'INFO',
+  });
+  expect(parseEnvironment(rotateSecretEnvironment, valid)).toEqual({
+    REKEY_EVENT_BUS_NAME: 'rekey-bus',
+    POWERTOOLS_LOG_LEVEL: 'INFO',
+  });
+});
+
+test('an egress proxy and another log level are taken as they are', () => {
+  expect(
+    parseEnvironment(rotateSecretEnvironment, {
+      ...valid,
+      HTTPS_PROXY: proxy,
+      POWERTOOLS_LOG_LEVEL: 'DEBUG',
+    }),
+  ).toEqual({ REKEY_EVENT_BUS_NAME: 'rekey-bus', HTTPS_PROXY: proxy, POWERTOOLS_LOG_LEVEL: 'DEBUG' });
+});
+
+test('every wrong variable is named at once, with what was expected and what to do', () => {
+  const { code, effect, message } = faultIn({
+    REKEY_EVENT_BUS_NAME: 'a bus',
+    HTTPS_PROXY: 'proxy.example.com:3128',
+    POWERTOOLS_LOG_LEVEL: 'LOUD',
+    REKEY_ROTATION_FUNCTION_ARN: 'rotate-secret',
+  });
+  expect({ code, effect }).toEqual({ code: 'ENVIRONMENT_INVALID', effect: 'none' });
+  expect(message).toContain('REKEY_EVENT_BUS_NAME: expected the name of an event bus');
+  expect(message).toContain('HTTPS_PROXY: expected an http(s) URL');
+  expect(message).toContain('POWERTOOLS_LOG_LEVEL: ');
+  expect(message).toContain('REKEY_ROTATION_FUNCTION_ARN: expected the ARN of a function');
+  expect(message).toContain('deploy the stack again');
+});
+
+describe('a variable is refused', () => {
+  const wrong: Record<string, { variable: string; values: readonly (string | undefined)[] }> = {
+    'that names no event bus': {
+      variable: 'REKEY_EVENT_BUS_NAME',
+      values: [
+        undefined,
+        '',
+        'a bus',
+        `arn:aws:events:eu-central-1:111122223333:event-bus/x`,
+        'b'.repeat(257),
+      ],
+    },
+    'that names no function': {
+      variable: 'REKEY_ROTATION_FUNCTION_ARN',
+      values: [undefined, '', 'rotate-secret', 'arn:aws:lambda:eu-central-1:1111:function:rotate-secret'],
+    },
+    'that is no http proxy': {
+      variable: 'HTTPS_PROXY',
+      values: ['', 'proxy:3128', 'socks5://proxy:1080', 'file:///etc/passwd'],
+    },
+    'that is no level of logs': { variable: 'POWERTOOLS_LOG_LEVEL', values: ['', 'info', 'TRACE', 'SILENT'] },
+  };
+  test.each(Object.entries(wrong))('%s', (_sentence, { variable, values }) => {
+    for (const value of values)
+      expect(faultIn({ ...valid, [variable]: value }).message).toMatch(
+        new RegExp(`^ENVIRONMENT_INVALID: ${variable}: [^;]+; deploy`),
+      );
+  });
+});
+
+describe('no value is in the error', () => {
+  const environments: Record<string, Record<string, string>> = {
+    'of a proxy with credentials that is not a URL': { ...valid, HTTPS_PROXY: `//${proxy} canary` },
+    'of a proxy with credentials and a protocol that is not spoken': {
+      ...valid,
+      HTTPS_PROXY: 'socks5://egress:canary-Pr0xy-pass@proxy.example.com:1080',
+    },
+    'of a good proxy with credentials beside a wrong variable': { HTTPS_PROXY: proxy },
+    'of a password that stands where a name belongs': {
+      REKEY_EVENT_BUS_NAME: 'canary password',
+      REKEY_ROTATION_FUNCTION_ARN: 'canary password',
+      POWERTOOLS_LOG_LEVEL: 'canary password',
+      HTTPS_PROXY: 'canary password',
+    },
+    'of variables that are none of ours': { AWS_SECRET_ACCESS_KEY: 'canary', AWS_SESSION_TOKEN: 'canary' },
+  };
+  test.each(Object.entries(environments))('%s', (_sentence, variables) => {
+    expect(inspect(faultIn(variables), { depth: 10, showHidden: true })).not.toContain('canary');
+  });
+});
