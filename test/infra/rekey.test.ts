@@ -311,11 +311,7 @@ describe('least privilege', () => {
         statement('Allow', ['ssm:GetParameter', 'ssm:PutParameter'], [specs]),
         statement(
           'Allow',
-          [
-            'secretsmanager:CreateSecret',
-            'secretsmanager:DescribeSecret',
-            'secretsmanager:RotateSecret',
-          ],
+          ['secretsmanager:CreateSecret', 'secretsmanager:DescribeSecret', 'secretsmanager:RotateSecret'],
           [secrets],
         ),
         statement('Deny', ['secretsmanager:*'], vendorSecrets),

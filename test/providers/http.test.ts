@@ -201,7 +201,7 @@ describe('the way to a vendor', () => {
       body: JSON.stringify({ message: `x\n{"level":"INFO"}\u001b[31m${'y'.repeat(5_000)}` }),
     });
     const { message } = await failure(client().api.call(call({ method: 'POST' })));
-    expect(message).not.toMatch(/[\n\u001b]/);
+    for (const control of ['\n', '\u001b']) expect(message).not.toContain(control);
     expect(message.length).toBeLessThan(400);
   });
 
