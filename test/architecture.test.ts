@@ -41,7 +41,7 @@ const layers: readonly Layer[] = [
   },
   {
     files: /^functions\/providers\/[a-z-]+\.ts$/,
-    mayImport: [/^functions\/core\//, /^functions\/providers\//, /^(zod|undici|pg)$/],
+    mayImport: [/^functions\/core\//, /^functions\/providers\//, /^(zod|undici|pg|iovalkey)$/],
     advice: 'the seams are the only files that import a driver',
   },
   {

@@ -70,6 +70,8 @@ export interface ProviderErrorFacts {
   readonly provider: string;
   readonly operation: string;
   readonly status?: number;
+  /** The number by which the vendor names the failure, where it has one beside the status. */
+  readonly vendorCode?: number;
   /** The vendor's own id of the request, for its support. */
   readonly requestId?: string;
   /** How long the vendor asked us to wait. */

@@ -12,6 +12,8 @@ export interface Ports {
   readonly http: Port<HttpRequest, HttpResponse>;
   /** One database session: log in, run the statements in order, leave. */
   readonly sql: Port<SqlSession, SqlOutcome>;
+  /** One Valkey connection: AUTH, run the commands in order, leave. */
+  readonly valkey: Port<ValkeySession, ValkeyOutcome>;
 
   readonly describeSecret: Port<{ secretId: string }, SecretDescription | 'absent'>;
   /** `absent` only when Secrets Manager said that there is no such secret or no such value. */
@@ -117,6 +119,27 @@ export class SqlError extends Error {
     this.statement = facts.statement;
   }
 }
+
+export interface ValkeySession {
+  readonly host: string;
+  readonly port: number;
+  readonly username: string;
+  readonly password: Sensitive;
+  /** A CA in PEM where the public ones do not do. The certificate is always verified against `host`. */
+  readonly ca?: string;
+  readonly commands: readonly (readonly string[])[];
+  readonly timeoutMs: number;
+}
+
+/**
+ * The reply to AUTH alone says `accepted` or `rejected` (WRONGPASS). A command that is refused after it, NOPERM or unknown,
+ * is an answer like any other; whatever is less certain throws `TransportError`.
+ */
+export type ValkeyOutcome =
+  | { readonly say: 'accepted'; readonly replies: readonly ValkeyReply[] }
+  | { readonly say: 'rejected' };
+
+export type ValkeyReply = { readonly value: unknown } | { readonly error: string };
 
 export type Label = 'AWSPENDING' | 'AWSCURRENT' | 'AWSPREVIOUS';
 

@@ -36,13 +36,26 @@ export interface ChoosingProvider extends ProviderBase {
   endpoint(): Promise<Endpoint>;
   /** Afterwards the user exists. `exists` means that somebody's user was found and left untouched. */
   createUser(login: Login): Promise<'created' | 'exists'>;
-  /** Afterwards `next` logs in. Repeating the same change succeeds. `current` is for vendors that demand it. */
-  setPassword(change: { username: string; current?: Sensitive; next: Sensitive }): Promise<void>;
+  /** Afterwards `next` logs in. Repeating the same change succeeds. */
+  setPassword(change: PasswordChange): Promise<void>;
   /**
    * Afterwards the user holds exactly the declared privileges, and what the vendor gave by itself is gone.
    * Works with the user's own login as long as it was never published.
    */
   applyPrivileges(login: Login): Promise<void>;
+}
+
+export interface PasswordChange {
+  readonly username: string;
+  /** For vendors that demand it. Undefined where nobody knows it any more. */
+  readonly current?: Sensitive;
+  readonly next: Sensitive;
+  /**
+   * No published login names this user, or its grace is over: then it may be made anew where nobody knows the current
+   * password and the vendor demands it. Its privileges are applied afterwards, as after every change.
+   * @default false
+   */
+  readonly isIdle?: boolean;
 }
 
 /** The vendor makes the password, so the vendor must act before anything can be stored. */

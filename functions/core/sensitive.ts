@@ -10,8 +10,13 @@ export class Sensitive {
   reveal(): string {
     return this.#value;
   }
+  /** Takes as long for a near miss as for a far one. */
   equals(other: Sensitive): boolean {
-    return this.#value === other.#value;
+    let difference = this.#value.length ^ other.#value.length;
+    // Past the end of `other` there is no number, which counts as zero: the lengths differ already.
+    for (let at = 0; at < this.#value.length; at += 1)
+      difference |= this.#value.charCodeAt(at) ^ other.#value.charCodeAt(at);
+    return difference === 0;
   }
   toString(): string {
     return redacted;
@@ -71,26 +76,32 @@ export interface Redactor {
   scrub(text: string): string;
 }
 
-/** The second net, for texts that others write. The first is never to interpolate a `Sensitive`. */
-export function createRedactor(): Redactor {
+/**
+ * The second net, for texts that others write. The first is never to interpolate a `Sensitive`. `always` are values that are
+ * read once and stay, such as those of the environment.
+ */
+export function createRedactor(always: readonly string[] = []): Redactor {
+  /** From value to its spellings; the least recently learned first. */
   const known = new Map<string, readonly string[]>();
+  /** All of them, the longest first: of two secrets that begin alike, the longer must not keep its tail. */
   const shortest = 8;
+  const formsOf = (text: string): readonly string[] =>
+    text.length < shortest ? [] : spellings(text).filter((spelling) => spelling.length >= shortest);
+  const kept = always.flatMap(formsOf);
+  let forms: readonly string[] = kept;
+  // A warm function lives for hours: what was not learned again through so many others is long out of every buffer.
+  const most = 500;
   return {
     learn(value) {
       const text = typeof value === 'string' ? value : value.reveal();
-      if (text.length < shortest || known.has(text)) return;
-      // A warm function lives for hours: the oldest values are long out of every buffer.
-      if (known.size >= 500) known.delete(known.keys().next().value ?? '');
-      known.set(
-        text,
-        spellings(text).filter((spelling) => spelling.length >= shortest),
-      );
+      if (text.length < shortest) return;
+      const spelled = known.get(text) ?? formsOf(text);
+      const isNew = !known.delete(text);
+      known.set(text, spelled);
+      if (!isNew) return;
+      if (known.size > most) known.delete(known.keys().next().value ?? '');
+      forms = [...new Set([...kept, ...[...known.values()].flat()])].toSorted((a, b) => b.length - a.length);
     },
-    scrub(text) {
-      let clean = text;
-      for (const forms of known.values())
-        for (const form of forms) if (clean.includes(form)) clean = clean.replaceAll(form, redacted);
-      return clean;
-    },
+    scrub: (text) => forms.reduce((clean, form) => clean.replaceAll(form, redacted), text),
   };
 }

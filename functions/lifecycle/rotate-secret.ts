@@ -176,7 +176,8 @@ async function setSecret(rotation: Rotation): Promise<void> {
       if (spec.verify === 'none' || (await provider.verify(login)) === 'rejected')
         await makeUser(rotation, provider, login);
       // After the password, as setting one has given rights back in the past (CockroachDB release notes, 2021-08-09).
-      if (spec.verify === 'login') await provider.applyPrivileges(login);
+      // Without a login of ours, too: a vendor whose privileges need one takes no `"verify": "none"`.
+      await provider.applyPrivileges(login);
       return;
     default:
       return provider satisfies never;
@@ -188,7 +189,12 @@ async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: L
   const { username, password: next } = login;
   if ((await provider.createUser(login)) === 'exists') {
     const current = await knownPassword(rotation, username);
-    await provider.setPassword({ username, next, ...(current === undefined ? {} : { current }) });
+    await provider.setPassword({
+      username,
+      next,
+      ...(current === undefined ? {} : { current }),
+      isIdle: rotation.current.kind !== 'login' || rotation.current.login.username !== username,
+    });
   } else {
     await rekey.ports.publish([{ type: 'DatabaseUserCreated', detail: { ...facts, username } }]);
   }

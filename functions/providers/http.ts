@@ -7,8 +7,9 @@ import { type HttpRequest, type HttpResponse, type Ports, TransportError } from 
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
 
 /**
- * The one way to a vendor's API. Base URLs are constants of the providers; what varies is path segments from an
- * allow-list, query values and a JSON body. Redirects are never followed: the bodies hold passwords.
+ * The one way to a vendor's API. Base URLs are constants of the providers, or data that a provider has checked; what else
+ * varies is path segments from an allow-list, query values and a JSON body. Redirects are never followed: the bodies hold
+ * passwords.
  */
 export interface VendorApi {
   call<Answer>(call: VendorCall<Answer>): Promise<Answer>;
@@ -28,12 +29,17 @@ export interface VendorCall<Answer> {
   readonly as?: 'text';
   /** Where the vendor is known to be slower than 15 s. */
   readonly timeoutMs?: number;
+  /** Changes nothing although it is no GET. */
+  readonly isRead?: boolean;
 }
 
 export interface VendorApiOptions {
   readonly provider: string;
   readonly baseUrl: string;
+  /** Sent as the bearer token. */
   readonly apiKey: Sensitive;
+  /** What else no error may repeat. */
+  readonly secrets?: readonly Sensitive[];
   readonly headers?: Readonly<Record<string, string>>;
   /** The header in which the vendor names its own request id, lower case. */
   readonly requestIdHeader?: string;
@@ -54,6 +60,7 @@ export interface VendorResponse {
 export interface VendorFailure {
   readonly code: ProviderCode;
   readonly effect: Effect;
+  readonly vendorCode?: number | undefined;
   /** The vendor's own words; scrubbed and cut before they go anywhere. */
   readonly message?: string | undefined;
   readonly retryAfterMs?: number | undefined;
@@ -75,14 +82,14 @@ export function vendorApi(
 ): VendorApi {
   const { provider, apiKey, failureOf, until, requestIdHeader } = options;
   const redactor = createRedactor();
-  redactor.learn(apiKey);
+  for (const secret of [apiKey, ...(options.secrets ?? [])]) redactor.learn(secret);
 
   async function once<Answer>(
     call: VendorCall<Answer>,
     url: URL,
     body: Sensitive | undefined,
   ): Promise<Answer> {
-    const { operation, method } = call;
+    const { operation, method, isRead = method === 'GET' } = call;
     const fail = (
       failure: VendorFailure & { status?: number; requestId?: string | undefined },
       cause?: unknown,
@@ -94,10 +101,11 @@ export function vendorApi(
         `${provider} failed ${operation}${status}${said}${advised === undefined ? '' : `; ${advised}`}`,
         {
           code: failure.code,
-          effect: method === 'GET' ? 'none' : failure.effect,
+          effect: isRead ? 'none' : failure.effect,
           provider,
           operation,
           ...(failure.status === undefined ? {} : { status: failure.status }),
+          ...(failure.vendorCode === undefined ? {} : { vendorCode: failure.vendorCode }),
           ...(failure.requestId === undefined ? {} : { requestId: failure.requestId }),
           ...(failure.retryAfterMs === undefined ? {} : { retryAfterMs: failure.retryAfterMs }),
         },

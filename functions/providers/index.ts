@@ -4,6 +4,8 @@ import type { AnyProviderDefinition, LoadProvider } from '../core/provider.ts';
 const providers: Readonly<Record<string, () => Promise<AnyProviderDefinition>>> = {
   'cockroachdb-cloud': async () => (await import('./cockroachdb-cloud/provider.ts')).cockroachdbCloud,
   'render-postgres': async () => (await import('./render-postgres/provider.ts')).renderPostgres,
+  'vultr-valkey': async () => (await import('./vultr-valkey/provider.ts')).vultrValkey,
+  'zilliz-cloud': async () => (await import('./zilliz-cloud/provider.ts')).zillizCloud,
 };
 
 export const providerIds: readonly string[] = Object.keys(providers);

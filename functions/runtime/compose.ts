@@ -18,29 +18,39 @@ import { createLog } from './logger.ts';
 
 type Environment = z.output<typeof rotateSecretEnvironment>;
 
+/** The one secret that comes without the store: a failed connection may name the proxy with everything in its URL. */
+function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
+  if (HTTPS_PROXY === undefined) return [];
+  const { password } = new URL(HTTPS_PROXY);
+  return [password, unescaped(password)];
+}
+
+/** Without these the SDK waits for ever on a connection that nobody answers, and Lambda ends the step without a word. */
+const patience = { connectionTimeout: 3_000, requestTimeout: 15_000, throwOnRequestTimeout: true };
+
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
 export function compose(environment: Environment, redactor: Redactor): Rekey {
-  // The one secret that comes without the store: a failed connection may name the proxy with everything in its URL.
-  if (environment.HTTPS_PROXY !== undefined) {
-    const { password } = new URL(environment.HTTPS_PROXY);
-    redactor.learn(password);
-    redactor.learn(unescaped(password));
-  }
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
   };
-  // Both are loaded at the first vendor call: a step that has nothing to do with the vendor does not wait for them.
+  // Each is loaded at the first vendor call: a step that has nothing to do with the vendor does not wait for any.
   const http = once(async () =>
     (await import('../providers/http.ts')).undiciHttp({ proxyUrl: environment.HTTPS_PROXY }),
   );
   const sql = once(async () => (await import('../providers/sql.ts')).pgSql());
+  const valkey = once(async () => (await import('../providers/valkey.ts')).iovalkeyOverTls());
   return {
     ports: {
       http: async (request) => (await http())(request),
       sql: async (session) => (await sql())(session),
-      ...secretsManager(new SecretsManagerClient(), redactor),
-      ...parameterStore(new SSMClient()),
-      publish: eventBridge(new EventBridgeClient(), environment.REKEY_EVENT_BUS_NAME, { sleep }),
+      valkey: async (session) => (await valkey())(session),
+      ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor),
+      ...parameterStore(new SSMClient({ requestHandler: patience })),
+      publish: eventBridge(
+        new EventBridgeClient({ requestHandler: patience }),
+        environment.REKEY_EVENT_BUS_NAME,
+        { sleep },
+      ),
       now: async () => new Date(),
       sleep,
       randomBytes: async (size) => randomBytes(size),
@@ -63,7 +73,7 @@ export function handlerOf<E extends Environment>(
   use: (event: unknown, until: Date, rekey: Rekey, environment: E) => Promise<void>,
 ): (event: unknown, context: { getRemainingTimeInMillis(): number }) => Promise<void> {
   const environment = parseEnvironment(schema, process.env);
-  const redactor = createRedactor();
+  const redactor = createRedactor(proxyPasswords(environment));
   const rekey = compose(environment, redactor);
   return async (event, context) => {
     const until = new Date(Date.now() + context.getRemainingTimeInMillis() - marginMs);

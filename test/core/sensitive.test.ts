@@ -19,6 +19,18 @@ describe('a sensitive value', () => {
   });
 });
 
+test.each([
+  ['the same text', 'canary', 'canary', true],
+  ['another text', 'canary', 'canarz', false],
+  ['a longer one that begins alike', 'canary', 'canary1', false],
+  ['a shorter one', 'canary', 'canar', false],
+  ['zeros where the other ends', 'a\0', 'a', false],
+  ['nothing twice', '', '', true],
+])('equality is told from %s', (_what, one, other, want) => {
+  expect(new Sensitive(one).equals(new Sensitive(other))).toBe(want);
+  expect(new Sensitive(other).equals(new Sensitive(one))).toBe(want);
+});
+
 describe('scrubbing', () => {
   const redactor = createRedactor();
   redactor.learn(canary);
@@ -64,5 +76,21 @@ describe('scrubbing', () => {
   test('leaves ordinary text alone, and does not learn words that are too short to be secrets', () => {
     redactor.learn('orders');
     expect(redactor.scrub('orders of one day')).toBe('orders of one day');
+  });
+
+  test('leaves no tail of a secret that begins like another', () => {
+    const own = createRedactor();
+    own.learn('canary-canary');
+    own.learn('canary-canary-and-more');
+    expect(own.scrub('x canary-canary-and-more y canary-canary z')).toBe('x ‹redacted› y ‹redacted› z');
+  });
+
+  test('keeps what is learned again and again through any number of others', () => {
+    const own = createRedactor();
+    for (let value = 0; value < 1_200; value += 1) {
+      own.learn('the-key-of-every-call');
+      own.learn(`password-number-${value}`);
+    }
+    expect(own.scrub('the-key-of-every-call')).toBe('‹redacted›');
   });
 });

@@ -1,0 +1,413 @@
+import { z } from 'zod';
+import { type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
+import type { Ports } from '../../core/ports.ts';
+import type {
+  ChoosingProvider,
+  DatabaseUser,
+  Endpoint,
+  Login,
+  OpenTarget,
+  ProviderDefinition,
+  Readiness,
+} from '../../core/provider.ts';
+import type { Sensitive } from '../../core/sensitive.ts';
+import { usernamePattern } from '../../core/username.ts';
+import { deleteListed, findListed } from '../listed-users.ts';
+import {
+  type Address,
+  type Cluster,
+  clusterDomain,
+  notAuthenticated,
+  notPermitted,
+  type UsersApi,
+  zillizApi,
+} from './api.ts';
+
+// Options.
+
+const targetSchema = z.strictObject({
+  /** The cluster whose users we manage. */
+  clusterId: z.string().regex(/^in\d\d-[a-z0-9]{1,40}$/, {
+    error: 'expected the id of a cluster, such as in01-108240180a4faf8',
+  }),
+});
+type Target = z.output<typeof targetSchema>;
+
+/** Rights live on roles, which somebody makes in Zilliz Cloud: then two users of one credential never differ. */
+const privilegesSchema = z.strictObject({
+  roles: z
+    .array(
+      z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,254}$/, {
+        error: 'expected a role name of letters, digits and underscores',
+      }),
+    )
+    .default([]),
+});
+type Privileges = z.output<typeof privilegesSchema>;
+
+// Rules.
+
+/** `db_admin` and Milvus's `root` come with a cluster; `db_` and eight more is the one login of a plan without users. */
+const reserved = /^(root|db_admin|db_[a-z0-9]{8})$/;
+
+/** Dedicated clusters have users, also in an account of one's own (BYOC). A plan of tomorrow is not tried out. */
+const plansWithUsers = /^(standard|enterprise|byoc.*)$/i;
+
+/** A cluster (docs page Zilliz Cloud limits); Milvus's own default is the same. */
+const mostUsers = 100;
+
+/** Zilliz Cloud's rule is the stricter one; Milvus itself looks at the length only. */
+const password = {
+  pattern: /^[A-Za-z0-9!@#$%^&*()_+=-]{8,64}$/,
+  classes: [/[A-Z]/, /[a-z]/, /[0-9]/, /[!@#$%^&*()_+=-]/],
+};
+
+/** Grants and passwords reach all proxies within seconds: Milvus's own tests wait for five to ten. */
+const propagationMs = 15_000;
+
+/** How long an unclear change may still arrive: the cluster answers 408 after 30 s and goes on working (Milvus's handler). */
+const lateMs = 300_000;
+
+/** Authentication comes up within minutes (official Terraform provider). */
+const newMs = 900_000;
+
+/** A name below the vendor's domain, and no path, query, user or IP address: passwords are sent there. */
+const addressPattern = new RegExp(
+  `^https://((?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\\.)+${clusterDomain.replace('.', '\\.')})(?::(\\d{1,5}))?/?$`,
+);
+
+// Translation in.
+
+const toUser = (username: string): DatabaseUser => ({
+  username,
+  isProtected: reserved.test(username) || !usernamePattern.test(username),
+});
+
+function readinessOf({ plan, status }: Cluster): Readiness {
+  // The plan first: what the user calls answer on a cluster without users is documented nowhere, so none is made.
+  if (!plansWithUsers.test(plan))
+    return { ready: false, reason: `its plan is ${plan}; only dedicated clusters have users` };
+  return status === 'RUNNING' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
+}
+
+function addressOf({ connectAddress, createTime }: Cluster, now: Date): Address | undefined {
+  const [, host, digits = '443'] = addressPattern.exec(connectAddress) ?? [];
+  const port = Number(digits);
+  if (host === undefined || port < 1 || port > 65_535) return undefined;
+  return { host, port, isNew: now.getTime() - Date.parse(createTime ?? '') < newMs };
+}
+
+// Translation of failure.
+
+const failed = (
+  code: ProviderCode,
+  operation: string,
+  message: string,
+  effect: 'none' | 'applied' = 'none',
+): ProviderError =>
+  new ProviderError(`zilliz-cloud: ${message}`, { code, effect, provider: 'zilliz-cloud', operation });
+
+function refuseUnlessOurs(operation: string, username: string): void {
+  if (!usernamePattern.test(username) || reserved.test(username))
+    throw failed(
+      'NAME_REFUSED',
+      operation,
+      `${JSON.stringify(username)} is no name that rekey makes or changes`,
+    );
+}
+
+function refuseOddPassword(operation: string, chosen: Sensitive): void {
+  const text = chosen.reveal();
+  const classes = password.classes.filter((one) => one.test(text)).length;
+  if (!password.pattern.test(text) || classes < 3)
+    throw failed(
+      'REJECTED',
+      operation,
+      'the password was not sent, expected 8 to 64 characters of three classes, the special ones of !@#$%^&*()_+-=',
+    );
+}
+
+const unreachable = (message: string, cause?: unknown): VerificationFailed =>
+  new VerificationFailed(
+    'LOGIN_UNREACHABLE',
+    `${message}; check the cluster's IP allow-list and the functions' way out`,
+    cause === undefined ? {} : { cause },
+  );
+
+const privilegesDiffer = (message: string, cause?: unknown): VerificationFailed =>
+  new VerificationFailed(
+    'PRIVILEGES_DIFFER',
+    `${message}; create the roles in Zilliz Cloud, or correct them in the spec`,
+    cause === undefined ? {} : { cause },
+  );
+
+// Factory.
+
+export const zillizCloud: ProviderDefinition<Target, Privileges> = {
+  id: 'zilliz-cloud',
+  engine: 'milvus',
+  capabilities: {
+    passwords: 'chosen-by-us',
+    strategies: ['replace-user', 'alternate-users', 'reset-password'],
+    drainObservedBy: 'nothing',
+    privilegesNeedLogin: false,
+    passwordReadableAgain: 'never',
+  },
+  targetSchema,
+  privilegesSchema,
+  targetId: ({ clusterId }) => clusterId,
+  // `uri` and `token` are what every Milvus client asks for. No user in the URL: none of them would read it there, and
+  // fetch refuses it.
+  ready: ({ host, port, username, password }) => {
+    const uri = `https://${host}:${port}`;
+    return { url: uri, uri, token: `${username}:${password.reveal()}` };
+  },
+  open,
+};
+
+function open(
+  { target: { clusterId }, privileges, apiKey, until }: OpenTarget<Target, Privileges>,
+  ports: Ports,
+): ChoosingProvider {
+  const api = zillizApi({ clusterId, apiKey, until }, ports);
+  const declared = [...new Set(privileges.roles)];
+
+  let address: Address | undefined;
+  /** Where the cluster is. Read once an invocation; no call is made to a cluster that is not ready for it. */
+  async function locate(operation: string): Promise<Address> {
+    if (address !== undefined) return address;
+    const cluster = await api.cluster();
+    const state = readinessOf(cluster);
+    if (!state.ready)
+      throw failed(
+        'TARGET_NOT_READY',
+        operation,
+        `${clusterId} is not ready: ${state.reason}; nothing was changed`,
+      );
+    address = addressOf(cluster, await ports.now());
+    if (address === undefined)
+      throw failed(
+        'UNREADABLE',
+        operation,
+        `the address of ${clusterId} is not https://<name>.${clusterDomain} with a port; nothing was sent there`,
+      );
+    return address;
+  }
+  const users = async (operation: string): Promise<UsersApi> => api.users(await locate(operation));
+  const list = async (): Promise<readonly DatabaseUser[]> =>
+    (await (await users('listUsers')).users()).map(toUser);
+  const endpoint = async (): Promise<Endpoint> => {
+    const { host, port } = await locate('endpoint');
+    return { host, port, database: 'default' };
+  };
+
+  /** Looks until `done`, or until `patienceMs` or the invocation is over; answers what was seen last. */
+  async function seen<T>(
+    look: () => Promise<T>,
+    done: (answer: T) => boolean,
+    patienceMs: number,
+  ): Promise<T> {
+    // The last look still has to be answered.
+    const giveUpAt = Math.min((await ports.now()).getTime() + patienceMs, until.getTime() - 1_000);
+    for (let wait = 500; ; wait = Math.min(wait * 2, 15_000)) {
+      const answer = await look();
+      const left = giveUpAt - (await ports.now()).getTime();
+      if (done(answer) || left <= 0) return answer;
+      await ports.sleep(Math.min(wait, left));
+    }
+  }
+
+  const verify: ChoosingProvider['verify'] = async (login) => {
+    const at = await endpoint();
+    if (login.host !== at.host || login.port !== at.port)
+      throw unreachable(`the login points elsewhere than ${clusterId} does now; nothing was sent there`);
+    try {
+      await api.probe(login);
+      return 'accepted';
+    } catch (error) {
+      if (!(error instanceof ProviderError)) throw error;
+      if (error.facts.vendorCode === notAuthenticated) return 'rejected';
+      if (error.facts.vendorCode === notPermitted) return 'accepted';
+      // A bare 401 or 403 may be a gateway's, which knows no users.
+      throw unreachable(error.message, error);
+    }
+  };
+
+  const rolesOf = async (username: string): Promise<readonly string[]> => {
+    const held = await (await users('describeUser')).rolesOf(username);
+    return [...new Set(held)];
+  };
+  const differencesIn = (held: readonly string[]) => ({
+    missing: declared.filter((role) => !held.includes(role)),
+    extra: held.filter((role) => !declared.includes(role)),
+  });
+  const agrees = (held: readonly string[]): boolean => {
+    const { missing, extra } = differencesIn(held);
+    return missing.length === 0 && extra.length === 0;
+  };
+
+  /** Whether a login works at this moment; one that comes to nothing proves as little as a refused one. */
+  const isTakenNow = (login: Login): Promise<boolean> =>
+    verify(login).then(
+      (answer) => answer === 'accepted',
+      (error: unknown) => {
+        if (error instanceof VerificationFailed || error instanceof ProviderError) return false;
+        throw error;
+      },
+    );
+
+  /** Afterwards the user has this password, whoever made it: the vendor takes an unchanged one and no other. */
+  const hasPassword = async (login: Login): Promise<boolean> =>
+    (await verify(login)) === 'accepted' ||
+    // A proxy that missed a change refuses the new password until the next one; what is stored decides, and this tells
+    // all proxies again (Milvus's rootcoord).
+    (await (await users('setPassword')).updatePassword(login.username, login.password, login.password)) ===
+      'updated';
+
+  async function create(login: Login): Promise<'created' | 'exists'> {
+    const { username, password: chosen } = login;
+    let count = 0;
+    const counted = async () => {
+      const listed = await list();
+      count = listed.length;
+      return listed;
+    };
+    if ((await findListed(username, counted, ports)) !== undefined) return 'exists';
+    if (count >= mostUsers)
+      throw failed(
+        'REJECTED',
+        'createUser',
+        `${clusterId} has ${count} users, of ${mostUsers} at most; delete some that nobody needs`,
+      );
+    try {
+      await (await users('createUser')).createUser(username, chosen);
+      return 'created';
+    } catch (error) {
+      if (!(error instanceof ProviderError) || (error.code !== 'CONFLICT' && error.effect === 'none'))
+        throw error;
+      // Never a second create: a login with our password proves that it was our call, whatever was answered. Where the
+      // list fails too, the first failure is the one that says that nothing is known.
+      if (await isTakenNow(login)) return 'created';
+      const isListed = async () => (await list()).some((user) => user.username === username);
+      if (error.code === 'CONFLICT' || (await isListed().catch(() => false))) return 'exists';
+      throw error;
+    }
+  }
+
+  const remove = (username: string): Promise<'deleted' | 'absent'> =>
+    deleteListed(
+      {
+        provider: 'zilliz-cloud',
+        username,
+        list,
+        remove: async () => (await users('deleteUser')).dropUser(username),
+        until,
+      },
+      ports,
+    );
+
+  return {
+    id: 'zilliz-cloud',
+    passwords: 'chosen-by-us',
+    readiness: async () => readinessOf(await api.cluster()),
+    listUsers: list,
+    endpoint,
+
+    async createUser(login) {
+      refuseUnlessOurs('createUser', login.username);
+      refuseOddPassword('createUser', login.password);
+      return create(login);
+    },
+
+    async setPassword({ username, current, next, isIdle = false }) {
+      refuseUnlessOurs('setPassword', username);
+      refuseOddPassword('setPassword', next);
+      const login = { ...(await endpoint()), username, password: next };
+      if (current !== undefined)
+        try {
+          const api = await users('setPassword');
+          if ((await api.updatePassword(username, current, next)) === 'updated') return;
+        } catch (error) {
+          if (!(error instanceof ProviderError) || error.effect === 'none') throw error;
+          // Never a second try: if the first one was applied, it would be refused like a wrong password. A login decides;
+          // an answer in so many words will not be followed by a change, a lost one may be. That the old password still
+          // works would prove nothing.
+          const patienceMs = error.code === 'RATE_LIMITED' ? propagationMs : lateMs;
+          if (await seen(() => isTakenNow(login), Boolean, patienceMs)) return;
+          throw error;
+        }
+      // Refused, or nobody knows the current password: an earlier run of ours may have set it to `next` already.
+      if (await hasPassword(login)) return;
+      if (!isIdle)
+        throw failed(
+          'REJECTED',
+          'setPassword',
+          `${username} has a password that no version of its secret holds, or is gone; set it in Zilliz Cloud to what AWSCURRENT says, or request a new credential`,
+        );
+      // Only the vendor could reset it, and it has no call for that. Whoever still holds the password before loses it by a
+      // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards.
+      await remove(username);
+      if ((await create(login)) === 'exists')
+        throw failed(
+          'CONFLICT',
+          'setPassword',
+          `somebody else made ${username} while rekey did; stop that, then rotate again`,
+          'applied',
+        );
+    },
+
+    async deleteUser(username) {
+      refuseUnlessOurs('deleteUser', username);
+      return remove(username);
+    },
+
+    verify,
+
+    async privilegeDifferences({ username }) {
+      // With the API key: users may not see their own grants (milvus issue 29710).
+      const { missing, extra } = differencesIn(await seen(() => rolesOf(username), agrees, propagationMs));
+      return [
+        ...missing.map((role) => `role ${role} is declared but not held`),
+        ...extra.map((role) => `role ${role} is held but not declared`),
+      ];
+    },
+
+    async applyPrivileges({ username }) {
+      refuseUnlessOurs('applyPrivileges', username);
+      const { missing, extra } = differencesIn(await rolesOf(username));
+      if (missing.length === 0 && extra.length === 0) return;
+      const api = await users('applyPrivileges');
+      const failures: ProviderError[] = [];
+      const changes = [
+        ...missing.map((role) => () => api.grantRole(username, role)),
+        ...extra.map((role) => () => api.revokeRole(username, role)),
+      ];
+      // Each is tried once, also after a failed one: what the user holds in the end decides.
+      for (const change of changes)
+        await change().catch((error: unknown) => {
+          if (!(error instanceof ProviderError)) throw error;
+          failures.push(error);
+        });
+      const [failure] = failures;
+      const held = await seen(() => rolesOf(username), agrees, propagationMs);
+      if (agrees(held)) return;
+      const differences = differencesIn(held);
+      const left = [...differences.missing, ...differences.extra].join(', ');
+      if (failure === undefined) throw privilegesDiffer(`${username} still differs in ${left}`);
+      if (failure.code !== 'NOT_FOUND') throw failure;
+      const known = await api.roles();
+      const unknown = differences.missing.filter((role) => !known.includes(role));
+      throw privilegesDiffer(
+        unknown.length > 0
+          ? `${clusterId} has no role ${unknown.join(', ')}`
+          : `${username} still differs in ${left}`,
+        failure,
+      );
+    },
+
+    sessions: async () => ({
+      observed: false,
+      reason: 'Zilliz Cloud does not tell who is connected, as every request logs in by itself',
+    }),
+  };
+}
