@@ -4,7 +4,7 @@ import type { CredentialSpecInput } from '../functions/core/spec.ts';
  * The credentials of this deployment: the one file to edit. `npm run synth` checks every field of it.
  *
  * Before the first rotation of a credential, store the vendor's API key in the secret named as `apiKeySecret`, for
- * example: aws secretsmanager create-secret --name rekey/api-keys/render --secret-string …
+ * example: aws secretsmanager create-secret --name rekey/api-keys/render --secret-string file://key.txt
  * Taking a credential out of this list stops its rotation. Its secret and the database user stay, so nobody is cut off.
  */
 export const credentials: readonly CredentialSpecInput[] = [
@@ -33,6 +33,37 @@ export const credentials: readonly CredentialSpecInput[] = [
     usernamePrefix: 'orders',
     strategy: 'replace-user',
     // The SQL roles that every new user is given, and nothing beside them: `admin` is taken away. They must exist.
+    privileges: { roles: ['orders_rw'] },
+    rotation: { every: 'P30D' },
+    grace: 'PT24H',
+  },
+  {
+    name: 'orders-valkey',
+    provider: 'vultr-valkey',
+    // The database's id, from the address of its page in Vultr's console.
+    target: { databaseId: '6f0d6f4e-9d0c-4a53-8a2e-5b1f7c3d9e21' },
+    apiKeySecret: 'rekey/api-keys/vultr',
+    usernamePrefix: 'orders',
+    strategy: 'replace-user',
+    // What every new user may do, and nothing beside it: Vultr gives more at birth, which is taken away. Keys are patterns
+    // without ~. With client|list a user can show who is still connected under its name.
+    privileges: {
+      categories: ['+@read', '+@write', '-@dangerous'],
+      commands: ['+client|list'],
+      keys: ['orders:*'],
+    },
+    rotation: { every: 'P30D' },
+    grace: 'PT24H',
+  },
+  {
+    name: 'orders-vectors',
+    provider: 'zilliz-cloud',
+    // The cluster's id, as on its page. It has to be a dedicated one: the other plans have no users.
+    target: { clusterId: 'in01-0local0zilliz' },
+    apiKeySecret: 'rekey/api-keys/zilliz',
+    usernamePrefix: 'orders',
+    strategy: 'replace-user',
+    // The cluster's roles that every new user is given, and nothing beside them. They must exist.
     privileges: { roles: ['orders_rw'] },
     rotation: { every: 'P30D' },
     grace: 'PT24H',

@@ -1,41 +1,70 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { GetSecretValueCommand, type SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
+import { Redis } from 'iovalkey';
 import pg from 'pg';
+import { ProxyAgent, request } from 'undici';
 import { z } from 'zod';
 
 /** Applications that log in all the time, as consumers of one credential do. */
 export interface Clients {
   readonly logins: number;
   /** Logins that were refused or broke. The cached password being outdated is no excuse: it is within its grace. */
-  readonly failures: readonly string[];
+  readonly failures: readonly FailedLogin[];
   /** Every user that an application has logged in as, in the order of their first appearance. */
   readonly usernames: readonly string[];
   /** Ends after the logins under way. */
   stop(): Promise<void>;
 }
 
+export interface FailedLogin {
+  readonly username: string;
+  readonly code: string;
+  /** Milliseconds since the epoch. */
+  readonly startedAt: number;
+  readonly endedAt: number;
+}
+
 export interface ClientsOptions {
   readonly secretsManager: SecretsManagerClient;
   readonly secretId: string;
+  /** The way to hosts that exist on this machine only. */
+  readonly proxyUrl: string;
   readonly ca: string;
   /** How many log in side by side. */
   readonly count: number;
+  /** For how long each keeps what it read, milliseconds, spread over the applications. @default 200 to 3000 */
+  readonly cacheMs?: { readonly shortest: number; readonly longest: number };
 }
 
-const valueSchema = z.object({
+const postgresSchema = z.object({
+  engine: z.literal('postgres'),
   host: z.string(),
   port: z.number(),
   username: z.string(),
   password: z.string(),
   dbname: z.string(),
 });
+const milvusSchema = z.object({
+  engine: z.literal('milvus'),
+  username: z.string(),
+  uri: z.string(),
+  token: z.string(),
+});
+const valkeySchema = z.object({ engine: z.literal('valkey'), username: z.string(), url: z.string() });
+/** Applications choose their driver by `engine`. */
+const valueSchema = z.discriminatedUnion('engine', [postgresSchema, milvusSchema, valkeySchema]);
 type Value = z.output<typeof valueSchema>;
 
-/** The shortest and the longest time for which an application keeps what it read, milliseconds. */
-const cacheMs = { shortest: 200, longest: 3_000 };
-
-export function startClients({ secretsManager, secretId, ca, count }: ClientsOptions): Clients {
-  const failures: string[] = [];
+export function startClients({
+  secretsManager,
+  secretId,
+  proxyUrl,
+  ca,
+  count,
+  cacheMs = { shortest: 200, longest: 3_000 },
+}: ClientsOptions): Clients {
+  const dispatcher = new ProxyAgent({ uri: proxyUrl, requestTls: { ca } });
+  const failures: FailedLogin[] = [];
   const usernames = new Set<string>();
   let logins = 0;
   let stopped = false;
@@ -45,7 +74,8 @@ export function startClients({ secretsManager, secretId, ca, count }: ClientsOpt
     return valueSchema.parse(JSON.parse(SecretString ?? ''));
   };
 
-  async function logIn({ host, port, username, password, dbname }: Value): Promise<void> {
+  async function logInToPostgres(value: z.output<typeof postgresSchema>): Promise<void> {
+    const { host, port, username, password, dbname } = value;
     const client = new pg.Client({
       host,
       port,
@@ -66,6 +96,61 @@ export function startClients({ secretsManager, secretId, ca, count }: ClientsOpt
     }
   }
 
+  async function logInToMilvus({ uri, token }: z.output<typeof milvusSchema>): Promise<void> {
+    const { statusCode, body } = await request(`${uri}/v2/vectordb/collections/list`, {
+      dispatcher,
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: '{}',
+      signal: AbortSignal.timeout(10_000),
+    });
+    const answer = z.object({ code: z.number() }).safeParse(await body.json());
+    const code = answer.success ? answer.data.code : statusCode;
+    if (code !== 0) throw Object.assign(new Error('the cluster refused the login'), { code });
+  }
+
+  async function logInToValkey({ url }: z.output<typeof valkeySchema>): Promise<void> {
+    const client = new Redis(url, {
+      tls: { ca },
+      lazyConnect: true,
+      // INFO, which a user with the rights of an application is refused.
+      enableReadyCheck: false,
+      retryStrategy: () => null,
+      connectTimeout: 10_000,
+      commandTimeout: 10_000,
+    });
+    let failure: unknown;
+    client.on('error', (error) => {
+      failure ??= error;
+    });
+    try {
+      await client.connect();
+      await client.set('orders:latest', 'tea');
+      await client.get('orders:latest');
+    } catch (error) {
+      // The connection's own failure where there is one; an error reply begins with its code.
+      const cause = failure ?? error;
+      const code =
+        cause instanceof Error ? ('code' in cause ? cause.code : cause.message.split(' ', 1)[0]) : 'no code';
+      throw Object.assign(new Error('the database refused the login or a command'), { code });
+    } finally {
+      client.disconnect();
+    }
+  }
+
+  const logIn = (value: Value): Promise<void> => {
+    switch (value.engine) {
+      case 'postgres':
+        return logInToPostgres(value);
+      case 'milvus':
+        return logInToMilvus(value);
+      case 'valkey':
+        return logInToValkey(value);
+      default:
+        return value satisfies never;
+    }
+  };
+
   async function application(keepMs: number): Promise<void> {
     let value = await read();
     let readAt = Date.now();
@@ -75,12 +160,13 @@ export function startClients({ secretsManager, secretId, ca, count }: ClientsOpt
         readAt = Date.now();
       }
       logins += 1;
+      const startedAt = Date.now();
       try {
         await logIn(value);
         usernames.add(value.username);
       } catch (error) {
         const code = error instanceof Error && 'code' in error ? String(error.code) : 'no code';
-        failures.push(`${value.username}: ${code}`);
+        failures.push({ username: value.username, code, startedAt, endedAt: Date.now() });
         readAt = 0;
       }
       await pause(5);
@@ -103,7 +189,7 @@ export function startClients({ secretsManager, secretId, ca, count }: ClientsOpt
     },
     async stop() {
       stopped = true;
-      await ended;
+      await ended.finally(() => dispatcher.close());
     },
   };
 }

@@ -5,18 +5,33 @@ import { EventBridgeClient, PutEventsCommand } from '@aws-sdk/client-eventbridge
 import {
   DescribeSecretCommand,
   GetSecretValueCommand,
+  ResourceNotFoundException,
   RotateSecretCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
 import { credentialRequested } from '../../functions/core/events.ts';
 import { eventSource, secretName } from '../../functions/core/names.ts';
+import { loadProvider } from '../../functions/providers/index.ts';
 import { type Clients, startClients } from './clients.ts';
 import type { Spec, World } from './world.ts';
 
 /** What a run of the main job came to. */
 export interface Outcome {
   readonly providers: readonly ProviderOutcome[];
+  /** The price of having only one user, measured; undefined when no declared provider can do it. */
+  readonly resetPassword?: Refusal;
   readonly seconds: number;
+}
+
+/** One rotation under `reset-password`, as consumers saw it who read AWSCURRENT before every login. */
+export interface Refusal {
+  readonly provider: string;
+  readonly logins: number;
+  readonly refusedLogins: number;
+  /** From the start of the first refused login to the end of the last one. */
+  readonly refusedForMs: number;
+  /** What `CredentialRotated` promised. */
+  readonly atMostMs: number;
 }
 
 export interface ProviderOutcome {
@@ -57,19 +72,29 @@ export async function runDemo(world: World, { tell, signal }: DemoOptions): Prom
   const secretsManager = new SecretsManagerClient(connection);
   const eventBridge = new EventBridgeClient(connection);
   const ca = await readFile(world.caFile, 'utf8');
+  const { proxyUrl } = world.vendors.network;
   const before = await usersAtVendors(world);
   const stopTelling = tellEvents(world, tell);
   try {
     await request(eventBridge, deployment.stack.buses[0]?.name ?? '', specs, tell);
     const runs = await Promise.all(
-      specs.map((spec) => rotateUnderLoad({ spec, secretsManager, ca, tell, signal })),
+      specs.map((spec) => rotateUnderLoad({ spec, secretsManager, proxyUrl, ca, tell, signal })),
     );
     await deployment.secretsManager.idle();
     await deployment.bus.idle();
     const after = await usersAtVendors(world);
+    const resetPassword = await measureRefusal(world, {
+      secretsManager,
+      eventBridge,
+      proxyUrl,
+      ca,
+      tell,
+      signal,
+    });
     const seconds = Math.round((Date.now() - startedAt) / 100) / 10;
     return {
       seconds,
+      ...(resetPassword === undefined ? {} : { resetPassword }),
       providers: runs.map(({ spec, clients, made }) => {
         const added = (after.get(spec.provider) ?? []).filter(
           (username) => !before.get(spec.provider)?.includes(username),
@@ -83,7 +108,7 @@ export async function runDemo(world: World, { tell, signal }: DemoOptions): Prom
           failedLogins: clients.failures.length,
           users: made.filter((username) => added.includes(username)).length,
           problems: [
-            ...new Set(clients.failures.map((failure) => `failed login: ${failure}`)),
+            ...new Set(clients.failures.map(({ username, code }) => `failed login: ${username}: ${code}`)),
             ...(clients.logins < loginsAtLeast
               ? [`${clients.logins} logins, expected ${loginsAtLeast}`]
               : []),
@@ -134,14 +159,20 @@ interface Run {
 async function rotateUnderLoad({
   spec,
   secretsManager,
+  proxyUrl,
   ca,
   tell,
   signal,
-}: DemoOptions & { spec: Spec; secretsManager: SecretsManagerClient; ca: string }): Promise<Run> {
+}: DemoOptions & {
+  spec: Spec;
+  secretsManager: SecretsManagerClient;
+  proxyUrl: string;
+  ca: string;
+}): Promise<Run> {
   const secretId = secretName(spec.name);
   let current = await untilCurrent(secretsManager, secretId, undefined, signal);
   const made = [current.username];
-  const clients = startClients({ secretsManager, secretId, ca, count: applications });
+  const clients = startClients({ secretsManager, secretId, proxyUrl, ca, count: applications });
   try {
     tell(spec.name, `${applications} applications log in as ${current.username}, again and again`);
     for (let rotation = 1; rotation <= rotations; rotation += 1) {
@@ -166,6 +197,79 @@ async function rotateUnderLoad({
   return { spec, clients, made };
 }
 
+/** The first declared credential, once more, for somebody who can have only one user. */
+async function measureRefusal(
+  { deployment, specs }: World,
+  {
+    secretsManager,
+    eventBridge,
+    proxyUrl,
+    ca,
+    tell,
+    signal,
+  }: DemoOptions & {
+    secretsManager: SecretsManagerClient;
+    eventBridge: EventBridgeClient;
+    proxyUrl: string;
+    ca: string;
+  },
+): Promise<Refusal | undefined> {
+  const able = await Promise.all(
+    specs.map(async (spec) =>
+      (await loadProvider(spec.provider))?.capabilities.strategies.includes('reset-password') ? [spec] : [],
+    ),
+  );
+  const [declared] = able.flat();
+  if (declared === undefined) return undefined;
+  const name = `${declared.name.slice(0, 40)}-reset`;
+  const document = {
+    ...declared.document,
+    name,
+    usernamePrefix: `${String(declared.document['usernamePrefix']).slice(0, 13)}_reset`,
+    strategy: 'reset-password',
+  };
+  await request(eventBridge, deployment.stack.buses[0]?.name ?? '', [{ ...declared, name, document }], tell);
+  const secretId = secretName(name);
+  const first = await untilCurrent(secretsManager, secretId, undefined, signal);
+  const clients = startClients({
+    secretsManager,
+    secretId,
+    proxyUrl,
+    ca,
+    count: applications,
+    cacheMs: { shortest: 0, longest: 0 },
+  });
+  try {
+    while (clients.logins < 4 * applications && !signal.aborted) await pause(20);
+    await secretsManager.send(
+      new RotateSecretCommand({ SecretId: secretId, ClientRequestToken: randomUUID() }),
+    );
+    const second = await untilCurrent(secretsManager, secretId, first.versionId, signal);
+    const enough = clients.logins + 4 * applications;
+    while (clients.logins < enough && !signal.aborted) await pause(20);
+    await deployment.bus.idle();
+    const rotated = deployment.bus
+      .history()
+      .find(({ detail }) => detail['versionId'] === second.versionId && 'currentRefusedAtMostMs' in detail);
+    const { failures, logins } = clients;
+    const refusedForMs =
+      failures.length === 0
+        ? 0
+        : Math.max(...failures.map(({ endedAt }) => endedAt)) -
+          Math.min(...failures.map(({ startedAt }) => startedAt));
+    tell(name, `with one user only, AWSCURRENT was refused for ${refusedForMs} ms of its rotation`);
+    return {
+      provider: declared.provider,
+      logins,
+      refusedLogins: failures.length,
+      refusedForMs,
+      atMostMs: Number(rotated?.detail['currentRefusedAtMostMs'] ?? 0),
+    };
+  } finally {
+    await clients.stop();
+  }
+}
+
 const patienceMs = 50_000;
 
 /** The current login once it is another than `versionId`, and no rotation is under way any more. */
@@ -178,9 +282,18 @@ async function untilCurrent(
   const giveUpAt = Date.now() + patienceMs;
   while (Date.now() < giveUpAt) {
     signal.throwIfAborted();
-    const { VersionIdsToStages = {} } = await secretsManager.send(
-      new DescribeSecretCommand({ SecretId: secretId }),
-    );
+    const description = await secretsManager
+      .send(new DescribeSecretCommand({ SecretId: secretId }))
+      .catch((error: unknown) => {
+        // Requested, and not made yet.
+        if (error instanceof ResourceNotFoundException) return undefined;
+        throw error;
+      });
+    if (description === undefined) {
+      await pause(100);
+      continue;
+    }
+    const { VersionIdsToStages = {} } = description;
     const isUnderWay = Object.values(VersionIdsToStages).some((labels) => labels.includes('AWSPENDING'));
     const value = await secretsManager.send(new GetSecretValueCommand({ SecretId: secretId }));
     const parsed: { username?: string } = JSON.parse(value.SecretString ?? '{}');
@@ -193,23 +306,14 @@ async function untilCurrent(
   );
 }
 
-/** Who exists at each provider now, asked of the engines and not of rekey. */
+/** Who exists at each provider now, on all the targets that the specs name. */
 async function usersAtVendors({ vendors, specs }: World): Promise<ReadonlyMap<string, readonly string[]>> {
-  const users = new Map<string, string[]>();
-  const add = (provider: string, names: readonly string[]) =>
-    users.set(provider, [...(users.get(provider) ?? []), ...names]);
-  for (const target of new Set(specs.map((spec) => spec.target['postgresId'])))
-    if (target !== undefined)
-      add(
-        'render-postgres',
-        (vendors.render.api.databases.get(target)?.users() ?? []).map((user) => user.username),
-      );
-  for (const target of new Set(specs.map((spec) => spec.target['clusterId'])))
-    if (target !== undefined)
-      add(
-        'cockroachdb-cloud',
-        ((await vendors.cockroachdb.api.clusters.get(target)?.users()) ?? []).map((user) => user.username),
-      );
+  const users = new Map<string, readonly string[]>();
+  const targets = new Map(specs.map((spec) => [JSON.stringify([spec.provider, spec.target]), spec]));
+  for (const { provider, target } of targets.values()) {
+    const here = (await vendors.byProvider[provider]?.usernames(target)) ?? [];
+    users.set(provider, [...(users.get(provider) ?? []), ...here]);
+  }
   return users;
 }
 

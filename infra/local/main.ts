@@ -17,7 +17,7 @@ async function main(): Promise<number> {
   const startedAt = Date.now();
   const say = (subject: string, message: string): void => {
     const seconds = ((Date.now() - startedAt) / 1_000).toFixed(1).padStart(5);
-    if (!options.json) process.stdout.write(`${seconds} s  ${subject.padEnd(18)}${message}\n`);
+    if (!options.json) process.stdout.write(`${seconds} s  ${subject.padEnd(24)}${message}\n`);
   };
   const ending = new AbortController();
   const interrupted = Promise.withResolvers<void>();

@@ -81,7 +81,7 @@ export interface Network {
 }
 
 export interface NetworkOptions {
-  /** What answers for a host on port 443. */
+  /** What answers for `name`, which means port 443, or `name:port`; `*.name` is every host one label below it. */
   readonly hosts: Readonly<Record<string, RequestListener>>;
   /** @default a new one */
   readonly authority?: CertificateAuthority;
@@ -100,13 +100,17 @@ const listening = (server: Server): Promise<number> =>
  */
 export async function startNetwork({ hosts, authority }: NetworkOptions): Promise<Network> {
   const { caPem, certificate } = authority ?? (await createCertificateAuthority());
-  const names = Object.keys(hosts);
-  const served = new Map<
-    string,
-    { listener: RequestListener; context: ReturnType<typeof createSecureContext> }
-  >();
-  for (const [name, listener] of Object.entries(hosts))
-    served.set(name, { listener, context: createSecureContext(await certificate([name])) });
+  const entries = Object.entries(hosts).map(([host, listener]) => {
+    const [name = '', port = '443'] = host.split(':');
+    return { name, port, listener };
+  });
+  const names = [...new Set(entries.map(({ name }) => name))];
+  const served = new Map(entries.map(({ name, port, listener }) => [`${name}:${port}`, listener]));
+  const contexts = new Map<string, ReturnType<typeof createSecureContext>>();
+  for (const name of names) contexts.set(name, createSecureContext(await certificate([name])));
+  /** What stands under the name itself, or under the wildcard that covers it. */
+  const covering = <T>(known: ReadonlyMap<string, T>, host: string): T | undefined =>
+    known.get(host) ?? known.get(host.replace(/^[^.]+/, '*'));
 
   const sockets = new Set<Socket>();
   const track = (socket: Socket): void => {
@@ -122,23 +126,25 @@ export async function startNetwork({ hosts, authority }: NetworkOptions): Promis
     {
       ...fallback,
       SNICallback: (name, done) => {
-        const found = served.get(name);
-        if (found === undefined) done(new Error(`no host ${name} here`));
-        else done(null, found.context);
+        const context = covering(contexts, name);
+        if (context === undefined) done(new Error(`no host ${name} here`));
+        else done(null, context);
       },
     },
     (request, response) => {
-      const name = (request.headers.host ?? '').replace(/:\d+$/, '');
-      const found = served.get(name);
-      if (found === undefined) {
+      const [name = '', port = '443'] = (request.headers.host ?? '').split(':');
+      const listener = covering(served, `${name}:${port}`);
+      if (listener === undefined) {
         refused.push(name);
         response.writeHead(421).end();
       } else {
-        found.listener(request, response);
+        listener(request, response);
       }
     },
   );
   site.on('connection', track);
+  // A connection that we close while a client is about to use it again would look like a fault.
+  site.keepAliveTimeout = 0;
   const sitePort = await listening(site);
 
   const proxy = createServer((request, response) => {
@@ -150,8 +156,7 @@ export async function startNetwork({ hosts, authority }: NetworkOptions): Promis
   proxy.on('connection', track);
   proxy.on('connect', (request, client: Socket, head: Buffer) => {
     const target = request.url ?? '';
-    const [name = '', port] = target.split(':');
-    if (port !== '443' || !served.has(name)) {
+    if (covering(served, target) === undefined) {
       refused.push(target);
       client.end('HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
       return;

@@ -13,7 +13,7 @@ const columns: readonly {
 ];
 
 /** The outcome as a table for people. */
-export function table({ providers, seconds }: Outcome): string {
+export function table({ providers, resetPassword, seconds }: Outcome): string {
   const rows = [
     columns.map(({ title }) => title),
     ...providers.map((row) => columns.map(({ of }) => of(row))),
@@ -31,14 +31,25 @@ export function table({ providers, seconds }: Outcome): string {
     widths.map((width) => '─'.repeat(width)).join('   '),
     ...body.map(line),
     '',
+    ...(resetPassword === undefined ? [] : [refusal(resetPassword), '']),
     ...problems.map((problem) => `NOT GOOD  ${problem}`),
     `${isGood({ providers, seconds }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}, in ${seconds} s.`,
   ].join('\n');
 }
 
+const refusal = ({
+  provider,
+  logins,
+  refusedLogins,
+  refusedForMs,
+  atMostMs,
+}: NonNullable<Outcome['resetPassword']>) =>
+  `For comparison, reset-password on ${provider}: ${refusedLogins} of ${logins} logins with AWSCURRENT were refused, within ${refusedForMs} ms
+(announced: at most ${atMostMs} ms). Under replace-user that is 0.`;
+
 /** The outcome as one JSON document. */
-export const json = ({ providers, seconds }: Outcome): string =>
-  JSON.stringify({ providers: providers.map(({ problems: _problems, ...row }) => row), seconds }, null, 2);
+export const json = ({ providers, ...rest }: Outcome): string =>
+  JSON.stringify({ providers: providers.map(({ problems: _problems, ...row }) => row), ...rest }, null, 2);
 
 export const isGood = ({ providers }: Outcome): boolean =>
   providers.length > 0 && providers.every(({ problems }) => problems.length === 0);

@@ -1,11 +1,17 @@
 import type { Clock } from './clock.ts';
 import { type Postgres, startPostgres } from './engines/postgres.ts';
 import { type SqlFront, startSqlFront } from './engines/sql-front.ts';
+import { startValkey, type Valkey } from './engines/valkey.ts';
+import { startValkeyFront, type ValkeyFront } from './engines/valkey-front.ts';
+import { createLifetime, settledTogether } from './lifetime.ts';
 import { createCertificateAuthority, type Network, startNetwork } from './network.ts';
 import { type CockroachdbCloud, createCockroachdbCloud } from './providers/cockroachdb-cloud.ts';
+import { addCockroachdbOrders, addRenderOrders, addVultrOrders } from './providers/fixtures.ts';
 import { createRenderPostgres, type RenderPostgres } from './providers/render-postgres.ts';
+import { createVultrValkey, type VultrValkey } from './providers/vultr-valkey.ts';
+import { createZillizCloud, type ZillizCloud } from './providers/zilliz-cloud.ts';
 
-/** The vendors' part of the world: their APIs under their own names, in front of real engines. */
+/** The vendors' part of the world: their APIs under their own names, in front of real engines where there are any. */
 export interface Vendors {
   readonly network: Network;
   readonly render: { readonly api: RenderPostgres; readonly postgres: Postgres; readonly front: SqlFront };
@@ -14,39 +20,57 @@ export interface Vendors {
     readonly postgres: Postgres;
     readonly front: SqlFront;
   };
+  /** A real Valkey or Redis where this machine has one: `engine.kind` says so. */
+  readonly vultr: { readonly api: VultrValkey; readonly engine: Valkey; readonly front: ValkeyFront };
+  readonly zilliz: { readonly api: ZillizCloud };
+  /** The same vendors, by the provider that a spec names. */
+  readonly byProvider: Readonly<Record<string, Vendor>>;
   /** Afterwards no process, socket or file of theirs is left. */
   stop(): Promise<void>;
+}
+
+/** What a run needs of a vendor, whichever it is. */
+export interface Vendor {
+  readonly apiKey: string;
+  /** Makes the target that a spec names, and the roles. What is there already stays. */
+  prepare(target: Readonly<Record<string, string>>, roles: readonly string[]): Promise<void>;
+  /** Who exists on the target now, asked of the engine and not of rekey. */
+  usernames(target: Readonly<Record<string, string>>): Promise<readonly string[]>;
 }
 
 export interface VendorsOptions {
   /** An existing directory below which the engines keep their files. */
   readonly directory: string;
   readonly clock: Clock;
-  readonly apiKeys: { readonly render: string; readonly cockroachdb: string };
+  readonly apiKeys: ApiKeys;
   readonly log?: (line: string) => void;
 }
 
-/** Starts both vendors. Each has an engine of its own, as roles are cluster-wide in PostgreSQL and `admin` is a superuser. */
+export interface ApiKeys {
+  readonly render: string;
+  readonly cockroachdb: string;
+  readonly vultr: string;
+  readonly zilliz: string;
+}
+
+/** Starts all vendors. Both of PostgreSQL have an engine of its own, as roles are cluster-wide in PostgreSQL and `admin` is a superuser. */
 export async function startVendors({ directory, clock, apiKeys, log }: VendorsOptions): Promise<Vendors> {
-  const stops: (() => Promise<void>)[] = [];
-  const stop = async (): Promise<void> => {
-    // Fronts before engines: an engine waits for its clients.
-    for (const end of stops.toReversed()) await end();
-  };
+  // Fronts after engines, as what is added last ends first: an engine waits for its clients.
+  const lifetime = createLifetime();
   const engine = async (): Promise<Postgres> => {
     const postgres = await startPostgres({ directory, ...(log ? { log } : {}) });
-    stops.push(() => postgres.stop());
+    lifetime.add(() => postgres.stop());
     return postgres;
   };
   const front = async (postgres: Postgres, certificate: { key: string; cert: string }): Promise<SqlFront> => {
     const started = await startSqlFront({ postgres, certificate, now: () => clock.now() });
-    stops.push(() => started.close());
+    lifetime.add(() => started.close());
     return started;
   };
   try {
     const authority = await createCertificateAuthority();
     const certificate = await authority.certificate(['localhost', '127.0.0.1']);
-    const [renderEngine, cockroachdbEngine] = await Promise.all([engine(), engine()]);
+    const [renderEngine, cockroachdbEngine] = await settledTogether([engine(), engine()]);
     const renderFront = await front(renderEngine, certificate);
     const cockroachdbFront = await front(cockroachdbEngine, certificate);
     const render = createRenderPostgres({
@@ -62,19 +86,84 @@ export async function startVendors({ directory, clock, apiKeys, log }: VendorsOp
       apiKeys: [apiKeys.cockroachdb],
       caPem: authority.caPem,
     });
+    const valkey = await startValkey({ directory, ...(log ? { log } : {}) });
+    lifetime.add(() => valkey.stop());
+    const valkeyFront = await startValkeyFront({ valkey, certificate });
+    lifetime.add(() => valkeyFront.close());
+    const vultr = createVultrValkey({
+      valkey,
+      front: valkeyFront,
+      clock,
+      apiKeys: [apiKeys.vultr],
+      caPem: authority.caPem,
+    });
+    const zilliz = createZillizCloud({ clock, apiKeys: [apiKeys.zilliz] });
     const network = await startNetwork({
       authority,
-      hosts: { [render.host]: render.listener, [cockroachdb.host]: cockroachdb.listener },
+      hosts: {
+        [render.host]: render.listener,
+        [cockroachdb.host]: cockroachdb.listener,
+        [vultr.host]: vultr.listener,
+        [zilliz.host]: zilliz.listener,
+        [zilliz.clusterHosts]: zilliz.clusterListener,
+      },
     });
-    stops.push(() => network.close());
+    lifetime.add(() => network.close());
     return {
       network,
       render: { api: render, postgres: renderEngine, front: renderFront },
       cockroachdb: { api: cockroachdb, postgres: cockroachdbEngine, front: cockroachdbFront },
-      stop,
+      vultr: { api: vultr, engine: valkey, front: valkeyFront },
+      zilliz: { api: zilliz },
+      byProvider: {
+        'render-postgres': {
+          apiKey: apiKeys.render,
+          async prepare({ postgresId = '' }) {
+            if (!render.databases.has(postgresId))
+              await addRenderOrders(render, renderEngine, { id: postgresId });
+          },
+          usernames: async ({ postgresId = '' }) =>
+            (render.databases.get(postgresId)?.users() ?? []).map(({ username }) => username),
+        },
+        'cockroachdb-cloud': {
+          apiKey: apiKeys.cockroachdb,
+          async prepare({ clusterId = '' }, roles) {
+            if (!cockroachdb.clusters.has(clusterId))
+              await addCockroachdbOrders(cockroachdb, cockroachdbEngine, { id: clusterId });
+            for (const role of roles) await ensureRole(cockroachdbEngine, role);
+          },
+          usernames: async ({ clusterId = '' }) =>
+            ((await cockroachdb.clusters.get(clusterId)?.users()) ?? []).map(({ username }) => username),
+        },
+        'vultr-valkey': {
+          apiKey: apiKeys.vultr,
+          async prepare({ databaseId = '' }) {
+            if (!vultr.databases.has(databaseId)) await addVultrOrders(vultr, valkey, { id: databaseId });
+          },
+          usernames: async ({ databaseId = '' }) => (await vultr.databases.get(databaseId)?.users()) ?? [],
+        },
+        'zilliz-cloud': {
+          apiKey: apiKeys.zilliz,
+          async prepare({ clusterId = '' }, roles) {
+            if (!zilliz.clusters.has(clusterId)) zilliz.addCluster({ id: clusterId, name: 'orders' });
+            for (const role of roles) zilliz.actor.createRole(clusterId, role);
+          },
+          usernames: async ({ clusterId = '' }) =>
+            (zilliz.clusters.get(clusterId)?.users() ?? []).map(({ username }) => username),
+        },
+      },
+      stop: lifetime.end,
     };
   } catch (error) {
-    await stop();
+    await lifetime.end();
     throw error;
   }
+}
+
+async function ensureRole(postgres: Postgres, role: string): Promise<void> {
+  const [found] = await postgres.query('SELECT 1 FROM pg_roles WHERE rolname = $1', [role]);
+  if (found !== undefined) return;
+  // Names of roles are checked by the spec's schema: letters, digits and underscores.
+  await postgres.query(`CREATE ROLE "${role}" NOLOGIN`);
+  await postgres.query(`GRANT SELECT ON orders TO "${role}"`, [], 'defaultdb');
 }

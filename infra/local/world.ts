@@ -11,8 +11,8 @@ import type { Variants } from './aws/secrets-manager/model.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { type Deployment, startDeployment } from './deployment.ts';
 import type { FunctionLogLine } from './lambda.ts';
-import { addCockroachdbOrders, addRenderOrders } from './providers/fixtures.ts';
-import { startVendors, type Vendors } from './vendors.ts';
+import { createLifetime, settledTogether } from './lifetime.ts';
+import { type ApiKeys, startVendors, type Vendors } from './vendors.ts';
 
 /** Everything on this machine: the vendors with their engines, and the stack deployed against them. */
 export interface World {
@@ -20,7 +20,7 @@ export interface World {
   readonly deployment: Deployment;
   /** The specs that the template declares, as they stand in Parameter Store. */
   readonly specs: readonly Spec[];
-  readonly apiKeys: { readonly render: string; readonly cockroachdb: string };
+  readonly apiKeys: ApiKeys;
   /** A file with the CA that clients must trust, in PEM. */
   readonly caFile: string;
   /** Afterwards no process, no socket and no file of the world is left. May be called again. */
@@ -35,6 +35,12 @@ export interface WorldOptions {
   readonly onCall?: OnCall;
   readonly variants?: Partial<Variants>;
 }
+
+const valkeyKinds: Readonly<Record<Vendors['vultr']['engine']['kind'], string>> = {
+  'valkey-server': 'the valkey-server of this machine',
+  'redis-server': 'the redis-server of this machine',
+  'stand-in': 'a stand-in for Valkey, as neither valkey-server nor redis-server is on the PATH',
+};
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -58,21 +64,17 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
   const apiKeys = {
     render: `rnd_${randomBytes(24).toString('base64url')}`,
     cockroachdb: `CCDB1_${randomBytes(24).toString('base64url')}`,
+    vultr: randomBytes(18).toString('hex').toUpperCase(),
+    zilliz: randomBytes(36).toString('hex'),
   };
-  const stops: (() => Promise<void>)[] = [() => rm(directory, { recursive: true, force: true })];
-  let stopping: Promise<void> | undefined;
-  const stop = (): Promise<void> => {
-    stopping ??= (async () => {
-      for (const end of stops.toReversed()) await end();
-    })();
-    return stopping;
-  };
+  const lifetime = createLifetime();
+  lifetime.add(() => rm(directory, { recursive: true, force: true }));
   try {
     const [vendors, template] = await settledTogether([
       startVendors({ directory, clock, apiKeys }).then((started) => {
-        stops.push(() => started.stop());
+        lifetime.add(() => started.stop());
         onProgress(
-          'Render and CockroachDB Cloud answer under their own names, with a PostgreSQL engine each',
+          `Render, CockroachDB Cloud, Vultr and Zilliz Cloud answer under their own names, the first two with a PostgreSQL engine each, Vultr with ${valkeyKinds[started.vultr.engine.kind]}`,
         );
         return started;
       }),
@@ -90,25 +92,19 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       clock,
       egress: { proxyUrl: vendors.network.proxyUrl, caFile },
       secrets: Object.fromEntries(
-        specs.map(({ provider, apiKeySecret }) => [apiKeySecret, keyOf(provider, apiKeys)]),
+        specs.map(({ provider, apiKeySecret }) => [apiKeySecret, vendors.byProvider[provider]?.apiKey ?? '']),
       ),
       log,
       ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
       ...(options.variants === undefined ? {} : { variants: options.variants }),
     });
-    stops.push(() => deployment.stop());
+    lifetime.add(() => deployment.stop());
     onProgress(`${specs.length} credentials are deployed; none has a user yet`);
-    return { vendors, deployment, specs, apiKeys, caFile, stop };
+    return { vendors, deployment, specs, apiKeys, caFile, stop: lifetime.end };
   } catch (error) {
-    await stop();
+    await lifetime.end();
     throw error;
   }
-}
-
-/** All results, or the first failure, but not before every one has ended: what a late one started has to be stopped. */
-async function settledTogether<A, B>(work: readonly [Promise<A>, Promise<B>]): Promise<[A, B]> {
-  await Promise.allSettled(work);
-  return Promise.all(work);
 }
 
 /** Runs the CDK app as its command line would, without it: half the time. Answers the path of the template. */
@@ -138,25 +134,7 @@ async function specsIn(template: string): Promise<readonly Spec[]> {
 }
 
 /** Makes the targets that the specs name, so that a run rehearses whatever `infra/credentials.ts` declares. */
-async function prepareTargets({ render, cockroachdb }: Vendors, specs: readonly Spec[]): Promise<void> {
-  for (const { provider, target, privileges } of specs) {
-    const { postgresId, clusterId } = target;
-    if (provider === 'render-postgres' && postgresId !== undefined && !render.api.databases.has(postgresId))
-      await addRenderOrders(render.api, render.postgres, { id: postgresId });
-    if (provider !== 'cockroachdb-cloud' || clusterId === undefined) continue;
-    if (!cockroachdb.api.clusters.has(clusterId))
-      await addCockroachdbOrders(cockroachdb.api, cockroachdb.postgres, { id: clusterId });
-    for (const role of privileges.roles) await ensureRole(cockroachdb.postgres, role);
-  }
+async function prepareTargets({ byProvider }: Vendors, specs: readonly Spec[]): Promise<void> {
+  for (const { provider, target, privileges } of specs)
+    await byProvider[provider]?.prepare(target, privileges.roles);
 }
-
-async function ensureRole(postgres: Vendors['cockroachdb']['postgres'], role: string): Promise<void> {
-  const [found] = await postgres.query('SELECT 1 FROM pg_roles WHERE rolname = $1', [role]);
-  if (found !== undefined) return;
-  // Names of roles are checked by the spec's schema: letters, digits and underscores.
-  await postgres.query(`CREATE ROLE "${role}" NOLOGIN`);
-  await postgres.query(`GRANT SELECT ON orders TO "${role}"`, [], 'defaultdb');
-}
-
-const keyOf = (provider: string, keys: World['apiKeys']): string =>
-  provider === 'render-postgres' ? keys.render : keys.cockroachdb;

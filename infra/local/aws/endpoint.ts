@@ -154,6 +154,8 @@ export async function startAwsEndpoint({
     if (typeof target === 'string') void serve(request, response, target);
     else otherwise(request, response);
   });
+  // A connection that we close while the client is about to use it again is a broken call, which only looks like a fault.
+  server.keepAliveTimeout = 0;
   const { promise: listening, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject).listen(port, '127.0.0.1', resolve);
   await listening;

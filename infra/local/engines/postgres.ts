@@ -19,11 +19,11 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import pg from 'pg';
+import { exited, freePort, hasExited, watchOver } from './child.ts';
 
 /** A row as PostgreSQL answers it, by column name. */
 export type Row = Readonly<Record<string, unknown>>;
@@ -129,31 +129,6 @@ function nativeDirectory(): string {
   }
 }
 
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address() as AddressInfo;
-  probe.close();
-  await once(probe, 'close');
-  return port;
-}
-
-/** Ends the server and clears its directory once this process is gone, however it went. */
-function watchOver(server: ChildProcess, directory: string): ChildProcess {
-  const script = [
-    'read -r _', // returns when this process, which holds the other end of the pipe, is gone
-    'kill -INT "$1"',
-    'n=0; while kill -0 "$1" 2>/dev/null && [ "$n" -lt 50 ]; do sleep 0.1; n=$((n+1)); done',
-    'kill -KILL "$1" 2>/dev/null',
-    'rm -rf -- "$2"',
-  ].join('; ');
-  return spawn('/bin/sh', ['-c', script, 'postgres-watch', String(server.pid), directory], {
-    stdio: ['pipe', 'ignore', 'ignore'],
-    detached: true, // or Ctrl-C would end the watch before what it watches
-    cwd: '/',
-  });
-}
-
 // Durability is of no use to a server that is thrown away, and idle workers only cost start time.
 const settings: Readonly<Record<string, string>> = {
   listen_addresses: '127.0.0.1',
@@ -182,17 +157,6 @@ const stopSignals = [
   { signal: 'SIGQUIT', patienceMs: 5_000 }, // immediate shutdown
   { signal: 'SIGKILL', patienceMs: 5_000 },
 ] as const;
-
-const hasExited = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null;
-
-async function exited(child: ChildProcess, patienceMs: number): Promise<boolean> {
-  if (hasExited(child)) return true;
-  const timer = AbortSignal.timeout(patienceMs);
-  return once(child, 'exit', { signal: timer }).then(
-    () => true,
-    () => hasExited(child),
-  );
-}
 
 /** Starts a PostgreSQL of its own on a loopback port; ready for logins when the promise resolves. */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {

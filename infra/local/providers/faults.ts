@@ -22,6 +22,8 @@ export type FaultKind =
   | { readonly kind: 'reset-after-apply' }
   /** Applied; the connection is cut in the middle of the answer. */
   | { readonly kind: 'reset-mid-body' }
+  /** Applied; the answer begins and never ends, over an open connection. */
+  | { readonly kind: 'stall-mid-body' }
   /** @default applied: false */
   | {
       readonly kind: 'status';
@@ -134,7 +136,8 @@ export interface FaultSubject {
 /** What the client gets to see: an answer in full, half of it, a cut connection, or nothing for ever. */
 export type Delivery =
   | { readonly deliver: 'answer'; readonly answer: Answer }
-  | { readonly deliver: 'half'; readonly answer: Answer }
+  /** @default rest: 'cut' */
+  | { readonly deliver: 'half'; readonly answer: Answer; readonly rest?: 'stalled' }
   | { readonly deliver: 'reset' }
   | { readonly deliver: 'nothing' };
 
@@ -161,6 +164,8 @@ export async function meet(fault: FaultKind | undefined, subject: FaultSubject):
       return { deliver: 'reset' };
     case 'reset-mid-body':
       return { deliver: 'half', answer: await subject.act() };
+    case 'stall-mid-body':
+      return { deliver: 'half', answer: await subject.act(), rest: 'stalled' };
     case 'status': {
       const { status, headers = {}, json, text } = fault;
       if (fault.applied === true) await subject.act();

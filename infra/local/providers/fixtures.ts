@@ -1,7 +1,9 @@
 import type { Postgres } from '../engines/postgres.ts';
 import { quoteIdentifier } from '../engines/postgres.ts';
+import type { Valkey } from '../engines/valkey.ts';
 import type { CockroachdbCloud, CockroachdbCluster } from './cockroachdb-cloud.ts';
 import type { RenderDatabase, RenderPostgres } from './render-postgres.ts';
+import type { VultrDatabaseView, VultrValkey } from './vultr-valkey.ts';
 
 const ordersTable =
   'CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item text NOT NULL)';
@@ -36,4 +38,15 @@ export async function addCockroachdbOrders(
     'defaultdb',
   );
   return cluster;
+}
+
+/** A database at Vultr with an order under `orders:latest`. */
+export async function addVultrOrders(
+  vultr: VultrValkey,
+  valkey: Valkey,
+  options: { readonly id?: string; readonly label?: string } = {},
+): Promise<VultrDatabaseView> {
+  const database = await vultr.addDatabase({ label: 'orders', ...options });
+  await valkey.call('SET', 'orders:latest', 'tea');
+  return database;
 }

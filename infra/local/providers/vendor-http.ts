@@ -25,7 +25,7 @@ export interface Handling<Operation extends string> {
   pretend?(): Answer;
 }
 
-/** One call that reached the stand-in. Bodies are not kept, for they hold passwords. */
+/** One call that reached the stand-in. Bodies are not kept as they came, for they hold passwords. */
 export interface RecordedCall<Operation extends string = string> {
   readonly at: Date;
   readonly operation: Operation;
@@ -34,6 +34,8 @@ export interface RecordedCall<Operation extends string = string> {
   readonly query: Readonly<Record<string, string>>;
   readonly username?: string | undefined;
   readonly requestId: string;
+  /** What a stand-in keeps of the body: fields without secrets, and digests of those with. */
+  readonly body?: Readonly<Record<string, unknown>>;
   /** Header names in lower case, without `authorization`. */
   readonly headers: Readonly<Record<string, string>>;
   /** The fault it met. */
@@ -59,8 +61,10 @@ export interface VendorListenerOptions<Operation extends string> {
   readonly faults: FaultBox<Operation>;
   readonly calls: RecordedCall<Operation>[];
   route(request: VendorRequest): Handling<Operation>;
-  /** Authentication and rate limits: an answer in place of the operation. */
-  gate(request: VendorRequest, operation: Operation): Answer | undefined;
+  /** Authentication and rate limits: an answer, or a cut connection, in place of the operation. */
+  gate(request: VendorRequest, operation: Operation): Answer | 'reset' | undefined;
+  /** What is recorded of a body. @default nothing */
+  bodyToKeep?(request: VendorRequest): Readonly<Record<string, unknown>> | undefined;
   rateLimited(status: number, headers: Readonly<Record<string, string>>): Answer;
   /** Headers of every answer. */
   headers(request: VendorRequest, requestId: string): Readonly<Record<string, string>>;
@@ -110,7 +114,9 @@ function send(response: ServerResponse, delivery: Delivery, base: Readonly<Recor
   if (delivery.deliver === 'half') {
     const full = body === '' ? '{}\n' : body;
     response.writeHead(status, { ...all, 'content-length': String(Buffer.byteLength(full)) });
-    response.write(full.slice(0, Math.floor(full.length / 2)), () => response.socket?.destroy());
+    response.write(full.slice(0, Math.floor(full.length / 2)), () => {
+      if (delivery.rest !== 'stalled') response.socket?.destroy();
+    });
     return;
   }
   response.writeHead(status, {
@@ -134,6 +140,7 @@ export function createVendorListener<Operation extends string>(
       const requestId = options.requestId();
       const { authorization: _, ...headers } = request.headers;
       const gated = options.gate(request, operation);
+      const keptBody = options.bodyToKeep?.(request);
       const fault = gated === undefined ? faults.take({ operation, username }) : undefined;
       const call: RecordedCall<Operation> = {
         at: clock.now(),
@@ -143,6 +150,7 @@ export function createVendorListener<Operation extends string>(
         query: Object.fromEntries(request.query),
         username,
         requestId,
+        ...(keptBody === undefined ? {} : { body: keptBody }),
         headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, String(value)])),
         ...(fault === undefined ? {} : { fault: fault.kind }),
       };
@@ -167,7 +175,9 @@ export function createVendorListener<Operation extends string>(
               sleep: (ms) => clock.sleep(ms),
               path: request.path,
             })
-          : { deliver: 'answer', answer: gated };
+          : gated === 'reset'
+            ? { deliver: 'reset' }
+            : { deliver: 'answer', answer: gated };
       if (delivery.deliver === 'answer' || delivery.deliver === 'half') {
         call.status = delivery.answer.status;
         if (fault === undefined && gated === undefined) previous.set(key, delivery.answer);
