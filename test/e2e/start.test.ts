@@ -57,9 +57,12 @@ test('npm start -- --json says in one document that nobody was locked out, and l
   const [code] = await ended;
   expect(await errors).toBe('');
   expect(code).toBe(0);
-  const outcome: { providers: Record<string, unknown>[]; seconds: number } = JSON.parse(await output);
+  const outcome: {
+    providers: Record<string, unknown>[];
+    resetPassword: { refusedLogins: number; refusedForMs: number; atMostMs: number };
+  } = JSON.parse(await output);
   expect(outcome.providers).toEqual(
-    ['render-postgres', 'cockroachdb-cloud'].map((provider) => ({
+    ['render-postgres', 'cockroachdb-cloud', 'vultr-valkey', 'zilliz-cloud'].map((provider) => ({
       provider,
       strategy: 'replace-user',
       rotations: 3,
@@ -68,8 +71,13 @@ test('npm start -- --json says in one document that nobody was locked out, and l
       users: 4,
     })),
   );
+  expect(outcome.resetPassword).toMatchObject({ provider: 'cockroachdb-cloud' });
+  // Somebody with one user only is refused for a while, and is told for how long.
+  expect(outcome.resetPassword.refusedLogins).toBeGreaterThan(0);
+  expect(outcome.resetPassword.refusedForMs).toBeGreaterThan(0);
+  expect(outcome.resetPassword.atMostMs).toBeGreaterThan(0);
   await expectNothingLeft(child);
-});
+}, 150_000);
 
 describe('npm start ends cleanly on Ctrl-C', () => {
   test.each([300, 2_500, 7_000])('after %i ms', async (ms) => {
@@ -95,7 +103,7 @@ test('npm start -- --stay can be used with the plain AWS SDK: list, read, log in
   child.stderr?.on('data', (chunk: Buffer) => {
     said += chunk.toString();
   });
-  await expect.poll(() => said, { timeout: 90_000, interval: 200 }).toContain('rotate-secret');
+  await expect.poll(() => said, { timeout: 120_000, interval: 200 }).toContain('rotate-secret');
   const setting = (name: string): string => new RegExp(`${name}=(\\S+)`).exec(said)?.[1] ?? '';
   const client = new SecretsManagerClient({
     endpoint: setting('AWS_ENDPOINT_URL'),
@@ -139,4 +147,4 @@ test('npm start -- --stay can be used with the plain AWS SDK: list, read, log in
   pressCtrlC(child);
   await ended;
   await expectNothingLeft(child);
-});
+}, 180_000);

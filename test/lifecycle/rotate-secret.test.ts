@@ -1,22 +1,34 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Login } from '../../functions/core/provider.ts';
-import { addCockroachdbOrders, addRenderOrders } from '../../infra/local/providers/fixtures.ts';
+import {
+  addCockroachdbOrders,
+  addRenderOrders,
+  addVultrOrders,
+} from '../../infra/local/providers/fixtures.ts';
 import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
-import { useTestVendors } from '../support/vendors.ts';
+import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
 const postgresId = 'dpg-d1abc2d3e4f5g6h7i8j9-a';
 const clusterId = '0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10';
+const databaseId = '6f0d6f4e-9d0c-4a53-8a2e-5b1f7c3d9e21';
+const vectorsId = 'in01-108240180a4faf8';
 let rekey: TestRekey;
 
 beforeAll(async () => {
   const { render, cockroachdb } = vendors();
   await addRenderOrders(render.api, render.postgres, { id: postgresId });
   await addCockroachdbOrders(cockroachdb.api, cockroachdb.postgres, { id: clusterId });
+  await addVultrOrders(vendors().vultr.api, vendors().vultr.engine, { id: databaseId });
+  vendors().zilliz.api.addCluster({ id: vectorsId, name: 'orders', roles: ['orders_rw'] });
   rekey = await startTestRekey(vendors);
 });
 afterAll(() => rekey.stop());
 beforeEach(() => {
+  // A cluster has room for a hundred users, and nothing retires those of the tests before.
+  const { actor, clusters } = vendors().zilliz.api;
+  for (const { username } of clusters.get(vectorsId)?.users() ?? [])
+    if (username !== 'db_admin') actor.deleteUser(vectorsId, username);
   rekey.failures.length = 0;
   rekey.killAt(undefined);
   rekey.secretsManager.setVariants({
@@ -39,11 +51,29 @@ const cockroachdb = {
   apiKeySecret: 'rekey/api-keys/cockroachdb',
   privileges: { roles: ['orders_rw'] },
 };
+const vultr = {
+  provider: 'vultr-valkey',
+  target: { databaseId },
+  apiKeySecret: 'rekey/api-keys/vultr',
+  privileges: { categories: ['+@read'], keys: ['orders:*'] },
+};
+const zilliz = {
+  provider: 'zilliz-cloud',
+  target: { clusterId: vectorsId },
+  apiKeySecret: 'rekey/api-keys/zilliz',
+  privileges: { roles: ['orders_rw'] },
+};
 const scenarios = {
   'render-postgres, replace-user': { ...render, strategy: 'replace-user' },
   'cockroachdb-cloud, replace-user': { ...cockroachdb, strategy: 'replace-user' },
   'cockroachdb-cloud, alternate-users': { ...cockroachdb, strategy: 'alternate-users', grace: 'PT0S' },
   'cockroachdb-cloud, reset-password': { ...cockroachdb, strategy: 'reset-password' },
+  'vultr-valkey, replace-user': { ...vultr, strategy: 'replace-user' },
+  'vultr-valkey, alternate-users': { ...vultr, strategy: 'alternate-users', grace: 'PT0S' },
+  'vultr-valkey, reset-password': { ...vultr, strategy: 'reset-password' },
+  'zilliz-cloud, replace-user': { ...zilliz, strategy: 'replace-user' },
+  'zilliz-cloud, alternate-users': { ...zilliz, strategy: 'alternate-users', grace: 'PT0S' },
+  'zilliz-cloud, reset-password': { ...zilliz, strategy: 'reset-password' },
 } as const;
 type Scenario = (typeof scenarios)[keyof typeof scenarios];
 
@@ -57,26 +87,21 @@ async function credential(scenario: Scenario): Promise<{ name: string; prefix: s
   return { name, prefix };
 }
 
-/** Who exists at the vendor with this prefix, asked of the engine. */
+/** Who exists at the vendors with this prefix, asked of the engines. */
 async function usersAt(prefix: string): Promise<readonly string[]> {
-  const found = await Promise.all(
-    [vendors().render.postgres, vendors().cockroachdb.postgres].map((engine) =>
-      engine.query('SELECT rolname FROM pg_roles WHERE rolname LIKE $1 AND rolcanlogin', [`${prefix}\\_%`]),
-    ),
+  const targets = new Map<string, Readonly<Record<string, string>>>(
+    Object.values(scenarios).map(({ provider, target }) => [provider, target]),
   );
-  return found.flat().map((row) => String(row['rolname']));
+  const found = await Promise.all(
+    [...targets].map(([provider, target]) => vendors().byProvider[provider]?.usernames(target) ?? []),
+  );
+  return found.flat().filter((username) => username.startsWith(`${prefix}_`));
 }
 
-const logsIn = async (login: Login | undefined): Promise<boolean> => {
-  if (login === undefined) return false;
-  const { sql } = vendors().ports(new Date('2100-01-01T00:00:00Z'));
-  return (
-    (await sql({ ...login, statements: [{ text: 'SELECT count(*) FROM orders' }], timeoutMs: 10_000 }))
-      .say === 'accepted'
-  );
-};
+const logsIn = async (login: Login | undefined): Promise<boolean> =>
+  login !== undefined && vendors().logsIn(login);
 
-const writes = (): number => vendors().requests.filter(({ method }) => method !== 'GET').length;
+const writes = (): number => vendors().requests.filter(isWrite).length;
 
 describe.each(Object.entries(scenarios))('%s', (_title, scenario) => {
   const isReset = scenario.strategy === 'reset-password';
@@ -466,4 +491,57 @@ test('reset-password says for how long AWSCURRENT was refused at most', async ()
   expect(detail).toMatchObject({ credential: name, evidence: 'logged-in' });
   expect(detail?.['currentRefusedAtMostMs']).toBeGreaterThan(0);
   expect(detail?.['currentRefusedAtMostMs']).toBeLessThan(60_000);
+});
+
+test('createSecret run again asks the vendor nothing and leaves the stored login as it is', async () => {
+  const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
+  vendors().cockroachdb.api.faults.inject({
+    operation: 'createUser',
+    kind: 'status',
+    status: 403,
+    times: 99,
+  });
+  const pending = await rekey.rotate(name);
+  const before = { asked: vendors().requests.length, login: await rekey.login(name, 'AWSPENDING') };
+  await rekey.step(name, 'createSecret', pending);
+  expect(vendors().requests.length).toBe(before.asked);
+  expect((await rekey.login(name, 'AWSPENDING'))?.password.reveal()).toBe(before.login?.password.reveal());
+});
+
+describe('a vendor that demands the current password, where nobody knows it', () => {
+  const password = 'Somebodys-password_000000000001';
+
+  test('the idle user is made anew, as nobody can be using it: the rotation goes on, nobody is locked out', async () => {
+    const { name, prefix } = await credential(scenarios['zilliz-cloud, alternate-users']);
+    const idle = await rekey.login(name, 'AWSCURRENT');
+    await rekey.rotate(name);
+    const current = await rekey.login(name, 'AWSCURRENT');
+    vendors().zilliz.api.actor.setPassword(vectorsId, idle?.username ?? '', password);
+    await rekey.rotate(name);
+    const made = await rekey.login(name, 'AWSCURRENT');
+    expect(rekey.failures).toEqual([]);
+    expect(made?.username).toBe(idle?.username);
+    expect([await logsIn(made), await logsIn(current)]).toEqual([true, true]);
+    expect(await usersAt(prefix)).toHaveLength(2);
+  });
+
+  test('the one user of all consumers is left as it is: the rotation stops', async () => {
+    const { name, prefix } = await credential(scenarios['zilliz-cloud, reset-password']);
+    const before = { users: await usersAt(prefix), labels: await rekey.labels(name) };
+    const { actor, clusters } = vendors().zilliz.api;
+    actor.setPassword(vectorsId, before.users[0] ?? '', password);
+    await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({ code: 'REJECTED', effect: 'none' });
+    expect(clusters.get(vectorsId)?.authenticates(before.users[0] ?? '', password)).toBe(true);
+    expect(await usersAt(prefix)).toEqual(before.users);
+    expect((await rekey.labels(name))['AWSCURRENT']).toBe(before.labels['AWSCURRENT']);
+  });
+});
+
+test('a credential that is published untested has its rights all the same', async () => {
+  const { name } = await credential({ ...scenarios['zilliz-cloud, replace-user'], verify: 'none' } as never);
+  expect(await logsIn(await rekey.login(name, 'AWSCURRENT'))).toBe(true);
+  expect(
+    rekey.published().findLast((event) => event['detail-type'] === 'CredentialRotated')?.detail,
+  ).toMatchObject({ credential: name, evidence: 'not-tested' });
 });

@@ -23,6 +23,8 @@ import {
   type OpenOptions,
   type Operation,
   providerContract,
+  type SqlSubject,
+  sqlContract,
 } from './contract.ts';
 
 const vendors = useTestVendors();
@@ -108,7 +110,7 @@ const operations: Record<Operation, CockroachdbOperation> = {
   setPassword: 'setPassword',
 };
 
-const subject = (): ChoosingSubject => ({
+const subject = (): ChoosingSubject & SqlSubject<ChoosingProvider> => ({
   vendors: vendors(),
   host: 'cockroachlabs.cloud',
   front: vendors().cockroachdb.front,
@@ -152,6 +154,7 @@ const subject = (): ChoosingSubject => ({
 });
 
 providerContract('cockroachdb-cloud', subject);
+sqlContract('cockroachdb-cloud', subject);
 choosingContract('cockroachdb-cloud', subject);
 
 describe('the list of CockroachDB Cloud', () => {

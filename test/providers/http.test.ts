@@ -10,6 +10,7 @@ import {
   failureOfStatus,
   retryAfterMs,
   undiciHttp,
+  type VendorApiOptions,
   type VendorCall,
   vendorApi,
 } from '../../functions/providers/http.ts';
@@ -45,7 +46,11 @@ afterEach(async () => {
 const apiKey = new Sensitive('rnd_canaryKEY0123456789');
 const start = new Date('2026-03-01T12:00:00Z');
 
-function client(overrides: { until?: Date; http?: Ports['http'] } = {}) {
+function client(
+  overrides: Partial<Pick<VendorApiOptions, 'until' | 'failureOf' | 'secrets'>> & {
+    http?: Ports['http'];
+  } = {},
+) {
   const waits: number[] = [];
   let now = start.getTime();
   const api = vendorApi(
@@ -54,7 +59,8 @@ function client(overrides: { until?: Date; http?: Ports['http'] } = {}) {
       baseUrl: `http://127.0.0.1:${port}/v1`,
       apiKey,
       requestIdHeader: 'acme-request-id',
-      failureOf: failureOfStatus,
+      failureOf: overrides.failureOf ?? failureOfStatus,
+      ...(overrides.secrets === undefined ? {} : { secrets: overrides.secrets }),
       until: overrides.until ?? new Date('2026-03-01T12:10:00Z'),
     },
     {
@@ -233,6 +239,32 @@ describe('the way to a vendor', () => {
     const { api, waits } = client();
     await api.call(call());
     expect(waits).toEqual([500, 1000]);
+  });
+
+  test('repeats a read by POST as well, and says that it changed nothing', async () => {
+    answers({ status: 503 }, { status: 200, body: '{}' });
+    const { api, waits } = client();
+    await api.call(call({ method: 'POST', body: {}, isRead: true }));
+    expect(waits).toEqual([500]);
+    expect(asked.map(({ method, body }) => `${method} ${body}`)).toEqual(['POST {}', 'POST {}']);
+    answers({ status: 500 });
+    expect((await failure(api.call(call({ method: 'POST', body: {}, isRead: true })))).effect).toBe('none');
+  });
+
+  test('keeps the number by which the vendor names a failure, and no other secret that it was told of', async () => {
+    answers({ status: 200, body: '{"code":4711,"message":"no canary-canary-canary"}' });
+    const { api } = client({
+      secrets: [new Sensitive('canary-canary-canary')],
+      failureOf: ({ json }) => ({
+        code: 'REJECTED',
+        effect: 'none',
+        vendorCode: 4711,
+        message: (json as { message: string }).message,
+      }),
+    });
+    const error = await failure(api.call(call()));
+    expect(error.facts).toMatchObject({ code: 'REJECTED', vendorCode: 4711, status: 200 });
+    expect(error.message).toContain('(no ‹redacted›)');
   });
 
   const limits: Record<string, { headers: Record<string, string>; waits: number[] }> = {

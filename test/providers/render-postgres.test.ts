@@ -20,7 +20,8 @@ import {
   type OpenOptions,
   type Operation,
   providerContract,
-  type Subject,
+  type SqlSubject,
+  sqlContract,
 } from './contract.ts';
 
 const vendors = useTestVendors();
@@ -98,7 +99,7 @@ const states = [
   'a_state_of_tomorrow',
 ];
 
-const subject = (): Subject<IssuingProvider> => ({
+const subject = (): SqlSubject<IssuingProvider> => ({
   vendors: vendors(),
   host: 'api.render.com',
   front: vendors().render.front,
@@ -145,6 +146,7 @@ const subject = (): Subject<IssuingProvider> => ({
 });
 
 providerContract('render-postgres', subject);
+sqlContract('render-postgres', subject);
 issuingContract('render-postgres', subject);
 
 describe('issuing a user at Render', () => {

@@ -28,6 +28,10 @@ vi.mock('../../functions/providers/sql.ts', () => {
   loaded.push('sql');
   return { pgSql: (): Ports['sql'] => async () => ({ say: 'accepted', rows: [] }) };
 });
+vi.mock('../../functions/providers/valkey.ts', () => {
+  loaded.push('valkey');
+  return { iovalkeyOverTls: (): Ports['valkey'] => async () => ({ say: 'accepted', replies: [] }) };
+});
 
 const environment = { REKEY_EVENT_BUS_NAME: 'rekey-bus', POWERTOOLS_LOG_LEVEL: 'ERROR' } as const;
 const canary = 'Kq7"/+&é=pass wörd\\x';
@@ -208,6 +212,10 @@ describe('an error', () => {
   const proxies: Record<string, { url: string; hidden: string }> = {
     'as it was written': { url: 'http://egress:Pr0xy-canary@proxy.example.com:3128', hidden: 'Pr0xy-canary' },
     'as it is sent': { url: 'http://egress:Pr%40xy-canary@proxy.example.com:3128', hidden: 'Pr@xy-canary' },
+    'in a spelling of its own': {
+      url: 'http://egress:%50r0xy-canary@proxy.example.com:3128',
+      hidden: 'Pr0xy-canary',
+    },
     'with a percent sign that escapes nothing': {
       url: 'http://egress:Pr%xy-canary@proxy.example.com:3128',
       hidden: 'Pr%xy-canary',
@@ -256,6 +264,8 @@ describe('what speaks to vendors', () => {
     expect(loaded).toEqual(['sql']);
     expect(await ports.http(request)).toMatchObject({ status: 204 });
     expect(loaded).toEqual(['sql', 'http']);
+    expect(await ports.valkey({ ...session, commands: [] })).toEqual({ say: 'accepted', replies: [] });
+    expect(loaded).toEqual(['sql', 'http', 'valkey']);
   });
 
   test('is made once, with the egress proxy of the environment', async () => {
@@ -293,7 +303,7 @@ describe('the bundle of a handler', () => {
     if (found === undefined) throw new Error(`expected the bundle to have an output for ${source}`);
     return sourcesWith(found[0]);
   };
-  const heavy = /node_modules\/(pg|pg-[a-z-]+|undici)\/|^functions\/providers\/(?!index\.ts$)/;
+  const heavy = /node_modules\/(pg|pg-[a-z-]+|undici|iovalkey)\/|^functions\/providers\/(?!index\.ts$)/;
 
   test.each(['functions/rotate-secret.ts', 'functions/create-user.ts'])(
     '%s starts without a driver and without a provider',
@@ -316,6 +326,11 @@ describe('the bundle of a handler', () => {
       brings: /^functions\/providers\/sql\.ts$/,
       leaves: /node_modules\/(undici|pg|pg-[a-z-]+)\/|^functions\/providers\/[a-z-]+\//,
     },
+    'the valkey seam brings neither undici nor a provider, and leaves iovalkey for the first login': {
+      part: 'functions/providers/valkey.ts',
+      brings: /^functions\/providers\/valkey\.ts$/,
+      leaves: /node_modules\/(undici|pg|iovalkey)\/|^functions\/providers\/[a-z-]+\//,
+    },
     'one provider brings no other, and no driver of a database': {
       part: 'functions/providers/render-postgres/provider.ts',
       brings: /^functions\/providers\/render-postgres\//,
@@ -335,7 +350,7 @@ describe('the bundle of a handler', () => {
 
   test('the driver of the databases is in the bundle, and only a dynamic import leads to it', () => {
     const withDriver = Object.entries(outputs).filter(([, { inputs }]) =>
-      Object.keys(inputs).some((source) => source.startsWith('node_modules/pg/')),
+      Object.keys(inputs).some((source) => /node_modules\/pg\//.test(source)),
     );
     const kinds = withDriver.flatMap(([output]) =>
       Object.entries(outputs)

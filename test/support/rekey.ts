@@ -40,6 +40,7 @@ export interface Kill {
 const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'http',
   'sql',
+  'valkey',
   'describeSecret',
   'readSecret',
   'writeSecret',
@@ -149,6 +150,16 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
   await secretsManager.call('CreateSecret', {
     Name: 'rekey/api-keys/cockroachdb',
     SecretString: JSON.stringify({ apiKey: vendors().apiKeys.cockroachdb }),
+    ClientRequestToken: token(),
+  });
+  await secretsManager.call('CreateSecret', {
+    Name: 'rekey/api-keys/vultr',
+    SecretString: vendors().apiKeys.vultr,
+    ClientRequestToken: token(),
+  });
+  await secretsManager.call('CreateSecret', {
+    Name: 'rekey/api-keys/zilliz',
+    SecretString: vendors().apiKeys.zilliz,
     ClientRequestToken: token(),
   });
 

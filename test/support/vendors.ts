@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { inspect } from 'node:util';
+import { Redis } from 'iovalkey';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import { type HttpRequest, interpose, type Ports, type SqlSession } from '../../functions/core/ports.ts';
@@ -11,14 +12,14 @@ import type { Login, Provider } from '../../functions/core/provider.ts';
 import { Sensitive, spellings } from '../../functions/core/sensitive.ts';
 import { undiciHttp } from '../../functions/providers/http.ts';
 import { pgSql } from '../../functions/providers/sql.ts';
-import type { LoginFault, SqlFront } from '../../infra/local/engines/sql-front.ts';
-import { startVendors, type Vendors } from '../../infra/local/vendors.ts';
+import { iovalkeyOverTls } from '../../functions/providers/valkey.ts';
+import { type ApiKeys, startVendors, type Vendors } from '../../infra/local/vendors.ts';
 import { createMovableClock } from '../infra/local/providers/stand-in.ts';
 
-/** Both vendors on real engines, and real ports to them on a clock that only waiting moves. */
+/** All vendors, on real engines where there are any, and real ports to them on a clock that only waiting moves. */
 export interface TestVendors extends Vendors {
   readonly clock: ReturnType<typeof createMovableClock>;
-  readonly apiKeys: { readonly render: string; readonly cockroachdb: string };
+  readonly apiKeys: ApiKeys;
   /** The ports of a provider in an invocation that ends at `until`. Some may be replaced; all are recorded. */
   ports(until: Date, replaced?: Partial<ProviderPorts>): Ports;
   /** An http port of its own, for other networks than this one. */
@@ -34,12 +35,25 @@ export interface TestVendors extends Vendors {
   /** The same provider; what it returns and throws is kept for the leak check. */
   watch<P extends Provider>(provider: P): P;
   /** A login fault; those that leave the client without an answer shorten its patience. */
-  faultLogins(front: SqlFront, fault: LoginFault): void;
+  faultLogins<Fault extends { readonly kind: string }>(front: Faultable<Fault>, fault: Fault): void;
+  /** Whether the login works for an application right now, rights included; asked past rekey. */
+  logsIn(login: Login): Promise<boolean>;
   /** A session of an application, ended with the test. */
   connect(login: Login, applicationName: string): Promise<pg.Client>;
+  /** The same where consumers speak Valkey's protocol. */
+  connectToValkey(login: Login): Promise<Redis>;
 }
 
-type ProviderPorts = Pick<Ports, 'http' | 'sql' | 'now' | 'sleep' | 'randomBytes'>;
+/** What logins go through. */
+interface Faultable<Fault> {
+  readonly faults: { inject(fault: Fault): void };
+}
+
+type ProviderPorts = Pick<Ports, 'http' | 'sql' | 'valkey' | 'now' | 'sleep' | 'randomBytes'>;
+
+/** Whether a request may change something. Milvus reads by POST, too. */
+export const isWrite = ({ method, url }: RecordedRequest): boolean =>
+  method !== 'GET' && !/\/v2\/vectordb\/\w+\/(list|describe)$/.test(url);
 
 export interface RecordedRequest {
   readonly method: HttpRequest['method'];
@@ -76,7 +90,7 @@ export function useTestVendors(): () => TestVendors {
   afterEach(async () => {
     const { vendors, end, leaks } = started();
     await end();
-    const apis: readonly Judged[] = [vendors.render.api, vendors.cockroachdb.api];
+    const apis: readonly Judged[] = apisOf(vendors);
     expect(apis.flatMap(({ catastrophes }) => catastrophes)).toEqual([]);
     expect(apis.flatMap(({ calls }) => calls.filter(({ defect }) => defect !== undefined))).toEqual([]);
     expect(vendors.network.refused, 'requests to hosts that are not the vendors').toEqual([]);
@@ -94,7 +108,7 @@ function createLeakCheck() {
   /** Passwords wherever they come from: what the code wraps, and what lies open in the bodies that it wraps. */
   const learn = (value: unknown, name = '', depth = 0): void => {
     if (value instanceof Sensitive && name === 'body')
-      for (const [, password = ''] of value.reveal().matchAll(/"password":"([^"\\]+)"/g))
+      for (const [, password = ''] of value.reveal().matchAll(/"(?:newP|p)assword":"([^"\\]+)"/g))
         secrets.add(password);
     else if (value instanceof Sensitive) secrets.add(value.reveal().replace(/^Bearer /, ''));
     else if (typeof value === 'object' && value !== null && depth < 4)
@@ -125,11 +139,23 @@ function createLeakCheck() {
   };
 }
 
+const apisOf = ({ render, cockroachdb, vultr, zilliz }: Vendors) => [
+  render.api,
+  cockroachdb.api,
+  vultr.api,
+  zilliz.api,
+];
+
 async function startTestVendors() {
   const directory = await mkdtemp(join(tmpdir(), 'rekey-vendors-'));
   await chmod(directory, 0o755); // the engines run as another user where this one is root
   const clock = createMovableClock('2026-03-01T12:00:00.123Z');
-  const apiKeys = { render: 'rnd_canaryRenderKey0123456789', cockroachdb: 'CCDB1_canaryCockroachKey0123' };
+  const apiKeys = {
+    render: 'rnd_canaryRenderKey0123456789',
+    cockroachdb: 'CCDB1_canaryCockroachKey0123',
+    vultr: 'CANARYVULTRKEY0123456789ABCDEFGHIJKL',
+    zilliz: 'canaryZillizKey0123456789abcdef',
+  };
   const { keepSecret, showText, show, leaks, forget } = createLeakCheck();
   const vendors = await startVendors({ directory, clock, apiKeys, log: showText });
   setDefaultCACertificates([...getCACertificates('default'), vendors.network.caPem]);
@@ -138,12 +164,11 @@ async function startTestVendors() {
   const requests: RecordedRequest[] = [];
   const statements: (readonly string[])[] = [];
   const clients: pg.Client[] = [];
+  const valkeyClients: Redis[] = [];
   let isLoginLost = false;
 
   const isAnswerLost = (): boolean =>
-    [vendors.render.api, vendors.cockroachdb.api].some(({ faults }) =>
-      faults.pending().some(({ kind }) => kind.startsWith('timeout')),
-    );
+    apisOf(vendors).some(({ faults }) => faults.pending().some(({ kind }) => kind.startsWith('timeout')));
   /** A call that waited in vain took all the time that it was given, by the clock of the test. */
   const timed = async <T>(
     { timeoutMs, patienceMs }: { timeoutMs: number; patienceMs: number },
@@ -167,11 +192,16 @@ async function startTestVendors() {
     };
   };
   const login = pgSql();
+  const loginToValkey = iovalkeyOverTls();
   const real: ProviderPorts = {
     http: http(vendors.network.proxyUrl),
     sql: (session) => {
       const patienceMs = isLoginLost ? shortPatienceMs : longPatienceMs;
       return timed({ ...session, patienceMs }, (timeoutMs) => login({ ...session, timeoutMs }));
+    },
+    valkey: (session) => {
+      const patienceMs = isLoginLost ? shortPatienceMs : longPatienceMs;
+      return timed({ ...session, patienceMs }, (timeoutMs) => loginToValkey({ ...session, timeoutMs }));
     },
     now: async () => clock.now(),
     // A little real time too, so that what a stand-in does late gets done.
@@ -233,6 +263,25 @@ async function startTestVendors() {
       isLoginLost ||= fault.kind === 'no-answer';
       front.faults.inject(fault);
     },
+    async logsIn(login) {
+      const { host, port, username, password } = login;
+      if (port === vendors.vultr.front.port) {
+        const outcome = await iovalkeyOverTls()({
+          ...login,
+          commands: [['GET', 'orders:latest']],
+          timeoutMs: 10_000,
+        });
+        const [reply] = outcome.say === 'accepted' ? outcome.replies : [];
+        return reply !== undefined && 'value' in reply;
+      }
+      const cluster = [...vendors.zilliz.api.clusters.values()].find((one) => one.host === host);
+      if (cluster === undefined) {
+        const statements = [{ text: 'SELECT count(*) FROM orders' }];
+        return (await pgSql()({ ...login, statements, timeoutMs: 10_000 })).say === 'accepted';
+      }
+      const roles = cluster.users().find((user) => user.username === username)?.roles;
+      return cluster.authenticates(username, password.reveal()) && roles?.includes('orders_rw') === true;
+    },
     async connect({ host, port, database, username, password, ca }, applicationName) {
       const client = new pg.Client({
         host,
@@ -248,13 +297,29 @@ async function startTestVendors() {
       clients.push(client);
       return client;
     },
+    async connectToValkey({ host, port, username, password, ca }) {
+      const client = new Redis({
+        host,
+        port,
+        tls: ca === undefined ? {} : { ca },
+        lazyConnect: true,
+        enableReadyCheck: false,
+        enableOfflineQueue: false,
+        retryStrategy: () => null,
+      });
+      client.on('error', () => undefined);
+      await client.connect();
+      valkeyClients.push(client);
+      await client.call('AUTH', username, password.reveal());
+      return client;
+    },
     async stop() {
       await vendors.stop();
       await rm(directory, { recursive: true, force: true });
     },
   };
 
-  const switched = [vendors.render.api, vendors.cockroachdb.api].map(({ switches }) => ({
+  const switched = apisOf(vendors).map(({ switches }) => ({
     switches,
     defaults: structuredClone(switches),
   }));
@@ -271,10 +336,9 @@ async function startTestVendors() {
     async end() {
       isLoginLost = false;
       for (const { switches, defaults } of switched) Object.assign(switches, structuredClone(defaults));
-      for (const { api, front } of [vendors.render, vendors.cockroachdb]) {
-        api.faults.clear();
-        front.faults.clear();
-      }
+      for (const { faults } of apisOf(vendors)) faults.clear();
+      for (const { front } of [vendors.render, vendors.cockroachdb, vendors.vultr]) front.faults.clear();
+      for (const client of valkeyClients.splice(0)) client.disconnect();
       await Promise.all(clients.splice(0).map((client) => client.end()));
     },
   };

@@ -11,6 +11,7 @@ beforeAll(async () => {
     hosts: {
       'api.render.com': (incoming, response) => response.end(`render ${incoming.url}`),
       'cockroachlabs.cloud': (incoming, response) => incoming.pipe(response),
+      '*.clusters.example:19539': (incoming, response) => response.end(`cluster ${incoming.headers.host}`),
     },
   });
   trusting = new ProxyAgent({ uri: network.proxyUrl, requestTls: { ca: network.caPem } });
@@ -39,6 +40,25 @@ describe('a closed network', () => {
       body: 'hello',
     });
     expect(await echo.text()).toBe('hello');
+  });
+
+  test('leads every host one label below a wildcard to its stand-in, on the port that it names', async () => {
+    const of = async (url: string) => (await fetch(url, { dispatcher: trusting })).text();
+    expect(await of('https://a.clusters.example:19539/')).toBe('cluster a.clusters.example:19539');
+    expect(await of('https://b.clusters.example:19539/')).toBe('cluster b.clusters.example:19539');
+    const wrong = [
+      'https://a.clusters.example/',
+      'https://clusters.example:19539/',
+      'https://x.a.clusters.example:19539/',
+      'https://api.render.com:19539/',
+    ];
+    for (const url of wrong) expect(await failureOf(url), url).not.toMatch(/^answered/);
+    expect(network.refused.slice(-4)).toEqual([
+      'a.clusters.example:443',
+      'clusters.example:19539',
+      'x.a.clusters.example:19539',
+      'api.render.com:19539',
+    ]);
   });
 
   test('lets nobody out, and records who was asked for', async () => {

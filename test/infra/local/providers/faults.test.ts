@@ -77,6 +77,11 @@ const cases: Record<string, { given: FaultKind; want: RegExp; writes: number }> 
   'never answers and takes effect': { given: { kind: 'timeout-after-apply' }, want: /^timeout$/, writes: 1 },
   'is cut before anything happens': { given: { kind: 'reset-before' }, want: /^broken/, writes: 0 },
   'is cut after it took effect': { given: { kind: 'reset-after-apply' }, want: /^broken/, writes: 1 },
+  'is answered, and the answer never ends': {
+    given: { kind: 'stall-mid-body' },
+    want: /^timeout$/,
+    writes: 1,
+  },
   'is cut in the middle of its answer': { given: { kind: 'reset-mid-body' }, want: /^broken/, writes: 1 },
   'fails without effect': {
     given: { kind: 'status', status: 503, json: { message: 'later' } },

@@ -1,0 +1,1083 @@
+import { createHash } from 'node:crypto';
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import type { Ports } from '../../functions/core/ports.ts';
+import type { ChoosingProvider, Login } from '../../functions/core/provider.ts';
+import { Sensitive } from '../../functions/core/sensitive.ts';
+import { parseSpec } from '../../functions/core/spec.ts';
+import { loadProvider } from '../../functions/providers/index.ts';
+import { vultrValkey } from '../../functions/providers/vultr-valkey/provider.ts';
+import type { ValkeyLoginFaultKind } from '../../infra/local/engines/valkey-front.ts';
+import type { Fault } from '../../infra/local/providers/faults.ts';
+import { addVultrOrders } from '../../infra/local/providers/fixtures.ts';
+import type {
+  VultrAcl,
+  VultrDatabaseView,
+  VultrOperation,
+  VultrSwitches,
+  VultrValkey,
+} from '../../infra/local/providers/vultr-valkey.ts';
+import { useTestVendors } from '../support/vendors.ts';
+import {
+  type ChoosingSubject,
+  choosingContract,
+  codeOf,
+  failureOf,
+  freshName,
+  type OpenOptions,
+  type Operation,
+  providerContract,
+} from './contract.ts';
+
+const vendors = useTestVendors();
+const databaseId = '6f0d6f4e-9d0c-4a53-8a2e-5b1f7c3d9e21';
+let vultr: VultrValkey;
+let database: VultrDatabaseView;
+let before = 0;
+beforeAll(async () => {
+  const { api, engine } = vendors().vultr;
+  vultr = api;
+  database = await addVultrOrders(vultr, engine, { id: databaseId });
+});
+beforeEach(() => {
+  vultr.actor.setStatus(databaseId, 'Running');
+  vultr.actor.allowAddress(true);
+  vendors().vultr.front.rules.disabled = 'unknown';
+  before = vultr.calls.length;
+});
+
+/** What the vendor was asked in this test, oldest first. */
+const calls = (operation?: VultrOperation) =>
+  vultr.calls.slice(before).filter((call) => operation === undefined || call.operation === operation);
+const inject = (fault: Fault<VultrOperation>): void => vultr.faults.inject(fault);
+const set = (switches: Partial<VultrSwitches>): void => void Object.assign(vultr.switches, switches);
+const always = { times: Number.POSITIVE_INFINITY };
+
+const declared: VultrAcl = {
+  categories: ['+@read', '+@write', '-@dangerous'],
+  commands: ['+client|list', '+client|setname'],
+  keys: ['orders:*'],
+  channels: [],
+};
+interface Options extends OpenOptions {
+  readonly id?: string;
+  readonly privileges?: VultrAcl;
+  readonly valkey?: Ports['valkey'];
+}
+const open = ({
+  budgetMs = 180_000,
+  apiKey = vendors().apiKeys.vultr,
+  id = databaseId,
+  privileges = declared,
+  http,
+  valkey,
+}: Options = {}): ChoosingProvider => {
+  const { clock, ports } = vendors();
+  const until = new Date(clock.now().getTime() + budgetMs);
+  const provider = vultrValkey.open(
+    {
+      target: { databaseId: id },
+      privileges: {
+        categories: [...privileges.categories],
+        commands: [...privileges.commands],
+        keys: [...privileges.keys],
+        channels: [...privileges.channels],
+      },
+      apiKey: new Sensitive(apiKey),
+      until,
+    },
+    ports(until, { ...(http === undefined ? {} : { http }), ...(valkey === undefined ? {} : { valkey }) }),
+  );
+  if (provider.passwords !== 'chosen-by-us') throw new Error('Vultr takes our passwords');
+  return vendors().watch(provider);
+};
+
+const passwordOf = (username: string): Sensitive =>
+  new Sensitive(`Pw-${createHash('sha256').update(username).digest('base64url').slice(0, 29)}`);
+const loginOf = async (username = freshName()): Promise<Login> => ({
+  ...(await open().endpoint()),
+  username,
+  password: passwordOf(username),
+});
+/** A user as the vendor leaves it. */
+const born = async (username = freshName()): Promise<Login> => {
+  const login = await loginOf(username);
+  await open().createUser(login);
+  return login;
+};
+/** A user with the declared rights. */
+const made = async (username = freshName()): Promise<Login> => {
+  const login = await born(username);
+  await open().applyPrivileges(login);
+  return login;
+};
+const front = () => vendors().vultr.front;
+const another = new Sensitive('Another-password_0000000000000001');
+
+const operations: Record<Operation, VultrOperation> = {
+  readiness: 'getDatabase',
+  list: 'listUsers',
+  create: 'createUser',
+  remove: 'deleteUser',
+  setPassword: 'setPassword',
+};
+
+const subject = (): ChoosingSubject => ({
+  vendors: vendors(),
+  host: 'api.vultr.com',
+  open,
+  async bring(provider, username) {
+    const login = { ...(await provider.endpoint()), username, password: passwordOf(username) };
+    await provider.createUser(login);
+    await provider.applyPrivileges(login);
+    return login;
+  },
+  // Nothing at Vultr keeps a user because of what others are.
+  supersede: async () => undefined,
+  inject: (operation, trouble) => inject({ ...trouble, operation: operations[operation] }),
+  calls: (operation) => calls(operations[operation]).length,
+  usernames: () => database.users(),
+  deletedBySomebody: (username) => vultr.actor.deleteUser(username),
+  listIsStale: (skip = 0) =>
+    inject({
+      operation: 'listUsers',
+      kind: 'status',
+      status: 200,
+      json: { users: [], meta: { total: 0 } },
+      skip,
+    }),
+  listLagsMs(ms) {
+    vultr.switches.delays.userUnlisted = { ms };
+  },
+  alsoListed(names) {
+    vultr.switches.listedOnly = names;
+  },
+  protectedUsers: () => ['default'],
+  notReady: Object.fromEntries(
+    ['Rebuilding', 'Rebalancing', 'Configuring', 'Error', 'poweroff', 'A status of tomorrow'].map(
+      (status) => [
+        status,
+        { given: () => vultr.actor.setStatus(databaseId, status), reason: `its status is ${status}` },
+      ],
+    ),
+  ),
+  rateLimitStatuses: [429],
+  passwordOf,
+  createdBySomebody: ({ username, password }) => vultr.actor.createUser(username, password.reveal()),
+  refusesSamePassword(isRefused) {
+    vultr.switches.samePassword = isRefused ? 422 : 'accept';
+  },
+});
+
+providerContract('vultr-valkey', subject);
+choosingContract('vultr-valkey', subject);
+
+describe('what Vultr says of a database', () => {
+  test.each(['Running', 'running', 'RUNNING'])('with %s means that users may be changed', async (status) => {
+    vultr.actor.setStatus(databaseId, status);
+    expect(await open().readiness()).toEqual({ ready: true });
+  });
+
+  test.each(['mysql', 'pg', 'kafka', 'redis'])('with the engine %s is none of ours', async (engine) => {
+    set({ engine });
+    expect(await open().readiness()).toEqual({
+      ready: false,
+      reason: `its engine is ${engine}, expected valkey`,
+    });
+    expect(await codeOf(open().createUser({ ...(await loginOf()) }))).toBe('TARGET_NOT_READY none');
+  });
+
+  test.each(['text', 'number'] as const)('tells the port as a %s', async (port) => {
+    set({ port });
+    expect(await open().endpoint()).toEqual({
+      host: 'localhost',
+      port: front().port,
+      database: '0',
+      ca: expect.stringMatching(/^-----BEGIN CERTIFICATE-----/),
+    });
+  });
+
+  test('with a VPC is reached under its public name', async () => {
+    set({ host: 'private' });
+    expect((await open().endpoint()).host).toBe('localhost');
+    expect(await open().verify(await made())).toBe('accepted');
+  });
+
+  test.each(['absent', 'empty'] as const)('may tell no CA (%s): then the public ones count', async (ca) => {
+    set({ ca });
+    expect(await open().endpoint()).toEqual({ host: 'localhost', port: front().port, database: '0' });
+  });
+
+  const wrong: Record<string, { given: object; says: RegExp }> = {
+    'a port that is none': { given: { port: 'soon' }, says: /database\.port: / },
+    'a CA that is no certificate': {
+      given: { ca_certificate: 'see console' },
+      says: /database\.ca_certificate: /,
+    },
+    'no status': { given: { status: undefined }, says: /database\.status: / },
+  };
+  test.each(Object.entries(wrong))(
+    'with %s is unreadable, and no word of it is shown',
+    async (_what, { given, says }) => {
+      const whole = {
+        ...{ status: 'Running', database_engine: 'valkey', host: 'localhost', port: '1' },
+        ...{ user: 'default', password: 'AVNS_canaryOfTheDefaultUser' },
+      };
+      inject({
+        operation: 'getDatabase',
+        kind: 'status',
+        status: 200,
+        json: { database: { ...whole, ...given } },
+      });
+      const error = await failureOf(open().endpoint());
+      expect([error.code, error.effect]).toEqual(['UNREADABLE', 'none']);
+      expect(error.message).toMatch(says);
+    },
+  );
+
+  test('may not say yet where to connect', async () => {
+    const json = {
+      database: { status: 'Configuring', database_engine: 'valkey', host: '', port: '0', user: null },
+    };
+    inject({ operation: 'getDatabase', kind: 'status', status: 200, json });
+    expect(await codeOf(open().endpoint())).toBe('TARGET_NOT_READY none');
+  });
+});
+
+describe('the list of Vultr', () => {
+  test('says nothing about absence where it tells of more users than it holds', async () => {
+    const { username } = await made();
+    set({ total: 'one-more', unlisted: [username] });
+    for (const work of [
+      () => open().listUsers(),
+      () => open().deleteUser(username),
+      async () => open().createUser(await loginOf(username)),
+    ]) {
+      const error = await failureOf(work());
+      expect([error.code, error.effect]).toEqual(['UNREADABLE', 'none']);
+      expect(error.message).toMatch(/the user list is incomplete: got \d+ of \d+ users/);
+    }
+    expect([calls('createUser').length, calls('deleteUser').length]).toEqual([1, 0]);
+  });
+
+  test('needs no total', async () => {
+    const { username } = await made();
+    set({ total: 'absent' });
+    expect(await open().listUsers()).toContainEqual({ username, isProtected: false });
+  });
+
+  test.each([1, 2, 500])('is read to its end where it has pages, of %d', async (pageSize) => {
+    const { username } = await made();
+    const whole = await open().listUsers();
+    set({ pageSize });
+    const first = calls('listUsers').length;
+    expect(await open().listUsers()).toEqual(whole);
+    expect(whole).toContainEqual({ username, isProtected: false });
+    const cursors = calls('listUsers')
+      .slice(first)
+      .map(({ query }) => query['cursor'] ?? '');
+    expect(new Set(cursors).size).toBe(cursors.length);
+    expect(cursors[0]).toBe('');
+  });
+
+  test('that never ends, as its cursor comes again, is an error', async () => {
+    set({ pageSize: 1, repeatedCursor: true });
+    const error = await failureOf(open().listUsers());
+    expect([error.code, error.effect]).toEqual(['UNREADABLE', 'none']);
+    expect(error.message).toContain('the user list never ends (a cursor came twice)');
+  });
+
+  test('may come in any order', async () => {
+    const { username } = await made();
+    set({ order: 'reversed' });
+    expect(await open().listUsers()).toContainEqual({ username, isProtected: false });
+  });
+
+  test('marks the default users, under whatever name the database has its own', async () => {
+    const own = freshName();
+    set({ listedOnly: ['vultradmin', own] });
+    const json = {
+      database: { status: 'Running', database_engine: 'valkey', host: 'localhost', port: 1, user: own },
+    };
+    inject({ operation: 'getDatabase', kind: 'status', status: 200, json, ...always });
+    const marked = (await open().listUsers()).filter(({ isProtected }) => isProtected);
+    expect(marked.map(({ username }) => username)).toEqual(
+      expect.arrayContaining(['default', 'vultradmin', own]),
+    );
+    const login = { host: 'localhost', port: 1, database: '0', username: own, password: another };
+    for (const write of [
+      () => open().createUser(login),
+      () => open().setPassword({ username: own, next: another }),
+      () => open().applyPrivileges(login),
+      () => open().deleteUser(own),
+    ])
+      expect(await codeOf(write())).toBe('NAME_REFUSED none');
+    expect(vendors().requests.filter(({ method }) => method !== 'GET')).toEqual([]);
+  });
+
+  test.each(['default', 'vultradmin', 'Orders', 'a'.repeat(33)])(
+    '%s is refused before any request, also where Vultr would take it',
+    async (username) => {
+      set({ defaultUser: 'allowed' });
+      const login = { host: 'localhost', port: 1, database: '0', username, password: another };
+      const provider = open();
+      expect(await codeOf(provider.createUser(login))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.setPassword({ username, next: another }))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.applyPrivileges(login))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.deleteUser(username))).toBe('NAME_REFUSED none');
+      expect(vendors().requests).toEqual([]);
+    },
+  );
+});
+
+describe('creating a user at Vultr', () => {
+  test.each([400, 422] as const)(
+    'whom the list does not show, refused with a %d, finds somebody’s user and leaves it untouched',
+    async (duplicate) => {
+      const theirs = await born();
+      set({ duplicate, unlisted: [theirs.username] });
+      expect(await open().createUser({ ...theirs, password: another })).toBe('exists');
+      expect(await open().verify(theirs)).toBe('accepted');
+      // The user's own page is asked before anything is sent.
+      expect(calls('createUser')).toHaveLength(1);
+    },
+  );
+
+  test.each([400, 422] as const)(
+    'who comes into being in between, refused with a %d, is found the same way',
+    async (duplicate) => {
+      const login = await loginOf();
+      set({ duplicate });
+      const run = () => vultr.actor.createUser(login.username, another.reveal());
+      inject({ operation: 'createUser', kind: 'meanwhile', when: 'before', run });
+      expect(await open().createUser(login)).toBe('exists');
+      expect(await open().verify({ ...login, password: another })).toBe('accepted');
+      expect(calls('createUser')).toHaveLength(1);
+    },
+  );
+
+  test('never posts a name that exists, which might change its password', async () => {
+    const theirs = await born();
+    set({ duplicate: 'changes-password', unlisted: [theirs.username] });
+    expect(await open().createUser({ ...theirs, password: another })).toBe('exists');
+    expect(await open().verify(theirs)).toBe('accepted');
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('refused as one too many although it was done, is not done again', async () => {
+    const login = await loginOf();
+    const json = { status: 429, error: 'rate limit exceeded' };
+    inject({ operation: 'createUser', kind: 'status', status: 429, applied: true, json });
+    expect(await open().createUser(login)).toBe('exists');
+    expect(await open().verify(login)).toBe('accepted');
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('refused as one too many and done meanwhile by somebody, is not done again', async () => {
+    const login = await loginOf();
+    inject({ operation: 'createUser', kind: 'rate-limited', retryAfter: 3 });
+    const run = () => vultr.actor.createUser(login.username, another.reveal());
+    // Two readings of the list, one of the user, and the look after the refusal come first.
+    inject({ operation: 'getUser', kind: 'meanwhile', when: 'before', run, skip: 2 });
+    expect(await open().createUser(login)).toBe('exists');
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('is not tried for ever where it is always refused as one too many', async () => {
+    const login = await loginOf();
+    inject({ operation: 'createUser', kind: 'rate-limited', ...always });
+    const error = await failureOf(open({ budgetMs: 900_000 }).createUser(login));
+    expect([error.code, error.effect]).toEqual(['RATE_LIMITED', 'none']);
+    expect(error.message).toContain('who is not there; Secrets Manager tries again');
+    expect(calls('createUser')).toHaveLength(6);
+  });
+
+  test('is unclear where it was refused as one too many and the user cannot be asked for', async () => {
+    const login = await loginOf();
+    inject({ operation: 'createUser', kind: 'rate-limited' });
+    inject({ operation: 'getUser', kind: 'status', status: 500, skip: 1, ...always });
+    expect(await codeOf(open({ budgetMs: 60_000 }).createUser(login))).toBe('RATE_LIMITED unknown');
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('does not accept another user than it asked for', async () => {
+    const login = await loginOf();
+    inject({
+      operation: 'createUser',
+      kind: 'status',
+      status: 202,
+      json: { user: { username: 'somebody' } },
+    });
+    const error = await failureOf(open().createUser(login));
+    expect([error.code, error.effect]).toEqual(['UNREADABLE', 'applied']);
+    expect(error.message).toContain(`asked for ${login.username}, was answered with another name`);
+  });
+
+  test.each([200, 201, 202])('takes a %d for a success', async (status) => {
+    const login = await loginOf();
+    inject({
+      operation: 'createUser',
+      kind: 'status',
+      status,
+      applied: true,
+      json: { user: { username: login.username, permission: 'of a field that we do not know' } },
+    });
+    expect(await open().createUser(login)).toBe('created');
+  });
+
+  test('sends our password, never the wish for one', async () => {
+    const login = await born();
+    expect(await open().verify(login)).toBe('accepted');
+    expect(calls('createUser')).toMatchObject([
+      { method: 'POST', path: `/v2/databases/${databaseId}/users` },
+    ]);
+  });
+
+  test('that reaches the engine late is refused until then', async () => {
+    set({ engineAfterMs: { ...vultr.switches.engineAfterMs, createUser: 300_000 } });
+    const login = await born();
+    expect(await open().verify(login)).toBe('rejected');
+    vendors().clock.move(300_000);
+    await expect.poll(() => open().verify(login)).toBe('accepted');
+  });
+});
+
+describe('a database that is not running', () => {
+  const writes: Record<string, (login: Login) => Promise<unknown>> = {
+    create: (login) => open().createUser(login),
+    'set the password of': ({ username }) => open().setPassword({ username, next: another }),
+    'change the rights of': (login) => open().applyPrivileges(login),
+    delete: ({ username }) => open().deleteUser(username),
+  };
+
+  test.each(Object.entries(writes))('is not asked to %s a user', async (_what, write) => {
+    const login = await born();
+    vultr.actor.setStatus(databaseId, 'Rebuilding');
+    const first = vendors().requests.length;
+    const error = await failureOf(write(login));
+    expect([error.code, error.effect]).toEqual(['TARGET_NOT_READY', 'none']);
+    expect(error.message).toContain('its status is Rebuilding; try again later');
+    expect(
+      vendors()
+        .requests.slice(first)
+        .filter(({ method }) => method !== 'GET'),
+    ).toEqual([]);
+  });
+
+  const refusals = (['refuse-400', 'refuse-422', 'call-names-invalid'] as const).flatMap((whileNotRunning) =>
+    Object.keys(writes).map((what) => ({ whileNotRunning, what })),
+  );
+  test.each(refusals)(
+    'from the middle of a call on is not believed ($whileNotRunning) when it refuses to $what a user',
+    async ({ whileNotRunning, what }) => {
+      const login = await born();
+      set({ whileNotRunning });
+      const run = async () => vultr.actor.setStatus(databaseId, 'Rebalancing');
+      inject({ operation: 'getDatabase', kind: 'meanwhile', run });
+      expect(await codeOf(writes[what]?.(login) ?? Promise.resolve())).toBe('TARGET_NOT_READY none');
+    },
+  );
+});
+
+describe('a password at Vultr', () => {
+  test('that is recorded and works is not sent again', async () => {
+    const login = await made();
+    const sent = calls('setPassword').length;
+    await open().setPassword({ username: login.username, next: login.password });
+    expect(calls('setPassword')).toHaveLength(sent);
+  });
+
+  test('that is recorded and never reached the engine is sent again', async () => {
+    const login = await made();
+    set({ engineAfterMs: { ...vultr.switches.engineAfterMs, setPassword: Number.POSITIVE_INFINITY } });
+    await open().setPassword({ username: login.username, next: another });
+    expect(await open().verify({ ...login, password: another })).toBe('rejected');
+    set({ engineAfterMs: { ...vultr.switches.engineAfterMs, setPassword: 0 } });
+    await open().setPassword({ username: login.username, next: another });
+    expect(await open().verify({ ...login, password: another })).toBe('accepted');
+    expect(calls('setPassword')).toHaveLength(2);
+  });
+
+  test('that is recorded is left alone where no login can tell more', async () => {
+    const login = await made();
+    vendors().faultLogins(front(), { kind: 'no-answer' });
+    await open().setPassword({ username: login.username, next: login.password });
+    expect(calls('setPassword')).toEqual([]);
+  });
+
+  test.each([400, 422] as const)('that is refused with a %d as the same one is set', async (samePassword) => {
+    const login = await made();
+    set({ samePassword });
+    // Recorded between our look and our change, and not known to the engine yet.
+    const run = async () => {
+      set({ engineAfterMs: { ...vultr.switches.engineAfterMs, setPassword: 0 } });
+      await vultr.actor.setPassword(login.username, another.reveal());
+    };
+    inject({ operation: 'setPassword', kind: 'meanwhile', when: 'before', run });
+    await open().setPassword({ username: login.username, next: another });
+    expect(await open().verify({ ...login, password: another })).toBe('accepted');
+  });
+
+  test('takes effect late, and the old one works until then', async () => {
+    const login = await made();
+    set({ engineAfterMs: { ...vultr.switches.engineAfterMs, setPassword: 90_000 } });
+    const next = { ...login, password: another };
+    await open().setPassword({ username: login.username, next: another });
+    expect([await open().verify(login), await open().verify(next)]).toEqual(['accepted', 'rejected']);
+    vendors().clock.move(90_000);
+    await expect.poll(() => open().verify(next)).toBe('accepted');
+    expect(await open().verify(login)).toBe('rejected');
+  });
+
+  test('is put, never patched, and without one nothing is sent', async () => {
+    const { username } = await made();
+    await open().setPassword({ username, next: another });
+    expect(calls('setPassword')).toMatchObject([
+      { method: 'PUT', path: `/v2/databases/${databaseId}/users/${username}` },
+    ]);
+    expect(await codeOf(open().setPassword({ username, next: new Sensitive('') }))).toBe('REJECTED none');
+    expect(calls('setPassword')).toHaveLength(1);
+  });
+
+  test.each([
+    ['kept', true],
+    ['ended', false],
+  ] as const)('is changed where live connections are %s', async (connectionsAfterPassword, lives) => {
+    const login = await made();
+    const client = await vendors().connectToValkey(login);
+    set({ connectionsAfterPassword });
+    await open().setPassword({ username: login.username, next: another });
+    const works = await client.call('GET', 'orders:latest').then(
+      () => true,
+      () => false,
+    );
+    expect(works).toBe(lives);
+  });
+
+  test.each([400, 404, 422] as const)('of a user who is not there is not found (%d)', async (missingUser) => {
+    set({ missingUser });
+    const error = await failureOf(open().setPassword({ username: freshName(), next: another }));
+    expect([error.code, error.effect, error.facts.status]).toEqual(['NOT_FOUND', 'none', missingUser]);
+    expect(error.message).toContain('(Not a valid database user)');
+    expect(calls('setPassword')).toEqual([]);
+  });
+
+  test('for whose user another one is answered is not said to be set', async () => {
+    const { username } = await made();
+    inject({
+      operation: 'setPassword',
+      kind: 'status',
+      status: 202,
+      json: { user: { username: 'somebody' } },
+    });
+    expect(await codeOf(open().setPassword({ username, next: another }))).toBe('UNREADABLE applied');
+  });
+
+  test('is not shown where Vultr shows it, and that of nobody else', async () => {
+    await made();
+    await open().listUsers();
+    // The leak check after each test knows every password of every answer.
+    expect(await open().listUsers()).toContainEqual({ username: 'default', isProtected: true });
+  });
+});
+
+describe('the rights of a user at Vultr', () => {
+  const lists = { categories: ['+@read'], commands: [], keys: ['orders:*'], channels: [] };
+
+  test('are everything at birth and the declared ones afterwards, on the engine too', async () => {
+    const login = await born();
+    expect(database.recorded(login.username)?.categories).toEqual(['+@all']);
+    expect(await open().privilegeDifferences(login)).toEqual([
+      'category +@read is declared but not held',
+      'category +@write is declared but not held',
+      'category -@dangerous is declared but not held',
+      'category +@all is held but not declared',
+      'command +client|list is declared but not held',
+      'command +client|setname is declared but not held',
+      'key pattern orders:* is declared but not held',
+      'key pattern * is held but not declared',
+      'channel pattern * is held but not declared',
+    ]);
+    await open().applyPrivileges(login);
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+    const client = await vendors().connectToValkey(login);
+    expect(await client.call('GET', 'orders:latest')).toBe('tea');
+    await expect(client.call('GET', 'customers:1')).rejects.toThrow('NOPERM');
+    await expect(client.call('PING')).rejects.toThrow('NOPERM');
+  });
+
+  test('are put right where a new user has none', async () => {
+    set({ defaultAcl: 'empty' });
+    const login = await made();
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+  });
+
+  test('are sent in full, so that it does not matter whether a list that is left out stays', async () => {
+    const login = await made();
+    for (const omittedAcl of ['keeps', 'resets'] as const) {
+      set({ omittedAcl });
+      await open({ privileges: lists }).applyPrivileges(login);
+      expect(database.recorded(login.username)).toEqual(lists);
+      await open().applyPrivileges(login);
+      expect(database.recorded(login.username)).toEqual({
+        ...declared,
+        channels: [],
+      });
+    }
+  });
+
+  test('are sent with what takes away at the end', async () => {
+    const privileges = { ...lists, categories: ['-@dangerous', '+@read', '-@keyspace', '+@write'] };
+    const login = await born();
+    await open({ privileges }).applyPrivileges(login);
+    expect(database.recorded(login.username)?.categories).toEqual([
+      '+@read',
+      '+@write',
+      '-@dangerous',
+      '-@keyspace',
+    ]);
+  });
+
+  const spellings: Record<string, Partial<VultrSwitches>> = {
+    'under their old names': { aclNames: 'redis_acl' },
+    'in another order': { order: 'reversed' },
+    'with null for what is empty': { emptyList: 'null' },
+    'in the list alone': { accessControl: 'in-list-only' },
+  };
+  test.each(Object.entries(spellings))('are read %s', async (_how, switches) => {
+    const login = await made();
+    set(switches);
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+    await open({ privileges: lists }).applyPrivileges(login);
+    expect(await open({ privileges: lists }).privilegeDifferences(login)).toEqual([]);
+  });
+
+  test('are not written where they are right', async () => {
+    const login = await made();
+    const sent = calls('setAccessControl').length;
+    await open().applyPrivileges(login);
+    expect(calls('setAccessControl')).toHaveLength(sent);
+  });
+
+  test('that are told nowhere are never said to agree', async () => {
+    const login = await made();
+    set({ accessControl: 'nowhere' });
+    expect(await open().privilegeDifferences(login)).toEqual(['Vultr does not tell the access control']);
+    await expect(open().applyPrivileges(login)).rejects.toThrow(
+      expect.objectContaining({ code: 'PRIVILEGES_DIFFER' }),
+    );
+  });
+
+  test('of which a list is not told are not said to agree either', async () => {
+    const login = await made();
+    const access_control = { acl_categories: ['+@read'], acl_commands: [], acl_keys: ['orders:*'] };
+    const json = { user: { username: login.username, access_control } };
+    inject({ operation: 'getUser', kind: 'status', status: 200, json });
+    set({ accessControl: 'nowhere' });
+    expect(await open({ privileges: lists }).privilegeDifferences(login)).not.toEqual([]);
+  });
+
+  const unclear = [
+    'timeout-after-apply',
+    'reset-after-apply',
+    'reset-mid-body',
+    'half-json',
+    'empty-body',
+  ] as const;
+  test.each(unclear)('are right when they were set and the answer is lost (%s)', async (kind) => {
+    const login = await born();
+    inject({ operation: 'setAccessControl', kind });
+    await open().applyPrivileges(login);
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+    expect(calls('setAccessControl')).toHaveLength(1);
+  });
+
+  test.each(['reset-before', 'html-body', 'timeout-before'] as const)(
+    'that were not set (%s) are not said to be right, and the next call sets them',
+    async (kind) => {
+      const login = await born();
+      inject({ operation: 'setAccessControl', kind });
+      expect((await failureOf(open().applyPrivileges(login))).effect).toBe('unknown');
+      await open().applyPrivileges(login);
+      expect(await open().privilegeDifferences(login)).toEqual([]);
+    },
+  );
+
+  test('that Vultr does not know are refused, and the user keeps what it had', async () => {
+    const login = await made();
+    const privileges = { ...lists, categories: ['+@nosuch'] };
+    expect(await codeOf(open({ privileges }).applyPrivileges(login))).toBe('REJECTED none');
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+  });
+
+  test('that were accepted and never recorded are not said to be right', async () => {
+    const login = await born();
+    inject({ operation: 'setAccessControl', kind: 'pretend' });
+    await expect(open().applyPrivileges(login)).rejects.toThrow(
+      expect.objectContaining({
+        code: 'PRIVILEGES_DIFFER',
+        message: expect.stringContaining('category +@all is held but not declared'),
+      }),
+    );
+  });
+
+  test('that somebody changed are found, and put right again', async () => {
+    const login = await made();
+    await vultr.actor.setAccessControl(login.username, { ...declared, keys: ['*'] });
+    expect(await open().privilegeDifferences(login)).toEqual([
+      'key pattern orders:* is declared but not held',
+      'key pattern * is held but not declared',
+    ]);
+    await open().applyPrivileges(login);
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+  });
+
+  test('need no login: they are right where the database cannot be reached', async () => {
+    const login = await born();
+    vendors().faultLogins(front(), { kind: 'no-answer' });
+    await open().applyPrivileges(login);
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+    expect(vultrValkey.capabilities.privilegesNeedLogin).toBe(false);
+  });
+
+  test('of a user who is not there are not compared', async () => {
+    expect(await codeOf(open().privilegeDifferences(await loginOf()))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().applyPrivileges(await loginOf()))).toBe('NOT_FOUND none');
+  });
+});
+
+describe('deleting a user at Vultr', () => {
+  test('addresses the user and nothing above', async () => {
+    const { username } = await made();
+    await open().deleteUser(username);
+    expect(calls('deleteUser')).toMatchObject([
+      { method: 'DELETE', path: `/v2/databases/${databaseId}/users/${username}`, query: {} },
+    ]);
+  });
+
+  test.each([400, 404, 422] as const)(
+    'whom somebody deleted in between (%d) is done',
+    async (missingUser) => {
+      const { username } = await made();
+      set({ missingUser });
+      const run = () => vultr.actor.deleteUser(username);
+      inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
+      expect(await open().deleteUser(username)).toBe('deleted');
+    },
+  );
+
+  test('ends the connections of the user', async () => {
+    const login = await made();
+    const client = await vendors().connectToValkey(login);
+    await open().deleteUser(login.username);
+    await expect(client.call('GET', 'orders:latest')).rejects.toThrow();
+  });
+
+  test('that is refused is not tried again', async () => {
+    const { username } = await made();
+    inject({ operation: 'deleteUser', kind: 'status', status: 400, json: { error: 'no' }, ...always });
+    expect(await codeOf(open().deleteUser(username))).toBe('REJECTED none');
+    expect(calls('deleteUser')).toHaveLength(1);
+  });
+});
+
+describe('what Vultr says when it refuses', () => {
+  const missing = [400, 404, 422] as const;
+  const cases = missing.flatMap((status) =>
+    ['Not a valid Database Subscription UUID', 'invalid database ID'].map((error) => ({ status, error })),
+  );
+  test.each(cases)(
+    'that the database is missing ($status, $error) is no missing user',
+    async ({ status, error }) => {
+      set({ missingDatabase: { status, error } });
+      const provider = open({ id: '99999999-9d0c-4a53-8a2e-5b1f7c3d9e21' });
+      const login = await loginOf();
+      for (const work of [
+        () => provider.readiness(),
+        () => provider.listUsers(),
+        () => provider.createUser(login),
+        () => provider.deleteUser(login.username),
+        () => provider.privilegeDifferences(login),
+      ]) {
+        const failure = await failureOf(work());
+        expect([failure.code, failure.effect, failure.facts.status]).toEqual(['NOT_FOUND', 'none', status]);
+        expect(failure.message).toContain(`(${error}); check the target`);
+      }
+    },
+  );
+
+  const bodies: readonly VultrSwitches['errorBody'][] = [
+    'error',
+    'error-and-status',
+    'empty',
+    'html',
+    'text',
+  ];
+  test.each(bodies)('with a body of the kind %s is understood by its status', async (errorBody) => {
+    set({ errorBody });
+    expect(await codeOf(open().setPassword({ username: freshName(), next: another }))).toBe('NOT_FOUND none');
+    expect(await open().createUser(await loginOf())).toBe('created');
+    const { username } = await made();
+    const run = () => vultr.actor.deleteUser(username);
+    inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
+    expect(await open().deleteUser(username)).toBe('deleted');
+  });
+
+  test.each([401, 403] as const)(
+    'the address under %d, names the address, and never means absence',
+    async (refusedKey) => {
+      const login = await made();
+      set({ refusedKey });
+      vultr.actor.allowAddress(false);
+      for (const work of [
+        () => open().listUsers(),
+        () => open().createUser(login),
+        () => open().deleteUser(login.username),
+      ]) {
+        const error = await failureOf(work());
+        expect([error.code, error.effect, error.facts.status]).toEqual(['UNAUTHORIZED', 'none', refusedKey]);
+        expect(error.message).toContain(
+          'Your IP (127.0.0.1) is not authorized to use this API key; the key or the address it came from is refused',
+        );
+      }
+      expect(await database.users()).toContain(login.username);
+    },
+  );
+
+  test.each([7, undefined])(
+    'with a 503 (Retry-After %s), that it was asked too often',
+    async (retryAfter) => {
+      set({ limit: 1, rateLimited: { status: 503, retryAfter } });
+      vendors().clock.move(1_000);
+      await open().listUsers();
+      const [waited = 0] = vendors().waits;
+      expect(waited).toBeGreaterThanOrEqual(retryAfter === undefined ? 500 : 7_000);
+    },
+  );
+
+  test('is waited for where thirty calls a second were too many', async () => {
+    set({ limit: 1 });
+    vendors().clock.move(1_000);
+    expect(await open().listUsers()).not.toEqual([]);
+    expect(vendors().waits).not.toEqual([]);
+  });
+});
+
+describe('a login to Vultr', () => {
+  test('is AUTH alone, so that a user without any right is accepted', async () => {
+    const login = await born();
+    await vultr.actor.setAccessControl(login.username, {
+      categories: ['-@all'],
+      commands: [],
+      keys: [],
+      channels: [],
+    });
+    expect(await open().verify(login)).toBe('accepted');
+  });
+
+  test('is rejected for a user that may not log in', async () => {
+    const login = await made();
+    await vultr.actor.allowLogins(login.username, false);
+    expect(await open().verify(login)).toBe('rejected');
+    await vultr.actor.allowLogins(login.username, true);
+    expect(await open().verify(login)).toBe('accepted');
+  });
+
+  test('is rejected where the engine says WRONGPASS', async () => {
+    const login = await made();
+    vendors().faultLogins(front(), { kind: 'password-refused', times: 1 });
+    expect(await open().verify(login)).toBe('rejected');
+    expect(await open().verify(login)).toBe('accepted');
+  });
+
+  const unclear: readonly ValkeyLoginFaultKind[] = [
+    'no-answer',
+    'reset',
+    'loading',
+    'too-many-connections',
+    'unknown-command',
+    'garbage',
+  ];
+  test.each(unclear)('that meets %s is no rejection', async (kind) => {
+    const login = await made();
+    for (const fault of [{ kind }, { kind, user: login.username }]) {
+      vendors().faultLogins(front(), fault);
+      await expect(open().verify(login)).rejects.toThrow(
+        expect.objectContaining({ name: 'VerificationFailed', code: 'LOGIN_UNREACHABLE' }),
+      );
+      front().faults.clear();
+    }
+  });
+});
+
+describe('sessions at Vultr', () => {
+  const connected = async (login: Login, name: string) => {
+    const client = await vendors().connectToValkey(login);
+    await client.call('CLIENT', 'SETNAME', name);
+    return client;
+  };
+
+  test('are told by name, address and start, and our own look is none', async () => {
+    const login = await made();
+    await connected(login, 'orders-api');
+    await connected(login, 'orders-worker');
+    await connected(await made(), 'somebody-else');
+    await open().verify(login);
+    const seen = async () => {
+      const sessions = await open().sessions(login.username, login);
+      if (!sessions.observed || typeof sessions.open === 'number') return sessions;
+      return sessions.open
+        .map(({ applicationName, clientAddress, startedAt }) => [
+          applicationName,
+          /^127\.0\.0\.1:\d+$/.test(clientAddress),
+          startedAt instanceof Date,
+        ])
+        .sort();
+    };
+    // The server needs a moment to let go of a session that has left.
+    await expect.poll(seen).toEqual([
+      ['orders-api', true, true],
+      ['orders-worker', true, true],
+    ]);
+  });
+
+  test('of nobody are none', async () => {
+    const login = await made();
+    await expect.poll(() => open().sessions(login.username, login)).toEqual({ observed: true, open: [] });
+  });
+
+  const blind: Record<string, { given: (login: Login) => Promise<Login>; reason: string | RegExp }> = {
+    'the user may not list clients': {
+      given: async (login) => {
+        await vultr.actor.setAccessControl(login.username, { ...declared, commands: [] });
+        return login;
+      },
+      reason: 'CLIENT LIST was answered with NOPERM; declare the command +client|list to see sessions',
+    },
+    'the password no longer works': {
+      given: async (login) => ({ ...login, password: another }),
+      reason: /^orders_\d+ could not log in to look$/,
+    },
+    'the engine cannot be reached': {
+      given: async (login) => {
+        vendors().faultLogins(front(), { kind: 'reset' });
+        return login;
+      },
+      reason: /^no session with localhost:\d+ \(/,
+    },
+  };
+  test.each(Object.entries(blind))('are not said to be none where %s', async (_why, { given, reason }) => {
+    const login = await made();
+    await connected(login, 'orders-api');
+    const sessions = await open().sessions(login.username, await given(login));
+    expect(sessions).toEqual({
+      observed: false,
+      reason: typeof reason === 'string' ? reason : expect.stringMatching(reason),
+    });
+  });
+
+  const replies: Record<string, { value: unknown; want: object }> = {
+    'lines of an older engine, without fields that newer ones have': {
+      value: 'id=3 addr=192.0.2.7:1 cmd=get user=USER\nid=4 addr=192.0.2.7:2 cmd=client user=USER\n',
+      want: { observed: true, open: [{ applicationName: '', clientAddress: '192.0.2.7:1' }] },
+    },
+    'a library’s name where the application gave none': {
+      value: 'id=3 addr=192.0.2.7:1 name= lib-name=valkey-py age=60 cmd=get user=USER\n',
+      want: {
+        observed: true,
+        open: [{ applicationName: 'valkey-py', clientAddress: '192.0.2.7:1', startedAt: expect.any(Date) }],
+      },
+    },
+    'something that is no text': {
+      value: 7,
+      want: { observed: false, reason: 'CLIENT LIST was answered with something else than lines' },
+    },
+  };
+  test.each(Object.entries(replies))('are understood from %s', async (_what, { value, want }) => {
+    const login = await made();
+    const told = typeof value === 'string' ? value.replaceAll('USER', login.username) : value;
+    const valkey: Ports['valkey'] = async () => ({ say: 'accepted', replies: [{ value: told }] });
+    expect(await open({ valkey }).sessions(login.username, login)).toEqual(want);
+  });
+});
+
+describe('a spec for Vultr', () => {
+  const spec = {
+    name: 'orders-valkey',
+    provider: 'vultr-valkey',
+    target: { databaseId },
+    apiKeySecret: 'rekey/api-keys/vultr',
+    usernamePrefix: 'orders',
+    privileges: { categories: ['+@read'], keys: ['orders:*'] },
+  };
+  const faultsOf = async (change: object): Promise<string> =>
+    parseSpec({ ...spec, ...change }, loadProvider).then(
+      () => 'fine',
+      (error: Error) => error.message,
+    );
+
+  test('says what a user may do, and to which keys; the rest is nothing', async () => {
+    expect((await parseSpec(spec, loadProvider)).privileges).toEqual({
+      categories: ['+@read'],
+      commands: [],
+      keys: ['orders:*'],
+      channels: [],
+    });
+  });
+
+  test('may leave the login out, as rights are applied through the API', async () => {
+    expect(await faultsOf({ verify: 'none' })).toBe('fine');
+  });
+
+  const wrong: Record<string, { given: object; says: RegExp }> = {
+    'no rights at all: nothing said might mean everything': {
+      given: { privileges: {} },
+      says: /privileges\.categories: .*privileges\.keys: /,
+    },
+    'empty lists, which might mean everything as well': {
+      given: { privileges: { categories: [], keys: [] } },
+      says: /categories: expected at least one category.*keys: expected at least one pattern/,
+    },
+    'a category without its sign': {
+      given: { privileges: { ...spec.privileges, categories: ['@read'] } },
+      says: /privileges\.categories\.0: expected a category with \+@ or -@ in front/,
+    },
+    'a command without its sign': {
+      given: { privileges: { ...spec.privileges, commands: ['get'] } },
+      says: /privileges\.commands\.0: expected a command with/,
+    },
+    'a rule that is granted and taken': {
+      given: { privileges: { ...spec.privileges, commands: ['+get', '-get'] } },
+      says: /privileges\.commands: expected no rule that is both granted and taken/,
+    },
+    'a key in Valkey’s own spelling': {
+      given: { privileges: { ...spec.privileges, keys: ['~orders:*'] } },
+      says: /privileges\.keys\.0: expected a glob pattern without ~/,
+    },
+    'a channel with a blank': {
+      given: { privileges: { ...spec.privileges, channels: ['a b'] } },
+      says: /privileges\.channels\.0: expected a glob pattern/,
+    },
+    'a field that there is not': {
+      given: { privileges: { ...spec.privileges, roles: ['admin'] } },
+      says: /privileges: unrecognized key/,
+    },
+    'a database that is no UUID': {
+      given: { target: { databaseId: '..' } },
+      says: /target\.databaseId: expected the UUID of the database/,
+    },
+  };
+  test.each(Object.entries(wrong))('is refused with %s', async (_what, { given, says }) => {
+    expect(await faultsOf(given)).toMatch(says);
+  });
+});
+
+test('a consumer gets a URL that holds the login, whatever is in it', () => {
+  const login = {
+    ...{ host: 'vultr-prod-7f3a.vultrdb.com', port: 16752, database: '0', username: 'orders_api' },
+    password: new Sensitive('p@ss/w:rd?#%'),
+  };
+  expect(vultrValkey.ready(login)).toEqual({
+    url: 'rediss://orders_api:p%40ss%2Fw%3Ard%3F%23%25@vultr-prod-7f3a.vultrdb.com:16752/0',
+  });
+  expect(vultrValkey.engine).toBe('valkey');
+});
