@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { addCockroachdbOrders } from '../../infra/local/providers/fixtures.ts';
-import { startTestRekey, type TestRekey } from '../support/rekey.ts';
+import { deaths, startTestRekey, type TestRekey } from '../support/rekey.ts';
 import { useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -88,17 +88,16 @@ describe('a requested credential', () => {
     await rekey.secretsManager.idle();
     const calls = [...rekey.calls];
     const wrong: string[] = [];
-    for (const [index, call] of calls.entries())
-      for (const when of ['before', 'after'] as const) {
-        const wanted = spec();
-        rekey.killAt({ call: index + 1, when });
-        // Killed here it is the bus that delivers again; killed in the rotation it is Secrets Manager that retries.
-        await rekey.request(wanted).catch(() => rekey.request(wanted));
-        await rekey.secretsManager.idle();
-        const users = await usersAt(wanted.usernamePrefix);
-        if ((await rekey.login(wanted.name, 'AWSCURRENT')) === undefined || users !== 1)
-          wrong.push(`killed ${when} call ${index + 1} (${call}): ${users} users`);
-      }
+    for (const { call, when, name: at } of deaths(calls)) {
+      const wanted = spec();
+      rekey.killAt({ call, when });
+      // Killed here it is the bus that delivers again; killed in the rotation it is Secrets Manager that retries.
+      await rekey.request(wanted).catch(() => rekey.request(wanted));
+      await rekey.secretsManager.idle();
+      const users = await usersAt(wanted.usernamePrefix);
+      if ((await rekey.login(wanted.name, 'AWSCURRENT')) === undefined || users !== 1)
+        wrong.push(`killed ${when} call ${call} (${at}): ${users} users`);
+    }
     expect(calls.length).toBeGreaterThan(20);
     expect(wrong).toEqual([]);
   });

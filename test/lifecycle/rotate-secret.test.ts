@@ -5,7 +5,7 @@ import {
   addRenderOrders,
   addVultrOrders,
 } from '../../infra/local/providers/fixtures.ts';
-import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
+import { deaths, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -143,36 +143,35 @@ describe.each(Object.entries(scenarios))('%s', (_title, scenario) => {
     expect(calls.length).toBeGreaterThan(15);
 
     const wrong: string[] = [];
-    for (const [index, call] of calls.entries())
-      for (const when of ['before', 'after'] as const) {
-        const old = await rekey.login(name, 'AWSCURRENT');
-        let worksAtDeath = false;
-        const look = async () => {
-          const current = await rekey.login(name, 'AWSCURRENT');
-          worksAtDeath = (await logsIn(current)) && (isReset || (await logsIn(old)));
-          // The one user has one password: while it is being changed, the stored new one is the one that works.
-          if (isReset && !worksAtDeath) worksAtDeath = await logsIn(await rekey.login(name, 'AWSPENDING'));
-        };
-        rekey.killAt({ call: index + 1, when, look });
-        rekey.failures.length = 0;
-        const token = await rekey.rotate(name);
-        const labels = await rekey.labels(name);
+    for (const { call, when, name: at } of deaths(calls)) {
+      const old = await rekey.login(name, 'AWSCURRENT');
+      let worksAtDeath = false;
+      const look = async () => {
         const current = await rekey.login(name, 'AWSCURRENT');
-        made.add(current?.username);
-        const users = await usersAt(prefix);
-        const held = {
-          'it was killed': rekey.failures.length === 1,
-          'logins work at that moment': worksAtDeath,
-          'its version is current': labels['AWSCURRENT'] === token,
-          'nothing else is pending': labels['AWSPENDING'] === undefined || labels['AWSPENDING'] === token,
-          'the new login works': await logsIn(current),
-          'the old one works through its grace': isReset || (await logsIn(old)),
-          'no user is missing or left over':
-            users.length === made.size && users.every((user) => made.has(user)),
-        };
-        for (const [what, holds] of Object.entries(held))
-          if (!holds) wrong.push(`killed ${when} call ${index + 1} (${call}), not so: ${what}`);
-      }
+        worksAtDeath = (await logsIn(current)) && (isReset || (await logsIn(old)));
+        // The one user has one password: while it is being changed, the stored new one is the one that works.
+        if (isReset && !worksAtDeath) worksAtDeath = await logsIn(await rekey.login(name, 'AWSPENDING'));
+      };
+      rekey.killAt({ call, when, look });
+      rekey.failures.length = 0;
+      const token = await rekey.rotate(name);
+      const labels = await rekey.labels(name);
+      const current = await rekey.login(name, 'AWSCURRENT');
+      made.add(current?.username);
+      const users = await usersAt(prefix);
+      const held = {
+        'it was killed': rekey.failures.length === 1,
+        'logins work at that moment': worksAtDeath,
+        'its version is current': labels['AWSCURRENT'] === token,
+        'nothing else is pending': labels['AWSPENDING'] === undefined || labels['AWSPENDING'] === token,
+        'the new login works': await logsIn(current),
+        'the old one works through its grace': isReset || (await logsIn(old)),
+        'no user is missing or left over':
+          users.length === made.size && users.every((user) => made.has(user)),
+      };
+      for (const [what, holds] of Object.entries(held))
+        if (!holds) wrong.push(`killed ${when} call ${call} (${at}), not so: ${what}`);
+    }
     expect(wrong).toEqual([]);
   });
 });

@@ -36,6 +36,15 @@ export interface Kill {
   readonly look?: () => Promise<void>;
 }
 
+/**
+ * Every place where an invocation that makes these calls can die. After a call is before the next one, as nothing outside
+ * changes between the two; so there is one `after`, that of the last.
+ */
+export const deaths = (calls: readonly string[]): readonly (Kill & { readonly name: string })[] => [
+  ...calls.map((name, index) => ({ call: index + 1, when: 'before', name }) as const),
+  ...calls.slice(-1).map((name) => ({ call: calls.length, when: 'after', name }) as const),
+];
+
 /** The ports that leave the process for somewhere that remembers; the others cannot tell a killed run from a slow one. */
 const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'http',
