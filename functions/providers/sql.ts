@@ -69,6 +69,18 @@ function reasonOf(error: unknown): string {
   return 'code' in error && typeof error.code === 'string' ? error.code : error.message;
 }
 
+/** The URL that PostgreSQL's clients take as it is, whatever the password holds. */
+export function postgresUrl(
+  { host, port, database, username, password }: Login,
+  sslmode: 'require' | 'verify-full',
+): string {
+  const url = new URL(`postgresql://${host}:${port}/${encodeURIComponent(database)}`);
+  url.username = username;
+  url.password = encodeURIComponent(password.reveal());
+  url.searchParams.set('sslmode', sslmode);
+  return url.href;
+}
+
 /** One login as a consumer would, and nothing else. Network trouble is its own error, never a no. */
 export async function verifyBySql(
   login: Login,

@@ -11,7 +11,7 @@ import type {
 } from '../../core/provider.ts';
 import { usernamePattern } from '../../core/username.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
-import { loginUnreachable, verifyBySql } from '../sql.ts';
+import { loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
 import { cockroachDbApi } from './api.ts';
 
 // Options.
@@ -124,13 +124,7 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
   targetSchema,
   privilegesSchema,
   targetId: ({ clusterId }) => clusterId,
-  ready: (login) => {
-    const url = new URL(`postgresql://${login.host}:${login.port}/${encodeURIComponent(login.database)}`);
-    url.username = login.username;
-    url.password = encodeURIComponent(login.password.reveal());
-    url.searchParams.set('sslmode', 'verify-full');
-    return { url: url.href };
-  },
+  ready: (login) => ({ url: postgresUrl(login, 'verify-full') }),
   open,
 };
 

@@ -5,7 +5,7 @@ import type { DatabaseUser, IssuingProvider, Login, ProviderDefinition } from '.
 import { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
-import { verifyBySql } from '../sql.ts';
+import { postgresUrl, verifyBySql } from '../sql.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
 
 // Options.
@@ -124,13 +124,7 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
   privilegesSchema,
   targetId: ({ postgresId }) => postgresId,
   // `require`, as libpq's verify-full needs a root file that most images lack; rekey's own logins always verify.
-  ready: (login) => {
-    const url = new URL(`postgresql://${login.host}:${login.port}/${encodeURIComponent(login.database)}`);
-    url.username = login.username;
-    url.password = encodeURIComponent(login.password.reveal());
-    url.searchParams.set('sslmode', 'require');
-    return { url: url.href };
-  },
+  ready: (login) => ({ url: postgresUrl(login, 'require') }),
   open: ({ target, apiKey, until }, ports) => open(target, apiKey, until, ports),
 };
 
