@@ -27,6 +27,11 @@ interface ProviderBase {
   privilegeDifferences(login: Login): Promise<readonly string[]>;
   /** Who is connected as this user now. `unobservable` when the vendor cannot tell: never to be read as nobody. */
   sessions(username: string, login: Login): Promise<Sessions>;
+  /**
+   * Afterwards no connection of this user is open that was opened before `openedBefore`; a younger one, which may have a newer
+   * password, stays. Where the vendor has no way for this login it says so: never to be read as ended.
+   */
+  endSessions(username: string, login: Login, openedBefore: Date): Promise<EndedSessions>;
 }
 
 /** The vendor takes the password that we choose, so it is stored as AWSPENDING before the vendor hears of it. */
@@ -96,6 +101,8 @@ export interface Login extends Endpoint {
 export type Sessions =
   | { readonly observed: true; readonly open: readonly Session[] | number }
   | { readonly observed: false; readonly reason: string };
+
+export type EndedSessions = { readonly ended: true } | { readonly ended: false; readonly reason: string };
 
 export interface Session {
   readonly applicationName: string;

@@ -1,6 +1,6 @@
 import { VerificationFailed } from '../core/errors.ts';
-import { type Ports, SqlError } from '../core/ports.ts';
-import type { Login } from '../core/provider.ts';
+import { type Ports, SqlError, type SqlStatement } from '../core/ports.ts';
+import type { EndedSessions, Login } from '../core/provider.ts';
 
 /**
  * The sql port over the network, with `pg`, which is loaded at the first login. TLS always, certificate and host name
@@ -79,6 +79,23 @@ export function postgresUrl(
   url.password = encodeURIComponent(password.reveal());
   url.searchParams.set('sslmode', sslmode);
   return url.href;
+}
+
+/** Runs a statement that ends sessions; a server that does not let this login do it has not ended any. */
+export async function endSessionsBySql(
+  login: Login,
+  statement: SqlStatement,
+  { sql }: Pick<Ports, 'sql'>,
+): Promise<EndedSessions> {
+  try {
+    const outcome = await sql({ ...login, statements: [statement], timeoutMs: 15_000 });
+    return outcome.say === 'accepted'
+      ? { ended: true }
+      : { ended: false, reason: `${login.username} could not log in to end them` };
+  } catch (error) {
+    if (!(error instanceof SqlError)) throw error;
+    return { ended: false, reason: error.message };
+  }
 }
 
 /** One login as a consumer would, and nothing else. Network trouble is its own error, never a no. */

@@ -144,6 +144,7 @@ const subject = (): ChoosingSubject & SqlSubject<ChoosingProvider> => ({
     ]),
   ),
   rateLimitStatuses: [429, 503, 400],
+  ending: () => open({ admin: root }),
   blind: () => vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' }),
   passwordOf,
   createdBySomebody: ({ username, password }) =>
@@ -866,5 +867,13 @@ describe('what rekey tells CockroachDB Cloud', () => {
     expect(privilegesSchema.parse({ roles: ['orders_rw'] })).toEqual({ roles: ['orders_rw'] });
     for (const role of ['admin', 'Orders', 'a"b', '', 'orders-rw'])
       expect(privilegesSchema.safeParse({ roles: [role] }).success, role).toBe(false);
+  });
+});
+
+test('a user may not cancel its own sessions: it takes an administrator, and is said so', async () => {
+  const login = await made();
+  expect(await open().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z'))).toEqual({
+    ended: false,
+    reason: expect.stringContaining('42501'),
   });
 });

@@ -65,6 +65,8 @@ export interface SqlSubject<P extends Provider = Provider> extends Subject<P> {
   readonly engine: Postgres;
   /** Makes it impossible to see who is connected. */
   blind(): void;
+  /** The provider with whatever the vendor asks of those who end sessions. */
+  ending(): P;
 }
 
 let made = 0;
@@ -795,6 +797,33 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       };
       // The server needs a moment to let go of a session that has said goodbye.
       await expect.poll(sessions).toEqual(['orders-api 127.0.0.1', 'orders-worker 127.0.0.1']);
+    });
+
+    test('are ended if they are old, and the younger ones stay', async () => {
+      const subject = make();
+      const provider = subject.ending();
+      const login = await subject.bring(provider, freshName());
+      const old = await subject.vendors.connect(login, 'orders-old');
+      const ended = new Promise((resolve) => old.once('end', resolve));
+      const { rows } = await old.query('SELECT clock_timestamp() AS now');
+      const young = await subject.vendors.connect(login, 'orders-young');
+      expect(await provider.endSessions(login.username, login, rows[0].now)).toEqual({ ended: true });
+      await ended;
+      expect((await young.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
+      expect(await provider.verify(login)).toBe('accepted');
+    });
+
+    test('that could not be ended are not said to be', async () => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      await subject.vendors.connect(login, 'orders-api');
+      subject.vendors.faultLogins(subject.front, { kind: 'routing-failed' });
+      expect(
+        await subject.ending().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z')),
+      ).toEqual({
+        ended: false,
+        reason: expect.stringMatching(/\w{4}/),
+      });
     });
 
     test('of nobody are an empty set, or zero', async () => {

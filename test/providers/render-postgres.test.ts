@@ -139,6 +139,7 @@ const subject = (): SqlSubject<IssuingProvider> => ({
     suspended: { given: () => render.actor.suspend(database.id), reason: 'it is suspended' },
   },
   rateLimitStatuses: [429],
+  ending: () => open(),
   blind() {
     render.switches.openConnections = 'missing';
     inject({ operation: 'listProcesses', kind: 'status', status: 500, times: Number.POSITIVE_INFINITY });

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { Ports } from '../../functions/core/ports.ts';
+import type { Ports, ValkeyReply } from '../../functions/core/ports.ts';
 import type { ChoosingProvider, Login } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { parseSpec } from '../../functions/core/spec.ts';
@@ -1080,4 +1080,82 @@ test('a consumer gets a URL that holds the login, whatever is in it', () => {
     url: 'rediss://orders_api:p%40ss%2Fw%3Ard%3F%23%25@vultr-prod-7f3a.vultrdb.com:16752/0',
   });
   expect(vultrValkey.engine).toBe('valkey');
+});
+
+describe('ending sessions at Vultr', () => {
+  const longAgo = new Date('2000-01-01T00:00:00Z');
+  /** What the engine is asked, with the replies that it gives. */
+  const asking = (...replies: readonly (readonly ValkeyReply[])[]) => {
+    const asked: (readonly string[])[] = [];
+    let next = 0;
+    const valkey: Ports['valkey'] = async ({ commands }) => {
+      asked.push(...commands);
+      next += 1;
+      return { say: 'accepted', replies: replies[next - 1] ?? [] };
+    };
+    return { asked, provider: open({ valkey }) };
+  };
+
+  /** A user that may end connections. */
+  const mighty = async (): Promise<Login> => {
+    const login = await made();
+    const provider = open({ privileges: { ...declared, commands: ['+client|list', '+client|kill'] } });
+    await provider.applyPrivileges(login);
+    return login;
+  };
+
+  test('ends all of a user that nobody can use any more, and its own connection last', async () => {
+    const login = await mighty();
+    const client = await vendors().connectToValkey(login);
+    const closed = new Promise((resolve) => client.once('close', resolve));
+    const now = vendors().clock.now();
+    expect(await open().endSessions(login.username, login, now)).toEqual({ ended: true });
+    await closed;
+    expect(await open().verify(login)).toBe('accepted');
+  });
+
+  test('spares who connected after the switch, which only the age tells', async () => {
+    const login = await mighty();
+    const client = await vendors().connectToValkey(login);
+    expect(await open().endSessions(login.username, login, longAgo)).toEqual({ ended: true });
+    expect(await client.call('GET', 'orders:none')).toBeNull();
+  });
+
+  test('asks with MAXAGE, in whole seconds since then', async () => {
+    const login = await made();
+    const { asked, provider } = asking([{ value: 2 }]);
+    const then = new Date(vendors().clock.now().getTime() - 90_500);
+    expect(await provider.endSessions(login.username, login, then)).toEqual({ ended: true });
+    expect(asked).toEqual([
+      ['CLIENT', 'KILL', 'USER', login.username, 'MAXAGE', expect.stringMatching(/^9[01]$/)],
+    ]);
+  });
+
+  test('goes one by one where the engine is older than MAXAGE', async () => {
+    const login = await made();
+    const line = (id: number, age: number, user = login.username) =>
+      `id=${id} addr=192.0.2.7:1 age=${age} cmd=get user=${user}`;
+    const { asked, provider } = asking(
+      [{ error: 'ERR syntax error' }],
+      [{ value: [line(7, 300), line(8, 10), line(9, 400, 'somebody')].join('\n') }],
+      [{ value: 1 }],
+    );
+    const then = new Date(vendors().clock.now().getTime() - 60_000);
+    expect(await provider.endSessions(login.username, login, then)).toEqual({ ended: true });
+    expect(asked.slice(1)).toEqual([
+      ['CLIENT', 'LIST'],
+      ['CLIENT', 'KILL', 'ID', '7'],
+    ]);
+  });
+
+  test.each(['NOPERM User x has no permissions', "ERR unknown command 'CLIENT'"])(
+    'says so where the engine answers %s',
+    async (error) => {
+      const login = await made();
+      expect(await asking([{ error }]).provider.endSessions(login.username, login, longAgo)).toEqual({
+        ended: false,
+        reason: expect.stringMatching(/^CLIENT KILL was answered with (NOPERM|ERR); declare/),
+      });
+    },
+  );
 });

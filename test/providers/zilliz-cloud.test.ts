@@ -1090,3 +1090,11 @@ describe('a spec for Zilliz Cloud', () => {
     expect(zillizCloud.privilegesSchema.parse({})).toEqual({ roles: [] });
   });
 });
+
+test('there are no sessions to end, as every request logs in by itself', async () => {
+  const provider = open();
+  expect(await provider.endSessions('orders_x', {} as Login, new Date('2026-03-01T12:00:00Z'))).toEqual({
+    ended: true,
+  });
+  expect(vendors().requests).toEqual([]);
+});

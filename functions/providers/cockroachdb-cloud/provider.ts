@@ -11,7 +11,7 @@ import type {
 } from '../../core/provider.ts';
 import { usernamePattern } from '../../core/username.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
-import { loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
+import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
 import { cockroachDbApi } from './api.ts';
 
 // Options.
@@ -278,6 +278,14 @@ function open(
       const after = missingAndExtra(await memberships(login));
       const left = [...after.missing, ...after.extra];
       if (left.length > 0) throw privilegesDiffer(`${login.username} still differs in ${left.join(', ')}`);
+    },
+
+    /** Takes an administrator: a user may look at its own sessions, but not cancel them (SQL docs). */
+    async endSessions(username, login, openedBefore) {
+      refuseUnlessOurs('endSessions', username);
+      // No placeholders: the statement takes none, and both texts are of characters that need no quoting.
+      const text = `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}' AND application_name <> 'rekey')`;
+      return endSessionsBySql(admin === undefined ? login : { ...login, ...admin }, { text }, ports);
     },
 
     async sessions(username, login) {

@@ -5,7 +5,7 @@ import type { DatabaseUser, IssuingProvider, Login, ProviderDefinition } from '.
 import { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
-import { postgresUrl, verifyBySql } from '../sql.ts';
+import { endSessionsBySql, postgresUrl, verifyBySql } from '../sql.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
 
 // Options.
@@ -202,6 +202,18 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
 
     verify: (login) => verifyBySql(login, ports),
     privilegeDifferences: async () => [],
+
+    // Render has no call for it; PostgreSQL lets a role end its own connections.
+    endSessions: (username, login, openedBefore) =>
+      endSessionsBySql(
+        login,
+        {
+          text: `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                  WHERE usename = $1 AND backend_start < $2 AND pid <> pg_backend_pid()`,
+          values: [username, openedBefore.toISOString()],
+        },
+        ports,
+      ),
 
     async sessions(username) {
       const counted = (await list()).find((user) => user.username === username)?.openConnections;

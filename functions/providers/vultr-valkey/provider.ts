@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type Effect, type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
-import { type Ports, TransportError } from '../../core/ports.ts';
+import { type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
@@ -116,24 +116,25 @@ function differencesOf(declared: AccessControl, held: AccessControl | undefined)
 }
 
 /** The lines of CLIENT LIST about a user, without the connection that asked. Missing fields are tolerated. */
-function toSessions(lines: string, username: string, now: Date): readonly Session[] {
+function connectionsOf(lines: string, username: string): readonly ReadonlyMap<string, string>[] {
   const connections = lines
     .split('\n')
     .map((line) => new Map(line.split(' ').map((field) => splitOnce(field.trim(), '='))))
     .filter((connection) => connection.get('user') === username);
   // It is the one that is running this very command; another of ours at the same instant is counted, which is safe.
   const own = connections.findIndex((connection) => /^client(\|list)?$/.test(connection.get('cmd') ?? ''));
-  return connections
-    .filter((_connection, index) => index !== own)
-    .map((connection) => {
-      const age = Number(connection.get('age') ?? Number.NaN);
-      return {
-        applicationName: connection.get('name') || (connection.get('lib-name') ?? ''),
-        clientAddress: connection.get('addr') ?? '',
-        ...(Number.isFinite(age) ? { startedAt: new Date(now.getTime() - age * 1000) } : {}),
-      };
-    });
+  return connections.filter((_connection, index) => index !== own);
 }
+
+const toSessions = (lines: string, username: string, now: Date): readonly Session[] =>
+  connectionsOf(lines, username).map((connection) => {
+    const age = Number(connection.get('age') ?? Number.NaN);
+    return {
+      applicationName: connection.get('name') || (connection.get('lib-name') ?? ''),
+      clientAddress: connection.get('addr') ?? '',
+      ...(Number.isFinite(age) ? { startedAt: new Date(now.getTime() - age * 1000) } : {}),
+    };
+  });
 
 function splitOnce(text: string, separator: string): [string, string] {
   const at = text.indexOf(separator);
@@ -380,6 +381,42 @@ function open(
           )
         );
       }),
+
+    async endSessions(username, login, openedBefore) {
+      const converse = async (commands: readonly (readonly string[])[]): Promise<readonly ValkeyReply[]> => {
+        const timeoutMs = Math.max(1, await timeLeft(30_000));
+        const outcome = await ports.valkey({ ...login, commands, timeoutMs });
+        if (outcome.say === 'accepted') return outcome.replies;
+        return commands.map(() => ({ error: 'WRONGPASS' }));
+      };
+      // The engine counts whole seconds. Where in doubt a connection ends: its application comes back with what it reads then.
+      const age = Math.floor(((await ports.now()).getTime() - openedBefore.getTime()) / 1000);
+      const refused = (replies: readonly ValkeyReply[]): string | undefined =>
+        replies.flatMap((reply) => ('error' in reply ? [reply.error] : []))[0];
+      const cannot = (command: string, error: string) => ({
+        ended: false as const,
+        reason: `${command} was answered with ${codeOf(error)}; declare the commands +client|kill and +client|list to end sessions`,
+      });
+      try {
+        const refusal = refused(
+          await converse([['CLIENT', 'KILL', 'USER', username, 'MAXAGE', String(age)]]),
+        );
+        if (refusal === undefined) return { ended: true };
+        // MAXAGE came with Valkey 8.0; before, the same is done one by one.
+        if (!/syntax error/i.test(refusal)) return cannot('CLIENT KILL', refusal);
+        const [lines] = await converse([['CLIENT', 'LIST']]);
+        if (lines === undefined || 'error' in lines) return cannot('CLIENT LIST', lines?.error ?? 'nothing');
+        const old = connectionsOf(String(lines.value), username).filter(
+          (connection) => Number(connection.get('age') ?? Number.NaN) >= age,
+        );
+        const kills = old.map((connection) => ['CLIENT', 'KILL', 'ID', connection.get('id') ?? '']);
+        const failure = kills.length === 0 ? undefined : refused(await converse(kills));
+        return failure === undefined ? { ended: true } : cannot('CLIENT KILL', failure);
+      } catch (error) {
+        if (!(error instanceof TransportError)) throw error;
+        return { ended: false, reason: error.message };
+      }
+    },
 
     async sessions(username, login) {
       try {

@@ -65,6 +65,8 @@ export interface SqlFrontRules {
   hasDatabase?: (database: string) => boolean;
   /** Asked before a login reaches PostgreSQL; a refusal is answered in its place. */
   beforeLogin?: (login: Login) => Promise<Refusal | undefined>;
+  /** Puts a simple query of the vendor's dialect into PostgreSQL's words. @default as it is */
+  translate?: (sql: string) => string;
   /** Called after a transaction in which roles were changed, before the client hears that it is over. */
   afterRoleChange?: () => Promise<void>;
 }
@@ -200,6 +202,31 @@ function serverMessages(heed: (type: 'C' | 'Z', body: string) => Promise<void>):
   });
 }
 
+/** Passes a client's messages on, with the text of each simple query as `translate` has it. */
+function clientMessages(translate: (sql: string) => string): Transform {
+  let pending: Buffer = Buffer.alloc(0);
+  return new Transform({
+    transform(chunk: Buffer, _encoding, done) {
+      pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
+      while (pending.length >= 5) {
+        const length = pending.readInt32BE(1) + 1;
+        if (pending.length < length) break;
+        const message = pending.subarray(0, length);
+        pending = pending.subarray(length);
+        if (message[0] !== 0x51) {
+          this.push(message);
+          continue;
+        }
+        const text = Buffer.from(`${translate(message.subarray(5, -1).toString('utf8'))}\0`);
+        const head = Buffer.from('Q\0\0\0\0');
+        head.writeInt32BE(text.length + 4, 1);
+        this.push(Buffer.concat([head, text]));
+      }
+      done();
+    },
+  });
+}
+
 /**
  * Listens on a loopback port, ends TLS there and passes everything after the StartupMessage on to PostgreSQL,
  * the SCRAM exchange byte by byte.
@@ -285,7 +312,13 @@ export async function startSqlFront(options: SqlFrontOptions): Promise<SqlFront>
       await rules.afterRoleChange?.();
     });
     try {
-      await Promise.all([pipeline(client, backend), pipeline(backend, towardsClient, client)]);
+      const { translate } = rules;
+      await Promise.all([
+        translate === undefined
+          ? pipeline(client, backend)
+          : pipeline(client, clientMessages(translate), backend),
+        pipeline(backend, towardsClient, client),
+      ]);
     } finally {
       live.delete(id);
       client.destroy();

@@ -223,7 +223,20 @@ const sessionsView = (superuser: string) => `
          AND (a.usename = viewer OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname = viewer AND r.rolsuper))
     $$;
   CREATE VIEW crdb_internal.cluster_sessions AS SELECT * FROM crdb_internal.sessions(session_user);
-  GRANT SELECT ON crdb_internal.cluster_sessions TO PUBLIC;`;
+  GRANT SELECT ON crdb_internal.cluster_sessions TO PUBLIC;
+  CREATE FUNCTION crdb_internal.cancel_sessions(ids text[])
+    RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+      BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = session_user AND rolsuper) THEN
+          RAISE EXCEPTION 'this operation requires CANCELQUERY privilege' USING ERRCODE = '42501';
+        END IF;
+        RETURN (SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a
+                 WHERE md5(a.pid || '/' || a.backend_start) = ANY (ids));
+      END
+    $$;`;
+
+/** The one statement of CockroachDB's own that rekey sends. */
+const cancelSessions = /^CANCEL SESSIONS \((SELECT .*)\)$/s;
 
 /** Makes the stand-in; it has no cluster until one is added. The front's rules are set by it. */
 export function createCockroachdbCloud(options: CockroachdbCloudOptions): CockroachdbCloud {
@@ -746,6 +759,8 @@ export function createCockroachdbCloud(options: CockroachdbCloudOptions): Cockro
   });
 
   front.rules.foldUsernames = true;
+  front.rules.translate = (sql) =>
+    sql.replace(cancelSessions, 'SELECT crdb_internal.cancel_sessions(ARRAY($1))');
   front.rules.afterRoleChange = () => inTurn(followMembership);
   front.rules.beforeLogin = async ({ user }): Promise<Refusal | undefined> => {
     await inTurn(followMembership);
