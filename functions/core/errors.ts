@@ -127,19 +127,3 @@ export class StoreError extends Error {
     this.effect = effect;
   }
 }
-
-/** What may be done about a failed vendor call. */
-export function nextMove({ facts }: ProviderError): 'retry' | 'raise' | 'roll-forward' | 'look-first' {
-  switch (facts.effect) {
-    case 'none':
-      return facts.code === 'RATE_LIMITED' || facts.code === 'UNAVAILABLE' || facts.code === 'NOT_SETTLED'
-        ? 'retry'
-        : 'raise';
-    case 'applied':
-      return 'roll-forward';
-    case 'unknown':
-      return 'look-first';
-    default:
-      return facts.effect satisfies never;
-  }
-}

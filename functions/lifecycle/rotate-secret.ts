@@ -104,6 +104,12 @@ async function createSecret(rotation: Rotation): Promise<void> {
   });
   // An earlier or parallel run of this step was first. Its value is the one; ours was given to nobody.
   if (written === 'taken') await requirePending(rotation);
+  // Only now: until it is stored, a password that the vendor made is lost with the next user that anybody makes there, and
+  // a bus that fails must not be what loses it. Dying before this line loses the event, which the user list makes up for.
+  if (provider.passwords === 'chosen-by-provider')
+    await ports.publish([
+      { type: 'DatabaseUserCreated', detail: { ...rotation.facts, username: login.username } },
+    ]);
 }
 
 /** Nothing is touched at the vendor: a crash from here on leaves a stored login whose user may not exist yet. */
@@ -146,10 +152,7 @@ async function issueLogin(
   for (let attempt = 0; attempt < maximumAttempts; attempt += 1) {
     const username = names.generation(event.token, attempt);
     const issued = await provider.issueUser(username);
-    if (issued !== 'lost') {
-      await rekey.ports.publish([{ type: 'DatabaseUserCreated', detail: { ...facts, username } }]);
-      return issued;
-    }
+    if (issued !== 'lost') return issued;
     rekey.log('warn', 'the password of a new user was lost, going on with the next name', {
       ...facts,
       username,

@@ -8,8 +8,6 @@ const providers: Readonly<Record<string, () => Promise<AnyProviderDefinition>>> 
   'zilliz-cloud': async () => (await import('./zilliz-cloud/provider.ts')).zillizCloud,
 };
 
-export const providerIds: readonly string[] = Object.keys(providers);
-
 /** The definition of a provider, or undefined when rekey has none of that id. */
 export const loadProvider: LoadProvider = async (id) =>
   Object.hasOwn(providers, id) ? providers[id]?.() : undefined;

@@ -544,3 +544,16 @@ test('a credential that is published untested has its rights all the same', asyn
     rekey.published().findLast((event) => event['detail-type'] === 'CredentialRotated')?.detail,
   ).toMatchObject({ credential: name, evidence: 'not-tested' });
 });
+
+test('a password that the vendor made is stored before anything is told about its user', async () => {
+  const { name } = await credential(scenarios['render-postgres, replace-user']);
+  rekey.killAt(undefined);
+  await rekey.rotate(name);
+  let stored: Login | undefined;
+  const look = async () => {
+    stored = await rekey.login(name, 'AWSPENDING');
+  };
+  rekey.killAt({ call: rekey.calls.indexOf('publish') + 1, when: 'before', look });
+  await rekey.rotate(name);
+  expect(stored?.username).toBe((await rekey.login(name, 'AWSCURRENT'))?.username);
+});
