@@ -1,10 +1,17 @@
 import { z } from 'zod';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
+import type { Finding, Repair } from './findings.ts';
+import { credentialNamePattern } from './names.ts';
 import { Sensitive } from './sensitive.ts';
 
 /** What happened, in the past tense. Ids only: never a password, a connection string or a token that proves anything. */
 export type RekeyEvent =
+  /** Asks create-user once more for a declared credential whose user is still to be adopted. */
+  | {
+      readonly type: typeof credentialRequested;
+      readonly detail: { readonly spec: Readonly<Record<string, unknown>> };
+    }
   | { readonly type: 'CredentialCreated'; readonly detail: CredentialFacts }
   | {
       readonly type: 'CredentialRotated';
@@ -24,7 +31,63 @@ export type RekeyEvent =
         readonly effect: string;
       };
     }
-  | { readonly type: 'DatabaseUserCreated'; readonly detail: RotationFacts & { readonly username: string } };
+  | {
+      readonly type: 'DatabaseUserCreated';
+      /** Without a version where the user only stands in as the default, and no secret ever holds its login. */
+      readonly detail: CredentialFacts &
+        Partial<Pick<RotationFacts, 'versionId'>> &
+        Pick<RotationFacts, 'secretArn'> & { readonly username: string };
+    }
+  /** The credential names a user that was there before; nothing was changed at the provider. */
+  | { readonly type: 'CredentialAdopted'; readonly detail: CredentialFacts & { readonly username: string } }
+  /** Its users and its secret are gone; the secret can be restored for some days, its login cannot. */
+  | {
+      readonly type: 'CredentialDeleted';
+      readonly detail: CredentialFacts & { readonly reason: 'requested' | 'expired' };
+    }
+  /** The intent, published before the provider is asked to delete the user. */
+  | {
+      readonly type: 'DatabaseUserRetired';
+      readonly detail: UserFacts & { readonly evidence: DrainEvidence };
+    }
+  /** The outcome: the provider's list no longer has the user. */
+  | {
+      readonly type: 'DatabaseUserDeleted';
+      readonly detail: UserFacts & { readonly outcome: 'deleted' | 'absent' };
+    }
+  | {
+      readonly type: 'ConsumerUpdated';
+      readonly detail: CredentialFacts & {
+        readonly versionId: string;
+        readonly consumer: string;
+        /** `told` where nobody can see whether it listened. */
+        readonly outcome: 'moved' | 'told';
+      };
+    }
+  | { readonly type: 'DriftFound'; readonly detail: Finding }
+  | { readonly type: 'DriftRepaired'; readonly detail: Finding & { readonly repair: Repair } }
+  | {
+      readonly type: 'BreakerChanged';
+      readonly detail: {
+        readonly provider: string;
+        readonly target: string;
+        readonly state: 'opened' | 'half-open' | 'closed';
+        /** Rotations of this target that failed since one succeeded. */
+        readonly failures: number;
+      };
+    };
+
+export interface UserFacts extends CredentialFacts {
+  readonly username: string;
+  /** Why it is of no use any more. */
+  readonly reason: 'superseded' | 'revoked' | 'credential-deleted' | 'never-published';
+}
+
+/** How it was known that nobody is connected, or why that did not matter. */
+export type DrainEvidence =
+  | { readonly drain: 'nobody-connected-twice' }
+  | { readonly drain: 'not-observed'; readonly because: string }
+  | { readonly drain: 'connections-ended' | 'connections-not-ended'; readonly because: string };
 
 export interface CredentialFacts {
   readonly credential: string;
@@ -58,6 +121,120 @@ export function parseCredentialRequested(event: unknown): unknown {
     );
   return parsed.data.detail.spec;
 }
+
+/** The events that order something for a credential that exists: `detail` holds its name. */
+export const credentialOrders = [
+  'CredentialRotationRequested',
+  'CredentialCompromised',
+  'CredentialDeletionRequested',
+] as const;
+export type CredentialOrder = (typeof credentialOrders)[number];
+
+/** What a schedule sends: everything else is read from the world. `dryRun` says what would be done, and does nothing. */
+export const scheduledPass = { pass: 'scheduled' } as const;
+
+/** What made one of the functions run that look after all credentials. Each only says where to look sooner. */
+export type Invocation =
+  | { readonly is: 'pass'; readonly dryRun: boolean }
+  /** `orderedAt` is the event's own time: one that comes twice or late orders nothing new. */
+  | {
+      readonly is: 'order';
+      readonly order: CredentialOrder;
+      readonly credential: string;
+      readonly orderedAt: Date;
+    }
+  /** A credential was rotated: its target may have work for others. */
+  | { readonly is: 'rotated'; readonly credential: string }
+  /** Messages of the queue of targets; the bodies are still unread. */
+  | {
+      readonly is: 'messages';
+      readonly messages: readonly { readonly id: string; readonly body: string }[];
+    }
+  /** A label of a secret has moved. Sent for all but AWSPENDING and AWSPREVIOUS (AWS documentation). */
+  | {
+      readonly is: 'label-moved';
+      readonly secretName: string;
+      readonly label: string;
+      readonly versionId: string;
+    };
+
+const credentialDetail = z.object({
+  credential: z.string().regex(credentialNamePattern, { error: 'expected the name of a credential' }),
+});
+const instant = z.iso.datetime({ offset: true });
+
+const invocationSchemas = {
+  pass: z
+    .strictObject({ pass: z.literal('scheduled'), dryRun: z.boolean().default(false) })
+    .transform(({ dryRun }): Invocation => ({ is: 'pass', dryRun })),
+  order: z
+    .object({ 'detail-type': z.enum(credentialOrders), time: instant, detail: credentialDetail })
+    .transform(
+      ({ 'detail-type': order, time, detail: { credential } }): Invocation => ({
+        is: 'order',
+        order,
+        credential,
+        orderedAt: new Date(time),
+      }),
+    ),
+  rotated: z
+    .object({ 'detail-type': z.literal('CredentialRotated'), detail: credentialDetail })
+    .transform(({ detail: { credential } }): Invocation => ({ is: 'rotated', credential })),
+  messages: z.object({ Records: z.array(z.object({ messageId: z.string(), body: z.string() })) }).transform(
+    ({ Records }): Invocation => ({
+      is: 'messages',
+      messages: Records.map(({ messageId, body }) => ({ id: messageId, body })),
+    }),
+  ),
+  'label-moved': z
+    .object({
+      'detail-type': z.literal('Secret Label Updated'),
+      detail: z.object({ name: z.string(), labelUpdated: z.string(), versionId: z.string() }),
+    })
+    .transform(
+      ({ detail: { name, labelUpdated, versionId } }): Invocation => ({
+        is: 'label-moved',
+        secretName: name,
+        label: labelUpdated,
+        versionId,
+      }),
+    ),
+} as const satisfies Record<Invocation['is'], z.ZodType<Invocation>>;
+
+const shapeSchema = z.object({ 'detail-type': z.string().optional(), Records: z.unknown().optional() });
+
+/** What `event` is, among the kinds that a function takes. Throws EVENT_INVALID that names every wrong field. */
+export function parseInvocation<Kind extends Invocation['is']>(
+  event: unknown,
+  taken: readonly Kind[],
+): Extract<Invocation, { readonly is: Kind }> {
+  const shape = shapeSchema.safeParse(event).data;
+  const type = shape?.['detail-type'];
+  const is =
+    type === 'Secret Label Updated'
+      ? 'label-moved'
+      : type === 'CredentialRotated'
+        ? 'rotated'
+        : type !== undefined
+          ? 'order'
+          : shape?.Records !== undefined
+            ? 'messages'
+            : 'pass';
+  const expected = `this function takes ${taken.map((kind) => descriptions[kind]).join(', or ')}`;
+  if (!taken.some((kind) => kind === is))
+    throw new InputError('EVENT_INVALID', `got ${descriptions[is]}; ${expected}`);
+  const parsed = invocationSchemas[is].safeParse(event);
+  if (!parsed.success) throw new InputError('EVENT_INVALID', `${faults(parsed.error)}; ${expected}`);
+  return parsed.data as Extract<Invocation, { readonly is: Kind }>;
+}
+
+const descriptions: Readonly<Record<Invocation['is'], string>> = {
+  pass: '{"pass": "scheduled"}',
+  order: `an event of detail type ${credentialOrders.join(', ')} with detail {"credential": "…"}`,
+  rotated: 'an event of detail type CredentialRotated',
+  messages: 'messages of the queue of targets',
+  'label-moved': "Secrets Manager's event Secret Label Updated",
+};
 
 export interface RotationEvent {
   readonly step: string;

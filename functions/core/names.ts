@@ -14,13 +14,19 @@ export function credentialNameOf(nameOfSecret: string): string | undefined {
 }
 
 export const specParameterPath = '/rekey/credentials/';
+/** What was ordered for a credential while it runs: see directives.ts. Never owned by a deployment, which would undo it. */
+export const directivesPath = '/rekey/directives/';
+/** Which findings were published already: see lifecycle/announce.ts. Losing one only repeats an announcement. */
+export const findingsPath = '/rekey/findings/';
 export const secretPrefix = 'rekey/';
 /** API keys of the vendors: one secret a key, readable by the functions, never rotated by them. */
 export const apiKeySecretPrefix = 'rekey/api-keys/';
 /** SQL administrators that a spec may name; a credential works without one. */
 export const adminSecretPrefix = 'rekey/admin/';
+/** Logins of users that existed before rekey, for specs that adopt one. */
+export const adoptSecretPrefix = 'rekey/adopt/';
 
-/** Names of credentials. No slash: `rekey/api-keys/…` and `rekey/admin/…` can never be taken for a credential. */
+/** Names of credentials. No slash: `rekey/api-keys/…` and its like can never be taken for a credential. */
 export const credentialNamePattern = /^[a-z][a-z0-9-]{0,62}$/;
 
 /** The source of every event that rekey publishes or listens to. */

@@ -1,4 +1,5 @@
 import type { RekeyEvent } from './events.ts';
+import type { TargetTask } from './fleet.ts';
 import type { Sensitive } from './sensitive.ts';
 
 /**
@@ -28,13 +29,30 @@ export interface Ports {
   /** `exists` when a secret of that name is there already, made by us before or by somebody else. */
   readonly createSecret: Port<SecretCreation, 'created' | 'exists'>;
   readonly startRotation: Port<RotationStart, 'started' | 'in-progress'>;
+  /** Afterwards no step of a rotation may go on; labels stay as they are, AWSPENDING on a half-made version included. */
+  readonly cancelRotation: Port<{ secretId: string }, 'cancelled' | 'absent'>;
+  /** Every version that Secrets Manager still keeps, those without a label included. */
+  readonly listVersions: Port<{ secretId: string }, readonly VersionListing[] | 'absent'>;
+  /** All secrets below a prefix of names. May miss changes of the last five minutes (AWS documentation). */
+  readonly listSecrets: Port<{ namePrefix: string }, readonly ListedSecret[]>;
+  /** Afterwards the secret can be read by nobody, and be restored for `recoveryDays` (7 to 30). */
+  readonly deleteSecret: Port<{ secretId: string; recoveryDays: number }, 'scheduled' | 'absent'>;
 
-  readonly readSpec: Port<{ parameter: string }, string | 'absent'>;
-  /** Never overwrites: a spec that exists belongs to somebody. */
-  readonly writeSpec: Port<{ parameter: string; document: string }, 'written' | 'exists'>;
+  readonly readParameter: Port<{ parameter: string }, string | 'absent'>;
+  /** Never overwrites: a parameter that exists belongs to somebody. */
+  readonly createParameter: Port<{ parameter: string; document: string }, 'written' | 'exists'>;
+  /** Overwrites. */
+  readonly writeParameter: Port<{ parameter: string; document: string }, void>;
+  readonly deleteParameter: Port<{ parameter: string }, 'deleted' | 'absent'>;
+  /** Every parameter below a path, at any depth, all pages read. */
+  readonly listParameters: Port<{ path: string }, readonly ListedParameter[]>;
 
   /** All events were accepted by the bus, or it throws. */
   readonly publish: Port<readonly RekeyEvent[], void>;
+  /** One event on a bus of the user's own; accepted, or it throws. */
+  readonly notify: Port<Notification, void>;
+  /** All tasks are in the queue, or it throws. */
+  readonly enqueue: Port<readonly TargetTask[], void>;
 
   readonly now: Port<void, Date>;
   /** Waits so many milliseconds. */
@@ -150,8 +168,36 @@ export interface SecretDescription {
   readonly rotationEnabled: boolean;
   readonly labelsByVersion: ReadonlyMap<string, ReadonlySet<string>>;
   readonly lastRotatedAt?: Date;
+  /** When the secret was modified last in any way, moves of labels by hand included: never before the last switch. */
+  readonly changedAt?: Date;
   /** Set while the secret is scheduled for deletion. */
   readonly deletedAt?: Date;
+}
+
+export interface VersionListing {
+  readonly versionId: string;
+  readonly labels: ReadonlySet<string>;
+  readonly createdAt: Date;
+}
+
+export interface ListedSecret {
+  readonly arn: string;
+  readonly name: string;
+  /** Made or run by another service of AWS: not ours, whatever its name. */
+  readonly isManaged: boolean;
+}
+
+export interface ListedParameter {
+  readonly parameter: string;
+  readonly document: string;
+}
+
+/** Ids only, as in every event. */
+export interface Notification {
+  readonly busName: string;
+  readonly type: string;
+  readonly detail: Readonly<Record<string, unknown>>;
+  readonly resources: readonly string[];
 }
 
 export interface SecretVersion {
@@ -188,6 +234,8 @@ export interface RotationStart {
   readonly secretId: string;
   readonly token: string;
   readonly functionArn: string;
-  /** Whole days, 1 to 1000. */
+  /** Whole days, 1 to 1000: when Secrets Manager rotates by itself if nobody asked it to before. */
   readonly everyDays: number;
+  /** False attaches rotation without starting one; Secrets Manager then only runs testSecret. */
+  readonly immediately: boolean;
 }

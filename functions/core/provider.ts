@@ -16,8 +16,14 @@ interface ProviderBase {
   readiness(): Promise<Readiness>;
   /** Every user of the target, all pages read; throws rather than returning a part. */
   listUsers(): Promise<readonly DatabaseUser[]>;
-  /** Afterwards the user is gone from the list. `absent` only if the list, answered in full, never had it. */
-  deleteUser(username: string): Promise<'deleted' | 'absent'>;
+  /** Where consumers connect; the same for every user of the target. */
+  endpoint(): Promise<Endpoint>;
+  /**
+   * Afterwards the user is gone from the list. `absent` only if the list, answered in full, never had it. Throws BLOCKED with
+   * the exact remedy where something still depends on the user. `login` is the user's own, where anybody knows it, for vendors
+   * where only a login can put the user's estate in order.
+   */
+  deleteUser(username: string, login?: Login): Promise<'deleted' | 'absent'>;
   /**
    * Logs in over the path consumers use; changes nothing. `rejected` is the server's no to this name and password;
    * anything less certain throws `VerificationFailed` with LOGIN_UNREACHABLE.
@@ -25,7 +31,10 @@ interface ProviderBase {
   verify(login: Login): Promise<'accepted' | 'rejected'>;
   /** What separates the user's privileges from the declared ones, read as the user itself; empty when they agree. */
   privilegeDifferences(login: Login): Promise<readonly string[]>;
-  /** Who is connected as this user now. `unobservable` when the vendor cannot tell: never to be read as nobody. */
+  /**
+   * Who is connected as this user now, connections of rekey itself left out. `login` is the user's own or, where that is lost,
+   * another one of the same target. Not observed when the vendor or that login cannot tell: never to be read as nobody.
+   */
   sessions(username: string, login: Login): Promise<Sessions>;
   /**
    * Afterwards no connection of this user is open that was opened before `openedBefore`; a younger one, which may have a newer
@@ -37,8 +46,6 @@ interface ProviderBase {
 /** The vendor takes the password that we choose, so it is stored as AWSPENDING before the vendor hears of it. */
 export interface ChoosingProvider extends ProviderBase {
   readonly passwords: 'chosen-by-us';
-  /** Where consumers connect; the same for every user of the target. */
-  endpoint(): Promise<Endpoint>;
   /** Afterwards the user exists. `exists` means that somebody's user was found and left untouched. */
   createUser(login: Login): Promise<'created' | 'exists'>;
   /** Afterwards `next` logs in. Repeating the same change succeeds. */
@@ -71,6 +78,11 @@ export interface IssuingProvider extends ProviderBase {
    * more; a lost user is left alone.
    */
   issueUser(username: string): Promise<Login | 'lost'>;
+  /**
+   * Afterwards the user exists and is the default, and its password was read by nobody: the user before can be deleted then.
+   * Asked again, changes nothing.
+   */
+  placeDefault(username: string): Promise<void>;
 }
 
 export type Readiness = { readonly ready: true } | { readonly ready: false; readonly reason: string };
@@ -79,6 +91,8 @@ export interface DatabaseUser {
   readonly username: string;
   /** Default, original, root and built-in users, and names that we could not even address: never written to. */
   readonly isProtected: boolean;
+  /** Where a target has a default user; undefined where it has none or the vendor did not say. */
+  readonly isDefault?: boolean;
   /** Undefined where the vendor did not say: unknown is not zero. */
   readonly openConnections?: number;
 }
@@ -125,6 +139,8 @@ export interface Capabilities {
   readonly privilegesNeedLogin: boolean;
   /** Whether the vendor tells a password again after it was set. */
   readonly passwordReadableAgain: 'always' | 'while-default' | 'never';
+  /** What the vendor lets one API key write, and what a rotation needs of it, retirement of the old user included. */
+  readonly writes: { readonly perMinute: number; readonly perRotation: number };
 }
 
 /** What a provider is before any secret is at hand: its schemas and rules, and how to open it on one target. */

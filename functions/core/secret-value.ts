@@ -95,14 +95,11 @@ function apiKeyField(text: string): string | undefined {
   return parsed.success ? parsed.data.apiKey : undefined;
 }
 
-const administratorSchema = z.object({ username: z.string().min(1), password: z.string().min(1) });
+const userSchema = z.object({ username: z.string().min(1), password: z.string().min(1) });
 
-/** The user and password in an administrator's secret, in AWS's field names. */
-export function parseAdministrator(
-  stored: Sensitive,
-  where: string,
-): { username: string; password: Sensitive } {
-  const parsed = administratorSchema.safeParse(jsonOf(stored.reveal()));
+/** The user and password in a secret that the user keeps, an administrator's or one to adopt, in AWS's field names. */
+export function parseUser(stored: Sensitive, where: string): { username: string; password: Sensitive } {
+  const parsed = userSchema.safeParse(jsonOf(stored.reveal()));
   if (!parsed.success)
     throw new InputError(
       'SECRET_INVALID',

@@ -88,9 +88,11 @@ export function createRedactor(always: readonly string[] = []): Redactor {
   const formsOf = (text: string): readonly string[] =>
     text.length < shortest ? [] : spellings(text).filter((spelling) => spelling.length >= shortest);
   const kept = always.flatMap(formsOf);
-  let forms: readonly string[] = kept;
-  // A warm function lives for hours: what was not learned again through so many others is long out of every buffer.
-  const most = 500;
+  /** Put together when there is something to scrub: a pass over all credentials learns far more often than it writes. */
+  let forms: readonly string[] | undefined = kept;
+  // A warm function lives for hours: what was not learned again through so many others is long out of every buffer. A pass reads
+  // some four values a credential.
+  const most = 2_000;
   return {
     learn(value) {
       const text = typeof value === 'string' ? value : value.reveal();
@@ -100,8 +102,13 @@ export function createRedactor(always: readonly string[] = []): Redactor {
       known.set(text, spelled);
       if (!isNew) return;
       if (known.size > most) known.delete(known.keys().next().value ?? '');
-      forms = [...new Set([...kept, ...[...known.values()].flat()])].toSorted((a, b) => b.length - a.length);
+      forms = undefined;
     },
-    scrub: (text) => forms.reduce((clean, form) => clean.replaceAll(form, redacted), text),
+    scrub(text) {
+      forms ??= [...new Set([...kept, ...[...known.values()].flat()])].toSorted(
+        (a, b) => b.length - a.length,
+      );
+      return forms.reduce((clean, form) => clean.replaceAll(form, redacted), text);
+    },
   };
 }

@@ -1,20 +1,23 @@
 import { z } from 'zod';
+import { calendarFaults, isTimeZone } from './calendar.ts';
+import type { DeclaredConsumer, LoadConsumer } from './consumer.ts';
 import { durationMs } from './duration.ts';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
-import { adminSecretPrefix, apiKeySecretPrefix, credentialNamePattern } from './names.ts';
+import { adminSecretPrefix, adoptSecretPrefix, apiKeySecretPrefix, credentialNamePattern } from './names.ts';
 import type { AnyProviderDefinition, LoadProvider } from './provider.ts';
 import { strategies } from './provider.ts';
-import { usernamePrefixPattern } from './username.ts';
+import { usernamePattern, usernamePrefixPattern } from './username.ts';
 
 const dayMs = 86_400_000;
 
+/** Secrets Manager's own schedule, the back-stop two days later, takes 1 to 1000 days (AWS documentation). */
 const wholeDays = z.string().refine(
   (text) => {
     const ms = durationMs(text);
-    return ms !== undefined && ms % dayMs === 0 && ms >= dayMs && ms <= 1000 * dayMs;
+    return ms !== undefined && ms % dayMs === 0 && ms >= dayMs && ms <= 998 * dayMs;
   },
-  { error: 'expected 1 to 1000 whole days as an ISO 8601 duration, such as P30D' },
+  { error: 'expected 1 to 998 whole days as an ISO 8601 duration, such as P30D' },
 );
 
 const duration = z.string().refine((text) => durationMs(text) !== undefined, {
@@ -25,6 +28,56 @@ const secretNamed = (prefix: string) =>
   z.string().regex(new RegExp(`^${prefix}[A-Za-z0-9/_+=.@-]+$`), {
     error: `expected the name of a secret under ${prefix}, where the functions may read it`,
   });
+
+const positiveDuration = duration.refine((text) => durationMs(text) !== 0, {
+  error: 'expected a duration longer than nothing',
+});
+
+const days = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'] as const;
+export type Day = (typeof days)[number];
+
+const timeZone = z.string().refine(isTimeZone, {
+  error: 'expected a time zone of the IANA database, such as Europe/Berlin',
+});
+
+const windowSchema = z.strictObject({
+  /** When it opens, by the clock on the wall of its time zone. */
+  start: z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, { error: 'expected a time from 00:00 to 23:59' }),
+  /** At most a day; it may reach past midnight. */
+  length: positiveDuration.refine((text) => (durationMs(text) ?? 0) <= dayMs, {
+    error: 'expected at most PT24H',
+  }),
+  /** The days on which it opens. @default every day */
+  days: z
+    .array(z.enum(days))
+    .min(1, { error: 'expected at least one day, or no field for every day' })
+    .default([...days]),
+  timeZone: timeZone.default('UTC'),
+});
+
+const blackoutSchema = z.strictObject({
+  /** The first and the last day without rotations, in the window's time zone. */
+  from: z.iso.date({ error: 'expected a date such as 2026-12-20' }),
+  to: z.iso.date({ error: 'expected a date such as 2027-01-03' }),
+});
+
+const rotationSchema = z.strictObject({
+  every: wholeDays.default('P30D'),
+  window: windowSchema.optional(),
+  blackouts: z.array(blackoutSchema).default([]),
+});
+
+/** A user that exists already, for whom nothing changes until the first rotation. */
+const adoptSchema = z.strictObject({
+  username: z.string().regex(usernamePattern, {
+    error:
+      'expected a lower-case letter, then up to 31 of a-z, 0-9 and underscore: rekey addresses no other names',
+  }),
+  /** Holds `{"username", "password"}`, as AWS names them. */
+  passwordSecret: secretNamed(adoptSecretPrefix),
+  /** Whether that user is retired like any superseded one after the first rotation. @default false, it is left alone */
+  retire: z.boolean().default(false),
+});
 
 const specSchema = z.strictObject({
   name: z.string().regex(credentialNamePattern, {
@@ -40,8 +93,23 @@ const specSchema = z.strictObject({
   }),
   strategy: z.enum(strategies).default('replace-user'),
   privileges: z.unknown().default({}),
-  rotation: z.strictObject({ every: wholeDays }).default({ every: 'P30D' }),
+  rotation: rotationSchema.default({ every: 'P30D', blackouts: [] }),
   grace: duration.default('PT24H'),
+  /** What happens to a superseded user that somebody is still connected as after its grace. */
+  drain: z
+    .strictObject({
+      /** Counted from the end of the grace; then there is an alarm. */
+      deadline: duration.default('P7D'),
+      /** Whether connections that are left at the deadline are cut. */
+      force: z.boolean().default(false),
+    })
+    .default({ deadline: 'P7D', force: false }),
+  consumers: z.array(z.looseObject({ kind: z.string() })).default([]),
+  /** The credential deletes itself then: users first, then the secret. @default it stays */
+  expiresAt: z.iso
+    .datetime({ offset: true, error: 'expected an instant such as 2026-12-31T18:00:00Z' })
+    .optional(),
+  adopt: adoptSchema.optional(),
   verify: z.enum(['login', 'none']).default('login'),
 });
 
@@ -49,19 +117,29 @@ const specSchema = z.strictObject({
 export type CredentialSpecInput = z.input<typeof specSchema>;
 
 /** A spec that holds in itself and at its provider. */
-export interface CredentialSpec extends z.output<typeof specSchema> {
+export interface CredentialSpec extends Omit<z.output<typeof specSchema>, 'consumers'> {
+  readonly consumers: readonly DeclaredConsumer[];
   readonly definition: AnyProviderDefinition;
   readonly targetId: string;
 }
 
+/** What a spec may name. */
+export interface Plugins {
+  readonly loadProvider: LoadProvider;
+  readonly loadConsumer: LoadConsumer;
+}
+
 /** The spec in `document`, with defaults filled in. Throws SPEC_INVALID that names every wrong field at once. */
-export async function parseSpec(document: unknown, load: LoadProvider): Promise<CredentialSpec> {
+export async function parseSpec(
+  document: unknown,
+  { loadProvider, loadConsumer }: Plugins,
+): Promise<CredentialSpec> {
   const general = specSchema.safeParse(document);
   const wrong = general.success ? [] : [faults(general.error)];
 
   // The provider's own part is read even when the general part is wrong, so that one answer names everything.
   const { provider, target, privileges, strategy, verify } = looseSchema.parse(document);
-  const definition = await load(provider);
+  const definition = await loadProvider(provider);
   if (definition === undefined)
     wrong.push(`provider: expected a provider that rekey has, got ${JSON.stringify(provider)}`);
   const parsedTarget = definition?.targetSchema.safeParse(target);
@@ -76,6 +154,21 @@ export async function parseSpec(document: unknown, load: LoadProvider): Promise<
     wrong.push(
       `verify: expected login, as only a login can take away the rights that ${provider} gives a new user`,
     );
+
+  if (general.success) wrong.push(...calendarFaults(general.data.rotation, restMs(general.data)));
+  if (general.success) wrong.push(...graceFaults(general.data));
+
+  const consumers: DeclaredConsumer[] = [];
+  for (const [index, declared] of (general.data?.consumers ?? []).entries()) {
+    const kind = await loadConsumer(declared.kind);
+    const parsed = kind?.schema.safeParse(declared);
+    if (kind === undefined)
+      wrong.push(
+        `consumers.${index}.kind: expected a kind of consumer that rekey has, got ${JSON.stringify(declared.kind)}`,
+      );
+    else if (parsed?.success) consumers.push({ definition: kind, settings: parsed.data });
+    else if (parsed?.error) wrong.push(faults(prefixed(`consumers.${index}`, parsed.error)));
+  }
 
   if (
     wrong.length > 0 ||
@@ -92,6 +185,7 @@ export async function parseSpec(document: unknown, load: LoadProvider): Promise<
     ...general.data,
     target: parsedTarget.data,
     privileges: parsedPrivileges.data,
+    consumers,
     definition,
     targetId: definition.targetId(parsedTarget.data),
   };
@@ -101,9 +195,11 @@ export async function parseSpec(document: unknown, load: LoadProvider): Promise<
 export function specDocument({
   definition: _definition,
   targetId: _targetId,
+  consumers,
   ...spec
 }: CredentialSpec): string {
-  return JSON.stringify(spec, (_key, value: unknown) =>
+  const document = { ...spec, consumers: consumers.map(({ settings }) => settings) };
+  return JSON.stringify(document, (_key, value: unknown) =>
     value !== null && typeof value === 'object' && !Array.isArray(value)
       ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
       : value,
@@ -123,7 +219,31 @@ const looseSchema = z
 const prefixed = (field: string, error: z.ZodError): z.ZodError =>
   new z.ZodError(error.issues.map((issue) => ({ ...issue, path: [field, ...issue.path] })));
 
-export const everyDays = (spec: Pick<CredentialSpec, 'rotation'>): number =>
-  (durationMs(spec.rotation.every) ?? Number.NaN) / dayMs;
+export const everyMs = (spec: Pick<CredentialSpec, 'rotation'>): number =>
+  durationMs(spec.rotation.every) ?? Number.NaN;
+
+/**
+ * The interval of Secrets Manager's own schedule, which stays attached as the back-stop: two days more than the spec's, so that
+ * it acts only when start-rotations is dead, as it knows nothing of windows and of other credentials of the target.
+ */
+export const backstopDays = (spec: Pick<CredentialSpec, 'rotation'>): number => everyMs(spec) / dayMs + 2;
+
+/** How long after a rotation no other may start: the idle one of two users still serves consumers, until its grace is over. */
+export const restMs = (spec: Pick<CredentialSpec, 'strategy' | 'grace'>): number =>
+  spec.strategy === 'alternate-users' ? graceMs(spec) : 0;
+
+/**
+ * A user is retired once its grace is over, counted from the last switch that can be known. Rotations may come at three quarters
+ * of the interval; a grace that is not clearly shorter would begin anew each time, and nobody would ever be retired.
+ */
+const graceFaults = (spec: Pick<CredentialSpec, 'strategy' | 'grace' | 'rotation'>): readonly string[] =>
+  spec.strategy === 'replace-user' && graceMs(spec) > everyMs(spec) / 2
+    ? [
+        `grace: expected at most half of rotation.every (${spec.rotation.every}), got ${spec.grace}; rotate less often, or shorten the grace`,
+      ]
+    : [];
 
 export const graceMs = (spec: Pick<CredentialSpec, 'grace'>): number => durationMs(spec.grace) ?? Number.NaN;
+
+export const drainDeadlineMs = (spec: Pick<CredentialSpec, 'drain'>): number =>
+  durationMs(spec.drain.deadline) ?? Number.NaN;

@@ -16,6 +16,40 @@ export function usernames(origin: { secretArn: string; prefix: string }, sha256:
   };
 }
 
+/**
+ * The prefix under which one of these versions, or the credential itself, gave a user this name; undefined when none did. Only
+ * the digest proves it, as it holds the secret's ARN.
+ */
+export function formerPrefix(
+  username: string,
+  { secretArn, versions, sha256 }: { secretArn: string; versions: readonly string[]; sha256: Sha256 },
+): string | undefined {
+  const prefix = /^(.+)_[a-z2-7]{12}$/.exec(username)?.[1];
+  if (prefix === undefined) return undefined;
+  const names = usernames({ secretArn, prefix }, sha256);
+  const possible = [
+    names.alternate('a'),
+    names.alternate('b'),
+    names.only(),
+    ...versions.flatMap((token) =>
+      Array.from({ length: maximumAttempts }, (_, attempt) => names.generation(token, attempt)),
+    ),
+  ];
+  return possible.includes(username) ? prefix : undefined;
+}
+
+/**
+ * The name of a default user that stands in where the last credential of a target goes and the vendor keeps one user as the
+ * default. Known from the target alone, as the credential is gone; nobody ever reads its password.
+ */
+export const placeholderUsername = (
+  { provider, targetId, turn }: { provider: string; targetId: string; turn: number },
+  sha256: Sha256,
+): string =>
+  `rekey_placeholder_${shortDigest(sha256(JSON.stringify(['rekey', provider, targetId, 'placeholder', String(turn)])))}`;
+/** How many of them a target can have had before one is used again. */
+export const maximumPlaceholders = 16;
+
 export interface Usernames {
   /** replace-user: one a rotation; a further attempt only where the vendor lost the password of the one before. */
   generation(token: string, attempt: number): string;

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import {
   firstSecretString,
-  parseAdministrator,
   parseApiKey,
   parseSecretValue,
+  parseUser,
   secretString,
 } from '../../functions/core/secret-value.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
@@ -103,8 +103,6 @@ describe('an API key', () => {
 });
 
 test('an administrator is read in AWS’s field names, or refused with the fields that are wrong', () => {
-  expect(parseAdministrator(new Sensitive('{"username":"ops","password":"x"}'), 'it').username).toBe('ops');
-  expect(() => parseAdministrator(new Sensitive('{"user":"ops"}'), 'rekey/admin/c')).toThrow(
-    /username: .*password: /,
-  );
+  expect(parseUser(new Sensitive('{"username":"ops","password":"x"}'), 'it').username).toBe('ops');
+  expect(() => parseUser(new Sensitive('{"user":"ops"}'), 'rekey/admin/c')).toThrow(/username: .*password: /);
 });

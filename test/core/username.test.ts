@@ -1,7 +1,13 @@
 import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { usernamePattern, usernamePrefixPattern, usernames } from '../../functions/core/username.ts';
+import {
+  formerPrefix,
+  placeholderUsername,
+  usernamePattern,
+  usernamePrefixPattern,
+  usernames,
+} from '../../functions/core/username.ts';
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest();
 
@@ -37,6 +43,24 @@ describe('derived user names', () => {
         },
       ),
     );
+  });
+
+  test('of a default that stands in is written here too, as every Render database would keep a stranger otherwise', () => {
+    const place = { provider: 'render-postgres', targetId: 'dpg-d1abc2d3e4f5g6h7i8j9-a' };
+    const name = placeholderUsername({ ...place, turn: 0 }, sha256);
+    expect(name).toBe('rekey_placeholder_c2paaga7ys7l');
+    expect(name).toMatch(usernamePattern);
+    expect(placeholderUsername({ ...place, turn: 1 }, sha256)).not.toBe(name);
+  });
+
+  test('tell under which prefix they were made, and nothing of names that only look like ours', () => {
+    const { secretArn } = origin;
+    const asked = { secretArn, versions: ['other', token], sha256 };
+    for (const username of [names.generation(token, 4), names.alternate('b'), names.only()])
+      expect(formerPrefix(username, asked)).toBe('orders');
+    expect(formerPrefix(names.generation('unknown', 0), asked)).toBeUndefined();
+    expect(formerPrefix('orders_aaaaaaaaaaaa', asked)).toBeUndefined();
+    expect(formerPrefix('legacy_app', asked)).toBeUndefined();
   });
 
   test('differ between secrets, tokens, attempts and kinds', () => {

@@ -1,0 +1,454 @@
+import type { ConsumerStanding } from './consumer.ts';
+import { endsAt, isRevoked } from './directives.ts';
+import type { Finding } from './findings.ts';
+import { type Credential, targetsOf } from './fleet.ts';
+import { type CredentialState, type KnownUser, lastSwitch, openVersion } from './generations.ts';
+import { secretName, specParameterName } from './names.ts';
+import type { Readiness } from './provider.ts';
+import { holderOf } from './rotation.ts';
+import { graceMs } from './spec.ts';
+
+/** What one pass saw of a target. Whatever could not be read is left out, and so is nobody's drift. */
+export interface Snapshot {
+  readonly now: Date;
+  readonly provider: string;
+  readonly targetId: string;
+  readonly readiness: Readiness;
+  /** As listed last. */
+  readonly users: readonly KnownUser[];
+  /** Of the users that values name, those whom two complete lists, some seconds apart, both lacked. */
+  readonly absent: ReadonlySet<string>;
+  /** A spec that cannot be read may belong here: its users cannot be told from foreign ones. */
+  readonly hasBrokenSpecs: boolean;
+  readonly credentials: readonly CredentialReading[];
+}
+
+/** What one pass saw of a credential. */
+export interface CredentialReading {
+  readonly credential: Credential;
+  /** `absent` only if two readings, some seconds apart, both said so. */
+  readonly state: CredentialState | 'absent';
+  readonly current: LoginReading;
+  readonly pending: PendingReading;
+  /** Of the current user; empty where its login does not work. */
+  readonly privilegeDifferences: readonly string[];
+  readonly consumers: readonly { readonly name: string; readonly standing: ConsumerStanding }[];
+  /** Where AWSPREVIOUS is missing: the version that it belongs on, as far as anybody can tell. */
+  readonly restorable: string | undefined;
+}
+
+export type LoginReading =
+  /** `rejected` twice, some seconds apart. `unreachable` says nothing of the login; so does `not-tested`. */
+  | { readonly say: 'accepted' | 'rejected' | 'unreachable' | 'not-tested' }
+  /** The value holds no login that may be tried. */
+  | { readonly say: 'unusable'; readonly because: string };
+
+/** `empty` also where it holds the first value: nobody's login. `unreadable` is none that rekey could have written. */
+export type PendingReading = 'none' | 'empty' | 'readable' | 'unreadable';
+
+export type Check = (snapshot: Snapshot) => readonly Finding[];
+
+/** How long a rotation may take, retries of Secrets Manager included, before it counts as stuck. */
+export const stuckAfterMs = 3_600_000;
+/** How long a stuck rotation is rolled forward before it is given up. */
+export const abandonAfterMs = 6 * 3_600_000;
+/** What update-consumers may take before reconcile looks after the consumers as well. */
+export const consumersMayTakeMs = 1_800_000;
+
+// What a reading says.
+
+/** A credential that is to be gone by now: what is missing of it was taken away on purpose. */
+export const isEnding = ({ directives, spec }: Credential, now: Date): boolean => {
+  const end = endsAt(directives, spec);
+  return end !== undefined && end.at <= now;
+};
+
+export interface PendingVersion {
+  readonly versionId: string;
+  readonly madeAt: Date;
+}
+
+/** The version of a rotation that is not over: AWSPENDING off AWSCURRENT. */
+export function pendingVersion({ secret, versions }: CredentialState): PendingVersion | undefined {
+  const versionId = openVersion(secret);
+  return versionId === undefined ? undefined : { versionId, madeAt: madeAt({ secret, versions }, versionId) };
+}
+
+/** When a version was made; where the list of versions lags behind, when anything changed last. */
+const madeAt = (
+  { secret, versions }: Pick<CredentialState, 'secret' | 'versions'>,
+  versionId: string,
+): Date =>
+  versions.find((version) => version.versionId === versionId)?.createdAt ?? secret.changedAt ?? new Date(0);
+
+const isOlder = (than: number, at: Date, now: Date): boolean => now.getTime() - at.getTime() > than;
+
+interface Living {
+  readonly reading: CredentialReading;
+  readonly state: CredentialState;
+  readonly pending: PendingVersion | undefined;
+  /** A rotation is working on it: what it changes on its way is no drift. */
+  readonly isRotating: boolean;
+  /** It will mend what another rotation would, or reconcile rolls it forward. */
+  readonly isBeingMended: boolean;
+}
+
+/** The credentials that are to stay and have a secret. */
+const living = ({ credentials, now }: Pick<Snapshot, 'credentials' | 'now'>): readonly Living[] =>
+  credentials.flatMap((reading) => {
+    const { credential, state } = reading;
+    if (state === 'absent' || state.secret.deletedAt !== undefined || isEnding(credential, now)) return [];
+    const pending = pendingVersion(state);
+    const isRotating = pending !== undefined && !isOlder(stuckAfterMs, pending.madeAt, now);
+    const isBeingMended = isRotating || reading.pending === 'readable';
+    return [{ reading, state, pending, isRotating, isBeingMended }];
+  });
+
+const about = (
+  { provider, targetId }: Pick<Snapshot, 'provider' | 'targetId'>,
+  { credential }: CredentialReading,
+) => ({ provider, target: targetId, credential: credential.name });
+
+// Checks of a target, each named after its finding.
+
+export const targetNotReady: Check = ({ readiness, provider, targetId }) =>
+  readiness.ready
+    ? []
+    : [
+        {
+          kind: 'TargetNotReady',
+          provider,
+          target: targetId,
+          details: readiness.reason,
+          remedy: 'bring the target back at the vendor; until then nothing is rotated or retired on it',
+        },
+      ];
+
+export const secretMissing: Check = (snapshot) =>
+  snapshot.credentials
+    .filter(
+      ({ credential, state }) =>
+        (state === 'absent' || state.secret.deletedAt !== undefined) && !isEnding(credential, snapshot.now),
+    )
+    .map((reading) => ({
+      kind: 'SecretMissing',
+      ...about(snapshot, reading),
+      details:
+        reading.state === 'absent'
+          ? `there is no ${secretName(reading.credential.name)}`
+          : `${secretName(reading.credential.name)} is scheduled for deletion`,
+      remedy:
+        reading.state === 'absent'
+          ? 'request the credential again with the same spec, or delete its parameter'
+          : 'restore the secret, or request the deletion of the credential',
+    }));
+
+/** A list alone is no proof: a user that logs in exists. */
+const isGone = ({ absent }: Snapshot, { reading, state }: Living): boolean =>
+  state.currentUsername !== undefined &&
+  absent.has(state.currentUsername) &&
+  reading.current.say !== 'accepted';
+
+export const secretWithoutUser: Check = (snapshot) =>
+  living(snapshot)
+    .filter((one) => isGone(snapshot, one))
+    .map(({ reading, state, isBeingMended }) => ({
+      kind: 'SecretWithoutUser',
+      ...about(snapshot, reading),
+      username: state.currentUsername ?? '',
+      details: 'the user of AWSCURRENT is not there any more',
+      remedy: 'find out who deleted or renamed it; rekey rotates at once',
+      ...(isBeingMended ? {} : { repair: 'rotate-at-once' }),
+    }));
+
+export const currentRejected: Check = (snapshot) =>
+  living(snapshot).flatMap((one): readonly Finding[] => {
+    const { reading, state, isBeingMended } = one;
+    const { current, credential, pending } = reading;
+    const finding = { kind: 'CurrentRejected', ...about(snapshot, reading) } as const;
+    if (current.say === 'unusable')
+      return [
+        {
+          ...finding,
+          details: current.because,
+          remedy:
+            'move AWSCURRENT back to the last version that rekey wrote, or request a new credential and delete this one',
+        },
+      ];
+    // The one user has one password: between setSecret and finishSecret it is the pending one.
+    const isBeingReset = credential.spec.strategy === 'reset-password' && pending === 'readable';
+    if (current.say !== 'rejected' || isGone(snapshot, one) || isBeingReset) return [];
+    return [
+      {
+        ...finding,
+        ...(state.currentUsername === undefined ? {} : { username: state.currentUsername }),
+        details: 'the login in AWSCURRENT is refused',
+        remedy: 'find out who changed the password; rekey rotates at once',
+        ...(isBeingMended ? {} : { repair: 'rotate-at-once' }),
+      },
+    ];
+  });
+
+export const rotationStuck: Check = (snapshot) =>
+  living(snapshot).flatMap(({ reading, pending, isRotating }): readonly Finding[] =>
+    pending === undefined || isRotating
+      ? []
+      : [
+          {
+            kind: 'RotationStuck',
+            ...about(snapshot, reading),
+            details: `AWSPENDING is on version ${pending.versionId}, whose value is ${reading.pending}`,
+            remedy:
+              'see why the last CredentialRotationFailed came; rekey rolls the rotation forward, or gives it up and starts another one',
+            repair: reading.pending === 'readable' ? 'finish-rotation' : 'abandon-rotation',
+          },
+        ],
+  );
+
+export const privilegeDrift: Check = (snapshot) =>
+  living(snapshot).flatMap(({ reading, state, isRotating }): readonly Finding[] => {
+    const { spec } = reading.credential;
+    // The rights of an adopted user are those that it came with, until its first rotation.
+    const isAdopted = spec.adopt?.username === state.currentUsername && state.previousUsername === undefined;
+    // Setting a password has given rights back in the past; the rotation takes them away again.
+    const isBeingReset = spec.strategy === 'reset-password' && isRotating;
+    if (reading.privilegeDifferences.length === 0 || isAdopted || isBeingReset) return [];
+    return [
+      {
+        kind: 'PrivilegeDrift',
+        ...about(snapshot, reading),
+        ...(state.currentUsername === undefined ? {} : { username: state.currentUsername }),
+        // Databases list rights in any order.
+        details: reading.privilegeDifferences.toSorted().join(', '),
+        remedy: 'find out who changed the rights; where rekey cannot, put them right yourself',
+        repair: 'apply-privileges',
+      },
+    ];
+  });
+
+export const labelRemoved: Check = (snapshot) =>
+  living(snapshot)
+    .filter(({ state: { secret, versions } }) => {
+      const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+      // AWSCURRENT leaves AWSPREVIOUS behind whenever it moves, and it begins on the oldest version.
+      const hasMoved =
+        current !== undefined && versions[0] !== undefined && versions[0].versionId !== current;
+      return hasMoved && holderOf(secret.labelsByVersion, 'AWSPREVIOUS') === undefined;
+    })
+    .map(({ reading }) => ({
+      kind: 'LabelRemoved',
+      ...about(snapshot, reading),
+      details: 'AWSPREVIOUS was taken off',
+      remedy:
+        reading.restorable === undefined
+          ? 'none of the older versions is of use any more: the next rotation sets the label'
+          : 'find out who removed the label; rekey puts it back',
+      ...(reading.restorable === undefined ? {} : { repair: 'restore-label' }),
+    }));
+
+export const previousWithoutUser: Check = (snapshot) =>
+  living(snapshot).flatMap((one): readonly Finding[] => {
+    const username = userInGrace(one, snapshot.now);
+    // The idle user of a pair may be made anew on the way.
+    const isBeingMade = one.reading.credential.spec.strategy === 'alternate-users' && one.isRotating;
+    if (username === undefined || !snapshot.absent.has(username) || isBeingMade) return [];
+    return [
+      {
+        kind: 'PreviousWithoutUser',
+        ...about(snapshot, one.reading),
+        username,
+        details: 'the user of AWSPREVIOUS is not there any more, and its grace is not over',
+        remedy: 'it cannot be made again: have consumers that still use AWSPREVIOUS read AWSCURRENT now',
+      },
+    ];
+  });
+
+/** The user of AWSPREVIOUS, as long as nobody may take it away. */
+function userInGrace({ reading, state }: Living, now: Date): string | undefined {
+  const { spec, directives } = reading.credential;
+  const { secret, currentUsername, previousUsername } = state;
+  const previous = holderOf(secret.labelsByVersion, 'AWSPREVIOUS');
+  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+  if (previous === undefined || current === undefined || previousUsername === currentUsername)
+    return undefined;
+  if (isRevoked(directives, madeAt(state, previous))) return undefined;
+  // The earliest that the switch can have been, where retirement takes the latest: whoever was retired is not missed.
+  const switchedAt = Math.max(madeAt(state, current).getTime(), secret.lastRotatedAt?.getTime() ?? 0);
+  return now.getTime() < switchedAt + graceMs(spec) ? previousUsername : undefined;
+}
+
+/** The users that have to be there: only their absence is worth a second look. */
+export const expectedUsers = (what: Pick<Snapshot, 'credentials' | 'now'>): readonly string[] =>
+  living(what).flatMap((one) =>
+    [one.state.currentUsername, userInGrace(one, what.now)].filter((name) => name !== undefined),
+  );
+
+/** Not before update-consumers had its time; `moving` is as good as `behind` by then, but nothing more can be done. */
+export const consumerBehind: Check = (snapshot) =>
+  living(snapshot).flatMap(({ reading, state }) =>
+    reading.consumers.flatMap(({ name, standing }): readonly Finding[] => {
+      const { say } = standing;
+      if (say === 'moved' || say === 'unobservable') return [];
+      if (say !== 'failed' && !isOlder(consumersMayTakeMs, lastSwitch(state), snapshot.now)) return [];
+      return [
+        {
+          kind: 'ConsumerBehind',
+          ...about(snapshot, reading),
+          details: consumerDetails(name, standing),
+          remedy:
+            say === 'failed'
+              ? standing.remedy
+              : 'see why it did not take the login on; the user before lives on until it has',
+          ...(say === 'behind' ? { repair: 'advance-consumer' } : {}),
+        },
+      ];
+    }),
+  );
+
+/** Tells the consumers of one credential apart. */
+export const consumerDetails = (
+  name: string,
+  standing: Extract<ConsumerStanding, { readonly details: string }>,
+): string => `${name}: ${standing.details}`;
+
+/** Only where a credential has had a user of its own: before that, the default is the one that the target came with. */
+export const defaultUserForeign: Check = ({ provider, targetId, users, credentials }) =>
+  credentials.some(({ state }) => state !== 'absent' && state.currentUsername !== undefined)
+    ? users
+        .filter(({ user, standing: { is } }) => user.isDefault && (is === 'foreign' || is === 'protected'))
+        .map(({ user: { username } }) => ({
+          kind: 'DefaultUserForeign',
+          provider,
+          target: targetId,
+          username,
+          details: 'the default user is none of rekey',
+          remedy:
+            'find out who made it; the next rotation makes a user of rekey the default again, and consumers read AWSCURRENT meanwhile',
+        }))
+    : [];
+
+export const userWithoutVersion: Check = ({ provider, targetId, users }) =>
+  users.flatMap(({ user: { username }, standing }): readonly Finding[] =>
+    standing.is === 'unversioned'
+      ? [
+          {
+            kind: 'UserWithoutVersion',
+            provider,
+            target: targetId,
+            credential: standing.credential.name,
+            username,
+            details: 'it is named as rekey names users, and no version of the secret made it',
+            remedy:
+              'if nobody uses it, delete it at the vendor: rekey does not, as it cannot prove whose it is',
+          },
+        ]
+      : [],
+  );
+
+/** As in core/username.ts: a prefix, then twelve letters of base32. */
+const namedLikeOurs = /^[a-z](?:[a-z0-9]|_(?=[a-z0-9])){0,18}_[a-z2-7]{12}$/;
+export const isNamedLikeOurs = (username: string): boolean => namedLikeOurs.test(username);
+
+export const foreignUser: Check = ({ provider, targetId, users, hasBrokenSpecs }) =>
+  users
+    .filter(({ user, standing }) => standing.is === 'foreign' && user.isDefault !== true)
+    .filter(({ user }) => !(hasBrokenSpecs && isNamedLikeOurs(user.username)))
+    .map(({ user: { username } }) => ({
+      kind: 'ForeignUser',
+      provider,
+      target: targetId,
+      username,
+      details: 'no credential of rekey made it',
+      remedy: 'if it belongs there, leave it; if not, delete it at the vendor: rekey never touches it',
+    }));
+
+/** The gravest first: where there is no room to note all, these are noted. */
+export const targetChecks: readonly Check[] = [
+  targetNotReady,
+  secretWithoutUser,
+  currentRejected,
+  secretMissing,
+  rotationStuck,
+  privilegeDrift,
+  labelRemoved,
+  previousWithoutUser,
+  consumerBehind,
+  defaultUserForeign,
+  userWithoutVersion,
+  foreignUser,
+];
+
+/** Everything that is not as it should be on one target. */
+export const targetFindings = (snapshot: Snapshot): readonly Finding[] =>
+  targetChecks.flatMap((check) => check(snapshot));
+
+/** A target of which nothing could be read: `code` says who has to act. `credential` where only its key is to blame. */
+export const targetUnreadable = (
+  { provider, targetId, credential }: { provider: string; targetId: string; credential?: string },
+  { code, during, remedy }: { code: string; during: string; remedy: string },
+): Finding => ({
+  kind: 'TargetUnreadable',
+  provider,
+  target: targetId,
+  ...(credential === undefined ? {} : { credential }),
+  details: `${code} at ${during}`,
+  remedy,
+});
+
+// Checks of the fleet.
+
+/** What one pass saw of everything that is wanted. */
+export interface FleetSnapshot {
+  readonly credentials: readonly Credential[];
+  readonly broken: readonly { readonly name: string; readonly reason: string }[];
+  /** Credentials whose secret was described and whose parameter was asked for: there is the one, and not the other. */
+  readonly withoutSpec: readonly string[];
+}
+
+export type FleetCheck = (snapshot: FleetSnapshot) => readonly Finding[];
+
+const nowhere = { provider: '', target: '' } as const;
+
+export const specInvalid: FleetCheck = ({ broken }) =>
+  broken.map(({ name, reason }) => ({
+    kind: 'SpecInvalid',
+    ...nowhere,
+    credential: name,
+    details: reason,
+    remedy: `correct ${specParameterName(name)}; until then nothing is done for this credential`,
+  }));
+
+export const specMissing: FleetCheck = ({ withoutSpec }) =>
+  withoutSpec.map((name) => ({
+    kind: 'SpecMissing',
+    ...nowhere,
+    credential: name,
+    details: `there is ${secretName(name)}, but no ${specParameterName(name)}`,
+    remedy: 'put the spec back, or delete the secret and its users: nothing rotates or retires them',
+  }));
+
+export const prefixShared: FleetCheck = ({ credentials }) =>
+  targetsOf(credentials).flatMap(({ provider, targetId, credentials: neighbours }) =>
+    [...Map.groupBy(neighbours, ({ spec }) => spec.usernamePrefix)].flatMap(
+      ([prefix, [first, ...others]]): readonly Finding[] =>
+        first === undefined || others.length === 0
+          ? []
+          : [
+              {
+                kind: 'PrefixShared',
+                provider,
+                target: targetId,
+                credential: first.name,
+                details: `${[first, ...others].map(({ name }) => name).join(', ')} all name their users ${prefix}_…`,
+                remedy:
+                  'keep one of them; request the others again under other names and prefixes, and delete these',
+              },
+            ],
+    ),
+  );
+
+export const fleetChecks: readonly FleetCheck[] = [specMissing, specInvalid, prefixShared];
+
+/** Everything that is not as it should be among the specs. */
+export const fleetFindings = (snapshot: FleetSnapshot): readonly Finding[] =>
+  fleetChecks.flatMap((check) => check(snapshot));

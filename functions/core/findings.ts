@@ -1,0 +1,69 @@
+/** What a pass saw that is not as it should be. README.md has a row for every kind; a test holds that. */
+export const findingKinds = [
+  'SpecInvalid',
+  'SpecMissing',
+  'PrefixShared',
+  'TargetUnreadable',
+  'TargetNotReady',
+  'ForeignUser',
+  'UserWithoutVersion',
+  'DefaultUserForeign',
+  'SecretMissing',
+  'SecretWithoutUser',
+  'PreviousWithoutUser',
+  'CurrentRejected',
+  'PrivilegeDrift',
+  'LabelRemoved',
+  'RotationOverdue',
+  'RotationStuck',
+  'RotationDisabled',
+  'RetiredStillConnected',
+  'DrainUnobservable',
+  'DeletionBlocked',
+  'ConsumerBehind',
+] as const;
+export type FindingKind = (typeof findingKinds)[number];
+
+/** What reconcile may do about a finding by itself. */
+export const repairs = [
+  'rotate-at-once',
+  'apply-privileges',
+  'finish-rotation',
+  'abandon-rotation',
+  'restore-label',
+  'advance-consumer',
+] as const;
+export type Repair = (typeof repairs)[number];
+
+export interface Finding {
+  readonly kind: FindingKind;
+  /** Empty where the finding is about no target, such as a spec that cannot be read. */
+  readonly provider: string;
+  readonly target: string;
+  readonly credential?: string;
+  readonly username?: string;
+  /** What exactly: differences, addresses, application names. Never a secret; never what changes from pass to pass. */
+  readonly details: string;
+  /** What a person can do about it. */
+  readonly remedy: string;
+  readonly repair?: Repair;
+}
+
+/** The same for the same fact in every pass, so that it is published once. */
+export const fingerprint = ({ kind, provider, target, credential, username, details }: Finding): string =>
+  JSON.stringify([
+    kind,
+    provider,
+    target,
+    credential ?? '',
+    username ?? '',
+    identifying[kind] ? details : '',
+  ]);
+
+/** Kinds where other details are another fact; of the rest, details such as who is connected change all the time. */
+const identifying: Readonly<Partial<Record<FindingKind, true>>> = {
+  PrivilegeDrift: true,
+  ConsumerBehind: true,
+  SpecInvalid: true,
+  DeletionBlocked: true,
+};

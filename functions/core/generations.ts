@@ -1,0 +1,280 @@
+import { isRevoked } from './directives.ts';
+import type { Credential } from './fleet.ts';
+import type { SecretDescription, VersionListing } from './ports.ts';
+import type { DatabaseUser } from './provider.ts';
+import { holderOf } from './rotation.ts';
+import {
+  formerPrefix,
+  maximumAttempts,
+  maximumPlaceholders,
+  placeholderUsername,
+  type Sha256,
+  usernames,
+} from './username.ts';
+
+/** A credential with what Secrets Manager tells without telling a value. */
+export interface CredentialVersions extends Credential {
+  /** With the time of its last change. */
+  readonly secret: SecretDescription;
+  /** Oldest first, those without a label included. */
+  readonly versions: readonly VersionListing[];
+}
+
+/** A credential with all that Secrets Manager knows of it, read in one pass. */
+export interface CredentialState extends CredentialVersions {
+  /** The users that these values name; undefined where there is no value, or none that names a user. */
+  readonly currentUsername: string | undefined;
+  readonly pendingUsername: string | undefined;
+  /** Missing where nobody looked: then a user that is older than its password may pass for one of an older password. */
+  readonly previousUsername?: string | undefined;
+}
+
+/** What a listed user is to us. Only `superseded` and `placeholder` may ever be deleted while the credential lives. */
+export type Standing =
+  | {
+      readonly is: 'current' | 'pending' | 'idle';
+      readonly credential: CredentialState;
+      readonly versionId?: string;
+    }
+  | Superseded
+  /** Stands in as the default where nobody else may be; nobody knows its password. */
+  | { readonly is: 'placeholder' }
+  /** Carries our prefix, and no version that is known names it. */
+  | { readonly is: 'unversioned'; readonly credential: CredentialState }
+  | { readonly is: 'protected' }
+  | { readonly is: 'foreign' };
+
+export interface Superseded {
+  readonly is: 'superseded';
+  readonly credential: CredentialState;
+  /** The version that holds its login, where one is known to. */
+  readonly versionId?: string;
+  /** It is of no use any more since then at the latest: its grace is counted from here. */
+  readonly since: Date;
+  /** Somebody may know its password who must not: no grace. */
+  readonly isRevoked: boolean;
+  /** False where the labels show that its login was never AWSCURRENT. */
+  readonly wasPublished: boolean;
+}
+
+export interface KnownUser {
+  readonly user: DatabaseUser;
+  readonly standing: Standing;
+}
+
+/**
+ * What each listed user of a target is. Ownership is the name: a function of the secret's ARN and of what Secrets Manager holds.
+ * Whatever cannot be derived is somebody else's.
+ */
+export function standings(
+  { provider, targetId, users, credentials }: TargetUsers,
+  sha256: Sha256,
+): readonly KnownUser[] {
+  const known = new Map<string, Standing>();
+  const claim = (name: string, standing: Standing): void => {
+    const other = known.get(name);
+    if (other === undefined || isStronger(standing, other)) known.set(name, standing);
+  };
+  for (let turn = 0; turn < maximumPlaceholders; turn += 1)
+    claim(placeholderUsername({ provider, targetId, turn }, sha256), { is: 'placeholder' });
+  for (const credential of credentials) {
+    for (const [name, standing] of ownUsers(credential, sha256)) claim(name, standing);
+    // Whatever the name looks like, and whoever else claims it: a value names it.
+    const { currentUsername, pendingUsername } = credential;
+    if (pendingUsername !== undefined) claim(pendingUsername, labelled('pending', 'AWSPENDING', credential));
+    if (currentUsername !== undefined) claim(currentUsername, labelled('current', 'AWSCURRENT', credential));
+  }
+  return users.map((user) => ({
+    user,
+    standing: known.get(user.username) ?? unknownUser(user, credentials),
+  }));
+}
+
+export interface TargetUsers {
+  readonly provider: string;
+  readonly targetId: string;
+  readonly users: readonly DatabaseUser[];
+  readonly credentials: readonly CredentialState[];
+}
+
+/** Of two claims to one name, as when a credential adopts the user of another, the one that keeps it longer holds. */
+function isStronger(claim: Standing, other: Standing): boolean {
+  if (claim.is === 'superseded' && other.is === 'superseded') return claim.since > other.since;
+  return strengths.indexOf(claim.is) < strengths.indexOf(other.is);
+}
+const strengths: readonly Standing['is'][] = ['current', 'pending', 'idle', 'superseded', 'placeholder'];
+
+const labelled = (is: 'current' | 'pending', label: string, credential: CredentialState): Standing => {
+  const versionId = holderOf(credential.secret.labelsByVersion, label);
+  return { is, credential, ...(versionId === undefined ? {} : { versionId }) };
+};
+
+/** The version of a rotation that is open: AWSPENDING on it, and not AWSCURRENT. */
+export function openVersion({
+  labelsByVersion,
+}: Pick<SecretDescription, 'labelsByVersion'>): string | undefined {
+  const pending = holderOf(labelsByVersion, 'AWSPENDING');
+  return pending === holderOf(labelsByVersion, 'AWSCURRENT') ? undefined : pending;
+}
+
+/** Every user that this credential may have made or adopted, but for those that its values name now. */
+function ownUsers(credential: CredentialState, sha256: Sha256): ReadonlyMap<string, Standing> {
+  const { spec, secret } = credential;
+  const names = usernames({ secretArn: secret.arn, prefix: spec.usernamePrefix }, sha256);
+  const own = new Map<string, Standing>();
+  for (const versionId of knownVersions(credential))
+    for (let attempt = 0; attempt < maximumAttempts; attempt += 1)
+      own.set(names.generation(versionId, attempt), ofVersion(credential, versionId));
+  const slot = (name: string, isUsed: boolean): void => void own.set(name, ofSlot(credential, name, isUsed));
+  slot(names.alternate('a'), spec.strategy === 'alternate-users');
+  slot(names.alternate('b'), spec.strategy === 'alternate-users');
+  // Later rotations of reset-password change whatever user is current; only the first one makes this one.
+  slot(names.only(), spec.strategy === 'reset-password' && credential.currentUsername === undefined);
+  if (spec.adopt !== undefined)
+    own.set(
+      spec.adopt.username,
+      spec.adopt.retire ? replaced(credential, spec.adopt.username) : { is: 'idle', credential },
+    );
+  // Its password is that of AWSPREVIOUS, whichever version it was made for: reset-password keeps the user of a version long gone.
+  const { previousUsername } = credential;
+  if (previousUsername !== undefined && own.get(previousUsername)?.is === 'superseded')
+    own.set(previousUsername, replaced(credential, previousUsername));
+  // While the secret is scheduled for deletion its values can be read by nobody, so nobody can tell who is of use: all stay.
+  if (secret.deletedAt !== undefined)
+    for (const name of own.keys()) own.set(name, { is: 'idle', credential });
+  return own;
+}
+
+/** Either reading may lag behind the other. */
+const knownVersions = ({ secret, versions }: CredentialVersions): ReadonlySet<string> =>
+  new Set([...versions.map(({ versionId }) => versionId), ...secret.labelsByVersion.keys()]);
+
+/** A user named after a version. */
+function ofVersion(credential: CredentialState, versionId: string): Standing {
+  const { labelsByVersion } = credential.secret;
+  const isCurrent = versionId === holderOf(labelsByVersion, 'AWSCURRENT');
+  if (isCurrent && credential.currentUsername === undefined) return { is: 'current', credential, versionId };
+  // A rotation under way may not have stored yet which of its users it will name.
+  if (versionId === openVersion(credential.secret)) return { is: 'pending', credential, versionId };
+  const madeAt = createdAt(credential, versionId);
+  const currentMadeAt = createdAt(credential, holderOf(labelsByVersion, 'AWSCURRENT'));
+  return {
+    is: 'superseded',
+    credential,
+    versionId,
+    since: supersededAt(credential, versionId),
+    isRevoked: madeAt !== undefined && isRevoked(credential.directives, madeAt),
+    wasPublished: !(
+      isCurrent ||
+      (versionId !== holderOf(labelsByVersion, 'AWSPREVIOUS') &&
+        madeAt !== undefined &&
+        currentMadeAt !== undefined &&
+        madeAt > currentMadeAt)
+    ),
+  };
+}
+
+/** A user that outlives its versions, of a strategy that the spec names now (`isUsed`) or has named before. */
+function ofSlot(credential: CredentialState, name: string, isUsed: boolean): Standing {
+  const standing = replaced(credential, name);
+  if (!isUsed) return standing;
+  // The rotation under way may have chosen it, and have written its password, before it has stored that.
+  const versionId = openVersion(credential.secret);
+  if (versionId !== undefined) return { is: 'pending', credential, versionId };
+  // Revoked only once a version that was made after the order is current: until then the next rotation changes its password.
+  const currentMadeAt = createdAt(credential, holderOf(credential.secret.labelsByVersion, 'AWSCURRENT'));
+  const isSafe = currentMadeAt !== undefined && !isRevoked(credential.directives, currentMadeAt);
+  return standing.isRevoked && isSafe ? standing : { is: 'idle', credential };
+}
+
+/** A user that AWSCURRENT does not name any more, whatever version it was made for. */
+function replaced(credential: CredentialState, name: string): Superseded {
+  const { labelsByVersion } = credential.secret;
+  const before = holderOf(labelsByVersion, 'AWSPREVIOUS');
+  const isPrevious = name === credential.previousUsername;
+  // Named by no label: its password is of the newest version that is older than all that name another user, or of one before.
+  const next = createdAt(
+    credential,
+    credential.previousUsername === undefined ? holderOf(labelsByVersion, 'AWSCURRENT') : before,
+  );
+  const madeAt = isPrevious
+    ? createdAt(credential, before)
+    : credential.versions.findLast(({ createdAt: at }) => next !== undefined && at < next)?.createdAt;
+  return {
+    is: 'superseded',
+    credential,
+    ...(isPrevious && before !== undefined ? { versionId: before } : {}),
+    since: lastSwitch(credential),
+    isRevoked: madeAt !== undefined && isRevoked(credential.directives, madeAt),
+    wasPublished: true,
+  };
+}
+
+const createdAt = (
+  { versions }: Pick<CredentialVersions, 'versions'>,
+  versionId: string | undefined,
+): Date | undefined => versions.find((version) => version.versionId === versionId)?.createdAt;
+
+/**
+ * When this version stopped to be the current one, at the latest. Secrets Manager keeps no dates of labels, but two bounds hold.
+ * A rotation is refused while another one is open, so whatever was current before AWSPREVIOUS had stopped when the present
+ * version was made. For everything else, AWSPREVIOUS included, there is the last change of all. A later date only means a
+ * longer grace.
+ */
+export function supersededAt(credential: CredentialVersions, versionId: string): Date {
+  const { labelsByVersion } = credential.secret;
+  const [current, before, own] = [
+    createdAt(credential, holderOf(labelsByVersion, 'AWSCURRENT')),
+    createdAt(credential, holderOf(labelsByVersion, 'AWSPREVIOUS')),
+    createdAt(credential, versionId),
+  ];
+  if (current !== undefined && before !== undefined && own !== undefined && own < before && before < current)
+    return current;
+  // Made after the last switch, so it belongs to a rotation that came to nothing: it may be under way in a stale reading.
+  return latest(lastSwitch(credential), own);
+}
+
+/** When AWSCURRENT moved last, at the latest. */
+export function lastSwitch({ secret, versions }: CredentialVersions): Date {
+  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+  return latest(secret.lastRotatedAt ?? new Date(0), secret.changedAt, createdAt({ versions }, current));
+}
+
+const latest = (first: Date, ...others: readonly (Date | undefined)[]): Date =>
+  others.reduce<Date>((late, date) => (date !== undefined && date > late ? date : late), first);
+
+/**
+ * Whether this credential made the user, under whatever prefix its spec had then, and the version that it was made for. Needs no
+ * value, so it also holds of a credential whose values cannot be read. Undefined for anybody else's user.
+ */
+export function ownership(
+  username: string,
+  credential: CredentialVersions,
+  sha256: Sha256,
+): { readonly versionId?: string } | undefined {
+  const secretArn = credential.secret.arn;
+  const known = [...knownVersions(credential)];
+  const prefix = formerPrefix(username, { secretArn, versions: known, sha256 });
+  if (prefix === undefined) return undefined;
+  const { generation } = usernames({ secretArn, prefix }, sha256);
+  const versionId = known.find((version) =>
+    Array.from({ length: maximumAttempts }, (_, attempt) => generation(version, attempt)).includes(username),
+  );
+  return versionId === undefined ? {} : { versionId };
+}
+
+export const isOwn = (username: string, credential: CredentialVersions, sha256: Sha256): boolean =>
+  ownership(username, credential, sha256) !== undefined;
+
+const digestPattern = /^_[a-z2-7]{12}$/;
+
+/** Whether the name has the form of those that are made under this prefix. */
+export const carriesPrefix = (username: string, prefix: string): boolean =>
+  username.startsWith(prefix) && digestPattern.test(username.slice(prefix.length));
+
+function unknownUser(user: DatabaseUser, credentials: readonly CredentialState[]): Standing {
+  if (user.isProtected && user.isDefault !== true) return { is: 'protected' };
+  const owner = credentials.find(({ spec }) => carriesPrefix(user.username, spec.usernamePrefix));
+  if (owner !== undefined) return { is: 'unversioned', credential: owner };
+  return user.isProtected ? { is: 'protected' } : { is: 'foreign' };
+}

@@ -1,0 +1,216 @@
+import type { Directives } from './directives.ts';
+import { endsAt, isRevoked } from './directives.ts';
+import type { DrainEvidence, UserFacts } from './events.ts';
+import type { CredentialVersions, KnownUser } from './generations.ts';
+import type { Capabilities, DatabaseUser, Session, Sessions } from './provider.ts';
+import { type CredentialSpec, drainDeadlineMs, graceMs } from './spec.ts';
+
+/** Why a user stays. */
+export const keepReasons = [
+  'CURRENT',
+  'PENDING',
+  'IDLE',
+  'PROTECTED',
+  'DEFAULT_USER',
+  'FOREIGN',
+  'UNVERSIONED',
+  'GRACE_RUNNING',
+  'CONSUMERS_BEHIND',
+  'STILL_CONNECTED',
+  'DRAIN_UNOBSERVED',
+] as const;
+export type KeepReason = (typeof keepReasons)[number];
+
+export type UserVerdict =
+  | Keep
+  /** The consumers must be asked first. */
+  | { readonly say: 'ask-consumers' }
+  /** Its sessions must be read first, or once more. */
+  | { readonly say: 'observe' }
+  | Retire;
+
+export type Keep =
+  | { readonly say: 'keep'; readonly reason: Exclude<KeepReason, Detailed['reason']> }
+  | ({ readonly say: 'keep' } & Detailed);
+type Detailed =
+  | { readonly reason: 'GRACE_RUNNING'; readonly until: Date }
+  | { readonly reason: 'CONSUMERS_BEHIND'; readonly consumers: readonly string[] }
+  | { readonly reason: 'DRAIN_UNOBSERVED'; readonly because: string }
+  | {
+      readonly reason: 'STILL_CONNECTED';
+      readonly open: readonly Session[] | number;
+      /** When it should have been left. */
+      readonly overdueSince: Date;
+      /** Until when it may be connected before there is an alarm, or a cut where the spec says so. */
+      readonly deadline: Date;
+    };
+
+export type Retire = { readonly say: 'retire'; readonly reason: UserFacts['reason'] } & (
+  | { readonly endSessions: false; readonly evidence: DrainEvidence }
+  /** Connections are ended before the user is deleted; whether that worked is the evidence. */
+  | { readonly endSessions: true }
+);
+
+/** What was found out about one user beside its name. */
+export interface Observed {
+  /** Those of the credential's consumers that have not moved to the current login; undefined while nobody asked. */
+  readonly consumersBehind?: readonly string[];
+  /** Oldest first; two of them count, some seconds apart. */
+  readonly readings?: readonly Sessions[];
+}
+
+/**
+ * How much longer than declared every grace is. Clocks may be ten minutes apart, and a step of a rotation that began before the
+ * switch may live for fifteen (AWS documentation): neither may shorten a grace.
+ */
+export const marginMs = 900_000;
+
+const later = (at: Date, ms: number): Date => new Date(at.getTime() + ms);
+
+/** What is to become of a listed user while its credential lives. Never `retire` for one that is of use, or not ours. */
+export function judgeUser({ user, standing }: KnownUser, observed: Observed, now: Date): UserVerdict {
+  switch (standing.is) {
+    case 'current':
+      return { say: 'keep', reason: 'CURRENT' };
+    case 'pending':
+      return { say: 'keep', reason: 'PENDING' };
+    case 'idle':
+      return { say: 'keep', reason: 'IDLE' };
+    case 'protected':
+      return { say: 'keep', reason: 'PROTECTED' };
+    case 'foreign':
+      return { say: 'keep', reason: 'FOREIGN' };
+    case 'unversioned':
+      return { say: 'keep', reason: 'UNVERSIONED' };
+    case 'placeholder':
+      return protection(user) ?? unusedPlaceholder(user, now);
+    case 'superseded': {
+      const { spec } = standing.credential;
+      const kept = protection(user);
+      if (standing.isRevoked) return kept ?? { say: 'retire', reason: 'revoked', endSessions: true };
+      const graceEnds = later(standing.since, graceMs(spec) + marginMs);
+      // Not the other way round, so that a date that cannot be compared keeps the user.
+      if (!(now >= graceEnds)) return { say: 'keep', reason: 'GRACE_RUNNING', until: graceEnds };
+      if (kept !== undefined) return kept;
+      // Nobody was ever told this login, so nobody has to move away from it.
+      const behind = standing.wasPublished ? observed.consumersBehind : [];
+      if (behind === undefined) return { say: 'ask-consumers' };
+      if (behind.length > 0) return { say: 'keep', reason: 'CONSUMERS_BEHIND', consumers: behind };
+      return judgeDrain(
+        standing.wasPublished ? 'superseded' : 'never-published',
+        { spec, overdueSince: graceEnds, readings: observed.readings ?? [] },
+        now,
+      );
+    }
+    default:
+      return standing satisfies never;
+  }
+}
+
+/** A credential that is to go, and since when. */
+export interface Ending {
+  readonly at: Date;
+  readonly reason: 'requested' | 'expired';
+}
+
+/** Since when this credential is to be gone; undefined while it is to stay. */
+export function endingOf(
+  { directives, spec }: { readonly directives: Directives; readonly spec: Pick<CredentialSpec, 'expiresAt'> },
+  now: Date,
+): Ending | undefined {
+  const ending = endsAt(directives, spec);
+  return ending !== undefined && ending.at <= now ? ending : undefined;
+}
+
+/**
+ * What is to become of a listed user of a credential that is to go. There is no grace and nobody to wait for but whoever is
+ * connected. Its default user can go once another one is the default: that is the caller's business.
+ */
+export function judgeEndingUser(
+  user: DatabaseUser,
+  { spec, directives, versions }: Pick<CredentialVersions, 'spec' | 'directives' | 'versions'>,
+  ending: Ending,
+  observed: Pick<Observed, 'readings'>,
+  now: Date,
+): UserVerdict {
+  if (user.isProtected && user.isDefault !== true) return { say: 'keep', reason: 'PROTECTED' };
+  const newest = versions.at(-1)?.createdAt;
+  if (newest !== undefined && isRevoked(directives, newest))
+    return { say: 'retire', reason: 'revoked', endSessions: true };
+  return judgeDrain(
+    'credential-deleted',
+    { spec, overdueSince: ending.at, readings: observed.readings ?? [] },
+    now,
+  );
+}
+
+/** Whether the connections of a user that is of no use any more let it go. */
+function judgeDrain(
+  reason: UserFacts['reason'],
+  {
+    spec: { drain, definition },
+    overdueSince,
+    readings,
+  }: {
+    readonly spec: Pick<CredentialSpec, 'drain' | 'definition'>;
+    readonly overdueSince: Date;
+    readonly readings: readonly Sessions[];
+  },
+  now: Date,
+): UserVerdict {
+  const { drainObservedBy } = definition.capabilities;
+  const retire = (evidence: DrainEvidence): Retire => ({
+    say: 'retire',
+    reason,
+    endSessions: false,
+    evidence,
+  });
+  if (drainObservedBy === 'nothing')
+    return retire({ drain: 'not-observed', because: 'the provider tells nobody who is connected' });
+  const deadline = later(overdueSince, drainDeadlineMs({ drain }));
+  const open = readings
+    .flatMap((reading) => (reading.observed && isOpen(reading) ? [reading.open] : []))
+    .at(-1);
+  if (open !== undefined)
+    return drain.force && now >= deadline
+      ? { say: 'retire', reason, endSessions: true }
+      : { say: 'keep', reason: 'STILL_CONNECTED', open, overdueSince, deadline };
+  const unseen = readings.flatMap((reading) => (reading.observed ? [] : [reading.reason]));
+  const [because] = unseen;
+  if (because === undefined)
+    return readings.length < 2 ? { say: 'observe' } : retire({ drain: 'nobody-connected-twice' });
+  if (!isOptional[drainObservedBy]) return { say: 'keep', reason: 'DRAIN_UNOBSERVED', because };
+  // A network that failed once is no login that may not look.
+  if (readings.length < 2) return { say: 'observe' };
+  return unseen.length === readings.length
+    ? retire({ drain: 'not-observed', because })
+    : { say: 'keep', reason: 'DRAIN_UNOBSERVED', because };
+}
+
+/** Whether a user may go without being observed, as its login need not be allowed to look: then the grace alone decides. */
+const isOptional: Readonly<Record<Exclude<Capabilities['drainObservedBy'], 'nothing'>, boolean>> = {
+  'user-list': false,
+  sql: false,
+  'client-list': true,
+};
+
+const isOpen = ({ open }: { readonly open: readonly Session[] | number }): boolean =>
+  (typeof open === 'number' ? open : open.length) > 0;
+
+/** The provider's own word comes before every name. */
+function protection({ isProtected, isDefault }: DatabaseUser): Keep | undefined {
+  if (isDefault === true) return { say: 'keep', reason: 'DEFAULT_USER' };
+  return isProtected ? { say: 'keep', reason: 'PROTECTED' } : undefined;
+}
+
+/** Nobody was told its password; somebody may have looked it up at the provider, though, while it was the default. */
+function unusedPlaceholder({ openConnections = 0 }: DatabaseUser, now: Date): UserVerdict {
+  return openConnections > 0
+    ? { say: 'keep', reason: 'STILL_CONNECTED', open: openConnections, overdueSince: now, deadline: now }
+    : {
+        say: 'retire',
+        reason: 'never-published',
+        endSessions: false,
+        evidence: { drain: 'not-observed', because: 'nobody was ever given its password' },
+      };
+}

@@ -1,0 +1,69 @@
+import { describe, expect, test } from 'vitest';
+import {
+  directiveParameter,
+  directivesByCredential,
+  endsAt,
+  isRevoked,
+} from '../../functions/core/directives.ts';
+
+describe('directives', () => {
+  test('are read by credential, each from a parameter of its own', () => {
+    expect(directiveParameter('orders-api', 'revokeBefore')).toBe(
+      '/rekey/directives/orders-api/revokeBefore',
+    );
+    const found = directivesByCredential([
+      { parameter: '/rekey/directives/orders-api/revokeBefore', document: '2026-03-01T12:00:00Z' },
+      { parameter: '/rekey/directives/orders-api/deleteSince', document: '2026-03-02T12:00:00+01:00' },
+      { parameter: '/rekey/directives/billing/rotateBefore', document: '2026-03-03T12:00:00.500Z' },
+    ]);
+    expect([...found]).toEqual([
+      [
+        'orders-api',
+        {
+          revokeBefore: new Date('2026-03-01T12:00:00Z'),
+          deleteSince: new Date('2026-03-02T11:00:00Z'),
+        },
+      ],
+      ['billing', { rotateBefore: new Date('2026-03-03T12:00:00.500Z') }],
+    ]);
+  });
+
+  test('that nobody can read are named, all at once', () => {
+    expect(() =>
+      directivesByCredential([
+        { parameter: '/rekey/directives/orders-api/revokeBefore', document: 'yesterday' },
+        { parameter: '/rekey/directives/orders-api/forget', document: '2026-03-01T12:00:00Z' },
+        { parameter: '/rekey/directives/orders-api/deleteSince/now', document: '2026-03-01T12:00:00Z' },
+        { parameter: '/rekey/directives/billing/rotateBefore', document: '2026-03-01T12:00:00Z' },
+      ]),
+    ).toThrow(
+      'SPEC_INVALID: /rekey/directives/orders-api/revokeBefore, /rekey/directives/orders-api/forget, /rekey/directives/orders-api/deleteSince/now: expected',
+    );
+  });
+});
+
+describe('a credential ends', () => {
+  test('never, when nobody ordered it and its spec has no end', () => {
+    expect(endsAt({}, {})).toBeUndefined();
+  });
+  test('when its time is over', () => {
+    expect(endsAt({}, { expiresAt: '2026-03-01T12:00:00+02:00' })).toEqual({
+      at: new Date('2026-03-01T10:00:00Z'),
+      reason: 'expired',
+    });
+  });
+  test('since it was ordered, whatever its spec says', () => {
+    const deleteSince = new Date('2026-02-01T00:00:00Z');
+    expect(endsAt({ deleteSince }, { expiresAt: '2030-01-01T00:00:00Z' })).toEqual({
+      at: deleteSince,
+      reason: 'requested',
+    });
+  });
+});
+
+test('an order to revoke is about versions that were made before it, and no others', () => {
+  const revokeBefore = new Date('2026-03-01T12:00:00Z');
+  expect(isRevoked({ revokeBefore }, new Date('2026-03-01T11:59:59.999Z'))).toBe(true);
+  expect(isRevoked({ revokeBefore }, new Date('2026-03-01T12:00:00Z'))).toBe(false);
+  expect(isRevoked({}, new Date(0))).toBe(false);
+});
