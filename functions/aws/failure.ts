@@ -5,18 +5,21 @@ export const isNamed = (error: unknown, name: string): boolean =>
   error instanceof Error && error.name === name;
 
 const denied =
-  /^(AccessDenied.*|UnrecognizedClientException|ExpiredToken.*|DecryptionFailure|EncryptionFailure|InvalidSignature.*)$/;
+  /^(AccessDenied.*|KmsAccessDenied|UnrecognizedClientException|ExpiredToken.*|DecryptionFailure|EncryptionFailure|InvalidSignature.*)$/;
 const busy =
-  /^(Throttling.*|TooManyRequests.*|TooManyUpdates|RequestThrottled.*|LimitExceededException|RequestLimitExceeded)$/;
+  /^(Throttling.*|KmsThrottled|TooManyRequests.*|TooManyUpdates|RequestThrottled.*|LimitExceededException|RequestLimitExceeded)$/;
 const broken = /^(InternalService.*|InternalServer.*|ServiceUnavailable.*|TimeoutError)$/;
 
-/** An AWS failure in our words. `effect` is what a call of this kind may have done; a refusal by name did nothing. */
-export function failureOf(error: unknown, call: string, effect: Effect): StoreError {
+/**
+ * An AWS failure in our words. `effect` is what a call of this kind may have done; a refusal by name did nothing, so that it
+ * leaves what calls `before` it did.
+ */
+export function failureOf(error: unknown, call: string, effect: Effect, before: Effect = 'none'): StoreError {
   const name = error instanceof Error ? error.name : 'failure';
   const { status, attempts } = metadataOf(error);
   const options = { cause: error };
   // The SDK repeats calls by itself: a refusal of the last attempt tells nothing of an earlier one whose answer was lost.
-  const refused: Effect = attempts > 1 ? effect : 'none';
+  const refused: Effect = attempts > 1 ? effect : before;
   if (denied.test(name))
     return new StoreError(
       'STORE_DENIED',

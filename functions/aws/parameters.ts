@@ -1,11 +1,26 @@
-import { GetParameterCommand, PutParameterCommand, type SSMClient } from '@aws-sdk/client-ssm';
+import {
+  DeleteParameterCommand,
+  GetParameterCommand,
+  GetParametersByPathCommand,
+  PutParameterCommand,
+  type SSMClient,
+} from '@aws-sdk/client-ssm';
 import type { Ports } from '../core/ports.ts';
 import { failureOf, isNamed } from './failure.ts';
+import { everyPage, unreadable } from './pages.ts';
 
-/** The ports to the specs in Parameter Store. */
-export function parameterStore(client: SSMClient): Pick<Ports, 'readSpec' | 'writeSpec'> {
+type ParameterPorts = Pick<
+  Ports,
+  'readParameter' | 'createParameter' | 'writeParameter' | 'deleteParameter' | 'listParameters'
+>;
+
+/** The ports to Parameter Store. */
+export function parameterStore(client: SSMClient): ParameterPorts {
+  const put = (parameter: string, document: string, Overwrite: boolean) =>
+    client.send(new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite }));
+
   return {
-    async readSpec({ parameter }) {
+    async readParameter({ parameter }) {
       try {
         const { Parameter } = await client.send(new GetParameterCommand({ Name: parameter }));
         return Parameter?.Value ?? 'absent';
@@ -14,16 +29,53 @@ export function parameterStore(client: SSMClient): Pick<Ports, 'readSpec' | 'wri
         throw failureOf(error, `GetParameter of ${parameter}`, 'none');
       }
     },
-    async writeSpec({ parameter, document }) {
+
+    async createParameter({ parameter, document }) {
       try {
-        await client.send(
-          new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite: false }),
-        );
+        await put(parameter, document, false);
         return 'written';
       } catch (error) {
         if (isNamed(error, 'ParameterAlreadyExists')) return 'exists';
         throw failureOf(error, `PutParameter of ${parameter}`, 'unknown');
       }
+    },
+
+    async writeParameter({ parameter, document }) {
+      try {
+        await put(parameter, document, true);
+      } catch (error) {
+        throw failureOf(error, `PutParameter of ${parameter}`, 'unknown');
+      }
+    },
+
+    async deleteParameter({ parameter }) {
+      try {
+        await client.send(new DeleteParameterCommand({ Name: parameter }));
+        return 'deleted';
+      } catch (error) {
+        if (isNamed(error, 'ParameterNotFound')) return 'absent';
+        throw failureOf(error, `DeleteParameter of ${parameter}`, 'unknown');
+      }
+    },
+
+    listParameters({ path }) {
+      const call = `GetParametersByPath of ${path}`;
+      return everyPage(call, async (token) => {
+        const { Parameters = [], NextToken } = await client.send(
+          new GetParametersByPathCommand({
+            // As AWS documents it: without the slash at its end.
+            Path: path.replace(/(?<=.)\/$/, ''),
+            Recursive: true,
+            NextToken: token,
+          }),
+        );
+        const items = Parameters.map(({ Name: parameter, Value: document }) => {
+          if (parameter === undefined || document === undefined)
+            throw unreadable(call, 'answered a parameter without its name or value');
+          return { parameter, document };
+        });
+        return { items, next: NextToken };
+      });
     },
   };
 }

@@ -1,20 +1,35 @@
 import {
+  CancelRotateSecretCommand,
   CreateSecretCommand,
+  DeleteSecretCommand,
   DescribeSecretCommand,
   GetSecretValueCommand,
+  ListSecretsCommand,
+  ListSecretVersionIdsCommand,
   PutSecretValueCommand,
   RotateSecretCommand,
   type SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
+import { StoreError } from '../core/errors.ts';
 import { jsonOf } from '../core/json.ts';
 import type { Ports } from '../core/ports.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
 import { failureOf, isNamed } from './failure.ts';
+import { everyPage, unreadable } from './pages.ts';
 
 type SecretPorts = Pick<
   Ports,
-  'describeSecret' | 'readSecret' | 'writeSecret' | 'moveLabel' | 'createSecret' | 'startRotation'
+  | 'describeSecret'
+  | 'readSecret'
+  | 'writeSecret'
+  | 'moveLabel'
+  | 'createSecret'
+  | 'startRotation'
+  | 'cancelRotation'
+  | 'listVersions'
+  | 'listSecrets'
+  | 'deleteSecret'
 >;
 
 /**
@@ -36,6 +51,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
           ]),
         ),
         ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
+        ...(answer.LastChangedDate === undefined ? {} : { changedAt: answer.LastChangedDate }),
         ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
       };
     } catch (error) {
@@ -137,7 +153,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async startRotation({ secretId, token, functionArn, everyDays }) {
+    async startRotation({ secretId, token, functionArn, everyDays, immediately }) {
       try {
         await client.send(
           new RotateSecretCommand({
@@ -145,7 +161,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
             ClientRequestToken: token,
             RotationLambdaARN: functionArn,
             RotationRules: { AutomaticallyAfterDays: everyDays },
-            RotateImmediately: true,
+            RotateImmediately: immediately,
           }),
         );
         return 'started';
@@ -157,6 +173,84 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
           if (labels.some((held) => held.has('AWSPENDING') && !held.has('AWSCURRENT'))) return 'in-progress';
         }
         throw failureOf(error, `RotateSecret of ${secretId}`, 'unknown');
+      }
+    },
+
+    async cancelRotation({ secretId }) {
+      try {
+        await client.send(new CancelRotateSecretCommand({ SecretId: secretId }));
+        return 'cancelled';
+      } catch (error) {
+        if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
+        // Refused where there is nothing to cancel: no step of a rotation may go on in such a secret anyway.
+        if (isNamed(error, 'InvalidRequestException')) {
+          const described = await describeSecret({ secretId });
+          if (described === 'absent') return 'absent';
+          if (described.deletedAt !== undefined || !described.rotationEnabled) return 'cancelled';
+        }
+        throw failureOf(error, `CancelRotateSecret of ${secretId}`, 'unknown');
+      }
+    },
+
+    async listVersions({ secretId }) {
+      const call = `ListSecretVersionIds of ${secretId}`;
+      try {
+        return await everyPage(call, async (token) => {
+          const { Versions = [], NextToken } = await client.send(
+            new ListSecretVersionIdsCommand({
+              SecretId: secretId,
+              IncludeDeprecated: true,
+              NextToken: token,
+            }),
+          );
+          const items = Versions.map(
+            ({ VersionId: versionId, VersionStages = [], CreatedDate: createdAt }) => {
+              // A version left out would make a user foreign that is ours.
+              if (versionId === undefined || createdAt === undefined)
+                throw unreadable(call, 'answered a version without its id or date');
+              return { versionId, labels: new Set(VersionStages), createdAt };
+            },
+          );
+          return { items, next: NextToken };
+        });
+      } catch (error) {
+        if (error instanceof StoreError && isNamed(error.cause, 'ResourceNotFoundException')) return 'absent';
+        throw error;
+      }
+    },
+
+    async listSecrets({ namePrefix }) {
+      const call = `ListSecrets below ${namePrefix}`;
+      const found = await everyPage(call, async (token) => {
+        const { SecretList = [], NextToken } = await client.send(
+          new ListSecretsCommand({ Filters: [{ Key: 'name', Values: [namePrefix] }], NextToken: token }),
+        );
+        const items = SecretList.map(({ ARN: arn, Name: name, OwningService, Type }) => {
+          if (arn === undefined || name === undefined)
+            throw unreadable(call, 'answered a secret without its ARN or name');
+          return { arn, name, isManaged: OwningService !== undefined || Type !== undefined };
+        });
+        return { items, next: NextToken };
+      });
+      // The filter takes words apart and each for a prefix (moto's tests against AWS), so it may let others pass.
+      return found.filter(({ name }) => name.startsWith(namePrefix));
+    },
+
+    async deleteSecret({ secretId, recoveryDays }) {
+      try {
+        await client.send(
+          new DeleteSecretCommand({ SecretId: secretId, RecoveryWindowInDays: recoveryDays }),
+        );
+        return 'scheduled';
+      } catch (error) {
+        if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
+        // Scheduled before, by us or by hand: the earlier date stands. Whether AWS refuses that is not known for sure.
+        if (isNamed(error, 'InvalidRequestException')) {
+          const described = await describeSecret({ secretId });
+          if (described === 'absent') return 'absent';
+          if (described.deletedAt !== undefined) return 'scheduled';
+        }
+        throw failureOf(error, `DeleteSecret of ${secretId}`, 'unknown');
       }
     },
   };

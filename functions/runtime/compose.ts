@@ -5,18 +5,23 @@ import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { SSMClient } from '@aws-sdk/client-ssm';
 import type { z } from 'zod';
-import { eventBridge } from '../aws/bus.ts';
+import { eventBridge, otherBuses } from '../aws/bus.ts';
+import { parameterStore } from '../aws/parameters.ts';
 import { secretsManager } from '../aws/secrets.ts';
-import { parameterStore } from '../aws/specs.ts';
-import { ProviderError } from '../core/errors.ts';
+import { loadConsumer } from '../consumers/index.ts';
+import { InputError, ProviderError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
 import { loadProvider } from '../providers/index.ts';
-import { parseEnvironment, type rotateSecretEnvironment } from './env.ts';
+import { parseEnvironment, type reconcileUsersEnvironment, type rotateSecretEnvironment } from './env.ts';
 import { createLog } from './logger.ts';
+import { createMeasure } from './metrics.ts';
+import { patience } from './patience.ts';
 
-type Environment = z.output<typeof rotateSecretEnvironment>;
+/** What every function has, and what some have. */
+type Environment = z.output<typeof rotateSecretEnvironment> &
+  Partial<z.output<typeof reconcileUsersEnvironment>>;
 
 /** The one secret that comes without the store: a failed connection may name the proxy with everything in its URL. */
 function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
@@ -25,20 +30,25 @@ function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
   return [password, unescaped(password)];
 }
 
-/** Without these the SDK waits for ever on a connection that nobody answers, and Lambda ends the step without a word. */
-const patience = { connectionTimeout: 3_000, requestTimeout: 15_000, throwOnRequestTimeout: true };
-
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
 export function compose(environment: Environment, redactor: Redactor): Rekey {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
   };
+  const events = new EventBridgeClient({ requestHandler: patience });
+  const log = createLog(environment.POWERTOOLS_LOG_LEVEL, redactor);
   // Each is loaded at the first vendor call: a step that has nothing to do with the vendor does not wait for any.
   const http = once(async () =>
     (await import('../providers/http.ts')).undiciHttp({ proxyUrl: environment.HTTPS_PROXY }),
   );
   const sql = once(async () => (await import('../providers/sql.ts')).pgSql());
   const valkey = once(async () => (await import('../providers/valkey.ts')).iovalkeyOverTls());
+  const queue = once(async () => {
+    const { REKEY_TARGET_QUEUE_URL } = environment;
+    if (REKEY_TARGET_QUEUE_URL === undefined)
+      throw new InputError('ENVIRONMENT_INVALID', 'REKEY_TARGET_QUEUE_URL: this function has no queue');
+    return (await import('./queue.ts')).openQueue(REKEY_TARGET_QUEUE_URL, { sleep });
+  });
   return {
     ports: {
       http: async (request) => (await http())(request),
@@ -46,18 +56,18 @@ export function compose(environment: Environment, redactor: Redactor): Rekey {
       valkey: async (session) => (await valkey())(session),
       ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor),
       ...parameterStore(new SSMClient({ requestHandler: patience })),
-      publish: eventBridge(
-        new EventBridgeClient({ requestHandler: patience }),
-        environment.REKEY_EVENT_BUS_NAME,
-        { sleep },
-      ),
+      publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
+      notify: otherBuses(events, { sleep }),
+      enqueue: async (tasks) => (await queue())(tasks),
       now: async () => new Date(),
       sleep,
       randomBytes: async (size) => randomBytes(size),
     },
     loadProvider,
+    loadConsumer,
     sha256: (text) => createHash('sha256').update(text, 'utf8').digest(),
-    log: createLog(environment.POWERTOOLS_LOG_LEVEL, redactor),
+    log,
+    measure: createMeasure(log),
   };
 }
 
@@ -65,20 +75,20 @@ export function compose(environment: Environment, redactor: Redactor): Rekey {
 const marginMs = 10_000;
 
 /**
- * A handler whose environment is read once, when the function starts, and whose errors leave scrubbed: Lambda logs them,
- * and hands them to whoever called.
+ * A handler that answers what its use case answers. Its environment is read once, when the function starts. Answers and errors
+ * leave scrubbed: Lambda hands them to whoever called, and logs the errors.
  */
 export function handlerOf<E extends Environment>(
   schema: z.ZodType<E>,
-  use: (event: unknown, until: Date, rekey: Rekey, environment: E) => Promise<void>,
-): (event: unknown, context: { getRemainingTimeInMillis(): number }) => Promise<void> {
+  use: (event: unknown, until: Date, rekey: Rekey, environment: E) => Promise<unknown>,
+): (event: unknown, context: { getRemainingTimeInMillis(): number }) => Promise<unknown> {
   const environment = parseEnvironment(schema, process.env);
   const redactor = createRedactor(proxyPasswords(environment));
   const rekey = compose(environment, redactor);
   return async (event, context) => {
     const until = new Date(Date.now() + context.getRemainingTimeInMillis() - marginMs);
     try {
-      await use(event, until, rekey, environment);
+      return scrubbedAnswer(await use(event, until, rekey, environment), redactor);
     } catch (error) {
       rekey.log('error', error instanceof Error ? error.message : String(error), factsOf(error));
       throw scrubbed(error, redactor);
@@ -91,6 +101,14 @@ const factsOf = (error: unknown): Readonly<Record<string, unknown>> =>
   error instanceof ProviderError
     ? { ...error.facts }
     : { code: error instanceof Error && 'code' in error ? error.code : 'DEFECT' };
+
+/** The answer as Lambda would write it, with every text in it clean: a report may quote what failed. */
+const scrubbedAnswer = (answer: unknown, redactor: Redactor): unknown =>
+  answer === undefined
+    ? undefined
+    : JSON.parse(JSON.stringify(answer), (_name, value: unknown) =>
+        typeof value === 'string' ? redactor.scrub(value) : value,
+      );
 
 /** The same error with a clean message and stack, and without its causes, which belong to libraries. */
 function scrubbed(error: unknown, redactor: Redactor): Error {

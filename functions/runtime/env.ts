@@ -12,14 +12,23 @@ const common = {
   POWERTOOLS_LOG_LEVEL: z.enum(['DEBUG', 'INFO', 'WARN', 'ERROR']).default('INFO'),
 };
 
-/** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
-export const rotateSecretEnvironment = z.object(common);
-export const createUserEnvironment = z.object({
-  ...common,
+const rotationFunction = {
   REKEY_ROTATION_FUNCTION_ARN: z.string().regex(/^arn:[^:]+:lambda:[^:]+:\d{12}:function:[A-Za-z0-9_-]+$/, {
     error: 'expected the ARN of a function',
   }),
+};
+
+/** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
+export const rotateSecretEnvironment = z.object(common);
+export const createUserEnvironment = z.object({ ...common, ...rotationFunction });
+export const startRotationsEnvironment = z.object({ ...common, ...rotationFunction });
+export const deleteUserEnvironment = z.object(common);
+export const reconcileUsersEnvironment = z.object({
+  ...common,
+  /** The queue between dispatcher and workers. */
+  REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
 });
+export const updateConsumersEnvironment = z.object(common);
 
 /** The environment as `schema` says. Throws ENVIRONMENT_INVALID that names every wrong variable, never a value. */
 export function parseEnvironment<T>(

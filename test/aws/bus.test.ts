@@ -1,7 +1,7 @@
 import { EventBridgeClient, PutEventsCommand, type PutEventsResultEntry } from '@aws-sdk/client-eventbridge';
 import { mockClient } from 'aws-sdk-client-mock';
 import { describe, expect, test } from 'vitest';
-import { eventBridge } from '../../functions/aws/bus.ts';
+import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
 import { awsError, networkError, rejectionOf } from './support.ts';
@@ -12,11 +12,11 @@ function adapter() {
   const client = new EventBridgeClient({ region: 'eu-central-1' });
   const mock = mockClient(client);
   const waits: number[] = [];
-  const publish = eventBridge(client, 'rekey-bus', {
-    sleep: async (ms) => {
-      waits.push(ms);
-    },
-  });
+  const sleep = async (ms: number) => {
+    waits.push(ms);
+  };
+  const publish = eventBridge(client, 'rekey-bus', { sleep });
+  const notify = otherBuses(client, { sleep });
   /** The credentials named in each request, in the order of the requests. */
   const sent = () =>
     mock
@@ -24,7 +24,7 @@ function adapter() {
       .map(({ args: [{ input }] }) =>
         input.Entries?.map(({ Detail = '{}' }) => JSON.parse(Detail).credential),
       );
-  return { mock, publish, waits, sent };
+  return { mock, publish, notify, waits, sent };
 }
 
 const created = (credential: string): RekeyEvent => ({
@@ -196,6 +196,72 @@ test('an entry without an id was not taken, even if the answer names no error: i
     .resolvesOnce(answer(taken()));
   await publish([created('a'), created('b')]);
   expect(sent()).toEqual([['a', 'b'], ['b']]);
+});
+
+test('a request that is refused did something where an earlier one was taken', async () => {
+  const { mock, publish } = adapter();
+  mock
+    .on(PutEventsCommand)
+    .resolvesOnce(answer(...Array.from({ length: 10 }, taken)))
+    .rejectsOnce(awsError('ThrottlingException'));
+  const events = Array.from({ length: 11 }, (_, index) => created(`c${index}`));
+  expect(await rejectionOf(publish(events))).toMatchObject({ code: 'STORE_UNAVAILABLE', effect: 'applied' });
+});
+
+describe("an event for a user's own bus", () => {
+  const notification = {
+    busName: 'deployments',
+    type: 'CredentialUpdated',
+    detail: { credential: 'orders-api' },
+    resources: [secretArn],
+  };
+
+  test('goes to that bus, from rekey, with what it is about', async () => {
+    const { mock, notify } = adapter();
+    mock.on(PutEventsCommand).resolves(answer(taken()));
+    await notify(notification);
+    expect(mock.commandCalls(PutEventsCommand)[0]?.args[0].input).toEqual({
+      Entries: [
+        {
+          EventBusName: 'deployments',
+          Source: 'rekey',
+          DetailType: 'CredentialUpdated',
+          Detail: '{"credential":"orders-api"}',
+          Resources: [secretArn],
+        },
+      ],
+    });
+  });
+
+  test('is sent again while EventBridge itself fails', async () => {
+    const { mock, notify, sent, waits } = adapter();
+    mock
+      .on(PutEventsCommand)
+      .resolvesOnce(answer(refused('InternalFailure')))
+      .resolvesOnce(answer(taken()));
+    await notify(notification);
+    expect(sent()).toEqual([['orders-api'], ['orders-api']]);
+    expect(waits).toEqual([200]);
+  });
+
+  test('that is not taken is a failure that names the bus', async () => {
+    const { mock, notify } = adapter();
+    mock.on(PutEventsCommand).resolves(answer(refused('AccessDeniedException')));
+    expect(await rejectionOf(notify(notification))).toMatchObject({
+      code: 'EVENT_NOT_PUBLISHED',
+      effect: 'none',
+      message: expect.stringContaining('1 of 1 events were not taken by deployments (AccessDeniedException)'),
+    });
+  });
+
+  test('whose request fails as a whole leaves open what was done', async () => {
+    const { mock, notify } = adapter();
+    mock.on(PutEventsCommand).rejects(networkError());
+    expect(await rejectionOf(notify(notification))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      effect: 'unknown',
+    });
+  });
 });
 
 describe('a request that fails as a whole', () => {

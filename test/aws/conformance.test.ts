@@ -1,14 +1,24 @@
-import { DeleteSecretCommand } from '@aws-sdk/client-secrets-manager';
-import { describe, expect, test } from 'vitest';
-import { eventBridge } from '../../functions/aws/bus.ts';
+import { CreateSecretCommand } from '@aws-sdk/client-secrets-manager';
+import { SQSClient } from '@aws-sdk/client-sqs';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
+import { parameterStore } from '../../functions/aws/parameters.ts';
+import { targetQueue } from '../../functions/aws/queue.ts';
 import { secretsManager } from '../../functions/aws/secrets.ts';
-import { parameterStore } from '../../functions/aws/specs.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
 import { createRedactor, Sensitive } from '../../functions/core/sensitive.ts';
-import type { Fault } from '../../infra/local/aws/endpoint.ts';
+import { type Fault, startAwsEndpoint } from '../../infra/local/aws/endpoint.ts';
+import { createQueues } from '../../infra/local/aws/queues.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import type { RotationEvent } from '../../infra/local/aws/secrets-manager/rotation.ts';
-import { functionArn, type SystemOptions, startSystem } from '../infra/local/aws/support.ts';
+import {
+  account,
+  functionArn,
+  region,
+  type SystemOptions,
+  startSystem,
+  testClock,
+} from '../infra/local/aws/support.ts';
 import { rejectionOf } from './support.ts';
 
 const first = 'f3c1a2b4-0000-4000-8000-000000000001';
@@ -27,13 +37,14 @@ async function start(options: SystemOptions = {}) {
   const faults: { operation: string; fault: Fault }[] = [];
   const system = await startSystem({
     ...options,
-    eventBridge: { buses: ['rekey-bus'] },
+    eventBridge: { buses: ['rekey-bus', 'deployments'] },
     onCall: ({ operation }) => (faults[0]?.operation === operation ? faults.shift()?.fault : undefined),
   });
   const ports = {
     ...secretsManager(system.secrets, createRedactor()),
     ...parameterStore(system.ssm),
     publish: eventBridge(system.events, 'rekey-bus', { sleep: async () => undefined }),
+    notify: otherBuses(system.events, { sleep: async () => undefined }),
   };
   const labels = async (): Promise<Record<string, readonly string[]>> => {
     const described = await ports.describeSecret({ secretId: name });
@@ -61,8 +72,8 @@ type Started = Awaited<ReturnType<typeof start>>;
 const makeSecret = ({ ports }: Pick<Started, 'ports'>) =>
   ports.createSecret({ name, token: first, value: new Sensitive('first value'), description: 'a login' });
 
-const beginRotation = ({ ports }: Pick<Started, 'ports'>, token = second) =>
-  ports.startRotation({ secretId: name, token, functionArn, everyDays: 30 });
+const beginRotation = ({ ports }: Pick<Started, 'ports'>, token = second, immediately = true) =>
+  ports.startRotation({ secretId: name, token, functionArn, everyDays: 30, immediately });
 
 const valueFor = (token: string): Sensitive => new Sensitive(`value of ${token}`);
 
@@ -198,6 +209,37 @@ describe('one rotation after another', () => {
     expect(await system.labels()).toEqual({ [first]: ['AWSCURRENT'], [second]: ['AWSPENDING'] });
   });
 
+  test('attached without rotating, the function is only tested', async () => {
+    const steps: string[] = [];
+    const system = await start({
+      invoke: async (_arn, { Step }) => {
+        steps.push(Step);
+        return { ok: true };
+      },
+    });
+    await makeSecret(system);
+    expect(await beginRotation(system, second, false)).toBe('started');
+    await system.secretsManager.idle();
+    expect(steps).toEqual(['testSecret']);
+    expect(await system.labels()).toEqual({ [first]: ['AWSCURRENT'] });
+    expect(await system.ports.describeSecret({ secretId: name })).toMatchObject({ rotationEnabled: true });
+  });
+
+  test('cancelled, nothing goes on, and the labels stay where they are', async () => {
+    const system = await start({
+      variants: { retryDelaysMs: [] },
+      invoke: async () => ({ ok: false, error: 'the function failed' }),
+    });
+    await makeSecret(system);
+    await beginRotation(system);
+    await system.secretsManager.idle();
+    expect(await system.ports.cancelRotation({ secretId: name })).toBe('cancelled');
+    expect(await system.ports.cancelRotation({ secretId: name })).toBe('cancelled');
+    expect(await system.labels()).toEqual({ [first]: ['AWSCURRENT'], [second]: ['AWSPENDING'] });
+    expect(await system.ports.describeSecret({ secretId: name })).toMatchObject({ rotationEnabled: false });
+    expect(await system.ports.cancelRotation({ secretId: 'rekey/billing' })).toBe('absent');
+  });
+
   test('a function that Secrets Manager may not call is denied, and rotation stays off', async () => {
     const system = await start({ mayInvoke: () => false });
     await makeSecret(system);
@@ -209,7 +251,7 @@ describe('one rotation after another', () => {
 describe('what is not there', () => {
   test('is absent: an unknown secret, version or label', async () => {
     const system = await start();
-    const { readSecret, describeSecret, readSpec } = system.ports;
+    const { readSecret, describeSecret, readParameter } = system.ports;
     expect(await describeSecret({ secretId: name })).toBe('absent');
     expect(await system.read()).toBe('absent');
     await makeSecret(system);
@@ -217,14 +259,14 @@ describe('what is not there', () => {
     expect(await readSecret({ secretId: name, label: 'AWSPENDING' })).toBe('absent');
     expect(await readSecret({ secretId: name, versionId: second, label: 'AWSPENDING' })).toBe('absent');
     expect(await readSecret({ secretId: name, versionId: first, label: 'AWSPENDING' })).toBe('absent');
-    expect(await readSpec({ parameter })).toBe('absent');
+    expect(await readParameter({ parameter })).toBe('absent');
   });
 
   test('is not what is scheduled for deletion: that is refused, and the description tells', async () => {
     const system = await start();
     await makeSecret(system);
-    await system.secrets.send(new DeleteSecretCommand({ SecretId: name, RecoveryWindowInDays: 7 }));
-    const { readSecret, describeSecret, moveLabel, writeSecret } = system.ports;
+    const { readSecret, describeSecret, moveLabel, writeSecret, deleteSecret } = system.ports;
+    await deleteSecret({ secretId: name, recoveryDays: 7 });
     const refused = { code: 'STORE_REFUSED', effect: 'none' };
     expect(await describeSecret({ secretId: name })).toMatchObject({
       deletedAt: new Date('2026-03-08T12:00:00Z'),
@@ -240,6 +282,9 @@ describe('what is not there', () => {
     ).toMatchObject(refused);
     expect(await moveLabel({ secretId: name, label: 'AWSPENDING', to: first })).toBe('conflict');
     expect(await rejectionOf(beginRotation(system))).toMatchObject(refused);
+    expect(await system.ports.cancelRotation({ secretId: name })).toBe('cancelled');
+    expect(await system.ports.listVersions({ secretId: name })).toMatchObject([{ versionId: first }]);
+    expect(await system.ports.listSecrets({ namePrefix: 'rekey/' })).toEqual([]);
     expect(
       await system.ports.createSecret({ name, token: second, value: new Sensitive('{}'), description: '' }),
     ).toBe('exists');
@@ -267,6 +312,101 @@ describe('a secret that exists', () => {
         description: '',
       }),
     ).toBe('exists');
+    expect(await system.read()).toBe('first value');
+  });
+});
+
+describe('the versions of a secret', () => {
+  test('are all listed, the ones without a label too, whatever the pages hold', async () => {
+    const system = await startRotating({ emptyPages: 2 });
+    await makeSecret(system);
+    for (const token of [second, third]) {
+      await beginRotation(system, token);
+      await system.secretsManager.idle();
+    }
+    const versions = await system.ports.listVersions({ secretId: name });
+    if (versions === 'absent') throw new Error('expected versions');
+    const createdAt = new Date('2026-03-01T12:00:00Z');
+    expect(versions.toSorted((a, b) => (a.versionId < b.versionId ? -1 : 1))).toEqual([
+      { versionId: first, labels: new Set(), createdAt },
+      { versionId: second, labels: new Set(['AWSPREVIOUS']), createdAt },
+      { versionId: third, labels: new Set(['AWSCURRENT']), createdAt },
+    ]);
+  });
+
+  test('are more than a page holds', async () => {
+    const system = await start({ variants: { versionLimit: 200 } });
+    await makeSecret(system);
+    const tokens = Array.from(
+      { length: 105 },
+      (_, index) => `f3c1a2b4-0000-4000-9000-${index + 10_000_000_000}x`,
+    );
+    for (const token of tokens)
+      await system.ports.writeSecret({ secretId: name, token, value: valueFor(token), label: 'AWSPENDING' });
+    const versions = await system.ports.listVersions({ secretId: name });
+    expect(new Set(versions === 'absent' ? [] : versions.map(({ versionId }) => versionId))).toEqual(
+      new Set([first, ...tokens]),
+    );
+  });
+
+  test('are absent where there is no such secret', async () => {
+    const { ports } = await start();
+    expect(await ports.listVersions({ secretId: name })).toBe('absent');
+  });
+});
+
+describe('the secrets below a prefix', () => {
+  test('are all listed, page by page, and no others', async () => {
+    const system = await start({ variants: { emptyPages: 1 } });
+    const names = Array.from({ length: 101 }, (_, index) => `rekey/c${index}`);
+    for (const each of [...names, 'rekey-other', 'orders', 'Rekey/c1'])
+      await system.secrets.send(new CreateSecretCommand({ Name: each, SecretString: '{}' }));
+    const listed = await system.ports.listSecrets({ namePrefix: 'rekey/' });
+    expect(new Set(listed.map((secret) => secret.name))).toEqual(new Set(names));
+    expect(listed).toHaveLength(101);
+    expect(listed[0]).toMatchObject({ arn: expect.stringContaining(':secret:rekey/c'), isManaged: false });
+  });
+
+  test('say which of them another service or a partner looks after', async () => {
+    const system = await start();
+    for (const secret of [
+      { Name: 'rds!cluster-1' },
+      { Name: 'rds-partner', Type: 'MongoDBAtlas' },
+      { Name: 'rds' },
+    ])
+      await system.secrets.send(new CreateSecretCommand({ ...secret, SecretString: '{}' }));
+    const listed = await system.ports.listSecrets({ namePrefix: 'rds' });
+    expect(Object.fromEntries(listed.map((secret) => [secret.name, secret.isManaged]))).toEqual({
+      'rds!cluster-1': true,
+      'rds-partner': true,
+      rds: false,
+    });
+  });
+});
+
+describe('deleting a secret', () => {
+  test.each(['error', 'success'] as const)(
+    'schedules it once, where asking again is answered with %s',
+    async (secondDelete) => {
+      const system = await start({ variants: { secondDelete } });
+      const { deleteSecret, describeSecret } = system.ports;
+      await makeSecret(system);
+      expect(await deleteSecret({ secretId: name, recoveryDays: 7 })).toBe('scheduled');
+      expect(await deleteSecret({ secretId: name, recoveryDays: 30 })).toBe('scheduled');
+      expect(await describeSecret({ secretId: name })).toMatchObject({
+        deletedAt: new Date('2026-03-08T12:00:00Z'),
+      });
+      expect(await deleteSecret({ secretId: 'rekey/billing', recoveryDays: 7 })).toBe('absent');
+    },
+  );
+
+  test('refuses a window that Secrets Manager does not offer, and changes nothing', async () => {
+    const system = await start();
+    await makeSecret(system);
+    expect(await rejectionOf(system.ports.deleteSecret({ secretId: name, recoveryDays: 6 }))).toMatchObject({
+      code: 'STORE_REFUSED',
+      effect: 'none',
+    });
     expect(await system.read()).toBe('first value');
   });
 });
@@ -323,11 +463,24 @@ const portOf: Record<string, (started: Pick<Started, 'ports'>) => Promise<unknow
   UpdateSecretVersionStage: ({ ports }) =>
     ports.moveLabel({ secretId: name, label: 'AWSPREVIOUS', to: first }),
   RotateSecret: beginRotation,
-  GetParameter: ({ ports }) => ports.readSpec({ parameter }),
-  PutParameter: ({ ports }) => ports.writeSpec({ parameter, document: '{}' }),
+  CancelRotateSecret: ({ ports }) => ports.cancelRotation({ secretId: name }),
+  ListSecretVersionIds: ({ ports }) => ports.listVersions({ secretId: name }),
+  ListSecrets: ({ ports }) => ports.listSecrets({ namePrefix: 'rekey/' }),
+  DeleteSecret: ({ ports }) => ports.deleteSecret({ secretId: name, recoveryDays: 7 }),
+  GetParameter: ({ ports }) => ports.readParameter({ parameter }),
+  PutParameter: ({ ports }) => ports.createParameter({ parameter, document: '{}' }),
+  GetParametersByPath: ({ ports }) => ports.listParameters({ path: '/rekey/credentials/' }),
+  DeleteParameter: ({ ports }) => ports.deleteParameter({ parameter }),
   PutEvents: ({ ports }) => ports.publish([created]),
 };
-const reads = ['DescribeSecret', 'GetSecretValue', 'GetParameter'];
+const reads = [
+  'DescribeSecret',
+  'GetSecretValue',
+  'ListSecretVersionIds',
+  'ListSecrets',
+  'GetParameter',
+  'GetParametersByPath',
+];
 
 describe('a single attempt', () => {
   const faults: Record<string, { fault: Fault; code: string; whenWriting: string }> = {
@@ -362,7 +515,8 @@ describe('a single attempt', () => {
     test.each(Object.entries(portOf))('fails as what it is: %s', async (operation, call) => {
       const system = await start();
       await makeSecret(system);
-      if (operation === 'GetParameter') await system.ports.writeSpec({ parameter, document: '{}' });
+      if (operation === 'GetParameter' || operation === 'DeleteParameter')
+        await system.ports.createParameter({ parameter, document: '{}' });
       system.disturb(operation, fault);
       const effect = reads.includes(operation) ? 'none' : whenWriting;
       expect(await rejectionOf(call(system))).toMatchObject({ name: 'StoreError', code, effect });
@@ -425,8 +579,10 @@ describe('the attempts that the SDK makes by itself', () => {
   test('find their own spec, when the answer was lost', async () => {
     const system = await start({ maxAttempts: 3 });
     system.disturb('PutParameter', lost);
-    expect(await system.ports.writeSpec({ parameter, document: '{"name":"orders-api"}' })).toBe('exists');
-    expect(await system.ports.readSpec({ parameter })).toBe('{"name":"orders-api"}');
+    expect(await system.ports.createParameter({ parameter, document: '{"name":"orders-api"}' })).toBe(
+      'exists',
+    );
+    expect(await system.ports.readParameter({ parameter })).toBe('{"name":"orders-api"}');
   });
 
   test('publish an event once more rather than not at all', async () => {
@@ -437,6 +593,24 @@ describe('the attempts that the SDK makes by itself', () => {
       'orders-api',
       'orders-api',
     ]);
+  });
+
+  test('schedule one deletion, though the first answer was lost', async () => {
+    const system = await start({ maxAttempts: 3 });
+    await makeSecret(system);
+    system.disturb('DeleteSecret', lost);
+    expect(await portOf['DeleteSecret']?.(system)).toBe('scheduled');
+    expect(await system.ports.describeSecret({ secretId: name })).toMatchObject({
+      deletedAt: new Date('2026-03-08T12:00:00Z'),
+    });
+  });
+
+  test('find a parameter gone that they deleted, when the answer was lost', async () => {
+    const system = await start({ maxAttempts: 3 });
+    await system.ports.writeParameter({ parameter, document: '{}' });
+    system.disturb('DeleteParameter', lost);
+    expect(await portOf['DeleteParameter']?.(system)).toBe('absent');
+    expect(await system.ports.readParameter({ parameter })).toBe('absent');
   });
 
   const refusals: Record<string, { faults: readonly Fault[]; code: string }> = {
@@ -461,12 +635,36 @@ describe('the attempts that the SDK makes by itself', () => {
   );
 });
 
-describe('specs', () => {
+describe('parameters', () => {
   test('are written once and read back as they were', async () => {
     const { ports } = await start();
-    expect(await ports.writeSpec({ parameter, document: '{"name":"orders-api"}' })).toBe('written');
-    expect(await ports.writeSpec({ parameter, document: '{"name":"other"}' })).toBe('exists');
-    expect(await ports.readSpec({ parameter })).toBe('{"name":"orders-api"}');
+    expect(await ports.createParameter({ parameter, document: '{"name":"orders-api"}' })).toBe('written');
+    expect(await ports.createParameter({ parameter, document: '{"name":"other"}' })).toBe('exists');
+    expect(await ports.readParameter({ parameter })).toBe('{"name":"orders-api"}');
+  });
+
+  test('are overwritten where that is meant, and deleted once', async () => {
+    const { ports } = await start();
+    await ports.writeParameter({ parameter, document: 'one' });
+    await ports.writeParameter({ parameter, document: 'two' });
+    expect(await ports.readParameter({ parameter })).toBe('two');
+    expect(await ports.deleteParameter({ parameter })).toBe('deleted');
+    expect(await ports.deleteParameter({ parameter })).toBe('absent');
+    expect(await ports.readParameter({ parameter })).toBe('absent');
+  });
+
+  test('below a path are all listed, at any depth, and no others', async () => {
+    const { ports } = await start();
+    const below = Array.from({ length: 23 }, (_, index) => `/rekey/credentials/c${index}`);
+    const deep = '/rekey/credentials/deep/er';
+    for (const each of [...below, deep, '/rekey/credentialsx/a', '/rekey/directives/b', '/other'])
+      await ports.writeParameter({ parameter: each, document: `document of ${each}` });
+    const listed = await ports.listParameters({ path: '/rekey/credentials/' });
+    expect(new Map(listed.map((each) => [each.parameter, each.document]))).toEqual(
+      new Map([...below, deep].map((each) => [each, `document of ${each}`])),
+    );
+    expect(listed).toHaveLength(24);
+    expect(await ports.listParameters({ path: '/rekey/findings/' })).toEqual([]);
   });
 });
 
@@ -493,5 +691,114 @@ describe('events', () => {
     const { ports, eventBridge: bus } = await start();
     await ports.publish(Array.from({ length: 25 }, () => created));
     expect(bus.history('rekey-bus')).toHaveLength(25);
+  });
+
+  test("for a user's bus arrive there and nowhere else", async () => {
+    const { ports, eventBridge: bus } = await start();
+    await ports.notify({
+      busName: 'deployments',
+      type: 'CredentialUpdated',
+      detail: { credential: 'orders-api' },
+      resources: ['arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/orders-api-a1b2c3'],
+    });
+    expect(bus.history('deployments')).toMatchObject([
+      {
+        source: 'rekey',
+        'detail-type': 'CredentialUpdated',
+        resources: ['arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/orders-api-a1b2c3'],
+        detail: { credential: 'orders-api' },
+      },
+    ]);
+    expect(bus.history('rekey-bus')).toEqual([]);
+  });
+
+  test('for a bus that does not exist vanish without a word, as on AWS', async () => {
+    const { ports, eventBridge: bus } = await start();
+    await ports.notify({ busName: 'no-such-bus', type: 'CredentialUpdated', detail: {}, resources: [] });
+    expect(bus.history()).toEqual([]);
+  });
+});
+
+describe('tasks', () => {
+  const queueUrl = `https://sqs.${region}.amazonaws.com/${account}/targets`;
+  const queueArn = `arn:aws:sqs:${region}:${account}:targets`;
+  const tasks = (count: number) =>
+    Array.from({ length: count }, (_, index) => ({ provider: 'acme', targetId: `db-${index}` }));
+
+  /** The port on the real SDK, against a local queue behind a loopback endpoint. */
+  async function startQueue({
+    faults = [],
+    maxAttempts = 1,
+  }: {
+    faults?: Fault[];
+    maxAttempts?: number;
+  } = {}) {
+    const queues = createQueues({ account, region, clock: testClock() });
+    queues.addQueue({ name: 'targets' });
+    const endpoint = await startAwsEndpoint({ services: [queues], onCall: () => faults.shift() });
+    const client = new SQSClient({
+      endpoint: endpoint.url,
+      region,
+      maxAttempts,
+      credentials: { accessKeyId: 'AKIDTEST', secretAccessKey: 'not-a-key' },
+    });
+    onTestFinished(async () => {
+      client.destroy();
+      queues.stop();
+      await endpoint.close();
+    });
+    const sleep = async () => undefined;
+    return {
+      enqueue: targetQueue(client, queueUrl, { sleep }),
+      enqueueElsewhere: targetQueue(client, `${queueUrl}-gone`, { sleep }),
+      bodies: () => queues.messages(queueArn).map(({ body }) => JSON.parse(body)),
+    };
+  }
+
+  test('are all in the queue, however many are sent at once', async () => {
+    const { enqueue, bodies } = await startQueue();
+    await enqueue(tasks(25));
+    expect(bodies()).toEqual(tasks(25));
+  });
+
+  test('are in it twice rather than not at all, when the answer was lost', async () => {
+    const { enqueue, bodies } = await startQueue({ faults: [{ fault: 'reset-after' }], maxAttempts: 3 });
+    await enqueue(tasks(1));
+    expect(bodies()).toEqual([...tasks(1), ...tasks(1)]);
+  });
+
+  test('for a queue that does not exist are refused', async () => {
+    const { enqueueElsewhere } = await startQueue();
+    expect(await rejectionOf(enqueueElsewhere(tasks(1)))).toMatchObject({
+      code: 'STORE_REFUSED',
+      effect: 'none',
+      message: expect.stringContaining('QueueDoesNotExist'),
+    });
+  });
+
+  const failures: Record<string, { fault: Fault; code: string; effect: string }> = {
+    'throttled, did nothing': { fault: { fault: 'throttle' }, code: 'STORE_UNAVAILABLE', effect: 'none' },
+    'denied, did nothing': { fault: { fault: 'access-denied' }, code: 'STORE_DENIED', effect: 'none' },
+    'failed inside, leave open what was done': {
+      fault: { fault: 'internal' },
+      code: 'STORE_UNAVAILABLE',
+      effect: 'unknown',
+    },
+    'whose answer is lost, leave open what was done': {
+      fault: { fault: 'reset-after' },
+      code: 'STORE_UNAVAILABLE',
+      effect: 'unknown',
+    },
+  };
+  test.each(Object.entries(failures))('%s', async (_sentence, { fault, code, effect }) => {
+    const { enqueue } = await startQueue({ faults: [fault] });
+    expect(await rejectionOf(enqueue(tasks(1)))).toMatchObject({ name: 'StoreError', code, effect });
+  });
+
+  test('of a later request that is denied leave the earlier ones in the queue', async () => {
+    const faults: Fault[] = [{ fault: 'delay', ms: 0 }, { fault: 'access-denied' }];
+    const { enqueue, bodies } = await startQueue({ faults });
+    expect(await rejectionOf(enqueue(tasks(12)))).toMatchObject({ code: 'STORE_DENIED', effect: 'applied' });
+    expect(bodies()).toEqual(tasks(10));
   });
 });

@@ -1,7 +1,13 @@
-import { GetParameterCommand, PutParameterCommand, SSMClient } from '@aws-sdk/client-ssm';
+import {
+  DeleteParameterCommand,
+  GetParameterCommand,
+  GetParametersByPathCommand,
+  PutParameterCommand,
+  SSMClient,
+} from '@aws-sdk/client-ssm';
 import { mockClient } from 'aws-sdk-client-mock';
 import { describe, expect, test } from 'vitest';
-import { parameterStore } from '../../functions/aws/specs.ts';
+import { parameterStore } from '../../functions/aws/parameters.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { awsError, networkError, rejectionOf } from './support.ts';
 
@@ -16,20 +22,20 @@ function adapter() {
 test('a spec is read by the name of its parameter', async () => {
   const { mock, ports } = adapter();
   mock.on(GetParameterCommand).resolves({ Parameter: { Name: parameter, Value: document } });
-  expect(await ports.readSpec({ parameter })).toBe(document);
+  expect(await ports.readParameter({ parameter })).toBe(document);
   expect(mock.commandCalls(GetParameterCommand)[0]?.args[0].input).toEqual({ Name: parameter });
 });
 
 test('a spec that nobody stored is absent', async () => {
   const { mock, ports } = adapter();
   mock.on(GetParameterCommand).rejects(awsError('ParameterNotFound'));
-  expect(await ports.readSpec({ parameter })).toBe('absent');
+  expect(await ports.readParameter({ parameter })).toBe('absent');
 });
 
 test('a spec is written as plain text, and never over another one', async () => {
   const { mock, ports } = adapter();
   mock.on(PutParameterCommand).resolves({ Version: 1 });
-  expect(await ports.writeSpec({ parameter, document })).toBe('written');
+  expect(await ports.createParameter({ parameter, document })).toBe('written');
   expect(mock.commandCalls(PutParameterCommand)[0]?.args[0].input).toEqual({
     Name: parameter,
     Value: document,
@@ -41,10 +47,106 @@ test('a spec is written as plain text, and never over another one', async () => 
 test('a spec that is there already stays', async () => {
   const { mock, ports } = adapter();
   mock.on(PutParameterCommand).rejects(awsError('ParameterAlreadyExists'));
-  expect(await ports.writeSpec({ parameter, document })).toBe('exists');
+  expect(await ports.createParameter({ parameter, document })).toBe('exists');
+});
+
+test('a parameter that may be overwritten is, as plain text', async () => {
+  const { mock, ports } = adapter();
+  mock.on(PutParameterCommand).resolves({ Version: 2 });
+  await ports.writeParameter({ parameter, document });
+  expect(mock.commandCalls(PutParameterCommand)[0]?.args[0].input).toEqual({
+    Name: parameter,
+    Value: document,
+    Type: 'String',
+    Overwrite: true,
+  });
+});
+
+test('a parameter is deleted by its name', async () => {
+  const { mock, ports } = adapter();
+  mock.on(DeleteParameterCommand).resolves({});
+  expect(await ports.deleteParameter({ parameter })).toBe('deleted');
+  expect(mock.commandCalls(DeleteParameterCommand)[0]?.args[0].input).toEqual({ Name: parameter });
+});
+
+test('a parameter that is gone already is absent', async () => {
+  const { mock, ports } = adapter();
+  mock.on(DeleteParameterCommand).rejects(awsError('ParameterNotFound'));
+  expect(await ports.deleteParameter({ parameter })).toBe('absent');
+});
+
+describe('the parameters below a path', () => {
+  const path = '/rekey/credentials/';
+  const other = '/rekey/credentials/deep/billing';
+
+  test('are all listed, at any depth, page by page', async () => {
+    const { mock, ports } = adapter();
+    mock
+      .on(GetParametersByPathCommand)
+      .resolvesOnce({ Parameters: [], NextToken: 'second' })
+      .resolvesOnce({ Parameters: [{ Name: parameter, Value: document }], NextToken: 'third' })
+      .resolvesOnce({ Parameters: [{ Name: other, Value: '{}' }] });
+    expect(await ports.listParameters({ path })).toEqual([
+      { parameter, document },
+      { parameter: other, document: '{}' },
+    ]);
+    expect(mock.commandCalls(GetParametersByPathCommand).map(({ args: [{ input }] }) => input)).toEqual([
+      { Path: '/rekey/credentials', Recursive: true },
+      { Path: '/rekey/credentials', Recursive: true, NextToken: 'second' },
+      { Path: '/rekey/credentials', Recursive: true, NextToken: 'third' },
+    ]);
+  });
+
+  test('may be none', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetParametersByPathCommand).resolves({ Parameters: [] });
+    expect(await ports.listParameters({ path })).toEqual([]);
+  });
+
+  test('are below the root where that is asked for', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetParametersByPathCommand).resolves({ Parameters: [], NextToken: '' });
+    expect(await ports.listParameters({ path: '/' })).toEqual([]);
+    expect(mock.commandCalls(GetParametersByPathCommand)[0]?.args[0].input).toEqual({
+      Path: '/',
+      Recursive: true,
+    });
+  });
+
+  test('are not listed in part, nor for ever', async () => {
+    const { mock, ports } = adapter();
+    mock
+      .on(GetParametersByPathCommand)
+      .resolvesOnce({ Parameters: [{ Name: parameter, Value: document }], NextToken: 'second' })
+      .resolves({ Parameters: [], NextToken: 'second' });
+    expect(await rejectionOf(ports.listParameters({ path }))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    });
+    expect(mock.calls()).toHaveLength(2);
+  });
+
+  test('are not listed with one that has no value', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetParametersByPathCommand).resolves({ Parameters: [{ Name: parameter }] });
+    expect(await rejectionOf(ports.listParameters({ path }))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    });
+  });
 });
 
 describe('every other failure', () => {
+  type ParameterPorts = ReturnType<typeof parameterStore>;
+  const readers: Record<string, (ports: ParameterPorts) => Promise<unknown>> = {
+    readParameter: (ports) => ports.readParameter({ parameter }),
+    listParameters: (ports) => ports.listParameters({ path: '/rekey/credentials/' }),
+  };
+  const writers: Record<string, (ports: ParameterPorts) => Promise<unknown>> = {
+    createParameter: (ports) => ports.createParameter({ parameter, document }),
+    writeParameter: (ports) => ports.writeParameter({ parameter, document }),
+    deleteParameter: (ports) => ports.deleteParameter({ parameter }),
+  };
   const failures: Record<string, { error: Error; code: string; reading: string; writing: string }> = {
     'of a throttled call did nothing': {
       error: awsError('ThrottlingException'),
@@ -86,12 +188,15 @@ describe('every other failure', () => {
   test.each(Object.entries(failures))('%s', async (_sentence, { error, code, reading, writing }) => {
     const { mock, ports } = adapter();
     mock.rejects(error);
-    const read = await rejectionOf(ports.readSpec({ parameter }));
-    expect(read).toBeInstanceOf(StoreError);
-    expect(read).toMatchObject({ code, effect: reading, cause: error });
-    const written = await rejectionOf(ports.writeSpec({ parameter, document }));
-    expect(written).toBeInstanceOf(StoreError);
-    expect(written).toMatchObject({ code, effect: writing, cause: error });
+    for (const [callers, effect] of [
+      [readers, reading],
+      [writers, writing],
+    ] as const)
+      for (const [port, call] of Object.entries(callers)) {
+        const thrown = await rejectionOf(call(ports));
+        expect(thrown, port).toBeInstanceOf(StoreError);
+        expect(thrown, port).toMatchObject({ code, effect, cause: error });
+      }
   });
 
   test.each(['ParameterVersionNotFound', 'ResourceNotFoundException'])(
@@ -99,7 +204,7 @@ describe('every other failure', () => {
     async (name) => {
       const { mock, ports } = adapter();
       mock.on(GetParameterCommand).rejects(awsError(name));
-      expect(await rejectionOf(ports.readSpec({ parameter }))).toMatchObject({ code: 'STORE_REFUSED' });
+      expect(await rejectionOf(ports.readParameter({ parameter }))).toMatchObject({ code: 'STORE_REFUSED' });
     },
   );
 });

@@ -1,8 +1,12 @@
 import {
+  CancelRotateSecretCommand,
   CreateSecretCommand,
+  DeleteSecretCommand,
   DescribeSecretCommand,
   type DescribeSecretCommandOutput,
   GetSecretValueCommand,
+  ListSecretsCommand,
+  ListSecretVersionIdsCommand,
   PutSecretValueCommand,
   RotateSecretCommand,
   SecretsManagerClient,
@@ -55,7 +59,15 @@ const calls: Record<keyof SecretPorts, { lost: string; call: (ports: SecretPorts
   },
   startRotation: {
     lost: 'unknown',
-    call: ({ startRotation }) => startRotation({ secretId: arn, token, functionArn, everyDays: 30 }),
+    call: ({ startRotation }) =>
+      startRotation({ secretId: arn, token, functionArn, everyDays: 30, immediately: true }),
+  },
+  cancelRotation: { lost: 'unknown', call: ({ cancelRotation }) => cancelRotation({ secretId: arn }) },
+  listVersions: { lost: 'none', call: ({ listVersions }) => listVersions({ secretId: arn }) },
+  listSecrets: { lost: 'none', call: ({ listSecrets }) => listSecrets({ namePrefix: 'rekey/' }) },
+  deleteSecret: {
+    lost: 'unknown',
+    call: ({ deleteSecret }) => deleteSecret({ secretId: arn, recoveryDays: 30 }),
   },
 };
 
@@ -174,6 +186,7 @@ describe('a description', () => {
       Name: 'rekey/orders-api',
       RotationEnabled: true,
       LastRotatedDate: new Date('2026-03-01T12:00:00Z'),
+      LastChangedDate: new Date('2026-03-02T12:00:00Z'),
       DeletedDate: new Date('2026-03-08T12:00:00Z'),
       VersionIdsToStages: { [older]: ['AWSCURRENT', 'AWSPENDING'], [token]: ['AWSPREVIOUS'] },
     });
@@ -182,6 +195,7 @@ describe('a description', () => {
       name: 'rekey/orders-api',
       rotationEnabled: true,
       lastRotatedAt: new Date('2026-03-01T12:00:00Z'),
+      changedAt: new Date('2026-03-02T12:00:00Z'),
       deletedAt: new Date('2026-03-08T12:00:00Z'),
       labelsByVersion: new Map([
         [older, new Set(['AWSCURRENT', 'AWSPENDING'])],
@@ -488,6 +502,17 @@ describe('starting a rotation', () => {
     });
   });
 
+  test('can attach function and interval without rotating', async () => {
+    const { mock, ports } = adapter();
+    mock.on(RotateSecretCommand).resolves({ VersionId: token });
+    const start = { secretId: arn, token, functionArn, everyDays: 90, immediately: false };
+    expect(await ports.startRotation(start)).toBe('started');
+    expect(mock.commandCalls(RotateSecretCommand)[0]?.args[0].input).toMatchObject({
+      RotationRules: { AutomaticallyAfterDays: 90 },
+      RotateImmediately: false,
+    });
+  });
+
   const refusals: Record<
     string,
     { labels: Record<string, string[]> | 'no such secret'; want: 'in-progress' | { code: string } }
@@ -518,6 +543,211 @@ describe('starting a rotation', () => {
     else mock.on(DescribeSecretCommand).resolves({ ARN: arn, VersionIdsToStages: labels });
     const asked = calls.startRotation.call(ports);
     if (want === 'in-progress') expect(await asked).toBe('in-progress');
+    else expect(await rejectionOf(asked)).toMatchObject(want);
+  });
+});
+
+describe('cancelling rotation', () => {
+  test('switches it off', async () => {
+    const { mock, ports } = adapter();
+    mock.on(CancelRotateSecretCommand).resolves({ ARN: arn, VersionId: token });
+    expect(await ports.cancelRotation({ secretId: arn })).toBe('cancelled');
+    expect(mock.commandCalls(CancelRotateSecretCommand)[0]?.args[0].input).toEqual({ SecretId: arn });
+  });
+
+  test('of a secret that does not exist says so', async () => {
+    const { mock, ports } = adapter();
+    mock.on(CancelRotateSecretCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await ports.cancelRotation({ secretId: arn })).toBe('absent');
+  });
+
+  const refusals: Record<
+    string,
+    { described: Partial<DescribeSecretCommandOutput> | Error; want: string | { code: string } }
+  > = {
+    'is done where rotation was off already': { described: { ARN: arn }, want: 'cancelled' },
+    'is done where the secret is scheduled for deletion, in which no step goes on': {
+      described: { ARN: arn, RotationEnabled: true, DeletedDate: new Date('2026-03-08T12:00:00Z') },
+      want: 'cancelled',
+    },
+    'finds the secret gone meanwhile': { described: awsError('ResourceNotFoundException'), want: 'absent' },
+    'is a failure where rotation is still on': {
+      described: { ARN: arn, RotationEnabled: true },
+      want: { code: 'STORE_REFUSED' },
+    },
+  };
+  test.each(Object.entries(refusals))('that is refused %s', async (_sentence, { described, want }) => {
+    const { mock, ports } = adapter();
+    mock.on(CancelRotateSecretCommand).rejects(awsError('InvalidRequestException'));
+    if (described instanceof Error) mock.on(DescribeSecretCommand).rejects(described);
+    else mock.on(DescribeSecretCommand).resolves(described);
+    const asked = ports.cancelRotation({ secretId: arn });
+    if (typeof want === 'string') expect(await asked).toBe(want);
+    else expect(await rejectionOf(asked)).toMatchObject(want);
+  });
+});
+
+describe('the versions of a secret', () => {
+  const createdAt = new Date('2026-03-01T12:00:00Z');
+
+  test('are all listed, those without a label and those of later pages too', async () => {
+    const { mock, ports } = adapter();
+    mock
+      .on(ListSecretVersionIdsCommand)
+      .resolvesOnce({ Versions: [], NextToken: 'second' })
+      .resolvesOnce({
+        Versions: [{ VersionId: token, VersionStages: ['AWSCURRENT', 'AWSPENDING'], CreatedDate: createdAt }],
+        NextToken: 'third',
+      })
+      .resolvesOnce({
+        Versions: [{ VersionId: older, CreatedDate: new Date('2026-02-01T12:00:00Z') }],
+      });
+    expect(await ports.listVersions({ secretId: arn })).toEqual([
+      { versionId: token, labels: new Set(['AWSCURRENT', 'AWSPENDING']), createdAt },
+      { versionId: older, labels: new Set(), createdAt: new Date('2026-02-01T12:00:00Z') },
+    ]);
+    expect(mock.commandCalls(ListSecretVersionIdsCommand).map(({ args: [{ input }] }) => input)).toEqual([
+      { SecretId: arn, IncludeDeprecated: true },
+      { SecretId: arn, IncludeDeprecated: true, NextToken: 'second' },
+      { SecretId: arn, IncludeDeprecated: true, NextToken: 'third' },
+    ]);
+  });
+
+  test('are absent where there is no such secret', async () => {
+    const { mock, ports } = adapter();
+    mock.on(ListSecretVersionIdsCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await ports.listVersions({ secretId: arn })).toBe('absent');
+  });
+
+  test('are not listed in part: a page that fails fails the list', async () => {
+    const { mock, ports } = adapter();
+    mock
+      .on(ListSecretVersionIdsCommand)
+      .resolvesOnce({ Versions: [{ VersionId: token, CreatedDate: createdAt }], NextToken: 'second' })
+      .rejectsOnce(awsError('ThrottlingException'));
+    expect(await rejectionOf(ports.listVersions({ secretId: arn }))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    });
+  });
+
+  const broken: Record<string, { VersionId?: string; CreatedDate?: Date }> = {
+    'without an id': { CreatedDate: createdAt },
+    'without a date': { VersionId: token },
+  };
+  test.each(Object.entries(broken))('are not listed with one %s', async (_sentence, version) => {
+    const { mock, ports } = adapter();
+    mock.on(ListSecretVersionIdsCommand).resolves({ Versions: [version] });
+    expect(await rejectionOf(ports.listVersions({ secretId: arn }))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    });
+  });
+});
+
+describe('a list that leads back to a page it gave before', () => {
+  test.each(['listVersions', 'listSecrets'] as const)('is refused: %s', async (port) => {
+    const { mock, ports } = adapter();
+    mock
+      .onAnyCommand()
+      .resolvesOnce({ NextToken: 'second' })
+      .resolvesOnce({ NextToken: 'third' })
+      .resolves({ NextToken: 'second' });
+    expect(await rejectionOf(calls[port].call(ports))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+    });
+    expect(mock.calls()).toHaveLength(3);
+  });
+});
+
+describe('the secrets below a prefix', () => {
+  const other = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/billing-d4e5f6';
+
+  test('are all listed, and no others that the filter let pass', async () => {
+    const { mock, ports } = adapter();
+    mock
+      .on(ListSecretsCommand)
+      .resolvesOnce({ SecretList: [{ ARN: arn, Name: 'rekey/orders-api' }], NextToken: 'second' })
+      .resolvesOnce({ SecretList: [], NextToken: 'third' })
+      .resolvesOnce({
+        SecretList: [
+          { ARN: other, Name: 'rekey/billing' },
+          { ARN: `${other}-x`, Name: 'rekeyed/billing' },
+        ],
+      });
+    expect(await ports.listSecrets({ namePrefix: 'rekey/' })).toEqual([
+      { arn, name: 'rekey/orders-api', isManaged: false },
+      { arn: other, name: 'rekey/billing', isManaged: false },
+    ]);
+    expect(mock.commandCalls(ListSecretsCommand).map(({ args: [{ input }] }) => input)).toEqual([
+      { Filters: [{ Key: 'name', Values: ['rekey/'] }] },
+      { Filters: [{ Key: 'name', Values: ['rekey/'] }], NextToken: 'second' },
+      { Filters: [{ Key: 'name', Values: ['rekey/'] }], NextToken: 'third' },
+    ]);
+  });
+
+  test('say which of them another service of AWS looks after', async () => {
+    const { mock, ports } = adapter();
+    mock.on(ListSecretsCommand).resolves({
+      SecretList: [
+        { ARN: arn, Name: 'rekey/a', OwningService: 'rds' },
+        { ARN: other, Name: 'rekey/b', Type: 'MongoDBAtlas' },
+      ],
+    });
+    expect(await ports.listSecrets({ namePrefix: 'rekey/' })).toEqual([
+      { arn, name: 'rekey/a', isManaged: true },
+      { arn: other, name: 'rekey/b', isManaged: true },
+    ]);
+  });
+
+  test('are not listed with one that has no name', async () => {
+    const { mock, ports } = adapter();
+    mock.on(ListSecretsCommand).resolves({ SecretList: [{ ARN: arn }] });
+    expect(await rejectionOf(ports.listSecrets({ namePrefix: 'rekey/' }))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+    });
+  });
+});
+
+describe('deleting a secret', () => {
+  test('leaves some days in which it can be restored', async () => {
+    const { mock, ports } = adapter();
+    mock.on(DeleteSecretCommand).resolves({ ARN: arn });
+    expect(await ports.deleteSecret({ secretId: arn, recoveryDays: 7 })).toBe('scheduled');
+    expect(mock.commandCalls(DeleteSecretCommand)[0]?.args[0].input).toEqual({
+      SecretId: arn,
+      RecoveryWindowInDays: 7,
+    });
+  });
+
+  test('that does not exist says so', async () => {
+    const { mock, ports } = adapter();
+    mock.on(DeleteSecretCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await ports.deleteSecret({ secretId: arn, recoveryDays: 7 })).toBe('absent');
+  });
+
+  const refusals: Record<
+    string,
+    { described: Partial<DescribeSecretCommandOutput> | Error; want: string | { code: string } }
+  > = {
+    'is done where it was scheduled before': {
+      described: { ARN: arn, DeletedDate: new Date('2026-03-08T12:00:00Z') },
+      want: 'scheduled',
+    },
+    'finds it gone meanwhile': { described: awsError('ResourceNotFoundException'), want: 'absent' },
+    'is a failure where it is not scheduled, such as a secret with replicas': {
+      described: { ARN: arn },
+      want: { code: 'STORE_REFUSED' },
+    },
+  };
+  test.each(Object.entries(refusals))('that is refused %s', async (_sentence, { described, want }) => {
+    const { mock, ports } = adapter();
+    mock.on(DeleteSecretCommand).rejects(awsError('InvalidRequestException'));
+    if (described instanceof Error) mock.on(DescribeSecretCommand).rejects(described);
+    else mock.on(DescribeSecretCommand).resolves(described);
+    const asked = ports.deleteSecret({ secretId: arn, recoveryDays: 7 });
+    if (typeof want === 'string') expect(await asked).toBe(want);
     else expect(await rejectionOf(asked)).toMatchObject(want);
   });
 });

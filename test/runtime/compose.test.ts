@@ -15,6 +15,7 @@ import { bundle } from '../../infra/bundle.ts';
 
 const loaded = vi.hoisted((): string[] => []);
 const proxies = vi.hoisted((): unknown[] => []);
+const queued = vi.hoisted((): unknown[] => []);
 vi.mock('../../functions/providers/http.ts', () => {
   loaded.push('http');
   return {
@@ -33,6 +34,17 @@ vi.mock('../../functions/providers/valkey.ts', () => {
   return { iovalkeyOverTls: (): Ports['valkey'] => async () => ({ say: 'accepted', replies: [] }) };
 });
 
+vi.mock('../../functions/runtime/queue.ts', () => {
+  loaded.push('queue');
+  return {
+    openQueue:
+      (queueUrl: string): Ports['enqueue'] =>
+      async (tasks) => {
+        queued.push({ queueUrl, tasks });
+      },
+  };
+});
+
 const environment = { REKEY_EVENT_BUS_NAME: 'rekey-bus', POWERTOOLS_LOG_LEVEL: 'ERROR' } as const;
 const canary = 'Kq7"/+&é=pass wörd\\x';
 
@@ -41,6 +53,7 @@ beforeEach(() => {
   written = '';
   loaded.length = 0;
   proxies.length = 0;
+  queued.length = 0;
   const keep = (chunk: string | Uint8Array): boolean => {
     written += String(chunk);
     return true;
@@ -61,7 +74,7 @@ afterEach(() => {
 const withMinuteLeft = { getRemainingTimeInMillis: () => 60_000 };
 
 /** A handler of one use case, with the rotation function's environment. */
-const handlerFor = (use: (rekey: Rekey, until: Date, event: unknown) => Promise<void>) =>
+const handlerFor = (use: (rekey: Rekey, until: Date, event: unknown) => Promise<unknown>) =>
   handlerOf(rotateSecretEnvironment, (event, until, rekey) => use(rekey, until, event));
 
 describe('the environment', () => {
@@ -108,6 +121,69 @@ describe('an invocation', () => {
     await handler({}, withMinuteLeft);
     await handler({}, withMinuteLeft);
     expect(seen.size).toBe(1);
+  });
+});
+
+describe('an answer', () => {
+  const secrets = mockClient(SecretsManagerClient);
+  beforeEach(() => {
+    secrets.reset();
+    secrets.on(GetSecretValueCommand).resolves({
+      VersionId: 'f3c1a2b4-0000-4000-8000-000000000002',
+      SecretString: JSON.stringify({ username: 'orders', password: canary }),
+    });
+  });
+
+  test('is what the use case answered, as Lambda writes it', async () => {
+    const report = {
+      started: ['orders-api'],
+      held: [{ until: new Date('2026-03-01T12:00:00Z') }],
+      dryRun: false,
+    };
+    expect(await handlerFor(async () => report)({}, withMinuteLeft)).toEqual({
+      started: ['orders-api'],
+      held: [{ until: '2026-03-01T12:00:00.000Z' }],
+      dryRun: false,
+    });
+  });
+
+  test('is none where the use case has none', async () => {
+    expect(await handlerFor(async () => undefined)({}, withMinuteLeft)).toBeUndefined();
+  });
+
+  test('leaves without a secret, whoever quoted it', async () => {
+    const handler = handlerFor(async (rekey) => {
+      await rekey.ports.readSecret({ secretId: 'rekey/orders-api', label: 'AWSCURRENT' });
+      return {
+        failed: spellings(canary).map((form) => ({ reason: `refused with ${form}` })),
+        password: new Sensitive(canary),
+      };
+    });
+    const answer = inspect(await handler({}, withMinuteLeft), { depth: 10, maxArrayLength: null });
+    expect(answer).toContain('refused with ‹redacted›');
+    for (const form of spellings(canary)) expect(answer).not.toContain(form);
+  });
+});
+
+describe('a metric', () => {
+  const metricLines = () =>
+    written
+      .split('\n')
+      .filter((line) => line.includes('CloudWatchMetrics'))
+      .map((line) => JSON.parse(line));
+
+  test('is written though the invocation fails after it, and no other comes with it', async () => {
+    const handler = handlerFor(async (rekey) => {
+      rekey.measure('RotationsFailed', 1);
+      throw new Error('a defect');
+    });
+    await expect(handler({}, withMinuteLeft)).rejects.toThrow('a defect');
+    expect(metricLines()).toMatchObject([{ RotationsFailed: 1 }]);
+  });
+
+  test('is not written by an invocation that measured nothing, the first one included', async () => {
+    await handlerFor(async () => undefined)({}, withMinuteLeft);
+    expect(written).toBe('');
   });
 });
 
@@ -235,7 +311,7 @@ describe('an error', () => {
   );
 });
 
-describe('what speaks to vendors', () => {
+describe('what few functions need', () => {
   const request = {
     method: 'GET',
     url: new URL('https://api.example.com/users'),
@@ -266,6 +342,18 @@ describe('what speaks to vendors', () => {
     expect(loaded).toEqual(['sql', 'http']);
     expect(await ports.valkey({ ...session, commands: [] })).toEqual({ say: 'accepted', replies: [] });
     expect(loaded).toEqual(['sql', 'http', 'valkey']);
+    const REKEY_TARGET_QUEUE_URL = 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets';
+    const tasks = [{ provider: 'acme', targetId: 'db-1' }];
+    await compose({ ...environment, REKEY_TARGET_QUEUE_URL }, createRedactor()).ports.enqueue(tasks);
+    expect(loaded).toEqual(['sql', 'http', 'valkey', 'queue']);
+    expect(queued).toEqual([{ queueUrl: REKEY_TARGET_QUEUE_URL, tasks }]);
+  });
+
+  test('is refused where the function has no queue', async () => {
+    const { ports } = compose(environment, createRedactor());
+    await expect(ports.enqueue([{ provider: 'acme', targetId: 'db-1' }])).rejects.toThrow(
+      'ENVIRONMENT_INVALID: REKEY_TARGET_QUEUE_URL',
+    );
   });
 
   test('is made once, with the egress proxy of the environment', async () => {
@@ -303,17 +391,22 @@ describe('the bundle of a handler', () => {
     if (found === undefined) throw new Error(`expected the bundle to have an output for ${source}`);
     return sourcesWith(found[0]);
   };
-  const heavy = /node_modules\/(pg|pg-[a-z-]+|undici|iovalkey)\/|^functions\/providers\/(?!index\.ts$)/;
+  const heavy =
+    /node_modules\/(pg|pg-[a-z-]+|undici|iovalkey|@aws-sdk\/client-sqs)\/|^functions\/(providers|consumers)\/(?!index\.ts$)/;
 
-  test.each(['functions/rotate-secret.ts', 'functions/create-user.ts'])(
-    '%s starts without a driver and without a provider',
-    (handler) => {
-      const sources = loadedBy(handler);
-      expect(sources).toContain('functions/runtime/compose.ts');
-      expect(sources).toContain('functions/providers/index.ts');
-      expect(sources.filter((source) => heavy.test(source))).toEqual([]);
-    },
-  );
+  test.each([
+    'functions/rotate-secret.ts',
+    'functions/create-user.ts',
+    'functions/start-rotations.ts',
+    'functions/delete-user.ts',
+    'functions/reconcile-users.ts',
+    'functions/update-consumers.ts',
+  ])('%s starts without a driver, a provider, a kind of consumer or the queue', (handler) => {
+    const sources = loadedBy(handler);
+    expect(sources).toContain('functions/runtime/compose.ts');
+    expect(sources).toContain('functions/providers/index.ts');
+    expect(sources.filter((source) => heavy.test(source))).toEqual([]);
+  });
 
   const parts: Record<string, { part: string; brings: RegExp; leaves: RegExp }> = {
     'the http seam brings undici, and no driver or provider': {
@@ -330,6 +423,11 @@ describe('the bundle of a handler', () => {
       part: 'functions/providers/valkey.ts',
       brings: /^functions\/providers\/valkey\.ts$/,
       leaves: /node_modules\/(undici|pg|iovalkey)\/|^functions\/providers\/[a-z-]+\//,
+    },
+    'the queue brings its client, and no driver or provider': {
+      part: 'functions/runtime/queue.ts',
+      brings: /node_modules\/@aws-sdk\/client-sqs\//,
+      leaves: /node_modules\/(pg|undici|iovalkey)\/|^functions\/providers\//,
     },
     'one provider brings no other, and no driver of a database': {
       part: 'functions/providers/render-postgres/provider.ts',

@@ -1,22 +1,44 @@
 import { inspect } from 'node:util';
 import { describe, expect, test } from 'vitest';
+import type { z } from 'zod';
 import { InputError } from '../../functions/core/errors.ts';
 import {
   createUserEnvironment,
+  deleteUserEnvironment,
   parseEnvironment,
+  reconcileUsersEnvironment,
   rotateSecretEnvironment,
+  startRotationsEnvironment,
+  updateConsumersEnvironment,
 } from '../../functions/runtime/env.ts';
 
 const valid = {
   REKEY_EVENT_BUS_NAME: 'rekey-bus',
   REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret',
+  REKEY_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets',
 };
 const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
 
+/** What each function reads, beside the bus and what has a default. */
+const functions: Record<string, { schema: z.ZodType; own: readonly (keyof typeof valid)[] }> = {
+  'rotate-secret': { schema: rotateSecretEnvironment, own: [] },
+  'create-user': { schema: createUserEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
+  'start-rotations': { schema: startRotationsEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
+  'delete-user': { schema: deleteUserEnvironment, own: [] },
+  'reconcile-users': { schema: reconcileUsersEnvironment, own: ['REKEY_TARGET_QUEUE_URL'] },
+  'update-consumers': { schema: updateConsumersEnvironment, own: [] },
+};
+
+/** Everything that any function reads. */
+const everyEnvironment = createUserEnvironment.extend(reconcileUsersEnvironment.shape);
+
 /** What parsing these variables throws. */
-function faultIn(variables: Readonly<Record<string, string | undefined>>): InputError {
+function faultIn(
+  variables: Readonly<Record<string, string | undefined>>,
+  schema: z.ZodType = everyEnvironment,
+): InputError {
   try {
-    parseEnvironment(createUserEnvironment, variables);
+    parseEnvironment(schema, variables);
   } catch (error) {
     if (error instanceof InputError) return error;
     throw error;
@@ -24,14 +46,20 @@ function faultIn(variables: Readonly<Record<string, string | undefined>>): Input
   throw new Error('expected the environment to be refused');
 }
 
-test('an environment holds what the functions read, and the level of logs has a default', () => {
-  expect(parseEnvironment(createUserEnvironment, { ...valid, AWS_REGION: 'eu-central-1' })).toEqual({
-    ...valid,
-    POWERTOOLS_LOG_LEVEL: 'INFO',
+describe.each(Object.entries(functions))('the environment of %s', (_name, { schema, own }) => {
+  test('holds what the function reads and nothing else, and the level of logs has a default', () => {
+    const ownVariables = Object.fromEntries(own.map((variable) => [variable, valid[variable]]));
+    expect(parseEnvironment(schema, { ...valid, AWS_REGION: 'eu-central-1' })).toEqual({
+      REKEY_EVENT_BUS_NAME: 'rekey-bus',
+      ...ownVariables,
+      POWERTOOLS_LOG_LEVEL: 'INFO',
+    });
   });
-  expect(parseEnvironment(rotateSecretEnvironment, valid)).toEqual({
-    REKEY_EVENT_BUS_NAME: 'rekey-bus',
-    POWERTOOLS_LOG_LEVEL: 'INFO',
+
+  test('names every variable that is missing', () => {
+    const { message } = faultIn({}, schema);
+    const named = Object.keys(valid).filter((variable) => message.includes(`${variable}: `));
+    expect(named.toSorted()).toEqual(['REKEY_EVENT_BUS_NAME', ...own]);
   });
 });
 
@@ -51,12 +79,14 @@ test('every wrong variable is named at once, with what was expected and what to 
     HTTPS_PROXY: 'proxy.example.com:3128',
     POWERTOOLS_LOG_LEVEL: 'LOUD',
     REKEY_ROTATION_FUNCTION_ARN: 'rotate-secret',
+    REKEY_TARGET_QUEUE_URL: 'rekey-targets',
   });
   expect({ code, effect }).toEqual({ code: 'ENVIRONMENT_INVALID', effect: 'none' });
   expect(message).toContain('REKEY_EVENT_BUS_NAME: expected the name of an event bus');
   expect(message).toContain('HTTPS_PROXY: expected an http(s) URL');
   expect(message).toContain('POWERTOOLS_LOG_LEVEL: ');
   expect(message).toContain('REKEY_ROTATION_FUNCTION_ARN: expected the ARN of a function');
+  expect(message).toContain('REKEY_TARGET_QUEUE_URL: expected the http(s) URL of a queue');
   expect(message).toContain('deploy the stack again');
 });
 
@@ -75,6 +105,10 @@ describe('a variable is refused', () => {
     'that names no function': {
       variable: 'REKEY_ROTATION_FUNCTION_ARN',
       values: [undefined, '', 'rotate-secret', 'arn:aws:lambda:eu-central-1:1111:function:rotate-secret'],
+    },
+    'that is no URL of a queue': {
+      variable: 'REKEY_TARGET_QUEUE_URL',
+      values: [undefined, '', 'rekey-targets', 'arn:aws:sqs:eu-central-1:111122223333:rekey-targets'],
     },
     'that is no http proxy': {
       variable: 'HTTPS_PROXY',
@@ -101,6 +135,7 @@ describe('no value is in the error', () => {
     'of a password that stands where a name belongs': {
       REKEY_EVENT_BUS_NAME: 'canary password',
       REKEY_ROTATION_FUNCTION_ARN: 'canary password',
+      REKEY_TARGET_QUEUE_URL: 'canary password',
       POWERTOOLS_LOG_LEVEL: 'canary password',
       HTTPS_PROXY: 'canary password',
     },
