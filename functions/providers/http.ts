@@ -70,8 +70,8 @@ const maxBodyBytes = 1_048_576;
 const segmentPattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 const advice: Readonly<Partial<Record<ProviderCode, string>>> = {
   UNAUTHORIZED: 'store a valid API key with the rights README.md names',
-  RATE_LIMITED: 'Secrets Manager tries again; lower the number of credentials rotated at once',
-  UNAVAILABLE: 'Secrets Manager tries again; nothing is lost',
+  RATE_LIMITED: 'it is tried again; other tools may be using up the limit of the same key',
+  UNAVAILABLE: 'it is tried again; nothing is lost',
   NOT_FOUND: 'check the target in the spec and the rights of the API key',
   UNREADABLE: 'the vendor changed its answers: report it with the request id',
 };

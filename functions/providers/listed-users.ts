@@ -7,25 +7,38 @@ type Pause = Pick<Ports, 'now' | 'sleep'>;
 /** Lists lag behind writes: absence counts only when it was seen twice, so far apart. */
 export const secondLookMs = 2_000;
 
-/** The user as listed, or undefined when two complete readings, some time apart, both lacked it. Presence beats absence. */
+export interface Look<User extends DatabaseUser = DatabaseUser> {
+  readonly provider: string;
+  /** For errors: what the look is for. */
+  readonly operation: string;
+  readonly username: string;
+  readonly list: () => Promise<readonly User[]>;
+  /** No wait goes past this instant. */
+  readonly until: Date;
+}
+
+/**
+ * The user as listed, or undefined when two complete readings, some time apart, both lacked it. Presence beats absence. Throws
+ * where no time is left for the second one: one reading proves nothing.
+ */
 export async function findListed<User extends DatabaseUser>(
-  username: string,
-  list: () => Promise<readonly User[]>,
-  { sleep }: Pause,
+  { provider, operation, username, list, until }: Look<User>,
+  { now, sleep }: Pause,
 ): Promise<User | undefined> {
   const seen = (await list()).find((user) => user.username === username);
   if (seen !== undefined) return seen;
+  if ((await now()).getTime() + secondLookMs >= until.getTime())
+    throw new ProviderError(
+      `${provider}: the list lacks ${username}, and no time is left in this invocation to look again; the next one does`,
+      { code: 'UNAVAILABLE', effect: 'none', provider, operation },
+    );
   await sleep(secondLookMs);
   return (await list()).find((user) => user.username === username);
 }
 
-export interface Deletion {
-  readonly provider: string;
-  readonly username: string;
-  readonly list: () => Promise<readonly DatabaseUser[]>;
+export interface Deletion extends Omit<Look, 'operation'> {
   /** The vendor's delete call. */
   readonly remove: () => Promise<void>;
-  readonly until: Date;
 }
 
 /**
@@ -36,10 +49,20 @@ export async function deleteListed(
   { provider, username, list, remove, until }: Deletion,
   pause: Pause,
 ): Promise<'deleted' | 'absent'> {
-  const user = await findListed(username, list, pause);
+  const look = { provider, operation: 'deleteUser', username, list, until };
+  const user = await findListed(look, pause);
   if (user === undefined) return 'absent';
-  const error = (code: 'BLOCKED' | 'NOT_SETTLED', message: string, effect: 'none' | 'unknown') =>
-    new ProviderError(`${provider}: ${message}`, { code, effect, provider, operation: 'deleteUser' });
+  const error = (
+    code: 'BLOCKED' | 'NOT_SETTLED',
+    message: string,
+    effect: 'none' | 'unknown',
+    cause?: ProviderError,
+  ) =>
+    new ProviderError(
+      `${provider}: ${message}`,
+      { code, effect, provider, operation: 'deleteUser' },
+      cause === undefined ? {} : { cause },
+    );
   if (user.isProtected)
     throw error(
       'BLOCKED',
@@ -56,9 +79,19 @@ export async function deleteListed(
     failure = thrown;
   }
   for (let wait = 500; ; wait = Math.min(wait * 2, 10_000)) {
-    // Where the list fails too, the deletion's own failure is the one that says that nothing is known.
-    const listed = await findListed(username, list, pause).catch((thrown: unknown) => {
-      throw failure ?? thrown;
+    const listed = await findListed(look, pause).catch((thrown: unknown) => {
+      if (!(thrown instanceof ProviderError)) throw thrown;
+      // Where the list fails too, the deletion's own failure is the one that says that nothing is known. Without one the
+      // list's must not speak for the deletion: reading changes nothing, but the user is probably gone.
+      throw (
+        failure ??
+        error(
+          'NOT_SETTLED',
+          `the deletion of ${username} was accepted, but not confirmed by the list (${thrown.code}); the next pass looks again`,
+          'unknown',
+          thrown,
+        )
+      );
     });
     if (listed === undefined) break;
     if ((await pause.now()).getTime() + wait >= until.getTime())
@@ -74,3 +107,9 @@ export async function deleteListed(
   }
   return 'deleted';
 }
+
+/** A vendor's refusal to delete, with what a person can do about it. */
+export const withRemedy = (refusal: ProviderError, remedy: string): ProviderError =>
+  new ProviderError(`${refusal.message.slice(`${refusal.code}: `.length)}; ${remedy}`, refusal.facts, {
+    cause: refusal,
+  });

@@ -37,6 +37,9 @@ beforeAll(async () => {
   cloud = api;
   cluster = await addCockroachdbOrders(cloud, postgres);
   await postgres.query('CREATE ROLE orders_ro NOLOGIN');
+  await postgres.query('CREATE ROLE orders_owner NOLOGIN');
+  await postgres.createDatabase('reports');
+  await postgres.query('GRANT CREATE ON SCHEMA public TO PUBLIC', [], 'reports');
   await postgres.query(`ALTER ROLE root PASSWORD '${root.password.reveal()}'`);
 });
 beforeEach(() => {
@@ -53,6 +56,7 @@ const engine = (sql: string) => vendors().cockroachdb.postgres.query(sql);
 interface Options extends OpenOptions {
   readonly clusterId?: string;
   readonly roles?: readonly string[];
+  readonly objectsOwner?: string;
   readonly admin?: OpenTarget<unknown, unknown>['admin'];
   readonly sql?: Ports['sql'];
 }
@@ -61,6 +65,7 @@ const open = ({
   apiKey = vendors().apiKeys.cockroachdb,
   clusterId = cluster.id,
   roles = ['orders_rw'],
+  objectsOwner,
   admin,
   http,
   sql,
@@ -70,7 +75,7 @@ const open = ({
   const provider = cockroachdbCloud.open(
     {
       target: { clusterId, database: 'defaultdb' },
-      privileges: { roles: [...roles] },
+      privileges: { roles: [...roles], ...(objectsOwner === undefined ? {} : { objectsOwner }) },
       apiKey: new Sensitive(apiKey),
       until,
       ...(admin === undefined ? {} : { admin }),
@@ -144,6 +149,9 @@ const subject = (): ChoosingSubject & SqlSubject<ChoosingProvider> => ({
     ]),
   ),
   rateLimitStatuses: [429, 503, 400],
+  linger: (login) => vendors().connect(login, 'orders-api'),
+  capabilities: cockroachdbCloud.capabilities,
+  readsCount: true,
   ending: () => open({ admin: root }),
   blind: () => vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' }),
   passwordOf,
@@ -564,6 +572,49 @@ describe('deleting a user at CockroachDB Cloud', () => {
     expect(await codeOf(open().deleteUser(username))).toBe('BLOCKED none');
   });
 
+  const remedies: Record<string, { says: string; want: (user: string) => string }> = {
+    grants: {
+      says: 'cannot drop role/user u: grants still exist on defaultdb.public.orders, defaultdb.public.items',
+      want: (user) => `as an administrator run REVOKE ALL ON defaultdb.public.orders FROM "${user}"; then`,
+    },
+    'owned objects': {
+      says: 'role u cannot be dropped because some objects depend on it\nowner of table defaultdb.public.notes',
+      want: (user) =>
+        `as an administrator run REASSIGN OWNED BY "${user}" TO <a role that stays> (in every database where it owns something); then`,
+    },
+    'default privileges that it gave': {
+      says: 'role u cannot be dropped because some objects depend on it\nowner of default privileges on new relations belonging to role USER in database test',
+      want: (user) =>
+        `as an administrator run ALTER DEFAULT PRIVILEGES FOR ROLE "${user}" REVOKE ALL ON TABLES FROM …; then`,
+    },
+    'default privileges that it has': {
+      says: 'role u cannot be dropped because some objects depend on it\nprivileges for default privileges on new relations belonging to role migrator in database test',
+      want: (user) =>
+        `as an administrator run ALTER DEFAULT PRIVILEGES FOR ROLE "migrator" REVOKE ALL ON TABLES FROM "${user}"; then`,
+    },
+    schedules: {
+      says: 'cannot drop role/user u; it owns 2 scheduled jobs.',
+      want: (user) =>
+        `as an administrator run DROP SCHEDULES WITH s AS (SHOW SCHEDULES) SELECT id FROM s WHERE owner = '${user}'; then`,
+    },
+    'what it does not name': {
+      says: 'pq: refused (SQLSTATE 2BP01)',
+      want: (user) =>
+        `run REASSIGN OWNED BY "${user}" TO <a role that stays> (in every database where it owns something); REVOKE ALL ON … FROM "${user}"; ALTER DEFAULT`,
+    },
+  };
+  test.each(Object.entries(remedies))(
+    'that is blocked by %s says what to run',
+    async (_what, { says, want }) => {
+      const { username } = await made();
+      const json = { code: 9, message: says.replace('USER', username) };
+      inject({ operation: 'deleteUser', kind: 'status', status: 400, json });
+      const { message } = await failureOf(open().deleteUser(username));
+      expect(message).toContain(want(username));
+      expect(message).toContain('or name in the spec\'s privileges the "objectsOwner"');
+    },
+  );
+
   test.each(['kept', 'ended'] as const)('is done where live connections are %s', async (connections) => {
     cloud.switches.connectionsOfDeleted = connections;
     const login = await made();
@@ -572,7 +623,195 @@ describe('deleting a user at CockroachDB Cloud', () => {
   });
 });
 
+describe('what a user of CockroachDB Cloud leaves behind', () => {
+  const ownerOf = async (table: string, database = 'defaultdb') => {
+    const sql = `SELECT tableowner FROM pg_tables WHERE tablename = $1`;
+    const rows = await vendors().cockroachdb.postgres.query(sql, [table], database);
+    return rows.map((row) => row['tableowner']);
+  };
+  /** A user who made a table with a row in it, in one database or in several. */
+  const keeper = async ({ in: databases = ['defaultdb'] }: { in?: readonly string[] } = {}) => {
+    const login = await made();
+    const table = `${login.username}_notes`;
+    for (const database of databases) {
+      const client = await vendors().connect({ ...login, database }, 'orders-api');
+      await client.query(`CREATE TABLE ${table} (text text)`);
+      await client.query(`INSERT INTO ${table} VALUES ('tea')`);
+      await client.end();
+    }
+    return { login, table };
+  };
+  const estate = () => vendors().statements.filter((texts) => texts.some((text) => /OWNED BY/.test(text)));
+  const grantToUser = (username: string) =>
+    vendors().cockroachdb.postgres.query(`GRANT SELECT ON orders TO ${username}`, [], 'defaultdb');
+
+  test('stays its own, and keeps it, where the spec names no owner', async () => {
+    const { login, table } = await keeper();
+    const error = await failureOf(open({ admin: root }).deleteUser(login.username, login));
+    expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
+    expect(error.message).toContain(`owner of table defaultdb.public.${table}`);
+    expect([await ownerOf(table), estate(), calls('deleteUser').length]).toEqual([[login.username], [], 1]);
+  });
+
+  test.each(['400', '500'] as const)(
+    'goes to the owner role by an administrator’s hand, refused with a %s before',
+    async (dependencies) => {
+      cloud.switches.dependencies = dependencies;
+      const { login, table } = await keeper();
+      const provider = open({ admin: root, objectsOwner: 'orders_owner' });
+      expect(await provider.deleteUser(login.username)).toBe('deleted');
+      expect(await ownerOf(table)).toEqual(['orders_owner']);
+      const kept = await vendors().cockroachdb.postgres.query(`SELECT text FROM ${table}`, [], 'defaultdb');
+      expect(kept).toEqual([{ text: 'tea' }]);
+      expect(estate()).toEqual([[`REASSIGN OWNED BY "${login.username}" TO "orders_owner"`]]);
+      expect(calls('deleteUser')).toHaveLength(2);
+    },
+  );
+
+  test('goes to the owner role by its own hand, where it is a member of it', async () => {
+    const { login, table } = await keeper();
+    await engine(`GRANT orders_owner TO ${login.username}`);
+    expect(await open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, login)).toBe('deleted');
+    expect(await ownerOf(table)).toEqual(['orders_owner']);
+  });
+
+  const powerless: Record<string, { login: (own: Login) => Login | undefined; says: string }> = {
+    'its own login may not': { login: (own) => own, says: 'ended in 42501' },
+    'its own password is not right': {
+      login: (own) => ({ ...own, password: passwordOf('another') }),
+      says: 'could not log in',
+    },
+    'nobody knows a login': { login: () => undefined, says: 'neither its own password nor an administrator' },
+    'the login is another user’s': {
+      login: (own) => ({ ...own, username: 'reporting' }),
+      says: 'neither its own password nor an administrator',
+    },
+  };
+  test.each(Object.entries(powerless))(
+    'stays where it is, and nobody is made a member of anything, where %s',
+    async (_why, { login: loginOf, says }) => {
+      const { login, table } = await keeper();
+      const error = await failureOf(
+        open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, loginOf(login)),
+      );
+      expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
+      expect(error.message).toContain(says);
+      expect(error.message).toContain(
+        `run REASSIGN OWNED BY "${login.username}" TO "orders_owner" (in every`,
+      );
+      expect(await ownerOf(table)).toEqual([login.username]);
+      expect((await userOf(login.username))?.roles).toEqual(['orders_rw']);
+      expect(calls('deleteUser')).toHaveLength(1);
+    },
+  );
+
+  test('stays where it is where no session can be had', async () => {
+    const { login, table } = await keeper();
+    vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' });
+    const error = await failureOf(
+      open({ admin: root, objectsOwner: 'orders_owner' }).deleteUser(login.username, login),
+    );
+    expect([error.code, error.message.includes('no session with')]).toEqual(['BLOCKED', true]);
+    expect(await ownerOf(table)).toEqual([login.username]);
+  });
+
+  test('in another database keeps the user, with the remedy; nothing is dropped anywhere', async () => {
+    cloud.switches.dropOwned = 'works';
+    const { login, table } = await keeper({ in: ['defaultdb', 'reports'] });
+    const provider = open({ admin: root, objectsOwner: 'orders_owner' });
+    const error = await failureOf(provider.deleteUser(login.username, login));
+    expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
+    expect(error.message).toContain('owner of table reports.public.');
+    expect(error.message).toContain('in every database where it owns something');
+    expect([await ownerOf(table), await ownerOf(table, 'reports')]).toEqual([
+      ['orders_owner'],
+      [login.username],
+    ]);
+    expect(calls('deleteUser')).toHaveLength(3);
+  });
+
+  test('goes without what was granted to it where the server takes DROP OWNED in a transaction', async () => {
+    cloud.switches.dropOwned = 'works';
+    const { login, table } = await keeper();
+    await grantToUser(login.username);
+    const provider = open({ admin: root, objectsOwner: 'orders_owner' });
+    expect(await provider.deleteUser(login.username, login)).toBe('deleted');
+    expect(await ownerOf(table)).toEqual(['orders_owner']);
+    const reassign = `REASSIGN OWNED BY "${login.username}" TO "orders_owner"`;
+    expect(estate()).toEqual([
+      [reassign],
+      ['BEGIN', reassign, `DROP OWNED BY "${login.username}"`, 'COMMIT'],
+    ]);
+  });
+
+  test('keeps what was granted to it where the server takes none, and says what to revoke', async () => {
+    const { login, table } = await keeper();
+    await grantToUser(login.username);
+    const provider = open({ admin: root, objectsOwner: 'orders_owner' });
+    const error = await failureOf(provider.deleteUser(login.username, login));
+    expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
+    expect(error.message).toContain(`DROP OWNED BY "${login.username}" as root ended in 0A000`);
+    expect(error.message).toContain(`REVOKE ALL ON defaultdb.public.orders FROM "${login.username}"`);
+    expect(await ownerOf(table)).toEqual(['orders_owner']);
+    await vendors().cockroachdb.postgres.query(
+      `REVOKE ALL ON orders FROM ${login.username}`,
+      [],
+      'defaultdb',
+    );
+    expect(await provider.deleteUser(login.username, login)).toBe('deleted');
+  });
+
+  test('is never dropped: where nothing could get another owner, DROP OWNED is not sent', async () => {
+    cloud.switches.dropOwned = 'works';
+    const { login, table } = await keeper();
+    await grantToUser(login.username);
+    const refused = await failureOf(
+      open({ admin: root, objectsOwner: 'no_such_role' }).deleteUser(login.username, login),
+    );
+    expect([refused.code, refused.effect]).toEqual(['BLOCKED', 'none']);
+    expect(refused.message).toContain('ended in 42704');
+    expect(estate().flat()).toEqual([`REASSIGN OWNED BY "${login.username}" TO "no_such_role"`]);
+    expect(await ownerOf(table)).toEqual([login.username]);
+  });
+
+  test('is left to the vendor’s word where the answer about it was lost', async () => {
+    const { login } = await keeper();
+    const { sql: wire } = vendors().ports(new Date('2030-01-01T00:00:00Z'));
+    const sql: Ports['sql'] = async (session) => {
+      await wire(session);
+      throw new SqlError('statement 1 failed (ECONNRESET)', { statement: 0 });
+    };
+    const provider = open({ admin: root, objectsOwner: 'orders_owner', sql });
+    expect(await provider.deleteUser(login.username, login)).toBe('deleted');
+  });
+});
+
 describe('sessions at CockroachDB Cloud', () => {
+  test('of another user are not seen, and not said to be none, without an administrator', async () => {
+    const [gone, current] = [await made(), await made()];
+    await vendors().connect(gone, 'orders-api');
+    const reason = `${current.username} sees no sessions but its own; name an administrator's secret as "adminSecret" in the spec`;
+    const before = vendors().statements.length;
+    expect(await open().sessions(gone.username, current)).toEqual({ observed: false, reason });
+    // Nor are they said to be ended: a statement that finds none would succeed.
+    const openedBefore = new Date('2100-01-01T00:00:00Z');
+    expect(await open().endSessions(gone.username, current, openedBefore)).toEqual({ ended: false, reason });
+    expect(vendors().statements.slice(before)).toEqual([]);
+    expect(await open({ admin: root }).sessions(gone.username, current)).toEqual({
+      observed: true,
+      open: [expect.objectContaining({ applicationName: 'orders-api' })],
+    });
+  });
+
+  test('are not said to be none by an administrator’s secret that holds somebody else’s login', async () => {
+    const [gone, current, plain] = [await made(), await made(), await made()];
+    await vendors().connect(gone, 'orders-api');
+    expect(await open({ admin: plain }).sessions(gone.username, current)).toEqual({
+      observed: false,
+      reason: expect.stringContaining(`${plain.username} sees no sessions but its own`),
+    });
+  });
+
   test('are told with their start', async () => {
     const login = await made();
     await vendors().connect(login, 'orders-api');
@@ -867,6 +1106,25 @@ describe('what rekey tells CockroachDB Cloud', () => {
     expect(privilegesSchema.parse({ roles: ['orders_rw'] })).toEqual({ roles: ['orders_rw'] });
     for (const role of ['admin', 'Orders', 'a"b', '', 'orders-rw'])
       expect(privilegesSchema.safeParse({ roles: [role] }).success, role).toBe(false);
+  });
+
+  test('lets a role of one’s own get what retired users own, and no built-in one', () => {
+    const { privilegesSchema } = cockroachdbCloud;
+    expect(privilegesSchema.parse({ objectsOwner: 'orders_owner' })).toEqual({
+      roles: [],
+      objectsOwner: 'orders_owner',
+    });
+    for (const objectsOwner of [
+      'admin',
+      'root',
+      'public',
+      'pg_monitor',
+      'crdb_internal_x',
+      'Owner',
+      'a"b',
+      '',
+    ])
+      expect(privilegesSchema.safeParse({ objectsOwner }).success, objectsOwner).toBe(false);
   });
 });
 

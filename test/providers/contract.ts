@@ -3,7 +3,13 @@ import { type AddressInfo, createServer } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../functions/core/errors.ts';
 import type { Ports } from '../../functions/core/ports.ts';
-import type { ChoosingProvider, IssuingProvider, Login, Provider } from '../../functions/core/provider.ts';
+import type {
+  Capabilities,
+  ChoosingProvider,
+  IssuingProvider,
+  Login,
+  Provider,
+} from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import type { Postgres } from '../../infra/local/engines/postgres.ts';
 import { type LoginFaultKind, type SqlFront, startSqlFront } from '../../infra/local/engines/sql-front.ts';
@@ -57,6 +63,11 @@ export interface Subject<P extends Provider = Provider> {
   readonly notReady: Readonly<Record<string, { readonly given: () => void; readonly reason: string }>>;
   /** Statuses under which the vendor says that it was asked too often. */
   readonly rateLimitStatuses: readonly number[];
+  /** An application connects as this user and stays; nothing happens where nobody can. */
+  linger(login: Login): Promise<unknown>;
+  readonly capabilities: Capabilities;
+  /** Whether reads count against what the vendor lets one key write. */
+  readonly readsCount: boolean;
 }
 
 /** What a subject needs besides where consumers speak SQL. */
@@ -276,6 +287,45 @@ export function providerContract(name: string, make: () => Subject): void {
     });
   });
 
+  describe(`${name}: the endpoint`, () => {
+    test('is where users log in, whoever they are; asking changes nothing and shows no login', async () => {
+      const subject = make();
+      const { username: _username, password: _password, ...where } = await deletable(subject);
+      const before = writesOf(subject).length;
+      expect(await subject.open().endpoint()).toEqual(where);
+      expect(writesOf(subject).length).toBe(before);
+    });
+  });
+
+  describe(`${name}: the budget of a rotation`, () => {
+    test('covers the life of a user, from the first look to its deletion', async () => {
+      const subject = make();
+      const spent = () => (subject.readsCount ? subject.vendors.requests.length : writesOf(subject).length);
+      // Every step is an invocation of its own.
+      await subject.open().readiness();
+      await subject.open().endpoint();
+      const login = await subject.bring(subject.open(), freshName());
+      for (const _step of ['setSecret', 'testSecret', 'finishSecret']) {
+        const provider = subject.open();
+        await provider.endpoint();
+        await provider.verify(login);
+        await provider.privilegeDifferences(login);
+      }
+      const beforeOthers = spent();
+      await subject.supersede(login.username);
+      const others = spent() - beforeOthers;
+      const retiring = subject.open();
+      await retiring.listUsers();
+      await retiring.sessions(login.username, login);
+      await retiring.sessions(login.username, login);
+      await retiring.deleteUser(login.username);
+      const { perMinute, perRotation } = subject.capabilities.writes;
+      expect(spent() - others).toBeGreaterThanOrEqual(2);
+      expect(spent() - others).toBeLessThanOrEqual(perRotation);
+      expect(perMinute).toBeGreaterThanOrEqual(perRotation);
+    });
+  });
+
   describe(`${name}: a new user`, () => {
     test('exists once and logs in', async () => {
       const subject = make();
@@ -434,6 +484,36 @@ export function providerContract(name: string, make: () => Subject): void {
       expect(await isThere(subject, login)).toBe(true);
     });
 
+    test.each([
+      ['that is not there', 'absent'],
+      ['that is', 'present'],
+    ] as const)('of a user %s is over before the invocation is', async (_where, is) => {
+      const subject = make();
+      const { username } = is === 'absent' ? { username: freshName() } : await deletable(subject);
+      const waited = subject.vendors.waits.length;
+      // Enough for the calls themselves, and too little for a second look at the list.
+      const end = await endOf(subject.open({ budgetMs: 1_500 }).deleteUser(username));
+      expect(end).toMatchObject({
+        facts:
+          is === 'absent'
+            ? { code: 'UNAVAILABLE', effect: 'none', operation: 'deleteUser' }
+            : { code: 'NOT_SETTLED', effect: 'unknown', operation: 'deleteUser' },
+      });
+      expect(subject.vendors.waits.slice(waited)).toEqual([]);
+      expect(subject.calls('remove')).toBe(is === 'absent' ? 0 : 1);
+    });
+
+    test('that the vendor took is not said to have changed nothing because the list fails after it', async () => {
+      const subject = make();
+      const { username } = await deletable(subject);
+      const run = async () =>
+        subject.inject('list', { kind: 'status', status: 403, json: { message: 'no' }, ...always });
+      subject.inject('remove', { kind: 'meanwhile', run });
+      const error = await failureOf(subject.open().deleteUser(username));
+      expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'unknown']);
+      expect(error.message).toContain('(UNAUTHORIZED)');
+    });
+
     test('waits until the list agrees', async () => {
       const subject = make();
       const { username } = await deletable(subject);
@@ -467,7 +547,7 @@ export function providerContract(name: string, make: () => Subject): void {
               'set the password of': () => provider.setPassword({ username, next: password }),
               'change the privileges of': () => provider.applyPrivileges(login),
             }
-          : { issue: () => provider.issueUser(username) }),
+          : { issue: () => provider.issueUser(username), place: () => provider.placeDefault(username) }),
       };
     };
 
@@ -656,6 +736,29 @@ export function providerContract(name: string, make: () => Subject): void {
     );
   });
 
+  describe(`${name}: sessions seen with another user’s login`, () => {
+    test('are never said to be none while there are some', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const gone = await subject.bring(provider, freshName());
+      const current = await subject.bring(provider, freshName());
+      await subject.linger(gone);
+      const seen = await provider.sessions(gone.username, current);
+      if (!seen.observed) expect(seen.reason).toMatch(/\w{4}/);
+      else expect(typeof seen.open === 'number' ? seen.open : seen.open.length).toBe(1);
+    });
+
+    test('do not hold those of that login', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const gone = await subject.bring(provider, freshName());
+      const current = await subject.bring(provider, freshName());
+      await subject.linger(current);
+      const seen = await provider.sessions(gone.username, current);
+      if (seen.observed) expect(typeof seen.open === 'number' ? seen.open : seen.open.length).toBe(0);
+    });
+  });
+
   describe(`${name}: a trial login`, () => {
     test('is accepted with the right password and changes nothing', async () => {
       const subject = make();
@@ -799,6 +902,31 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       await expect.poll(sessions).toEqual(['orders-api 127.0.0.1', 'orders-worker 127.0.0.1']);
     });
 
+    test('of rekey itself are none', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      await subject.vendors.connect(login, 'rekey');
+      const count = async () => {
+        const seen = await provider.sessions(login.username, login);
+        return seen.observed ? (typeof seen.open === 'number' ? seen.open : seen.open.length) : seen.reason;
+      };
+      await expect.poll(count).toBe(0);
+      await subject.vendors.connect(login, 'orders-api');
+      await expect.poll(count).toBe(1);
+    });
+
+    test('of somebody else are not said to be ended by a login that may not', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const gone = await subject.bring(provider, freshName());
+      const current = await subject.bring(provider, freshName());
+      const client = await subject.vendors.connect(gone, 'orders-api');
+      const end = await provider.endSessions(gone.username, current, new Date('2100-01-01T00:00:00Z'));
+      expect(end).toEqual({ ended: false, reason: expect.stringMatching(/\w{4}/) });
+      expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
+    });
+
     test('are ended if they are old, and the younger ones stay', async () => {
       const subject = make();
       const provider = subject.ending();
@@ -856,15 +984,96 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       const client = await subject.vendors.connect(login, 'orders-api');
       await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
       const waited = subject.vendors.waits.length;
-      expect(await codeOf(subject.open().deleteUser(login.username))).toBe('BLOCKED none');
+      const { code, effect, message } = await failureOf(subject.open().deleteUser(login.username, login));
+      expect(`${code} ${effect}`).toBe('BLOCKED none');
+      expect(message).toContain(`REASSIGN OWNED BY "${login.username}" TO <a role that stays>`);
       expect(await isThere(subject, login)).toBe(true);
       expect([subject.calls('remove'), subject.vendors.waits.length - waited]).toEqual([1, 0]);
     });
   });
 }
 
+/** What a subject needs besides where the vendor makes the password. */
+export interface IssuingSubject extends Subject<IssuingProvider> {
+  /** The user whose password the vendor tells now. */
+  defaultUser(): string | undefined;
+  /** How often a password was read at the vendor in this test. */
+  passwordReads(): number;
+}
+
 /** What a provider owes besides where the vendor makes the password. */
-export function issuingContract(name: string, make: () => Subject<IssuingProvider>): void {
+export function issuingContract(name: string, make: () => IssuingSubject): void {
+  describe(`${name}: a default user that nobody uses`, () => {
+    test('is made once, becomes the default, and its password is read by nobody', async () => {
+      const subject = make();
+      const username = freshName();
+      await subject.open().placeDefault(username);
+      expect(subject.defaultUser()).toBe(username);
+      const listed = (await subject.open().listUsers()).find((user) => user.username === username);
+      expect(listed).toMatchObject({ isDefault: true, isProtected: true });
+      expect([subject.calls('create'), subject.passwordReads()]).toEqual([1, 0]);
+    });
+
+    test('makes the user before it one that can be deleted', async () => {
+      const subject = make();
+      const { username } = await subject.bring(subject.open(), freshName());
+      expect(await codeOf(subject.open().deleteUser(username))).toBe('BLOCKED none');
+      subject.vendors.clock.move(1_000);
+      await subject.open().placeDefault(freshName());
+      expect(await subject.open().deleteUser(username)).toBe('deleted');
+    });
+
+    test('is the same one when it is asked for again: nothing changes', async () => {
+      const subject = make();
+      const username = freshName();
+      await subject.open().placeDefault(username);
+      const before = writesOf(subject).length;
+      await subject.open().placeDefault(username);
+      expect([subject.defaultUser(), writesOf(subject).length - before]).toEqual([username, 0]);
+    });
+
+    test.each(Object.entries(lostAnswers))(
+      'is one, not two, when it was made and %s',
+      async (_how, given) => {
+        const subject = make();
+        const username = freshName();
+        subject.inject('create', given);
+        await endOf(subject.open().placeDefault(username));
+        await subject.open().placeDefault(username);
+        expect([subject.defaultUser(), subject.calls('create')]).toEqual([username, 1]);
+      },
+    );
+
+    test.each(Object.entries(lostRequests))(
+      'that was never made as %s is not claimed, and the next call makes it',
+      async (_how, given) => {
+        const subject = make();
+        const username = freshName();
+        subject.inject('create', given);
+        expect((await failureOf(subject.open().placeDefault(username))).effect).toBe('unknown');
+        expect(await subject.usernames()).not.toContain(username);
+        await subject.open().placeDefault(username);
+        expect(subject.defaultUser()).toBe(username);
+      },
+    );
+
+    test('that somebody’s user has overtaken is left alone: the caller takes another name', async () => {
+      const subject = make();
+      const username = freshName();
+      await subject.open().placeDefault(username);
+      await subject.supersede(username);
+      const before = writesOf(subject).length;
+      const error = await failureOf(subject.open().placeDefault(username));
+      expect([error.code, error.effect]).toEqual(['CONFLICT', 'none']);
+      expect(error.message).toContain('make one of another name');
+      expect(writesOf(subject).length - before).toBe(0);
+      const next = freshName();
+      subject.vendors.clock.move(1_000);
+      await subject.open().placeDefault(next);
+      expect(subject.defaultUser()).toBe(next);
+    });
+  });
+
   describe(`${name}: a password that the vendor makes`, () => {
     test('is kept in a wrapper, and belongs to the user that was asked for', async () => {
       const subject = make();

@@ -331,7 +331,7 @@ describe('the way to a vendor', () => {
     const error = await failure(client().api.call(call({ method: 'POST', timeoutMs: 100 })));
     expect([error.effect, error.message]).toEqual([
       'unknown',
-      'UNAVAILABLE: acme failed listUsers (no answer in time); Secrets Manager tries again; nothing is lost',
+      'UNAVAILABLE: acme failed listUsers (no answer in time); it is tried again; nothing is lost',
     ]);
   });
 

@@ -16,6 +16,7 @@ import {
   codeOf,
   failureOf,
   freshName,
+  type IssuingSubject,
   issuingContract,
   type OpenOptions,
   type Operation,
@@ -70,6 +71,8 @@ const overtake = async (): Promise<string> => {
   await render.actor.createUser(database.id, username);
   return username;
 };
+const anotherDatabase = () =>
+  render.addDatabase({ name: freshName(), originalUser: `${freshName()}_original` });
 const userOf = (username: string) => database.users().find((user) => user.username === username);
 /** The list is empty so many times, as if it were older than every user. */
 const listIsStale = (skip = 0, times = 1): void =>
@@ -99,7 +102,7 @@ const states = [
   'a_state_of_tomorrow',
 ];
 
-const subject = (): SqlSubject<IssuingProvider> => ({
+const subject = (): IssuingSubject & SqlSubject<IssuingProvider> => ({
   vendors: vendors(),
   host: 'api.render.com',
   front: vendors().render.front,
@@ -139,6 +142,11 @@ const subject = (): SqlSubject<IssuingProvider> => ({
     suspended: { given: () => render.actor.suspend(database.id), reason: 'it is suspended' },
   },
   rateLimitStatuses: [429],
+  linger: (login) => vendors().connect(login, 'orders-api'),
+  capabilities: renderPostgres.capabilities,
+  readsCount: false,
+  defaultUser: () => database.users().find(({ isDefault }) => isDefault)?.username,
+  passwordReads: () => calls('connectionInfo').length,
   ending: () => open(),
   blind() {
     render.switches.openConnections = 'missing';
@@ -446,6 +454,17 @@ describe('deleting a user at Render', () => {
     expect(calls('deleteUser')).toEqual([]);
   });
 
+  test('that Render refuses names what to run before the next one', async () => {
+    const login = await issue();
+    const client = await vendors().connect(login, 'orders-api');
+    await client.query(`CREATE TABLE ${login.username}_notes (t text)`);
+    await subject().supersede(login.username);
+    const { message } = await failureOf(open().deleteUser(login.username, login));
+    expect(message).toBe(
+      `BLOCKED: render-postgres failed deleteUser: got status 400 (role ${login.username} cannot be dropped because some objects depend on it); it is the default user, or owns something: as a user who is a member of both roles run REASSIGN OWNED BY "${login.username}" TO <a role that stays> and take away what was granted to it, then the next pass deletes it`,
+    );
+  });
+
   test('is not tried where Render does not say who the default is', async () => {
     const username = await retired();
     render.switches.defaultFlag = 'missing';
@@ -530,6 +549,117 @@ describe('deleting a user at Render', () => {
   });
 });
 
+describe('placing a default user at Render', () => {
+  const placed = freshName;
+
+  test('looks twice, makes sure that the database is up, posts once, and believes the list', async () => {
+    await open().placeDefault(placed());
+    expect(calls().map(({ operation }) => operation)).toEqual([
+      'listUsers',
+      'listUsers',
+      'getDatabase',
+      'createUser',
+      'listUsers',
+    ]);
+  });
+
+  const slowness: Record<string, Partial<RenderSwitches['delays']>> = {
+    'is listed late': { userListed: { ms: 30_000 } },
+    'is listed before it is the default': { listedDefault: { ms: 30_000 } },
+  };
+  test.each(Object.entries(slowness))('waits for one that %s', async (_how, delays) => {
+    Object.assign(render.switches.delays, delays);
+    const username = placed();
+    const start = vendors().clock.now().getTime();
+    await open().placeDefault(username);
+    expect(vendors().clock.now().getTime() - start).toBeGreaterThanOrEqual(30_000);
+    expect(userOf(username)).toMatchObject({ isDefault: true });
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('ends before the invocation does, and says what is known', async () => {
+    render.switches.delays.listedDefault = { ms: 86_400_000 };
+    const username = placed();
+    const start = vendors().clock.now().getTime();
+    const provider = open({ budgetMs: 20_000, postgresId: (await anotherDatabase()).id });
+    const error = await failureOf(provider.placeDefault(username));
+    // The original user is still said to be the default.
+    expect([error.code, error.effect]).toEqual(['CONFLICT', 'applied']);
+    expect(vendors().clock.now().getTime() - start).toBeLessThanOrEqual(20_000);
+  });
+
+  test('does not claim what the list does not say', async () => {
+    render.switches.defaultFlag = 'missing';
+    const error = await failureOf(open().placeDefault(placed()));
+    expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'applied']);
+    expect(error.message).toContain('listed, but not said to be the default; the next pass looks again');
+    expect(calls('connectionInfo')).toEqual([]);
+  });
+
+  test('does not claim a user that was accepted and never appears', async () => {
+    inject({ operation: 'createUser', kind: 'pretend' });
+    expect(await codeOf(open().placeDefault(placed()))).toBe('NOT_SETTLED unknown');
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('whom somebody overtakes in the same moment says so, having made it', async () => {
+    const username = placed();
+    const run = async () => {
+      vendors().clock.move(1_000);
+      await overtake();
+    };
+    inject({ operation: 'createUser', kind: 'meanwhile', run });
+    expect(await codeOf(open().placeDefault(username))).toBe('CONFLICT applied');
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('does not start while the database is not up', async () => {
+    render.actor.setStatus(database.id, 'maintenance_in_progress');
+    expect(await codeOf(open().placeDefault(placed()))).toBe('TARGET_NOT_READY none');
+    expect(calls('createUser')).toEqual([]);
+  });
+});
+
+describe('where consumers of Render connect', () => {
+  test('is read from the external string, without the login in it', async () => {
+    await issue();
+    const endpoint = await open().endpoint();
+    expect(endpoint).toEqual({
+      host: 'localhost',
+      port: vendors().render.front.port,
+      database: database.databaseName,
+    });
+  });
+
+  test('is the port 5432 where the string has none', async () => {
+    render.switches.portInExternal = false;
+    expect(await open().endpoint()).toMatchObject({ port: 5432 });
+  });
+
+  test.each(['', 'localhost', 'mysql://u:p@localhost/db', 'postgresql:///db', 'postgresql://u:p@localhost/'])(
+    'is not guessed from %j',
+    async (externalConnectionString) => {
+      const json = { password: 'p', externalConnectionString };
+      inject({ operation: 'connectionInfo', kind: 'status', status: 200, json });
+      const error = await failureOf(open().endpoint());
+      expect([error.code, error.effect, error.facts.operation]).toEqual(['UNREADABLE', 'none', 'endpoint']);
+    },
+  );
+});
+
+describe('the list of Render', () => {
+  test('says who the default is, and nothing of it where Render does not', async () => {
+    const { username } = await issue();
+    const listed = async () => (await open().listUsers()).find((user) => user.username === username);
+    expect(await listed()).toMatchObject({ isDefault: true, isProtected: true });
+    await subject().supersede(username);
+    expect(await listed()).toMatchObject({ isDefault: false, isProtected: false });
+    render.switches.defaultFlag = 'missing';
+    expect(await listed()).toMatchObject({ isProtected: true });
+    expect(await listed()).not.toHaveProperty('isDefault');
+  });
+});
+
 describe('being asked too often at Render', () => {
   const resets: readonly RenderSwitches['resetHeader'][] = ['seconds', 'epoch'];
   test.each(resets)('waits for Ratelimit-Reset in %s where there is no Retry-After', async (resetHeader) => {
@@ -573,6 +703,23 @@ describe('sessions at Render', () => {
       observed: true,
       open: [{ applicationName: 'orders-api', clientAddress: '127.0.0.1', startedAt: expect.any(Date) }],
     });
+  });
+
+  test('of rekey itself are taken off what the list counts, too', async () => {
+    const login = await connected();
+    await vendors().connect(login, 'rekey');
+    expect(await open().sessions(login.username, login)).toEqual({
+      observed: true,
+      open: [expect.objectContaining({ applicationName: 'orders-api' })],
+    });
+  });
+
+  test('that the list counts beyond the processes are counted without those of rekey', async () => {
+    const login = await connected();
+    await vendors().connect(login, 'rekey');
+    const json = [{ username: login.username, default: true, openConnections: 5 }];
+    inject({ operation: 'listUsers', kind: 'status', status: 200, json });
+    expect(await open().sessions(login.username, login)).toEqual({ observed: true, open: 4 });
   });
 
   const blind: Record<string, Partial<Fault<RenderOperation>> & { status: number }> = {

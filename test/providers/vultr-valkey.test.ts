@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { loadConsumer } from '../../functions/consumers/index.ts';
 import type { Ports, ValkeyReply } from '../../functions/core/ports.ts';
 import type { ChoosingProvider, Login } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
@@ -161,6 +162,9 @@ const subject = (): ChoosingSubject => ({
     ),
   ),
   rateLimitStatuses: [429],
+  linger: (login) => vendors().connectToValkey(login),
+  capabilities: vultrValkey.capabilities,
+  readsCount: true,
   passwordOf,
   createdBySomebody: ({ username, password }) => vultr.actor.createUser(username, password.reveal()),
   refusesSamePassword(isRefused) {
@@ -987,6 +991,10 @@ describe('sessions at Vultr', () => {
         open: [{ applicationName: 'valkey-py', clientAddress: '192.0.2.7:1', startedAt: expect.any(Date) }],
       },
     },
+    'lines that name no users': {
+      value: 'id=3 addr=192.0.2.7:1 cmd=get\n',
+      want: { observed: false, reason: 'CLIENT LIST does not say who is connected as whom' },
+    },
     'something that is no text': {
       value: 7,
       want: { observed: false, reason: 'CLIENT LIST was answered with something else than lines' },
@@ -1000,6 +1008,29 @@ describe('sessions at Vultr', () => {
   });
 });
 
+describe('sessions at Vultr seen with another user’s login', () => {
+  test('are all there: only the connection that asks is left out, and it is not theirs', async () => {
+    const [gone, current] = [await made(), await made()];
+    const line = `id=3 addr=192.0.2.7:1 cmd=client|list user=${gone.username}\n`;
+    const own = `id=4 addr=192.0.2.7:2 cmd=client|list user=${current.username}\n`;
+    const valkey: Ports['valkey'] = async () => ({ say: 'accepted', replies: [{ value: line + own }] });
+    expect(await open({ valkey }).sessions(gone.username, current)).toEqual({
+      observed: true,
+      open: [{ applicationName: '', clientAddress: '192.0.2.7:1' }],
+    });
+  });
+
+  test('are not said to be none where that user may not list clients', async () => {
+    const [gone, current] = [await made(), await made()];
+    await vendors().connectToValkey(gone);
+    await vultr.actor.setAccessControl(current.username, { ...declared, commands: [] });
+    expect(await open().sessions(gone.username, current)).toEqual({
+      observed: false,
+      reason: 'CLIENT LIST was answered with NOPERM; declare the command +client|list to see sessions',
+    });
+  });
+});
+
 describe('a spec for Vultr', () => {
   const spec = {
     name: 'orders-valkey',
@@ -1010,13 +1041,13 @@ describe('a spec for Vultr', () => {
     privileges: { categories: ['+@read'], keys: ['orders:*'] },
   };
   const faultsOf = async (change: object): Promise<string> =>
-    parseSpec({ ...spec, ...change }, loadProvider).then(
+    parseSpec({ ...spec, ...change }, { loadProvider, loadConsumer }).then(
       () => 'fine',
       (error: Error) => error.message,
     );
 
   test('says what a user may do, and to which keys; the rest is nothing', async () => {
-    expect((await parseSpec(spec, loadProvider)).privileges).toEqual({
+    expect((await parseSpec(spec, { loadProvider, loadConsumer })).privileges).toEqual({
       categories: ['+@read'],
       commands: [],
       keys: ['orders:*'],

@@ -143,6 +143,10 @@ const subject = (): ChoosingSubject => ({
     ),
   },
   rateLimitStatuses: [429],
+  // Every request logs in by itself: nobody stays.
+  linger: async () => undefined,
+  capabilities: zillizCloud.capabilities,
+  readsCount: true,
   passwordOf,
   createdBySomebody: async ({ username, password }) =>
     cloud.actor.createUser(clusterId, username, password.reveal()),

@@ -10,7 +10,7 @@ import type {
   Session,
 } from '../../core/provider.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { deleteListed, findListed } from '../listed-users.ts';
+import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
 import { cockroachDbApi } from './api.ts';
 
@@ -27,20 +27,29 @@ const targetSchema = z.strictObject({
 });
 type Target = z.output<typeof targetSchema>;
 
+const roleName = z.string().regex(/^[a-z_][a-z0-9_]{0,62}$/, {
+  error: 'expected a role name of lower-case letters, digits and underscores',
+});
+
 /** Rights live on roles and login users are members: then two users of one credential never differ. */
 const privilegesSchema = z.strictObject({
   roles: z
     .array(
-      z
-        .string()
-        .regex(/^[a-z_][a-z0-9_]{0,62}$/, {
-          error: 'expected a role name of lower-case letters, digits and underscores',
-        })
-        .refine((role) => role !== 'admin', {
-          error: 'expected a role other than admin, which rekey takes away',
-        }),
+      roleName.refine((role) => role !== 'admin', {
+        error: 'expected a role other than admin, which rekey takes away',
+      }),
     )
     .default([]),
+  /**
+   * Gets what a retired user owns in the target's database, so that the user can be deleted. Only an administrator, or a user
+   * who is a member of this role, may give it anything (SQL docs); rekey makes nobody a member of it for that.
+   * @default none: a user who owns something stays, and is reported
+   */
+  objectsOwner: roleName
+    .refine((role) => !reserved.test(role), {
+      error: 'expected a role of your own, whose members may use what it owns; not a built-in one',
+    })
+    .optional(),
 });
 type Privileges = z.output<typeof privilegesSchema>;
 
@@ -80,9 +89,17 @@ const membershipRows = z.array(z.object({ role: z.string() }));
 const sessionsOf = (username: string) => ({
   text: `SELECT application_name, client_address, session_start
            FROM crdb_internal.cluster_sessions
-          WHERE user_name = $1 AND application_name <> 'rekey' AND status <> 'CLOSED'`,
+          WHERE user_name = $1 AND coalesce(application_name, '') <> 'rekey' AND coalesce(status, '') <> 'CLOSED'`,
   values: [username],
 });
+
+/** Whether a login sees everybody's sessions: an administrator does, and so does whoever sees somebody else's (SQL docs). */
+const seesEverybody = {
+  text: `SELECT pg_has_role('admin', 'MEMBER')
+             OR EXISTS (SELECT 1 FROM crdb_internal.cluster_sessions WHERE user_name <> current_user) AS yes`,
+};
+
+const seesEverybodyRows = z.tuple([z.object({ yes: z.boolean() })]);
 
 const sessionRows = z.array(
   z.object({
@@ -102,12 +119,32 @@ const fact = (code: 'NAME_REFUSED' | 'UNREADABLE', operation: string, message: s
     operation,
   });
 
+const onlyItsOwn = (username: string): string =>
+  `${username} sees no sessions but its own; name an administrator's secret as "adminSecret" in the spec`;
+
 const privilegesDiffer = (message: string, cause?: unknown): VerificationFailed =>
   new VerificationFailed(
     'PRIVILEGES_DIFFER',
     `${message}; grant or revoke it yourself, or name an administrator's secret as "adminSecret" in the spec`,
     cause === undefined ? {} : { cause },
   );
+
+/** What takes away what the vendor names, in the wordings of cockroach's `drop_role.go`; all of it where it names nothing. */
+function remedyOf({ message }: ProviderError, username: string, owner: string | undefined): string {
+  const user = quoted(username);
+  const newOwner = owner === undefined ? '<a role that stays>' : quoted(owner);
+  const [, granted = '…'] = /grants still exist on ([^\s,()\\]+)/.exec(message) ?? [];
+  const [, creator = username] = /default privileges .*?belonging to role "?([\w-]+)/.exec(message) ?? [];
+  const remedies = {
+    'owner of (?!default)': `REASSIGN OWNED BY ${user} TO ${newOwner} (in every database where it owns something)`,
+    'grants still exist': `REVOKE ALL ON ${granted} FROM ${user}`,
+    'default privileges': `ALTER DEFAULT PRIVILEGES FOR ROLE ${quoted(creator)} REVOKE ALL ON TABLES FROM ${creator === username ? '…' : user}`,
+    'scheduled job': `DROP SCHEDULES WITH s AS (SHOW SCHEDULES) SELECT id FROM s WHERE owner = '${username}'`,
+  };
+  const named = Object.entries(remedies).filter(([what]) => new RegExp(what).test(message));
+  const texts = named.length === 0 ? Object.values(remedies) : named.map(([, text]) => text);
+  return `as an administrator run ${texts.join('; ')}; then the next pass deletes it`;
+}
 
 // Factory.
 
@@ -120,6 +157,9 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
     drainObservedBy: 'sql',
     privilegesNeedLogin: true,
     passwordReadableAgain: 'never',
+    // 10 requests a second for a service account (docs page cloud-api), reads included: so every call of a rotation and of the
+    // retirement after it is counted, with the user list on one page of 500.
+    writes: { perMinute: 600, perRotation: 20 },
   },
   targetSchema,
   privilegesSchema,
@@ -168,6 +208,66 @@ function open(
       'CREDENTIAL_REJECTED',
       `${username} could not log in to have its privileges compared`,
     );
+  /** The vendor's refusal where something still depends on the user; undefined when it is gone. */
+  const refusalToDelete = (username: string): Promise<ProviderError | undefined> =>
+    api.deleteUser(username).then(
+      () => undefined,
+      (error: unknown) => {
+        if (error instanceof ProviderError && error.code === 'BLOCKED') return error;
+        throw error;
+      },
+    );
+
+  /** Runs SQL on what the user leaves behind; says why it certainly came to nothing. */
+  async function settle(
+    texts: readonly string[],
+    username: string,
+    login: Login | undefined,
+  ): Promise<string | undefined> {
+    const own = login?.username === username ? login : undefined;
+    const actor = admin === undefined ? own : { ...(login ?? (await endpoint())), ...admin };
+    if (actor === undefined) return 'neither its own password nor an administrator ("adminSecret") is known';
+    try {
+      const statements = texts.map((text) => ({ text }));
+      const outcome = await ports.sql({ ...actor, statements, timeoutMs: await timeLeft(lateMs) });
+      return outcome.say === 'accepted' ? undefined : `${actor.username} could not log in`;
+    } catch (error) {
+      if (!(error instanceof SqlError)) throw error;
+      if (error.statement === undefined) return error.message;
+      // A lost answer may have been a yes: the vendor's answer to the next deletion decides.
+      return error.sqlState === undefined
+        ? undefined
+        : `${texts[error.statement]} as ${actor.username} ended in ${error.sqlState}`;
+    }
+  }
+
+  /** Deletes; where the spec names who gets what the user owns, tries again after that, and never more often. */
+  async function remove(username: string, login: Login | undefined): Promise<void> {
+    let refusal = await refusalToDelete(username);
+    if (refusal === undefined) return;
+    const owner = privileges.objectsOwner;
+    if (owner === undefined)
+      throw withRemedy(
+        refusal,
+        `${remedyOf(refusal, username, owner)}, or name in the spec's privileges the "objectsOwner" that gets what it owns`,
+      );
+    const reassign = `REASSIGN OWNED BY ${quoted(username)} TO ${quoted(owner)}`;
+    const estates = [
+      [reassign],
+      // DROP OWNED takes the grants away, but drops whatever the user still owns: only where that has just got another owner,
+      // and nothing can come in between. A server that takes it in no transaction at all (cockroach PR 137739) does nothing.
+      ['BEGIN', reassign, `DROP OWNED BY ${quoted(username)}`, 'COMMIT'],
+    ];
+    for (const texts of estates) {
+      const failure = await settle(texts, username, login);
+      if (failure !== undefined)
+        throw withRemedy(refusal, `rekey could not: ${failure}; ${remedyOf(refusal, username, owner)}`);
+      refusal = await refusalToDelete(username);
+      if (refusal === undefined) return;
+    }
+    throw withRemedy(refusal, remedyOf(refusal, username, owner));
+  }
+
   const missingAndExtra = (held: readonly string[]) => ({
     missing: privileges.roles.filter((role) => !held.includes(role)),
     extra: held.filter((role) => !privileges.roles.includes(role)),
@@ -187,7 +287,8 @@ function open(
     async createUser({ username, password }) {
       refuseUnlessOurs('createUser', username);
       // Whether a POST of a listed name changes its password is unknown: it is never sent.
-      if ((await findListed(username, list, ports)) !== undefined) return 'exists';
+      const look = { provider: 'cockroachdb-cloud', operation: 'createUser', username, list, until };
+      if ((await findListed(look, ports)) !== undefined) return 'exists';
       try {
         const named = await api.createUser(username, password);
         if (normalized(named) !== username)
@@ -227,10 +328,10 @@ function open(
       }
     },
 
-    deleteUser: async (username) => {
+    deleteUser: async (username, login) => {
       refuseUnlessOurs('deleteUser', username);
       return deleteListed(
-        { provider: 'cockroachdb-cloud', username, list, remove: () => api.deleteUser(username), until },
+        { provider: 'cockroachdb-cloud', username, list, remove: () => remove(username, login), until },
         ports,
       );
     },
@@ -283,21 +384,28 @@ function open(
     /** Takes an administrator: a user may look at its own sessions, but not cancel them (SQL docs). */
     async endSessions(username, login, openedBefore) {
       refuseUnlessOurs('endSessions', username);
+      // It would find none to cancel, and that would look like success.
+      if (admin === undefined && login.username !== username)
+        return { ended: false, reason: onlyItsOwn(login.username) };
       // No placeholders: the statement takes none, and both texts are of characters that need no quoting.
-      const text = `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}' AND application_name <> 'rekey')`;
+      const text = `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}' AND coalesce(application_name, '') <> 'rekey')`;
       return endSessionsBySql(admin === undefined ? login : { ...login, ...admin }, { text }, ports);
     },
 
     async sessions(username, login) {
       const actor = admin === undefined ? login : { ...login, ...admin };
+      const isOwn = actor.username === username;
+      if (admin === undefined && !isOwn) return { observed: false, reason: onlyItsOwn(actor.username) };
       try {
         const outcome = await ports.sql({
           ...actor,
-          statements: [sessionsOf(username)],
+          statements: [sessionsOf(username), ...(isOwn ? [] : [seesEverybody])],
           timeoutMs: await timeLeft(30_000),
         });
         if (outcome.say === 'rejected')
           return { observed: false, reason: `${actor.username} could not log in to look` };
+        if (!isOwn && !seesEverybodyRows.parse(outcome.rows[1])[0].yes)
+          return { observed: false, reason: onlyItsOwn(actor.username) };
         const open = sessionRows.parse(outcome.rows[0] ?? []).map(
           (row): Session => ({
             applicationName: row.application_name ?? '',

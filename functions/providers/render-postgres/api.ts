@@ -1,20 +1,13 @@
 import { z } from 'zod';
 import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
-import {
-  failureOfStatus,
-  type VendorApi,
-  type VendorFailure,
-  type VendorResponse,
-  vendorApi,
-} from '../http.ts';
+import type { VendorApi, VendorFailure, VendorResponse } from '../http.ts';
+import { callRender, renderFailureOf } from '../render.ts';
 
 /**
  * Render's words. Sources: Render's OpenAPI document (2026-08) and the docs page "Database Credentials for Render
  * Postgres". There is deliberately no method for anything on the database itself: DELETE one segment up drops it.
  */
-export const baseUrl = 'https://api.render.com/v1';
-
 /** `dpg-` and the instance's id; replicas share the stem and end in `-b` and so on. */
 export const postgresIdPattern = /^dpg-[a-z0-9]{20}-[a-z]$/;
 
@@ -75,10 +68,7 @@ export function renderApi(
   { postgresId, apiKey, until }: { postgresId: string; apiKey: Sensitive; until: Date },
   ports: Ports,
 ): RenderApi {
-  const api: VendorApi = vendorApi(
-    { provider: 'render-postgres', baseUrl, apiKey, requestIdHeader: 'render-request-id', failureOf, until },
-    ports,
-  );
+  const api: VendorApi = callRender({ provider: 'render-postgres', apiKey, failureOf, until }, ports);
   const here = ['postgres', postgresId];
   return {
     database: () => api.call({ operation: 'readiness', method: 'GET', path: here, answer: databaseSchema }),
@@ -126,20 +116,9 @@ export function renderApi(
 }
 
 function failureOf(response: VendorResponse, now: Date): VendorFailure | undefined {
-  const failure = failureOfStatus(response, now);
+  const failure = renderFailureOf(response, now);
   // The default user, or one that still owns something: which of the two statuses Render answers is not documented.
   if (response.method === 'DELETE' && (response.status === 400 || response.status === 409))
     return { code: 'BLOCKED', effect: 'none', message: failure?.message };
-  if (failure?.code !== 'RATE_LIMITED' || failure.retryAfterMs !== undefined) return failure;
-  return { ...failure, retryAfterMs: resetMs(response.headers['ratelimit-reset'], now) };
-}
-
-/**
- * Ratelimit-Reset is "UTC epoch seconds" in Render's rate-limit page, but seconds to wait in its OpenAPI document and in
- * recorded answers. No wait is a billion seconds long, so the size tells.
- */
-function resetMs(text: string | undefined, now: Date): number | undefined {
-  if (text === undefined || !/^\d+$/.test(text)) return undefined;
-  const seconds = Number(text);
-  return seconds < 1e9 ? seconds * 1000 : Math.max(0, seconds * 1000 - now.getTime());
+  return failure;
 }

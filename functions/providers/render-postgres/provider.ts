@@ -1,10 +1,16 @@
 import { z } from 'zod';
 import { type Effect, ProviderError } from '../../core/errors.ts';
 import type { Ports } from '../../core/ports.ts';
-import type { DatabaseUser, IssuingProvider, Login, ProviderDefinition } from '../../core/provider.ts';
+import type {
+  DatabaseUser,
+  Endpoint,
+  IssuingProvider,
+  Login,
+  ProviderDefinition,
+} from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { deleteListed, findListed } from '../listed-users.ts';
+import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, postgresUrl, verifyBySql } from '../sql.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
 
@@ -30,7 +36,6 @@ const settleMs = 120_000;
 
 interface RenderUser extends DatabaseUser {
   /** Undefined where Render left the field out. */
-  readonly isDefault: boolean | undefined;
   readonly createdAt: number | undefined;
 }
 
@@ -39,30 +44,37 @@ const toUser = (wire: ListedUser): RenderUser => ({
   // An unknown default may be the default: deleting it is what must never be tried. Names that we would not put into a
   // URL (`..` is a legal role name) cannot be addressed at all.
   isProtected: wire.default !== false || !usernamePattern.test(wire.username),
-  isDefault: wire.default ?? undefined,
   createdAt: wire.createdAt == null ? undefined : Date.parse(wire.createdAt),
+  ...(wire.default == null ? {} : { isDefault: wire.default }),
   ...(wire.openConnections == null ? {} : { openConnections: wire.openConnections }),
 });
+
+/** The external connection string, taken apart; undefined where it is none. */
+function externalOf({ externalConnectionString }: ConnectionInfo): (Endpoint & { url: URL }) | undefined {
+  const url = URL.parse(externalConnectionString.reveal());
+  if (url === null || !/^postgres(ql)?:$/.test(url.protocol) || url.hostname === '') return undefined;
+  return {
+    url,
+    host: url.hostname,
+    // Older strings have no port (recorded answers).
+    port: url.port === '' ? 5432 : Number(url.port),
+    // Not the name that was asked for when the database was made: Render appends a suffix (recorded answers).
+    database: decoded(url.pathname.slice(1)) ?? '',
+  };
+}
 
 /**
  * The login in connection-info, if it is that of `username`: the answer always describes whoever is the default now, so
  * the name inside the string is the only proof whose password this is (docs page).
  */
 function loginOf(info: ConnectionInfo, username: string): Login | undefined {
-  const url = URL.parse(info.externalConnectionString.reveal());
-  if (url === null || !/^postgres(ql)?:$/.test(url.protocol)) return undefined;
+  const external = externalOf(info);
+  if (external === undefined) return undefined;
+  const { url, ...endpoint } = external;
   const password = decoded(url.password);
   if (decoded(url.username) !== username || password === undefined || password !== info.password.reveal())
     return undefined;
-  return {
-    host: url.hostname,
-    // Older strings have no port (recorded answers).
-    port: url.port === '' ? 5432 : Number(url.port),
-    // Not the name that was asked for when the database was made: Render appends a suffix (recorded answers).
-    database: decoded(url.pathname.slice(1)) ?? '',
-    username,
-    password: new Sensitive(password),
-  };
+  return { ...endpoint, username, password: new Sensitive(password) };
 }
 
 function decoded(text: string): string | undefined {
@@ -90,7 +102,7 @@ function standing(
 // Translation of failure.
 
 const failed = (
-  code: 'NAME_REFUSED' | 'NOT_SETTLED' | 'TARGET_NOT_READY',
+  code: 'NAME_REFUSED' | 'NOT_SETTLED' | 'TARGET_NOT_READY' | 'CONFLICT' | 'UNREADABLE',
   effect: Effect,
   operation: string,
   message: string,
@@ -119,6 +131,9 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
     drainObservedBy: 'user-list',
     privilegesNeedLogin: false,
     passwordReadableAgain: 'while-default',
+    // 30 writes a minute (rate-limit page; recorded answers of 2026 show 100). Reads have a budget of their own. A rotation
+    // makes a user and deletes one, and for a service on Render sets a variable and deploys.
+    writes: { perMinute: 30, perRotation: 4 },
   },
   targetSchema,
   privilegesSchema,
@@ -141,6 +156,9 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     return status === 'available' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
   };
 
+  const find = (operation: string, username: string): Promise<RenderUser | undefined> =>
+    findListed({ provider: 'render-postgres', operation, username, list, until }, ports);
+
   async function create(username: string): Promise<void> {
     const state = await readiness();
     if (!state.ready)
@@ -156,7 +174,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       // Never a second POST here: the list tells what the first one did.
       const unclear =
         error instanceof ProviderError && (error.effect !== 'none' || error.code === 'CONFLICT');
-      if (!unclear && (await findListed(username, list, ports)) === undefined) throw error;
+      if (!unclear && (await find('createUser', username)) === undefined) throw error;
     }
   }
 
@@ -169,7 +187,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     async issueUser(username) {
       refuseOddName('createUser', username);
       // A crash after the POST leaves a user that can be found again only by this name; so look first, and twice.
-      if ((await findListed(username, list, ports)) === undefined) await create(username);
+      if ((await find('createUser', username)) === undefined) await create(username);
       const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
       for (let wait = 250; ; wait = Math.min(wait * 2, 10_000)) {
         const stands = standing(await list(), username);
@@ -192,12 +210,64 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       }
     },
 
+    /** Tells by the list alone who the default is: connection-info would show whoever's password that is. */
+    async placeDefault(username) {
+      refuseOddName('placeDefault', username);
+      let effect: Effect = 'none';
+      if ((await find('placeDefault', username)) === undefined) {
+        await create(username);
+        effect = 'applied';
+      }
+      const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
+      for (let wait = 250; ; wait = Math.min(wait * 2, 10_000)) {
+        const users = await list();
+        const current = users.find((user) => user.isDefault === true)?.username;
+        if (current === username) return;
+        const stands = standing(users, username);
+        const isLate = (await ports.now()).getTime() + wait >= deadline;
+        if (stands === 'overtaken' || (isLate && stands === 'waiting' && current !== undefined))
+          throw failed(
+            'CONFLICT',
+            effect,
+            'placeDefault',
+            `${current} is the default, and no call makes ${username} the default again; make one of another name`,
+          );
+        if (isLate)
+          throw failed(
+            'NOT_SETTLED',
+            effect === 'applied' && stands === 'absent' ? 'unknown' : effect,
+            'placeDefault',
+            `${username} is ${stands === 'absent' ? 'not listed yet' : 'listed, but not said to be the default'}; the next pass looks again`,
+          );
+        await ports.sleep(wait);
+      }
+    },
+
+    /** Shown in Render's audit log as a look at the password: for callers that cannot do without. */
+    async endpoint() {
+      const external = externalOf(await api.connectionInfo());
+      if (external === undefined || external.database === '')
+        throw failed(
+          'UNREADABLE',
+          'none',
+          'endpoint',
+          'the external connection string in connection-info is no PostgreSQL URL; look at it in the dashboard',
+        );
+      const { url: _url, ...endpoint } = external;
+      return endpoint;
+    },
+
     async deleteUser(username) {
       refuseOddName('deleteUser', username);
-      return deleteListed(
-        { provider: 'render-postgres', username, list, remove: () => api.deleteUser(username), until },
-        ports,
-      );
+      const remove = () =>
+        api.deleteUser(username).catch((error: unknown) => {
+          if (!(error instanceof ProviderError) || error.code !== 'BLOCKED') throw error;
+          throw withRemedy(
+            error,
+            `it is the default user, or owns something: as a user who is a member of both roles run REASSIGN OWNED BY "${username}" TO <a role that stays> and take away what was granted to it, then the next pass deletes it`,
+          );
+        });
+      return deleteListed({ provider: 'render-postgres', username, list, remove, until }, ports);
     },
 
     verify: (login) => verifyBySql(login, ports),
@@ -208,8 +278,9 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       endSessionsBySql(
         login,
         {
+          // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud.
           text: `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                  WHERE usename = $1 AND backend_start < $2 AND pid <> pg_backend_pid()`,
+                  WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`,
           values: [username, openedBefore.toISOString()],
         },
         ports,
@@ -219,15 +290,20 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       const counted = (await list()).find((user) => user.username === username)?.openConnections;
       if (counted === 0) return { observed: true, open: 0 };
       try {
-        const open = (await api.processes())
-          .filter((process) => process.username === username)
+        const processes = (await api.processes()).filter((process) => process.username === username);
+        const ours = processes.filter(({ applicationName }) => applicationName === 'rekey').length;
+        const open = processes
+          .filter(({ applicationName }) => applicationName !== 'rekey')
           .map(({ applicationName, clientAddr, backendStart }) => ({
             applicationName: applicationName ?? '',
             clientAddress: clientAddr ?? '',
             ...(backendStart == null ? {} : { startedAt: new Date(backendStart) }),
           }));
         // The list's count wins where it sees more: it may know of connections that the query view does not.
-        return { observed: true, open: counted !== undefined && counted > open.length ? counted : open };
+        return {
+          observed: true,
+          open: counted !== undefined && counted - ours > open.length ? counted - ours : open,
+        };
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         return counted === undefined

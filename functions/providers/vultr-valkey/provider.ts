@@ -115,19 +115,24 @@ function differencesOf(declared: AccessControl, held: AccessControl | undefined)
   ]);
 }
 
-/** The lines of CLIENT LIST about a user, without the connection that asked. Missing fields are tolerated. */
-function connectionsOf(lines: string, username: string): readonly ReadonlyMap<string, string>[] {
+/** The lines of CLIENT LIST about a user, without the connection that `asker` asked on. Missing fields are tolerated. */
+function connectionsOf(
+  lines: string,
+  username: string,
+  asker: string,
+): readonly ReadonlyMap<string, string>[] {
   const connections = lines
     .split('\n')
     .map((line) => new Map(line.split(' ').map((field) => splitOnce(field.trim(), '='))))
     .filter((connection) => connection.get('user') === username);
+  if (asker !== username) return connections;
   // It is the one that is running this very command; another of ours at the same instant is counted, which is safe.
   const own = connections.findIndex((connection) => /^client(\|list)?$/.test(connection.get('cmd') ?? ''));
   return connections.filter((_connection, index) => index !== own);
 }
 
-const toSessions = (lines: string, username: string, now: Date): readonly Session[] =>
-  connectionsOf(lines, username).map((connection) => {
+const toSessions = (connections: readonly ReadonlyMap<string, string>[], now: Date): readonly Session[] =>
+  connections.map((connection) => {
     const age = Number(connection.get('age') ?? Number.NaN);
     return {
       applicationName: connection.get('name') || (connection.get('lib-name') ?? ''),
@@ -173,6 +178,9 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     // Through the API, so that a user is never published with the rights of its birth, whether it was tried or not.
     privilegesNeedLogin: false,
     passwordReadableAgain: 'always',
+    // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
+    // retirement after it is counted, the looks at the database before and after each change among them.
+    writes: { perMinute: 1_800, perRotation: 30 },
   },
   targetSchema,
   privilegesSchema,
@@ -283,8 +291,8 @@ function open(
     createUser: ({ username, password }) =>
       changing('createUser', username, async () => {
         // Whether a POST of a name that exists changes its password is unknown: it is never sent.
-        if ((await findListed(username, list, ports)) !== undefined || (await isThere(username)))
-          return 'exists';
+        const look = { provider: 'vultr-valkey', operation: 'createUser', username, list, until };
+        if ((await findListed(look, ports)) !== undefined || (await isThere(username))) return 'exists';
         for (let creation = 1; ; creation += 1) {
           try {
             requireSame('createUser', username, await api.createUser(username, password));
@@ -398,15 +406,15 @@ function open(
         reason: `${command} was answered with ${codeOf(error)}; declare the commands +client|kill and +client|list to end sessions`,
       });
       try {
-        const refusal = refused(
-          await converse([['CLIENT', 'KILL', 'USER', username, 'MAXAGE', String(age)]]),
-        );
+        // An age of nothing is refused by the engine, which tells of it as `maxage should be greater than 0`.
+        const limit = age > 0 ? ['MAXAGE', String(age)] : [];
+        const refusal = refused(await converse([['CLIENT', 'KILL', 'USER', username, ...limit]]));
         if (refusal === undefined) return { ended: true };
         // MAXAGE came with Valkey 8.0; before, the same is done one by one.
         if (!/syntax error/i.test(refusal)) return cannot('CLIENT KILL', refusal);
         const [lines] = await converse([['CLIENT', 'LIST']]);
         if (lines === undefined || 'error' in lines) return cannot('CLIENT LIST', lines?.error ?? 'nothing');
-        const old = connectionsOf(String(lines.value), username).filter(
+        const old = connectionsOf(String(lines.value), username, login.username).filter(
           (connection) => Number(connection.get('age') ?? Number.NaN) >= age,
         );
         const kills = old.map((connection) => ['CLIENT', 'KILL', 'ID', connection.get('id') ?? '']);
@@ -435,7 +443,10 @@ function open(
           };
         if (typeof reply?.value !== 'string')
           return { observed: false, reason: 'CLIENT LIST was answered with something else than lines' };
-        return { observed: true, open: toSessions(reply.value, username, await ports.now()) };
+        if (reply.value.split('\n').some((line) => line.trim() !== '' && !/(^| )user=/.test(line)))
+          return { observed: false, reason: 'CLIENT LIST does not say who is connected as whom' };
+        const connections = connectionsOf(reply.value, username, login.username);
+        return { observed: true, open: toSessions(connections, await ports.now()) };
       } catch (error) {
         if (!(error instanceof TransportError)) throw error;
         return { observed: false, reason: error.message };

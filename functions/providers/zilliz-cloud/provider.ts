@@ -152,6 +152,9 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
     drainObservedBy: 'nothing',
     privilegesNeedLogin: false,
     passwordReadableAgain: 'never',
+    // No limit is documented for users and roles; 5 requests a second are for collections (docs page limits), and kept here
+    // too. Reads count there: so every call of a rotation of two roles and of the retirement after it is counted.
+    writes: { perMinute: 300, perRotation: 25 },
   },
   targetSchema,
   privilegesSchema,
@@ -272,7 +275,8 @@ function open(
       count = listed.length;
       return listed;
     };
-    if ((await findListed(username, counted, ports)) !== undefined) return 'exists';
+    const look = { provider: 'zilliz-cloud', operation: 'createUser', username, list: counted, until };
+    if ((await findListed(look, ports)) !== undefined) return 'exists';
     if (count >= mostUsers)
       throw failed(
         'REJECTED',
