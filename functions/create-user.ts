@@ -4,7 +4,7 @@ import { handlerOf } from './runtime/compose.ts';
 import { createUserEnvironment } from './runtime/env.ts';
 
 /** Invoked by the bus with `CredentialRequested`; an event that fails is retried and ends in the dead-letter queue. */
-export const handler = handlerOf(createUserEnvironment, async (event, _until, rekey, environment) => {
+export const handler = handlerOf(createUserEnvironment, async (event, until, rekey, environment) => {
   const rotationFunctionArn = environment.REKEY_ROTATION_FUNCTION_ARN;
-  await createUser(parseCredentialRequested(event), { rotationFunctionArn }, rekey);
+  await createUser(parseCredentialRequested(event), { rotationFunctionArn }, until, rekey);
 });

@@ -26,12 +26,12 @@ interface Layer {
 const layers: readonly Layer[] = [
   {
     files: /^functions\/core\//,
-    mayImport: [/^functions\/core\//, /^zod$/],
+    mayImport: [/^functions\/core\//, /^(zod|temporal-polyfill)$/],
     advice: 'core is pure: take time, randomness, hashing and environment as arguments',
   },
   {
     files: /^functions\/lifecycle\//,
-    mayImport: [/^functions\/(core|lifecycle)\//],
+    mayImport: [/^functions\/(core|lifecycle)\//, /^zod$/],
     advice: 'a use case acts through the ports of core/ports.ts',
   },
   {
@@ -45,6 +45,16 @@ const layers: readonly Layer[] = [
     advice: 'the seams are the only files that import a driver',
   },
   {
+    files: /^functions\/consumers\/index\.ts$/,
+    mayImport: [/^functions\/(core|consumers)\//],
+    advice: 'the list names each kind of consumer, and loads it when it is asked for',
+  },
+  {
+    files: /^functions\/consumers\/[a-z-]+\.ts$/,
+    mayImport: [/^functions\/core\//, /^functions\/providers\/(?!index\.ts$)[a-z-]+\.ts$/, /^zod$/],
+    advice: 'a kind of consumer knows core and the seams to the vendors, never another kind or a provider',
+  },
+  {
     files: /^functions\/aws\//,
     mayImport: [/^functions\/(core|aws)\//, /^zod$/, /^@aws-sdk\//],
     advice: 'the adapters know core and the SDK',
@@ -54,12 +64,13 @@ const layers: readonly Layer[] = [
     mayImport: [
       /^functions\/(core|lifecycle|aws|runtime)\//,
       /^functions\/providers\/[a-z-]+\.ts$/,
+      /^functions\/consumers\/index\.ts$/,
       /^zod$/,
       /^@aws-sdk\//,
       /^@aws-lambda-powertools\//,
       /^node:/,
     ],
-    advice: 'runtime wires everything, and names no provider',
+    advice: 'runtime wires everything, and names no provider and no kind of consumer',
   },
   {
     files: /^functions\/[a-z-]+\.ts$/,
@@ -81,12 +92,12 @@ describe('the direction of imports', () => {
     expect(wrong, layer?.advice).toEqual([]);
   });
 
-  test('infra takes from functions only schemas, names and the list of providers', () => {
+  test('infra takes from functions only schemas, names, and the lists of providers and consumers', () => {
     const infra = readdirSync(join(root, 'infra'), { encoding: 'utf8' })
       .filter((file) => file.endsWith('.ts'))
       .flatMap((file) => importsOf(join('infra', file)).map((target) => ({ file, target })));
     const allowed =
-      /^functions\/(core\/(names|secret-value|spec|events|errors)|runtime\/env|providers\/index)\.ts$/;
+      /^functions\/(core\/(names|secret-value|spec|events|errors|metrics|consumer|calendar|findings)|runtime\/env|(providers|consumers)\/index)\.ts$/;
     expect(infra.filter(({ target }) => target.startsWith('functions/') && !allowed.test(target))).toEqual(
       [],
     );
@@ -112,6 +123,17 @@ test('nothing outside a provider’s folder branches on a provider’s name', ()
     .filter((file) => !/^functions\/providers\/([a-z-]+\/|index\.ts$)/.test(file))
     .filter((file) => ids.some((id) => readFileSync(join(root, file), 'utf8').includes(id)));
   expect(found, 'make the difference a capability or another arm of the union').toEqual([]);
+});
+
+test('nothing outside its own file branches on a kind of consumer', () => {
+  const kinds = readdirSync(join(root, 'functions/consumers'))
+    .map((file) => file.replace(/\.ts$/, ''))
+    .filter((kind) => kind !== 'index');
+  expect(kinds).toContain('render-service');
+  const found = files
+    .filter((file) => !file.startsWith('functions/consumers/'))
+    .filter((file) => kinds.some((kind) => readFileSync(join(root, file), 'utf8').includes(`'${kind}'`)));
+  expect(found, 'make the difference a part of the contract in core/consumer.ts').toEqual([]);
 });
 
 test('scripts run on the Node that Lambda runs, whatever is installed', () => {

@@ -1,67 +1,174 @@
-import { RotationRefused } from '../core/errors.ts';
+import { InputError, RotationRefused } from '../core/errors.ts';
+import type { CredentialFacts } from '../core/events.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { SecretDescription } from '../core/ports.ts';
+import type { Login } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
-import { firstSecretString } from '../core/secret-value.ts';
+import { firstSecretString, parseUser, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
-import { everyDays, parseSpec, specDocument } from '../core/spec.ts';
+import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
+import { readFleet } from './fleet.ts';
 import { type Rekey, untilFound } from './rekey.ts';
+import { openTarget, stored } from './target.ts';
 
 /**
  * A new credential: its spec is stored, its secret made with a first value that names no user, rotation attached and the
  * first rotation started. Creation *is* the first rotation, so a crash in it is a crash in a rotation.
  *
+ * A spec that adopts a user gets a secret that names this user instead, and nothing changes at the provider before the first
+ * rotation is due.
+ *
  * Every part finds what an earlier run left, so the event may come again at any time. Throws InputError with every wrong
- * field before anything is changed, RotationRefused when the name is taken by something else.
+ * field before anything is changed, RotationRefused when the name or the prefix is taken by something else.
  */
 export async function createUser(
   document: unknown,
   { rotationFunctionArn }: { rotationFunctionArn: string },
+  until: Date,
   rekey: Rekey,
 ): Promise<void> {
   const { ports, sha256 } = rekey;
-  const spec = await parseSpec(document, rekey.loadProvider);
-  const parameter = specParameterName(spec.name);
-  const wanted = specDocument(spec);
-  if ((await ports.writeSpec({ parameter, document: wanted })) === 'exists') {
-    const existing = await ports.readSpec({ parameter });
-    if (
-      existing === 'absent' ||
-      specDocument(await parseSpec(jsonOf(existing), rekey.loadProvider)) !== wanted
-    )
-      throw new RotationRefused(
-        'SPEC_CONFLICT',
-        `${parameter} holds another spec; change the parameter instead of requesting the credential again`,
-      );
-  }
-
-  await ports.createSecret({
-    name: secretName(spec.name),
-    token: tokenFrom(sha256(`first value of ${secretName(spec.name)}`)),
-    value: new Sensitive(firstSecretString),
-    description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
-  });
-  const secret = await describeNew(secretName(spec.name), rekey);
+  const spec = await parseSpec(document, rekey);
+  await refuseUnfit(spec, rekey);
   const facts = {
     credential: spec.name,
     provider: spec.provider,
     target: spec.targetId,
     strategy: spec.strategy,
   };
-  // AWSPREVIOUS appears with the first switch and never goes away: the labels tell, so this function reads no password.
-  if (holderOf(secret.labelsByVersion, 'AWSPREVIOUS') !== undefined) {
+  const secretId = secretName(spec.name);
+  const before = await ports.describeSecret({ secretId });
+  if (before !== 'absent' && isMade(before, rekey)) {
+    await storeSpec(spec, rekey);
     rekey.log('info', 'the credential exists already', facts);
     return;
   }
+  const adopted = spec.adopt === undefined ? undefined : await adoptedLogin(spec, spec.adopt, until, rekey);
+  await storeSpec(spec, rekey);
+
+  await ports.createSecret({
+    name: secretId,
+    token: tokenFrom(sha256(`first value of ${secretId}`)),
+    value: new Sensitive(firstSecretString),
+    description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
+  });
+  const secret = await describeNew(secretId, rekey);
+  if (isMade(secret, rekey)) return;
+  if (adopted !== undefined) {
+    await ports.writeSecret({
+      secretId: secret.arn,
+      token: adoptionToken(secret.arn, rekey),
+      value: secretString(adopted, spec),
+      label: 'AWSCURRENT',
+    });
+  }
   await ports.startRotation({
     secretId: secret.arn,
-    token: tokenFrom(sha256(`first rotation of ${secret.arn}`)),
+    token: tokenFrom(
+      sha256(`${adopted === undefined ? 'first rotation' : 'attaching rotation'} of ${secret.arn}`),
+    ),
     functionArn: rotationFunctionArn,
-    everyDays: everyDays(spec),
+    everyDays: backstopDays(spec),
+    immediately: adopted === undefined,
   });
-  await ports.publish([{ type: 'CredentialCreated', detail: facts }]);
-  rekey.log('info', 'the first rotation was started', facts);
+  await tell(facts, adopted, rekey);
+}
+
+/**
+ * AWSPREVIOUS appears with the first switch and never goes away: the labels tell, so nothing of an existing login is read. An
+ * adopted login is a switch, too; without rotation an earlier run died between it and what comes after it.
+ */
+function isMade(
+  { arn, labelsByVersion, rotationEnabled, deletedAt }: SecretDescription,
+  rekey: Rekey,
+): boolean {
+  if (deletedAt !== undefined || holderOf(labelsByVersion, 'AWSPREVIOUS') === undefined) return false;
+  return holderOf(labelsByVersion, 'AWSCURRENT') !== adoptionToken(arn, rekey) || rotationEnabled;
+}
+
+const adoptionToken = (secretArn: string, { sha256 }: Rekey): string =>
+  tokenFrom(sha256(`adopted value of ${secretArn}`));
+
+async function tell(
+  facts: CredentialFacts,
+  adopted: Login | undefined,
+  { ports, log }: Rekey,
+): Promise<void> {
+  await ports.publish([
+    { type: 'CredentialCreated', detail: facts },
+    ...(adopted === undefined
+      ? []
+      : [{ type: 'CredentialAdopted', detail: { ...facts, username: adopted.username } } as const]),
+  ]);
+  log('info', adopted === undefined ? 'the first rotation was started' : 'the user was adopted', {
+    ...facts,
+  });
+}
+
+/** What a spec may not be beside others, or at this time. Nothing was changed yet. */
+async function refuseUnfit(spec: CredentialSpec, rekey: Rekey): Promise<void> {
+  const now = await rekey.ports.now();
+  if (spec.expiresAt !== undefined && new Date(spec.expiresAt) <= now)
+    throw new InputError(
+      'SPEC_INVALID',
+      `expiresAt: expected an instant to come, got ${spec.expiresAt}; correct the spec and send it again, nothing was changed`,
+    );
+  const { credentials } = await readFleet(rekey);
+  const twin = credentials.find(
+    (other) =>
+      other.name !== spec.name &&
+      other.spec.provider === spec.provider &&
+      other.spec.targetId === spec.targetId &&
+      other.spec.usernamePrefix === spec.usernamePrefix,
+  );
+  if (twin !== undefined)
+    throw new RotationRefused(
+      'SPEC_CONFLICT',
+      `usernamePrefix: ${spec.usernamePrefix} is the prefix of ${twin.name} on ${spec.targetId} already; choose another, so that a user's name tells whose it is; nothing was changed`,
+    );
+  if (credentials.find((other) => other.name === spec.name)?.directives.deleteSince !== undefined)
+    throw new RotationRefused(
+      'DELETION_IN_PROGRESS',
+      `${spec.name} is being deleted; wait until its parameter is gone, then request it again`,
+    );
+}
+
+async function storeSpec(spec: CredentialSpec, rekey: Rekey): Promise<void> {
+  const { ports } = rekey;
+  const parameter = specParameterName(spec.name);
+  const wanted = specDocument(spec);
+  if ((await ports.createParameter({ parameter, document: wanted })) === 'written') return;
+  const existing = await ports.readParameter({ parameter });
+  if (existing === 'absent' || specDocument(await parseSpec(jsonOf(existing), rekey)) !== wanted)
+    throw new RotationRefused(
+      'SPEC_CONFLICT',
+      `${parameter} holds another spec; change the parameter instead of requesting the credential again`,
+    );
+}
+
+/** The login to adopt, proved to work: a secret must never begin with one that does not. */
+async function adoptedLogin(
+  spec: CredentialSpec,
+  adopt: NonNullable<CredentialSpec['adopt']>,
+  until: Date,
+  rekey: Rekey,
+): Promise<Login> {
+  const [{ username, password }, provider] = await Promise.all([
+    stored(adopt.passwordSecret, parseUser, rekey),
+    openTarget(spec, until, rekey),
+  ]);
+  const wrong = (reason: string): InputError =>
+    new InputError(
+      'SPEC_INVALID',
+      `adopt: ${reason}; correct ${adopt.passwordSecret} or the spec and send it again, nothing was changed`,
+    );
+  if (username !== adopt.username)
+    throw wrong(`expected the login of ${adopt.username} in ${adopt.passwordSecret}, got another user's`);
+  const login = { ...(await provider.endpoint()), username, password };
+  if (spec.verify === 'login' && (await provider.verify(login)) === 'rejected')
+    throw wrong(`${spec.provider} refused ${username} with the password in ${adopt.passwordSecret}`);
+  return login;
 }
 
 async function describeNew(secretId: string, { ports }: Rekey): Promise<SecretDescription> {

@@ -1,11 +1,11 @@
+import type { MetricName } from '../core/metrics.ts';
 import type { Ports } from '../core/ports.ts';
-import type { LoadProvider } from '../core/provider.ts';
+import type { Plugins } from '../core/spec.ts';
 import type { Sha256 } from '../core/username.ts';
 
 /** What every use case is given: the ways out, the providers, and two pure or harmless helpers. */
-export interface Rekey {
+export interface Rekey extends Plugins {
   readonly ports: Ports;
-  readonly loadProvider: LoadProvider;
   readonly sha256: Sha256;
   /** One structured line; values are scrubbed of known secrets on their way out. */
   readonly log: (
@@ -13,6 +13,8 @@ export interface Rekey {
     message: string,
     fields?: Readonly<Record<string, unknown>>,
   ) => void;
+  /** One reading of a metric. */
+  readonly measure: (metric: MetricName, value: number) => void;
 }
 
 /** Waits that grow from 200 ms: Secrets Manager is eventually consistent in everything (AWS documentation). */

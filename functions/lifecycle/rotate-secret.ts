@@ -1,3 +1,4 @@
+import { directiveParameter, directivesByCredential, isRevoked } from '../core/directives.ts';
 import { ProviderError, RotationRefused, VerificationFailed } from '../core/errors.ts';
 import type { RotationEvent, RotationFacts } from '../core/events.ts';
 import { jsonOf } from '../core/json.ts';
@@ -14,17 +15,12 @@ import {
   rotationStep,
   rotationSteps,
 } from '../core/rotation.ts';
-import {
-  parseAdministrator,
-  parseApiKey,
-  parseSecretValue,
-  type SecretValue,
-  secretString,
-} from '../core/secret-value.ts';
+import { parseSecretValue, type SecretValue, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import { type CredentialSpec, graceMs, parseSpec } from '../core/spec.ts';
-import { maximumAttempts, type Usernames, usernames } from '../core/username.ts';
+import { formerPrefix, maximumAttempts, type Usernames, usernames } from '../core/username.ts';
 import { type Rekey, untilFound } from './rekey.ts';
+import { openTarget } from './target.ts';
 
 /**
  * One step of a rotation, as Secrets Manager asks for it. Each step re-reads the world and may run again at any time;
@@ -48,8 +44,10 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
 
   const rotation = await gather(event, description, until, rekey);
   try {
-    if (verdict.say === 'proceed') await steps[step](rotation);
-    else await conclude(rotation);
+    if (verdict.say === 'proceed') {
+      await steps[step](rotation);
+      if (step === 'finishSecret') rekey.measure('RotationsSucceeded', 1);
+    } else await conclude(rotation);
     rekey.log('info', `${step} ${verdict.say === 'done' ? 'had been done' : 'done'}`, { ...rotation.facts });
   } catch (error) {
     await reportFailure(rotation, step, error);
@@ -68,6 +66,7 @@ interface Rotation {
   readonly current: SecretValue;
   /** When the login in AWSCURRENT became current, at the latest that can be told. */
   readonly switchedAt: Date | undefined;
+  readonly currentMadeAt: Date | undefined;
   readonly until: Date;
   readonly facts: RotationFacts;
   readonly rekey: Rekey;
@@ -83,6 +82,7 @@ const steps = {
 /** Afterwards the new login is stored as AWSPENDING, once for this token, and never another one. */
 async function createSecret(rotation: Rotation): Promise<void> {
   if ((await readPending(rotation, 1)) !== undefined) return;
+  refuseOtherPrefix(rotation);
   const provider = await rotation.provider();
   const state = await provider.readiness();
   if (!state.ready)
@@ -113,17 +113,15 @@ async function createSecret(rotation: Rotation): Promise<void> {
 }
 
 /** Nothing is touched at the vendor: a crash from here on leaves a stored login whose user may not exist yet. */
-async function chooseLogin(
-  { event, spec, names, current, switchedAt, rekey }: Rotation,
-  provider: ChoosingProvider,
-): Promise<Login> {
+async function chooseLogin(rotation: Rotation, provider: ChoosingProvider): Promise<Login> {
+  const { event, spec, names, current, switchedAt, rekey } = rotation;
   const chosen = chooseUser(
     {
       strategy: spec.strategy,
       token: event.token,
       currentUsername: current.kind === 'login' ? current.login.username : undefined,
       switchedAt,
-      graceMs: graceMs(spec),
+      graceMs: (await isCurrentRevoked(rotation)) ? 0 : graceMs(spec),
       now: await rekey.ports.now(),
     },
     names,
@@ -139,6 +137,35 @@ async function chooseLogin(
     if (password !== 'redraw')
       return { ...endpoint, username: chosen.username, password: new Sensitive(password) };
   }
+}
+
+/** Somebody may know the current password who must not: then consumers that still use the idle user have no grace. */
+async function isCurrentRevoked({ facts, currentMadeAt, rekey }: Rotation): Promise<boolean> {
+  if (currentMadeAt === undefined) return false;
+  const parameter = directiveParameter(facts.credential, 'revokeBefore');
+  const document = await rekey.ports.readParameter({ parameter });
+  if (document === 'absent') return false;
+  const ordered = directivesByCredential([{ parameter, document }]).get(facts.credential);
+  return ordered !== undefined && isRevoked(ordered, currentMadeAt);
+}
+
+/**
+ * Names prove which users are ours. Under another prefix the users of all earlier versions could not be told from foreign ones
+ * any more, and would stay for ever.
+ */
+function refuseOtherPrefix({ description, spec, current, rekey }: Rotation): void {
+  if (current.kind !== 'login') return;
+  const { username } = current.login;
+  const former = formerPrefix(username, {
+    secretArn: description.arn,
+    versions: [...description.labelsByVersion.keys()],
+    sha256: rekey.sha256,
+  });
+  if (former !== undefined && former !== spec.usernamePrefix)
+    throw new RotationRefused(
+      'SPEC_CONFLICT',
+      `the users of this credential are called ${former}_…, the spec now says ${spec.usernamePrefix}; put usernamePrefix back, or request a new credential and delete this one`,
+    );
 }
 
 /**
@@ -204,12 +231,18 @@ async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: L
   if (rotation.spec.verify === 'login') await untilAccepted(rotation, login);
 }
 
-/** Changes nothing: Secrets Manager calls it alone when rotation is only configured, with an empty or a copied version. */
+/**
+ * Changes nothing: Secrets Manager calls it alone when rotation is only configured, with an empty or a copied version. The
+ * current login then only has to work: the rights of an adopted user are put in order by its first rotation.
+ */
 async function testSecret(rotation: Rotation): Promise<void> {
   const { current, spec } = rotation;
+  if (spec.verify === 'none') return;
   const pending = await readPending(rotation, 5);
-  const login = pending?.login ?? (current.kind === 'login' ? current.login : undefined);
-  if (login !== undefined && spec.verify === 'login') await prove(rotation, login);
+  const currentLogin = current.kind === 'login' ? current.login : undefined;
+  if (pending === undefined || (currentLogin !== undefined && sameLogin(pending.login, currentLogin))) {
+    if (currentLogin !== undefined) await untilAccepted(rotation, currentLogin);
+  } else await prove(rotation, pending.login);
 }
 
 /** Afterwards AWSCURRENT is the pending version. The old user is not touched: it lives through its grace. */
@@ -308,7 +341,7 @@ async function gather(
       'the secret is none of rekey; its name must be rekey/<credential>',
     );
   const [document, held] = await Promise.all([
-    ports.readSpec({ parameter: specParameterName(name) }),
+    ports.readParameter({ parameter: specParameterName(name) }),
     ports.readSecret({ secretId: description.arn, label: 'AWSCURRENT' }),
   ]);
   if (document === 'absent')
@@ -321,7 +354,7 @@ async function gather(
       'VALUE_MISSING',
       'AWSCURRENT has no value; put back the first value that rekey wrote',
     );
-  const spec = await parseSpec(jsonOf(document), rekey.loadProvider);
+  const spec = await parseSpec(jsonOf(document), rekey);
   const current = parseSecretValue(held.value, `AWSCURRENT of ${description.name}`);
   // Before any login: a value that names another place would have us send passwords there.
   if (current.kind === 'login' && (current.provider !== spec.provider || current.target !== spec.targetId))
@@ -329,30 +362,20 @@ async function gather(
       'SECRET_MISMATCH',
       `AWSCURRENT belongs to ${current.provider} ${current.target}, the spec to ${spec.provider} ${spec.targetId}; a credential does not move: request a new one`,
     );
-  const open = async (): Promise<Provider> => {
-    const [apiKey, admin] = await Promise.all([
-      stored(spec.apiKeySecret, parseApiKey, rekey),
-      spec.adminSecret === undefined ? undefined : stored(spec.adminSecret, parseAdministrator, rekey),
-    ]);
-    const { target, privileges } = spec;
-    return spec.definition.open(
-      { target, privileges, apiKey, until, ...(admin === undefined ? {} : { admin }) },
-      ports,
-    );
-  };
   let opened: Promise<Provider> | undefined;
   return {
     event,
     description,
     spec,
     provider: () => {
-      opened ??= open();
+      opened ??= openTarget(spec, until, rekey);
       return opened;
     },
     names: usernames({ secretArn: description.arn, prefix: spec.usernamePrefix }, rekey.sha256),
     current,
     // The later of the two: neither can be before the switch it stands for, and a longer grace locks nobody out.
     switchedAt: current.kind === 'login' ? latest(description.lastRotatedAt, held.createdAt) : undefined,
+    currentMadeAt: held.createdAt,
     until,
     facts: {
       credential: name,
@@ -371,15 +394,6 @@ const latest = (...dates: readonly (Date | undefined)[]): Date | undefined =>
     (late, date) => (late === undefined || (date !== undefined && date > late) ? date : late),
     undefined,
   );
-
-async function stored<T>(
-  secretId: string,
-  parse: (value: Sensitive, where: string) => T,
-  rekey: Rekey,
-): Promise<T> {
-  const found = await rekey.ports.readSecret({ secretId, label: 'AWSCURRENT' });
-  return parse(found === 'absent' ? new Sensitive('') : found.value, secretId);
-}
 
 interface Pending {
   readonly login: Login;
@@ -492,6 +506,7 @@ async function reportFailure({ facts, rekey }: Rotation, step: RotationStep, err
   const code = error instanceof Error && 'code' in error ? String(error.code) : 'DEFECT';
   const effect = error instanceof Error && 'effect' in error ? String(error.effect) : 'unknown';
   rekey.log('error', `${step} failed`, { ...facts, code, effect });
+  rekey.measure('RotationsFailed', 1);
   try {
     await rekey.ports.publish([
       { type: 'CredentialRotationFailed', detail: { ...facts, step, code, effect } },

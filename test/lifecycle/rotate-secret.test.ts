@@ -424,6 +424,58 @@ describe('what stops a rotation', () => {
     expect((await rekey.login(name, 'AWSCURRENT'))?.username).toBe(idle?.username);
   });
 
+  test('no grace where the current login was revoked: whoever knows it must not keep it', async () => {
+    const { name } = await credential({
+      ...scenarios['cockroachdb-cloud, alternate-users'],
+      grace: 'PT24H',
+    } as never);
+    vendors().clock.move(25 * 3_600_000);
+    await rekey.rotate(name);
+    const compromised = await rekey.login(name, 'AWSCURRENT');
+    vendors().clock.move(60_000);
+    await rekey.parameters.call('PutParameter', {
+      Name: `/rekey/directives/${name}/revokeBefore`,
+      Value: vendors().clock.now().toISOString(),
+      Type: 'String',
+    });
+    vendors().clock.move(60_000);
+    await rekey.rotate(name);
+    const next = await rekey.login(name, 'AWSCURRENT');
+    expect(next?.username).not.toBe(compromised?.username);
+    expect(await logsIn(next)).toBe(true);
+    // An order from before the present login was made says nothing about it.
+    rekey.failures.length = 0;
+    await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({ code: 'GRACE_RUNNING' });
+  });
+
+  test('a spec whose prefix was changed: earlier users could not be told from foreign ones any more', async () => {
+    const { name, prefix } = await credential(scenarios['vultr-valkey, replace-user']);
+    const parameter = `/rekey/credentials/${name}`;
+    const { Parameter } = (await rekey.parameters.call('GetParameter', { Name: parameter })) as {
+      Parameter: { Value: string };
+    };
+    const spec: object = JSON.parse(Parameter.Value);
+    const put = (usernamePrefix: string) =>
+      rekey.parameters.call('PutParameter', {
+        Name: parameter,
+        Value: JSON.stringify({ ...spec, usernamePrefix }),
+        Type: 'String',
+        Overwrite: true,
+      });
+    await put('renamed');
+    const before = writes();
+    await rekey.rotate(name);
+    expect(rekey.failures[0]).toMatchObject({
+      code: 'SPEC_CONFLICT',
+      message: expect.stringContaining(`are called ${prefix}_…, the spec now says renamed`),
+    });
+    expect(writes()).toBe(before);
+    expect(await usersAt('renamed')).toEqual([]);
+    await put(prefix);
+    expect(await usersAt(prefix)).toHaveLength(1);
+  });
+
   test('each failure is published with its code and what it did, and hides nothing behind a bus that fails too', async () => {
     const { name } = await credential(scenarios['cockroachdb-cloud, replace-user']);
     vendors().cockroachdb.api.faults.inject({ operation: '*', kind: 'status', status: 401, times: 99 });

@@ -3,10 +3,13 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { SSMClient } from '@aws-sdk/client-ssm';
-import { eventBridge } from '../../functions/aws/bus.ts';
+import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
+import { parameterStore } from '../../functions/aws/parameters.ts';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
-import { parameterStore } from '../../functions/aws/specs.ts';
-import { parseRotationEvent } from '../../functions/core/events.ts';
+import { loadConsumer } from '../../functions/consumers/index.ts';
+import { type Invocation, parseRotationEvent } from '../../functions/core/events.ts';
+import type { TargetTask } from '../../functions/core/fleet.ts';
+import type { MetricName } from '../../functions/core/metrics.ts';
 import { secretName } from '../../functions/core/names.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
 import { parseSecretValue } from '../../functions/core/secret-value.ts';
@@ -56,9 +59,18 @@ const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'moveLabel',
   'createSecret',
   'startRotation',
-  'readSpec',
-  'writeSpec',
+  'cancelRotation',
+  'listVersions',
+  'listSecrets',
+  'deleteSecret',
+  'readParameter',
+  'createParameter',
+  'writeParameter',
+  'deleteParameter',
+  'listParameters',
   'publish',
+  'notify',
+  'enqueue',
 ]);
 
 /** The use cases in this process, between the AWS stand-ins (over the SDK and sockets) and the vendors. */
@@ -77,9 +89,11 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
   let calls: string[] = [];
   const failures: unknown[] = [];
   const logged: string[] = [];
+  const measured: { readonly metric: MetricName; readonly value: number }[] = [];
+  const tasks: TargetTask[] = [];
 
   /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. */
-  async function invocation(use: (rekey: Rekey, until: Date) => Promise<void>): Promise<void> {
+  async function invocation<Answer>(use: (rekey: Rekey, until: Date) => Promise<Answer>): Promise<Answer> {
     const until = new Date(clock.now().getTime() + 890_000);
     const death = Promise.withResolvers<never>();
     let isDead = false;
@@ -103,17 +117,19 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     const rekey: Rekey = {
       ports,
       loadProvider,
+      loadConsumer,
       sha256: (text) => createHash('sha256').update(text).digest(),
       log: (_level, message, fields) => logged.push(`${message} ${JSON.stringify(fields ?? {})}`),
+      measure: (metric, value) => measured.push({ metric, value }),
     };
-    await Promise.race([use(rekey, until), death.promise]);
+    return Promise.race([use(rekey, until), death.promise]);
   }
 
   const bus = createEventBridge({
     account,
     region,
     clock,
-    buses: [busName],
+    buses: [busName, 'orders'],
     deliver: async () => ({ ok: true }),
   });
   const secretsManager = createSecretsManager({
@@ -149,6 +165,8 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     ...secretsManagerPorts(clients.secrets, createRedactor()),
     ...parameterStore(clients.specs),
     publish: eventBridge(clients.events, busName, { sleep: clock.sleep }),
+    notify: otherBuses(clients.events, { sleep: clock.sleep }),
+    enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
     randomBytes: async (size: number) => randomBytes(size),
   };
   await secretsManager.call('CreateSecret', {
@@ -195,7 +213,47 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     },
     /** A CredentialRequested event, once; what an earlier run of it left is there. */
     request: (spec: object) =>
-      invocation((rekey) => createUser(spec, { rotationFunctionArn: functionArn }, rekey)),
+      invocation((rekey, until) => createUser(spec, { rotationFunctionArn: functionArn }, until, rekey)),
+    /** start-rotations, as its handler would call it. Rotations that it starts run on: wait with `secretsManager.idle()`. */
+    start: (call: Extract<Invocation, { is: 'pass' | 'order' }> = scheduled) =>
+      invocation(async (rekey, until) => {
+        const { startRotations } = await import('../../functions/lifecycle/start-rotations.ts');
+        return startRotations(call, { rotationFunctionArn: functionArn }, until, rekey);
+      }),
+    /** delete-user. */
+    sweep: (call: Extract<Invocation, { is: 'pass' | 'order' | 'rotated' }> = scheduled) =>
+      invocation(async (rekey, until) => {
+        const { deleteUsers } = await import('../../functions/lifecycle/delete-user.ts');
+        return deleteUsers(call, until, rekey);
+      }),
+    /** reconcile-users: the dispatcher, or one batch of messages. */
+    reconcile: (call: Extract<Invocation, { is: 'pass' | 'messages' }> = scheduled) =>
+      invocation(async (rekey, until) => {
+        const { reconcileUsers } = await import('../../functions/lifecycle/reconcile-users.ts');
+        return reconcileUsers(call, until, rekey);
+      }),
+    /** The tasks that the dispatcher queued and nobody took yet, as a worker would get them. */
+    takeMessages: (): Extract<Invocation, { is: 'messages' }> => ({
+      is: 'messages',
+      messages: tasks.splice(0).map((task) => ({ id: token(), body: JSON.stringify(task) })),
+    }),
+    /** update-consumers, told that AWSCURRENT of this credential has moved. */
+    update: (name: string) =>
+      invocation(async (rekey, until) => {
+        const { updateConsumers } = await import('../../functions/lifecycle/update-consumers.ts');
+        const { VersionIdsToStages = {} } = await describe(name);
+        const [versionId = ''] =
+          Object.entries(VersionIdsToStages).find(([, labels]) => labels.includes('AWSCURRENT')) ?? [];
+        return updateConsumers(
+          { is: 'label-moved', secretName: secretName(name), label: 'AWSCURRENT', versionId },
+          until,
+          rekey,
+        );
+      }),
+    /** What was measured so far, oldest first. */
+    measured,
+    /** A Rekey of its own for `use`, in an invocation like any other. */
+    invoke: invocation,
     /** One step, as Secrets Manager would ask for it. */
     step: (name: string, Step: string, ClientRequestToken: string) =>
       invocation(async (rekey, until) => {
@@ -247,6 +305,8 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     },
   };
 }
+
+const scheduled = { is: 'pass', dryRun: false } as const;
 
 /** 32 characters, as ClientRequestToken and RotationToken both allow with 36: a UUID. */
 export const token = (): string => {

@@ -1,0 +1,97 @@
+import { z } from 'zod';
+import { type Finding, fingerprint } from '../core/findings.ts';
+import { jsonOf } from '../core/json.ts';
+import { findingsPath } from '../core/names.ts';
+import type { Rekey } from './rekey.ts';
+
+/** Which of the functions looks after the findings; each keeps its own list, so that none overwrites another's. */
+export type Scope = 'reconcile' | 'retire' | 'schedule' | 'consumers';
+
+export interface Announced {
+  readonly scope: Scope;
+  readonly place: string;
+  /** Not everything could be looked at: what was noted and is not seen now counts as there still. @default false */
+  readonly isPartial?: boolean;
+}
+
+/**
+ * Publishes the findings that the pass before did not have, and answers since when each has been there. Every finding of the scope
+ * and place must be given at once, the gravest first: what is missing counts as mended, and is published again should it come back.
+ *
+ * Published first, noted afterwards: a crash between the two says something twice, never not at all. So do two passes at once.
+ */
+export async function announce(
+  { scope, place, isPartial = false }: Announced,
+  findings: readonly Finding[],
+  { ports, sha256, log }: Rekey,
+): Promise<readonly (Finding & { readonly since: Date })[]> {
+  const parameter = `${findingsPath}${scope}/${place}`;
+  const stored = await ports.readParameter({ parameter });
+  const before = notesIn(stored);
+  const now = (await ports.now()).toISOString();
+  const seen = findings.map((finding) => {
+    const mark = markOf(finding, sha256);
+    return { finding, mark, since: before.get(mark) ?? now };
+  });
+  const notes = fitting([
+    ...seen.map(({ mark, since }) => [mark, since] as const),
+    ...(isPartial ? before : []),
+  ]);
+  const told = new Set(before.keys());
+  const fresh = seen.filter(({ mark }) => notes.has(mark) && !told.has(mark) && told.add(mark));
+  // Told without a note they would be told in every pass: they wait until others are mended.
+  const waiting = seen.filter(({ mark }) => !notes.has(mark)).length;
+  if (waiting > 0) log('warn', 'there are more findings than can be noted', { scope, place, waiting });
+  if (fresh.length > 0)
+    await ports.publish(fresh.map(({ finding }) => ({ type: 'DriftFound', detail: finding })));
+  const document = documentOf(notes);
+  if (notes.size === 0 && stored !== 'absent') await ports.deleteParameter({ parameter });
+  else if (notes.size > 0 && document !== stored) await ports.writeParameter({ parameter, document });
+  return seen.map(({ finding, since }) => ({ ...finding, since: new Date(since) }));
+}
+
+/** Since when each finding has been there, by its mark. */
+type Notes = ReadonlyMap<string, string>;
+
+/** 48 bits: enough for the few hundred findings of one place, and short enough for them to fit into one parameter. */
+const markOf = (finding: Finding, sha256: Rekey['sha256']): string =>
+  Buffer.from(sha256(fingerprint(finding)).subarray(0, 6)).toString('base64url');
+
+/** Marks by the instant since when they have been there: those of one pass share it. */
+const documentSchema = z.record(z.iso.datetime(), z.string());
+
+/** A document that somebody spoiled reads as none: losing one only repeats an announcement. */
+function notesIn(stored: string | 'absent'): Notes {
+  const parsed = documentSchema.safeParse(stored === 'absent' ? {} : jsonOf(stored));
+  const groups = Object.entries(parsed.data ?? {});
+  return new Map(
+    groups.flatMap(([since, marks]) => marks.split(' ').map((mark): [string, string] => [mark, since])),
+  );
+}
+
+function documentOf(notes: Notes): string {
+  const groups = Map.groupBy(notes.keys(), (mark) => notes.get(mark) ?? '');
+  const sorted = [...groups].toSorted(([one], [other]) => (one < other ? -1 : 1));
+  return JSON.stringify(
+    Object.fromEntries(sorted.map(([since, marks]) => [since, marks.toSorted().join(' ')])),
+  );
+}
+
+/** A standard parameter holds 4 KB (AWS documentation). */
+const mostCharacters = 4_096;
+const charactersOf = { braces: 2, mark: 9, instant: 31 };
+
+/** As many as fit into one parameter, in the given order. */
+function fitting(all: Iterable<readonly [string, string]>): Notes {
+  const notes = new Map<string, string>();
+  const instants = new Set<string>();
+  let left = mostCharacters - charactersOf.braces;
+  for (const [mark, since] of all) {
+    const size = charactersOf.mark + (instants.has(since) ? 0 : charactersOf.instant);
+    if (notes.has(mark) || size > left) continue;
+    notes.set(mark, since);
+    instants.add(since);
+    left -= size;
+  }
+  return notes;
+}

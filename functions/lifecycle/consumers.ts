@@ -1,0 +1,90 @@
+import { z } from 'zod';
+import type { Consumer, ConsumerStanding, DeclaredConsumer, WantedLogin } from '../core/consumer.ts';
+import { InputError } from '../core/errors.ts';
+import { jsonOf } from '../core/json.ts';
+import { parseApiKey } from '../core/secret-value.ts';
+import { Sensitive } from '../core/sensitive.ts';
+import type { CredentialSpec } from '../core/spec.ts';
+import type { Rekey } from './rekey.ts';
+import { loginIn, stored } from './target.ts';
+
+export interface OpenedConsumer {
+  readonly kind: string;
+  readonly label: string;
+  readonly consumer: Consumer;
+}
+
+/**
+ * The consumers of a credential, each wanting the login that is in AWSCURRENT now. None where AWSCURRENT names no user. One whose
+ * key is missing stands as `failed`, with the remedy; it keeps none of the others from being asked.
+ */
+export async function openConsumers(
+  spec: CredentialSpec,
+  secretArn: string,
+  until: Date,
+  rekey: Rekey,
+): Promise<readonly OpenedConsumer[]> {
+  const wanted = spec.consumers.length === 0 ? undefined : await wantedLogin(spec, secretArn, rekey);
+  return wanted === undefined
+    ? []
+    : spec.consumers.map((declared) => openConsumer(declared, wanted, until, rekey));
+}
+
+/** The login that the consumers of a credential should have now; undefined where AWSCURRENT names no user. */
+export async function wantedLogin(
+  spec: CredentialSpec,
+  secretArn: string,
+  { ports }: Pick<Rekey, 'ports'>,
+): Promise<WantedLogin | undefined> {
+  const found = await ports.readSecret({ secretId: secretArn, label: 'AWSCURRENT' });
+  if (found === 'absent' || loginIn(found, spec) === undefined) return undefined;
+  const fields = fieldsSchema.parse(jsonOf(found.value.reveal()));
+  return {
+    credential: spec.name,
+    secretArn,
+    versionId: found.versionId,
+    field(name) {
+      const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
+      return typeof value === 'string' ? new Sensitive(value) : undefined;
+    },
+  };
+}
+
+const fieldsSchema = z.record(z.string(), z.unknown());
+
+/** Opened at the first question, as only then its key is read: a key that is missing is this consumer's trouble alone. */
+export function openConsumer(
+  { definition, settings }: DeclaredConsumer,
+  wanted: WantedLogin,
+  until: Date,
+  rekey: Rekey,
+): OpenedConsumer {
+  let opened: Consumer | undefined;
+  const open = async (): Promise<Consumer> => {
+    const secretId = definition.apiKeySecret(settings);
+    const apiKey = secretId === undefined ? undefined : await stored(secretId, parseApiKey, rekey);
+    return definition.open(settings, wanted, { apiKey, until }, rekey.ports);
+  };
+  const asked = async (question: keyof Consumer): Promise<ConsumerStanding> => {
+    try {
+      opened ??= await open();
+      return await opened[question]();
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      return {
+        say: 'failed',
+        details: error.message,
+        remedy: 'store the key under the name that the spec gives, or correct the spec',
+      };
+    }
+  };
+  return {
+    kind: definition.kind,
+    label: definition.label(settings),
+    consumer: { standing: () => asked('standing'), advance: () => asked('advance') },
+  };
+}
+
+/** For findings and events. */
+export const consumerName = ({ kind, label }: Pick<OpenedConsumer, 'kind' | 'label'>): string =>
+  `${kind} ${label}`;

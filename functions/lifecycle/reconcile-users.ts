@@ -1,0 +1,277 @@
+import type { ConsumerStanding } from '../core/consumer.ts';
+import { directiveParameter } from '../core/directives.ts';
+import { consumerDetails, fleetFindings, targetFindings } from '../core/drift.ts';
+import { InputError, VerificationFailed } from '../core/errors.ts';
+import type { Invocation } from '../core/events.ts';
+import type { Finding, Repair } from '../core/findings.ts';
+import { parseTargetTask, type Target, type TargetTask, targetKey, targetsOf } from '../core/fleet.ts';
+import { lastSwitch } from '../core/generations.ts';
+import { jsonOf } from '../core/json.ts';
+import { credentialNameOf, secretName, secretPrefix, specParameterName } from '../core/names.ts';
+import { holderOf } from '../core/rotation.ts';
+import { announce } from './announce.ts';
+import { type Fleet, readFleet } from './fleet.ts';
+import { inParallel } from './in-parallel.ts';
+import type { Rekey } from './rekey.ts';
+import { endStuckRotation, isExpected } from './stuck-rotation.ts';
+import { type Reading, type Survey, surveyTarget } from './survey-target.ts';
+
+export interface Reconciled {
+  /** The messages that are to come again, as Lambda wants to be told. */
+  readonly batchItemFailures: readonly { readonly itemIdentifier: string }[];
+}
+
+/**
+ * A pass puts one task a target into the queue, and reports what is wrong among the specs. A batch of tasks looks at each target
+ * once, publishes what it finds and was not published before, and mends what it may. Each target fails alone, and each repair.
+ */
+export async function reconcileUsers(
+  invocation: Extract<Invocation, { readonly is: 'pass' | 'messages' }>,
+  until: Date,
+  rekey: Rekey,
+): Promise<Reconciled> {
+  if (invocation.is === 'messages') return work(invocation.messages, until, rekey);
+  if (!invocation.dryRun) await dispatch(rekey);
+  return { batchItemFailures: [] };
+}
+
+// Dispatcher.
+
+async function dispatch(rekey: Rekey): Promise<void> {
+  const { ports, measure, log } = rekey;
+  const fleet = await readFleet(rekey);
+  const targets = targetsOf(fleet.credentials);
+  // First, as a bus that fails must not keep the targets from being looked at. A pass that comes again queues them again.
+  if (targets.length > 0)
+    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId })));
+  const findings = fleetFindings({ ...fleet, withoutSpec: await secretsWithoutSpec(fleet, rekey) });
+  await announce({ scope: 'reconcile', place: 'fleet' }, findings, rekey);
+  measure('OpenFindings', findings.length);
+  log('info', 'the targets were queued', { targets: targets.length, findings: findings.length });
+}
+
+/** ListSecrets lags behind by minutes (AWS documentation): what it says is confirmed by asking for the one secret. */
+async function secretsWithoutSpec(
+  { credentials, broken }: Fleet,
+  { ports }: Rekey,
+): Promise<readonly string[]> {
+  const wanted = new Set([...credentials, ...broken].map(({ name }) => name));
+  const listed = await ports.listSecrets({ namePrefix: secretPrefix });
+  const names = listed.flatMap(({ name, isManaged }) => (isManaged ? [] : (credentialNameOf(name) ?? [])));
+  const confirmed = await inParallel(
+    names.filter((name) => !wanted.has(name)),
+    targetsAtOnce,
+    async (name) => {
+      const secret = await ports.describeSecret({ secretId: secretName(name) });
+      // The end of a deletion: the spec goes after the secret was scheduled.
+      if (secret === 'absent' || secret.deletedAt !== undefined) return [];
+      return (await ports.readParameter({ parameter: specParameterName(name) })) === 'absent' ? [name] : [];
+    },
+  );
+  return confirmed.flat().toSorted();
+}
+
+// Worker.
+
+const targetsAtOnce = 4;
+/** A target that is begun later than this before the end could not be looked at and mended in time. */
+const leastTimeMs = 60_000;
+/** The same of one repair: it may be a whole rotation. */
+const leastRepairMs = 30_000;
+
+interface Message {
+  readonly id: string;
+  readonly task: TargetTask;
+}
+
+async function work(
+  messages: Extract<Invocation, { readonly is: 'messages' }>['messages'],
+  until: Date,
+  rekey: Rekey,
+): Promise<Reconciled> {
+  const { log } = rekey;
+  const read = messages.flatMap(({ id, body }): readonly Message[] => {
+    try {
+      return [{ id, task: parseTargetTask(jsonOf(body)) }];
+    } catch (error) {
+      if (!(error instanceof InputError)) throw error;
+      // It would never get better: the dispatcher sends a good one with the next pass.
+      log('error', error.message, { messageId: id });
+      return [];
+    }
+  });
+  if (read.length === 0) return { batchItemFailures: [] };
+  const fleet = await readFleet(rekey);
+  // A queue delivers at least once: two messages about one target would only find each other's work.
+  const groups = [...Map.groupBy(read, ({ task }) => targetKey(task.provider, task.targetId)).values()];
+  const failed = await inParallel(groups, targetsAtOnce, async (same): Promise<readonly Message[]> => {
+    const task = same[0]?.task;
+    const target = targetsOf(fleet.credentials).find(
+      ({ provider, targetId }) => provider === task?.provider && targetId === task.targetId,
+    );
+    // Its last credential is gone since.
+    if (target === undefined) return [];
+    const facts = { provider: target.provider, target: target.targetId };
+    if ((await timeLeft(until, rekey)) < leastTimeMs) {
+      log('warn', 'there was no time left for a target', facts);
+      return same;
+    }
+    try {
+      const isDone = await reconcileTarget(target, fleet, until, rekey);
+      return isDone ? [] : same;
+    } catch (error) {
+      // A defect stops this target as well, and no other: its message ends in the dead-letter queue, where it is seen.
+      log('error', error instanceof Error ? error.message : String(error), { ...facts, code: codeOf(error) });
+      return same;
+    }
+  });
+  return { batchItemFailures: failed.flat().map(({ id }) => ({ itemIdentifier: id })) };
+}
+
+const timeLeft = async (until: Date, { ports }: Rekey): Promise<number> =>
+  until.getTime() - (await ports.now()).getTime();
+
+const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error ? String(error.code) : 'DEFECT';
+
+/** Whether everything was done that can be done now; what is left undone for want of time is to come again. */
+async function reconcileTarget(target: Target, fleet: Fleet, until: Date, rekey: Rekey): Promise<boolean> {
+  const { measure, log } = rekey;
+  const survey = await surveyTarget(target, { fleet, readAgain: () => readFleet(rekey) }, until, rekey);
+  const announced = await announce(
+    { scope: 'reconcile', place: targetKey(target.provider, target.targetId), isPartial: survey.isPartial },
+    [...survey.unreadable, ...targetFindings(survey.snapshot)],
+    rekey,
+  );
+  let repaired = 0;
+  let isDone = true;
+  for (const { since: _since, ...finding } of announced) {
+    if (finding.repair === undefined) continue;
+    if ((await timeLeft(until, rekey)) < leastRepairMs) {
+      isDone = false;
+      break;
+    }
+    try {
+      const repair = await repairs[finding.repair](finding, readingOf(finding, survey), until, rekey);
+      if (repair === undefined) continue;
+      repaired += 1;
+      // Only what was done is said. Dying before this line says nothing: the finding that is gone does.
+      await rekey.ports.publish([{ type: 'DriftRepaired', detail: { ...finding, repair } }]);
+      log('info', 'drift was repaired', { ...finding, repair });
+    } catch (error) {
+      if (!isExpected(error)) throw error;
+      log('warn', error.message, { ...finding, code: error.code });
+    }
+  }
+  const count = (kind: Finding['kind']): number =>
+    announced.filter((finding) => finding.kind === kind).length;
+  measure('OpenFindings', announced.length - repaired);
+  // What could not be read is not zero: no reading is better than a good one.
+  if (survey.snapshot.credentials.length === 0) return isDone;
+  measure('OrphanedUsers', count('UserWithoutVersion'));
+  measure('ForeignUsers', count('ForeignUser'));
+  measure('RotationsStuck', count('RotationStuck'));
+  measure('ConsumerBehindAge', behindMs(announced, survey) / 1000);
+  return isDone;
+}
+
+/** For how long the consumer that is furthest behind has not had the current login, as far as the labels or the notes tell. */
+function behindMs(
+  announced: readonly (Finding & { readonly since: Date })[],
+  { snapshot: { now, credentials } }: Survey,
+): number {
+  const instants = [
+    ...announced.flatMap(({ kind, since }) => (kind === 'ConsumerBehind' ? [since] : [])),
+    ...credentials.flatMap(({ state, consumers }) =>
+      state !== 'absent' && consumers.some(({ standing: { say } }) => mayLack.has(say))
+        ? [lastSwitch(state)]
+        : [],
+    ),
+  ];
+  return Math.max(0, ...instants.map((at) => now.getTime() - at.getTime()));
+}
+
+const mayLack: ReadonlySet<ConsumerStanding['say']> = new Set(['behind', 'moving', 'failed']);
+
+function readingOf({ credential = '' }: Finding, { readings }: Survey): Reading {
+  const reading = readings.get(credential);
+  if (reading === undefined)
+    throw new Error(`a repair was asked for a credential that was not read: ${credential}`);
+  return reading;
+}
+
+// Repairs.
+
+/** Answers what was done about the finding, which may be another repair than was thought of; undefined when nothing was. */
+type Mend = (finding: Finding, reading: Reading, until: Date, rekey: Rekey) => Promise<Repair | undefined>;
+
+const repairs: Readonly<Record<Repair, Mend>> = {
+  'rotate-at-once': (_finding, reading, _until, rekey) => orderRotation(reading, rekey),
+  'apply-privileges': (_finding, reading, _until, rekey) => applyPrivileges(reading, rekey),
+  'finish-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
+  'abandon-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
+  'restore-label': (_finding, reading, _until, rekey) => restoreLabel(reading, rekey),
+  'advance-consumer': advanceConsumer,
+};
+
+/** An order that start-rotations carries out within minutes, whatever the window says. Not again while one is open. */
+async function orderRotation(
+  { credential: { name, directives }, state }: Reading,
+  { ports }: Rekey,
+): Promise<'rotate-at-once' | undefined> {
+  if (state === 'absent') return undefined;
+  const { secret, versions } = state;
+  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+  const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt ?? new Date(0);
+  const isOrdered = [directives.rotateBefore, directives.revokeBefore].some(
+    (before) => before !== undefined && before > madeAt,
+  );
+  if (isOrdered) return undefined;
+  // An order from before the version was made would order nothing, which a clock behind that of Secrets Manager could make it.
+  const before = new Date(Math.max((await ports.now()).getTime(), madeAt.getTime() + 1));
+  await ports.writeParameter({
+    parameter: directiveParameter(name, 'rotateBefore'),
+    document: before.toISOString(),
+  });
+  return 'rotate-at-once';
+}
+
+async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair | undefined> {
+  const { credential, provider, currentLogin } = reading;
+  if (provider === undefined || currentLogin === undefined) return undefined;
+  const canReplace = credential.spec.strategy === 'replace-user';
+  if (provider.passwords === 'chosen-by-us')
+    try {
+      await provider.applyPrivileges(currentLogin);
+      // The vendor's word is not enough: what the user holds is.
+      if ((await provider.privilegeDifferences(currentLogin)).length === 0) return 'apply-privileges';
+    } catch (error) {
+      // A user cannot always give itself what it lost. A new one is born with it.
+      const isBeyondIt = error instanceof VerificationFailed && error.code === 'PRIVILEGES_DIFFER';
+      if (!isBeyondIt || !canReplace) throw error;
+    }
+  return canReplace ? orderRotation(reading, rekey) : undefined;
+}
+
+/** A compare-and-swap from nowhere: a rotation that ended meanwhile has set the label itself. */
+async function restoreLabel(
+  { state, restorable }: Reading,
+  { ports }: Rekey,
+): Promise<'restore-label' | undefined> {
+  if (state === 'absent' || restorable === undefined) return undefined;
+  const moved = await ports.moveLabel({ secretId: state.secret.arn, label: 'AWSPREVIOUS', to: restorable });
+  return moved === 'moved' ? 'restore-label' : undefined;
+}
+
+async function advanceConsumer(
+  { details }: Finding,
+  { consumers }: Reading,
+): Promise<'advance-consumer' | undefined> {
+  const behind = consumers.find(
+    ({ name, standing }) => standing.say === 'behind' && consumerDetails(name, standing) === details,
+  );
+  const after = await behind?.consumer.advance();
+  return after === undefined || after.say === 'behind' || after.say === 'failed'
+    ? undefined
+    : 'advance-consumer';
+}

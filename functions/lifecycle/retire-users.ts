@@ -1,0 +1,559 @@
+import { z } from 'zod';
+import {
+  InputError,
+  ProviderError,
+  RotationRefused,
+  StoreError,
+  VerificationFailed,
+} from '../core/errors.ts';
+import type { DrainEvidence, UserFacts } from '../core/events.ts';
+import type { Finding } from '../core/findings.ts';
+import { type Credential, type Target, targetKey } from '../core/fleet.ts';
+import type { CredentialState, CredentialVersions } from '../core/generations.ts';
+import { jsonOf } from '../core/json.ts';
+import { findingsPath } from '../core/names.ts';
+import type { SecretDescription } from '../core/ports.ts';
+import type { DatabaseUser, EndedSessions, Login, Provider, Session, Sessions } from '../core/provider.ts';
+import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/retirement.ts';
+import { holderOf } from '../core/rotation.ts';
+import { consumerName, openConsumers } from './consumers.ts';
+import type { Rekey } from './rekey.ts';
+import { readLogin } from './target.ts';
+
+/** Why a user that could go stays for this pass. */
+export type HoldReason = 'LABELS_MOVED' | 'CREDENTIAL_UNREADABLE' | 'BUDGET' | 'NO_TIME';
+
+export interface UserReport {
+  readonly username: string;
+  readonly credential?: string;
+  readonly outcome: 'kept' | 'would-retire' | 'deleted' | 'absent' | 'sessions-ended' | 'failed';
+  /** Why: one of the reasons to keep or to hold, the code of what failed, or how it was known that nobody is connected. */
+  readonly because: KeepReason | HoldReason | DrainEvidence['drain'] | (string & {});
+  readonly until?: string;
+}
+
+/** One target in one pass: what was read, what may still be done, and what came of it. */
+export interface Scene {
+  readonly rekey: Rekey;
+  readonly until: Date;
+  readonly dryRun: boolean;
+  /** When this pass began with the target; every grace is judged by it. */
+  readonly now: Date;
+  readonly target: Target;
+  /** The user list that everything is judged by. */
+  readonly listed: readonly DatabaseUser[];
+  readonly list: () => Promise<readonly DatabaseUser[]>;
+  readonly providerOf: (credential: Credential) => Promise<Provider>;
+  /** Every credential of the target whose values could be read. */
+  readonly states: readonly CredentialState[];
+  readonly logins: Map<string, Promise<Login | undefined>>;
+  readonly notes: Map<string, Note>;
+  /** Takes one of the writes that this pass may ask of the vendor; false when none is left. */
+  readonly takeWrite: (credential: Credential) => boolean;
+  readonly users: UserReport[];
+  readonly findings: Finding[];
+  /** How long past its drain deadline each connected user is; negative before it. */
+  readonly overdueMs: number[];
+  /** What went wrong that is no vendor's no. */
+  readonly errors: unknown[];
+}
+
+/** A listed user that may go, and all that it takes. */
+export interface Candidate {
+  readonly user: DatabaseUser;
+  /** Undefined for a user that stands in as the default. */
+  readonly credential: CredentialVersions | undefined;
+  /** The version that may hold its login. */
+  readonly versionId?: string | undefined;
+  readonly judge: (observed: Observed) => UserVerdict;
+  /** What must be done at the provider before the user can be deleted. */
+  readonly prepare?: () => Promise<void>;
+}
+
+/** Two readings of zero count when they are at least so far apart. */
+export const secondReadingMs = 5_000;
+/** A deletion with its two looks at the list takes so long at least. */
+const longestDeletionMs = 60_000;
+/** So many intents fit into one parameter. */
+const mostAtOnce = 25;
+
+/** Afterwards each candidate is gone, or reported with the reason why it is not. Answers whether all are gone. */
+export async function retireUsers(candidates: readonly Candidate[], scene: Scene): Promise<boolean> {
+  const { ports } = scene.rekey;
+  const open: Open[] = [];
+  for (const candidate of candidates)
+    await guarded(candidate, scene, async () => {
+      if (!(await hasTime(scene))) return void hold(candidate, 'NO_TIME', scene);
+      const [verdict, observed] = await firstVerdict(candidate, scene);
+      if (verdict.say === 'keep') await keep(candidate, verdict, scene);
+      else if (open.length < mostAtOnce) open.push({ candidate, verdict, observed });
+      else hold(candidate, 'BUDGET', scene);
+    });
+  if (open.length === 0) return candidates.length === 0;
+  if (open.some(({ verdict }) => verdict.say === 'observe')) await ports.sleep(secondReadingMs);
+
+  for (const { candidate } of open) scene.notes.set(candidate.user.username, noteOf(candidate));
+  await saveNotes(scene);
+  let gone = 0;
+  for (const { candidate, observed, verdict: first } of open)
+    await guarded(candidate, scene, async () => {
+      if (!(await hasTime(scene))) return void hold(candidate, 'NO_TIME', scene);
+      // The second reading comes right before the deletion: a vendor may end connections with it.
+      const verdict =
+        first.say === 'observe'
+          ? candidate.judge({
+              ...observed,
+              readings: [...(observed.readings ?? []), await readSessions(candidate, scene)],
+            })
+          : first;
+      if (verdict.say === 'keep') await keep(candidate, verdict, scene);
+      else if (verdict.say === 'retire' && (await retire(candidate, verdict, scene))) gone += 1;
+      // Not where it failed: then it may be gone before the next pass.
+      scene.notes.delete(candidate.user.username);
+    });
+  await saveNotes(scene);
+  return gone === candidates.length;
+}
+
+const hasTime = async ({ rekey: { ports }, until }: Scene): Promise<boolean> =>
+  until.getTime() - (await ports.now()).getTime() >= longestDeletionMs;
+
+interface Open {
+  readonly candidate: Candidate;
+  readonly verdict: UserVerdict;
+  readonly observed: Observed;
+}
+
+async function firstVerdict(candidate: Candidate, scene: Scene): Promise<readonly [UserVerdict, Observed]> {
+  let observed: Observed = {};
+  let verdict = candidate.judge(observed);
+  if (verdict.say === 'ask-consumers') {
+    observed = { consumersBehind: await consumersBehind(candidate, scene) };
+    verdict = candidate.judge(observed);
+  }
+  if (verdict.say === 'observe') {
+    observed = { ...observed, readings: [await readSessions(candidate, scene)] };
+    verdict = candidate.judge(observed);
+  }
+  return [verdict, observed];
+}
+
+/** Whether the user is gone. */
+async function retire(candidate: Candidate, verdict: Retire, scene: Scene): Promise<boolean> {
+  const { user, credential } = candidate;
+  const { rekey } = scene;
+  const { ports } = rekey;
+  if (scene.dryRun) {
+    report(
+      candidate,
+      'would-retire',
+      verdict.endSessions ? 'connections-ended' : verdict.evidence.drain,
+      scene,
+    );
+    return false;
+  }
+  const provider = await scene.providerOf(credential ?? firstOf(scene.target));
+  // Holds are checked last: a label that was moved meanwhile, by a rotation or by hand, may have made the user one of use.
+  const mayGo = async (): Promise<boolean> => credential === undefined || isUnchanged(credential, rekey);
+  if (!(await mayGo())) return hold(candidate, 'LABELS_MOVED', scene);
+  if (!scene.takeWrite(credential ?? firstOf(scene.target))) return hold(candidate, 'BUDGET', scene);
+  if (candidate.prepare !== undefined) {
+    await candidate.prepare();
+    if (!(await mayGo())) return hold(candidate, 'LABELS_MOVED', scene);
+  }
+
+  const evidence = verdict.endSessions ? await endSessions(candidate, scene) : verdict.evidence;
+  const facts = factsOf(candidate, verdict.reason, scene);
+  // The intent first: whoever reads the record must find out who deleted the user, whatever happens from here on. Killed after
+  // this line, the next pass finds the user listed and does it again, or not listed, and tells the outcome by its note.
+  await ports.publish([{ type: 'DatabaseUserRetired', detail: { ...facts, evidence } }]);
+  const outcome = await provider.deleteUser(user.username, await ownLogin(candidate, scene));
+  await ports.publish([{ type: 'DatabaseUserDeleted', detail: { ...facts, outcome } }]);
+  report(candidate, outcome, evidence.drain, scene);
+  return true;
+}
+
+const firstOf = ({ credentials }: Target): Credential => {
+  const [first] = credentials;
+  if (first === undefined) throw new Error('a target has at least one credential');
+  return first;
+};
+
+/** Whether the labels and the rotation switch are still those that the verdict was made by. */
+async function isUnchanged({ secret }: CredentialVersions, { ports }: Rekey): Promise<boolean> {
+  const now = await ports.describeSecret({ secretId: secret.arn });
+  return (
+    now !== 'absent' &&
+    now.rotationEnabled === secret.rotationEnabled &&
+    now.deletedAt?.getTime() === secret.deletedAt?.getTime() &&
+    sameLabels(now, secret)
+  );
+}
+
+export const sameLabels = (a: SecretDescription, b: SecretDescription): boolean =>
+  labelLines(a).join('\n') === labelLines(b).join('\n');
+const labelLines = ({ labelsByVersion }: SecretDescription): readonly string[] =>
+  [...labelsByVersion].map(([version, labels]) => `${version} ${[...labels].sort().join(' ')}`).sort();
+
+function factsOf(
+  { user: { username }, credential }: Candidate,
+  reason: UserFacts['reason'],
+  { target: { provider, targetId } }: Scene,
+): UserFacts {
+  return {
+    credential: credential?.name ?? '',
+    provider,
+    target: targetId,
+    strategy: credential?.spec.strategy ?? 'replace-user',
+    username,
+    reason,
+  };
+}
+
+// Connections.
+
+async function readSessions(candidate: Candidate, scene: Scene): Promise<Sessions> {
+  const { user, credential } = candidate;
+  const provider = await scene.providerOf(credential ?? firstOf(scene.target));
+  let seen: Sessions | undefined;
+  for (const login of await loginsFor(candidate, scene)) {
+    seen = await provider.sessions(user.username, login);
+    if (seen.observed) return seen;
+  }
+  if (seen !== undefined) return seen;
+  const open = (await scene.list()).find(({ username }) => username === user.username)?.openConnections;
+  return open === undefined
+    ? { observed: false, reason: 'no login of this target is known to look with' }
+    : { observed: true, open };
+}
+
+/** Of a user that goes no connection is spared, however far apart the clocks are. */
+const endOfTime = new Date('9999-12-31T00:00:00Z');
+
+/** The provider was asked to end them, or nobody could ask: the evidence says which. */
+async function endSessions(candidate: Candidate, scene: Scene): Promise<DrainEvidence> {
+  const { user, credential } = candidate;
+  const provider = await scene.providerOf(credential ?? firstOf(scene.target));
+  let because = 'no login of this target is known to end them with';
+  for (const login of await loginsFor(candidate, scene)) {
+    const ended = await endedBy(provider, user.username, login, endOfTime);
+    if (ended.ended) return { drain: 'connections-ended', because: 'the provider was asked to end them' };
+    because = ended.reason;
+  }
+  return { drain: 'connections-not-ended', because };
+}
+
+/** A user that must go goes, whether its connections can be ended or not. */
+export async function endedBy(
+  provider: Provider,
+  username: string,
+  login: Login,
+  openedBefore: Date,
+): Promise<EndedSessions> {
+  try {
+    return await provider.endSessions(username, login, openedBefore);
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
+    return { ended: false, reason: `asking for it failed with ${codeOf(error)}` };
+  }
+}
+
+/** The user's own login, then others of the same target: which of them may look is for the provider to say. */
+async function loginsFor(candidate: Candidate, scene: Scene): Promise<readonly Login[]> {
+  const logins = [await ownLogin(candidate, scene), await currentLogin(candidate, scene)];
+  return logins.filter(
+    (login, index): login is Login =>
+      login !== undefined && logins.findIndex((other) => other?.username === login.username) === index,
+  );
+}
+
+/** A current one: of its own credential if it has one, else of any other. */
+async function currentLogin({ credential }: Candidate, scene: Scene): Promise<Login | undefined> {
+  for (const state of [...(credential === undefined ? [] : [credential]), ...scene.states]) {
+    const login = await safeLogin(state, holderOf(state.secret.labelsByVersion, 'AWSCURRENT'), scene);
+    if (login !== undefined) return login;
+  }
+  return undefined;
+}
+
+/** The user's own login, where Secrets Manager still has it. */
+async function ownLogin(
+  { user, credential, versionId }: Candidate,
+  scene: Scene,
+): Promise<Login | undefined> {
+  if (credential === undefined) return undefined;
+  const { labelsByVersion } = credential.secret;
+  const versions = [
+    versionId,
+    ...(['AWSCURRENT', 'AWSPREVIOUS'] as const).map((label) => holderOf(labelsByVersion, label)),
+  ];
+  for (const version of new Set(versions)) {
+    const login = await safeLogin(credential, version, scene);
+    if (login?.username === user.username) return login;
+  }
+  return undefined;
+}
+
+/** A stored login that may be used: it is of this target, and points where the provider says that its users connect. */
+function safeLogin(
+  credential: CredentialVersions,
+  versionId: string | undefined,
+  scene: Scene,
+): Promise<Login | undefined> {
+  const { secret } = credential;
+  // What is scheduled for deletion cannot be read.
+  if (versionId === undefined || secret.deletedAt !== undefined) return Promise.resolve(undefined);
+  const key = `${secret.arn} ${versionId}`;
+  const known = scene.logins.get(key) ?? readSafeLogin(credential, versionId, scene);
+  scene.logins.set(key, known);
+  return known;
+}
+
+async function readSafeLogin(
+  credential: CredentialVersions,
+  versionId: string,
+  { rekey, providerOf }: Scene,
+): Promise<Login | undefined> {
+  let login: Login | undefined;
+  try {
+    login = await readLogin({ secretArn: credential.secret.arn, versionId }, credential.spec, rekey);
+  } catch (error) {
+    if (error instanceof InputError || error instanceof RotationRefused) return undefined;
+    throw error;
+  }
+  const provider = await providerOf(credential);
+  // Where the vendor makes the password it made the address, too, and telling it again shows in the vendor's audit log.
+  if (login === undefined || provider.passwords === 'chosen-by-provider') return login;
+  const { host, port } = await provider.endpoint();
+  return login.host === host && login.port === port ? login : undefined;
+}
+
+/** Which consumers have not moved; one that cannot be asked has not. */
+async function consumersBehind(
+  { credential }: Candidate,
+  { rekey, until }: Scene,
+): Promise<readonly string[]> {
+  if (credential === undefined || credential.spec.consumers.length === 0) return [];
+  const { spec, secret } = credential;
+  const behind: string[] = [];
+  for (const opened of await openConsumers(spec, secret.arn, until, rekey)) {
+    try {
+      const { say } = await opened.consumer.standing();
+      if (say !== 'moved' && say !== 'unobservable') behind.push(consumerName(opened));
+    } catch (error) {
+      if (codeOf(error) === undefined) throw error;
+      rekey.log('warn', 'a consumer could not be asked', {
+        credential: spec.name,
+        consumer: consumerName(opened),
+        code: codeOf(error),
+      });
+      behind.push(consumerName(opened));
+    }
+  }
+  return behind;
+}
+
+// Notes: whose deletion was begun, so that its outcome is told also by a pass that only finds the user gone.
+
+const noteSchema = z.object({
+  credential: z.string(),
+  strategy: z.string(),
+  reason: z.enum(['superseded', 'revoked', 'credential-deleted', 'never-published']),
+});
+const notesSchema = z.record(z.string(), noteSchema).catch({});
+type Note = z.output<typeof noteSchema>;
+
+const notesParameter = ({ provider, targetId }: Target): string =>
+  `${findingsPath}deleting/${targetKey(provider, targetId)}`;
+
+/** By name of the user. Losing one only loses the word that a deletion was successful, when its pass died right after it. */
+export async function readNotes(target: Target, { ports }: Rekey): Promise<Map<string, Note>> {
+  const stored = await ports.readParameter({ parameter: notesParameter(target) });
+  return new Map(Object.entries(notesSchema.parse(stored === 'absent' ? {} : jsonOf(stored))));
+}
+
+async function saveNotes({ rekey: { ports }, target, notes, dryRun }: Scene): Promise<void> {
+  if (dryRun) return;
+  const parameter = notesParameter(target);
+  if (notes.size === 0) await ports.deleteParameter({ parameter });
+  else await ports.writeParameter({ parameter, document: JSON.stringify(Object.fromEntries(notes)) });
+}
+
+/** What the event of its deletion will say, if it is deleted. */
+function noteOf({ credential, judge }: Candidate): Note {
+  const zero: Sessions = { observed: true, open: 0 };
+  const verdict = judge({ consumersBehind: [], readings: [zero, zero] });
+  return {
+    credential: credential?.name ?? '',
+    strategy: credential?.spec.strategy ?? 'replace-user',
+    reason: verdict.say === 'retire' ? verdict.reason : 'superseded',
+  };
+}
+
+/** Tells the outcome of deletions that a pass before began and did not live to tell. */
+export async function tellOutcomes(scene: Scene): Promise<void> {
+  const { rekey, target, listed, list, notes, dryRun } = scene;
+  const isIn = (users: readonly DatabaseUser[], name: string) =>
+    users.some(({ username }) => username === name);
+  const missing = [...notes].filter(([username]) => !isIn(listed, username));
+  if (missing.length === 0 || dryRun) return;
+  // Absence counts only when it was seen twice.
+  await rekey.ports.sleep(secondReadingMs);
+  const again = await list();
+  const gone = missing.filter(([username]) => !isIn(again, username));
+  if (gone.length === 0) return;
+  const { provider, targetId } = target;
+  await rekey.ports.publish(
+    gone.map(([username, note]) => ({
+      type: 'DatabaseUserDeleted',
+      detail: { ...note, provider, target: targetId, username, outcome: 'absent' },
+    })),
+  );
+  for (const [username] of gone) notes.delete(username);
+  await saveNotes(scene);
+}
+
+// Reports.
+
+/** One user's trouble is its own: the others are seen to. */
+async function guarded(candidate: Candidate, scene: Scene, use: () => Promise<void>): Promise<void> {
+  const { user, credential } = candidate;
+  try {
+    await use();
+  } catch (error) {
+    const code = codeOf(error);
+    scene.rekey.log(code === 'BLOCKED' ? 'warn' : 'error', 'a user could not be retired', {
+      credential: credential?.name,
+      target: scene.target.targetId,
+      username: user.username,
+      code: code ?? 'DEFECT',
+    });
+    report(candidate, 'failed', code ?? 'DEFECT', scene);
+    if (error instanceof ProviderError && error.code === 'BLOCKED')
+      scene.findings.push(blocked(candidate, error.message.replace(/^BLOCKED: /, ''), scene));
+    else if (!isOthers(error)) scene.errors.push(error);
+  }
+}
+
+export const codeOf = (error: unknown): string | undefined =>
+  error instanceof ProviderError ||
+  error instanceof StoreError ||
+  error instanceof VerificationFailed ||
+  error instanceof InputError ||
+  error instanceof RotationRefused
+    ? error.code
+    : undefined;
+
+/** Somebody else's trouble, or a person's to mend: reconcile-users finds what lasts. Anything else is a failure of this function. */
+export const isOthers = (error: unknown): boolean =>
+  codeOf(error) !== undefined && !(error instanceof StoreError);
+
+function report(
+  { user: { username }, credential }: Pick<Candidate, 'user' | 'credential'>,
+  outcome: UserReport['outcome'],
+  because: UserReport['because'],
+  { users }: Scene,
+  until?: Date,
+): void {
+  users.push({
+    username,
+    ...(credential === undefined ? {} : { credential: credential.name }),
+    outcome,
+    because,
+    ...(until === undefined ? {} : { until: until.toISOString() }),
+  });
+}
+
+export function hold(
+  candidate: Pick<Candidate, 'user' | 'credential'>,
+  reason: HoldReason,
+  scene: Scene,
+): false {
+  report(candidate, 'kept', reason, scene);
+  return false;
+}
+
+async function keep(candidate: Candidate, verdict: Keep, scene: Scene): Promise<void> {
+  // A login that is refused may belong to a user that another pass has deleted since the list was read: nothing to report.
+  if (verdict.reason === 'DRAIN_UNOBSERVED' && !(await isStillListed(candidate, scene)))
+    return report(candidate, 'absent', verdict.reason, scene);
+  const until =
+    verdict.reason === 'GRACE_RUNNING'
+      ? verdict.until
+      : verdict.reason === 'STILL_CONNECTED'
+        ? verdict.deadline
+        : undefined;
+  report(candidate, 'kept', verdict.reason, scene, until);
+  if (verdict.reason === 'STILL_CONNECTED')
+    scene.overdueMs.push(scene.now.getTime() - verdict.deadline.getTime());
+  const finding = findingOf(candidate, verdict, scene);
+  if (finding !== undefined) scene.findings.push(finding);
+}
+
+const isStillListed = async ({ user }: Candidate, { list }: Scene): Promise<boolean> =>
+  (await list()).some(({ username }) => username === user.username);
+
+const about = (
+  { user: { username }, credential }: Candidate,
+  { target: { provider, targetId } }: Scene,
+): Pick<Finding, 'provider' | 'target' | 'credential' | 'username'> => ({
+  provider,
+  target: targetId,
+  ...(credential === undefined ? {} : { credential: credential.name }),
+  username,
+});
+
+function findingOf(candidate: Candidate, verdict: Keep, scene: Scene): Finding | undefined {
+  const force = candidate.credential?.spec.drain.force === true;
+  switch (verdict.reason) {
+    case 'STILL_CONNECTED':
+      return {
+        kind: 'RetiredStillConnected',
+        ...about(candidate, scene),
+        details: `of no use since ${verdict.overdueSince.toISOString()}, still connected: ${whoIsConnected(verdict.open)}`,
+        remedy: `restart or repair what is connected, so that it reads AWSCURRENT; ${force ? `what is left is cut at ${verdict.deadline.toISOString()}` : 'nothing is cut, as drain.force is not set'}`,
+      };
+    case 'DRAIN_UNOBSERVED':
+      return {
+        kind: 'DrainUnobservable',
+        ...about(candidate, scene),
+        details: verdict.because,
+        remedy:
+          'name a login that can see all sessions as adminSecret in the spec, or make sure yourself that nobody uses the user and delete it at the provider',
+      };
+    case 'PROTECTED':
+    case 'DEFAULT_USER':
+      return candidate.credential === undefined
+        ? undefined
+        : blocked(
+            candidate,
+            `the provider lists it as ${isDefault(verdict) ? 'the default user' : 'protected'}`,
+            scene,
+          );
+    default:
+      return undefined;
+  }
+}
+
+const isDefault = ({ reason }: Keep): boolean => reason === 'DEFAULT_USER';
+
+function blocked(candidate: Candidate, details: string, scene: Scene): Finding {
+  return {
+    kind: 'DeletionBlocked',
+    ...about(candidate, scene),
+    details,
+    remedy: 'remove what holds the user, as the details say; the next pass deletes it by itself',
+  };
+}
+
+/** Each of them once, and not more than a person would read. */
+function whoIsConnected(open: readonly Session[] | number): string {
+  if (typeof open === 'number') return `${open} connection${open === 1 ? '' : 's'}`;
+  const counts = new Map<string, number>();
+  for (const { applicationName, clientAddress } of open) {
+    const who = `${applicationName === '' ? 'unnamed' : applicationName} from ${clientAddress === '' ? 'unknown' : clientAddress}`;
+    counts.set(who, (counts.get(who) ?? 0) + 1);
+  }
+  const lines = [...counts].map(([who, count]) => (count === 1 ? who : `${who} (${count} times)`));
+  return [...lines.slice(0, 20), ...(lines.length > 20 ? [`and ${lines.length - 20} more`] : [])].join(', ');
+}

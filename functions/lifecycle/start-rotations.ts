@@ -1,0 +1,435 @@
+import { z } from 'zod';
+import { type Directives, directiveParameter } from '../core/directives.ts';
+import {
+  type Candidate,
+  type DueVerdict,
+  type HoldReason,
+  type Plan,
+  type PlannedRotation,
+  type PlannedTarget,
+  pendingVersion,
+  planRotations,
+  skewMs,
+} from '../core/due.ts';
+import { InputError, RotationRefused } from '../core/errors.ts';
+import { credentialRequested, type Invocation, type RekeyEvent } from '../core/events.ts';
+import type { Finding } from '../core/findings.ts';
+import { type Credential, targetKey } from '../core/fleet.ts';
+import { jsonOf } from '../core/json.ts';
+import { findingsPath, secretName, specParameterName, specParameterPath } from '../core/names.ts';
+import { holderOf } from '../core/rotation.ts';
+import { backstopDays, specDocument } from '../core/spec.ts';
+import { announce } from './announce.ts';
+import { type BrokenSpec, readFleet } from './fleet.ts';
+import { inParallel } from './in-parallel.ts';
+import type { Rekey } from './rekey.ts';
+
+/** What a pass did or, as a dry run, would do; names in the order in which they may start. */
+export interface StartReport {
+  readonly dryRun: boolean;
+  readonly started: readonly StartedRotation[];
+  /** Credentials whose user is to be adopted by create-user. */
+  readonly adopting: readonly string[];
+  readonly held: readonly HeldRotation[];
+  readonly failed: readonly { readonly credential: string; readonly code: string }[];
+  readonly broken: readonly BrokenSpec[];
+  /** Those that are not closed. */
+  readonly breakers: readonly {
+    readonly provider: string;
+    readonly target: string;
+    readonly state: 'opened' | 'half-open';
+    readonly failures: number;
+    readonly until?: Date;
+  }[];
+}
+
+export interface StartedRotation {
+  readonly credential: string;
+  readonly because: Extract<DueVerdict, { say: 'start' }>['because'];
+  /** The version that is being made. */
+  readonly versionId: string;
+  readonly inMinutes: number;
+}
+
+export interface HeldRotation {
+  readonly credential: string;
+  /** `CHANGED` between plan and start, and `OUT_OF_TIME` in this invocation: the next pass sees. */
+  readonly reason: HoldReason | 'CHANGED' | 'OUT_OF_TIME';
+  readonly until?: Date;
+}
+
+type Taken = Extract<Invocation, { readonly is: 'pass' | 'order' }>;
+
+/**
+ * Starts the rotations that are due now, and those that were ordered. Everything is read from the world, so a pass that is lost,
+ * cut short or made twice changes nothing but when. An order is durable before anything is done about it.
+ *
+ * A start that fails is reported and stops no other. Throws EVENT_INVALID for an order that is none for this function,
+ * SPEC_MISSING for one that names no credential, and what the stores say when the fleet cannot be read.
+ */
+export async function startRotations(
+  invocation: Taken,
+  options: { readonly rotationFunctionArn: string },
+  until: Date,
+  rekey: Rekey,
+): Promise<StartReport> {
+  const { ports } = rekey;
+  const dryRun = invocation.is === 'pass' && invocation.dryRun;
+  const order = invocation.is === 'order' ? await noteOrder(invocation, rekey) : undefined;
+  const pass: Pass = { ...options, until, dryRun, order, rekey };
+
+  const lookUntil = Math.min((await ports.now()).getTime() + urgentWaitMs, until.getTime());
+  let look = await lookAndStart(pass);
+  const started = [...look.started];
+  while (!dryRun && look.hasUrgentWaiting && (await ports.now()).getTime() + urgentLookMs < lookUntil) {
+    await ports.sleep(urgentLookMs);
+    look = await lookAndStart(pass);
+    started.push(...look.started);
+  }
+  // Last, as what is started matters more than what is told: the next pass tells it, should this one end here.
+  if (!dryRun) await tell(look.plan, rekey);
+  const report: StartReport = {
+    dryRun,
+    started,
+    adopting: look.plan.rotations.flatMap(({ verdict, candidate }) =>
+      verdict.say === 'adopt' ? [candidate.name] : [],
+    ),
+    // What an earlier look started is on its way now.
+    held: look.held.filter(({ credential }) => !started.some((each) => each.credential === credential)),
+    failed: look.failed,
+    broken: look.broken,
+    breakers: look.plan.targets.flatMap(
+      ({ provider, target, breaker: { state, failures, until: trialAt } }) =>
+        state === 'closed'
+          ? []
+          : [{ provider, target, state, failures, ...(trialAt === undefined ? {} : { until: trialAt }) }],
+    ),
+  };
+  rekey.log('info', dryRun ? 'looked what is due' : 'looked what is due, and started it', {
+    started: report.started.length,
+    held: report.held.length,
+    failed: report.failed.length,
+  });
+  return report;
+}
+
+/** An order waits that long for the rotation that is in its way; after that, the next pass carries it out. */
+const urgentWaitMs = 4 * 60_000;
+const urgentLookMs = 15_000;
+/** Secrets Manager takes 50 RotateSecret a second of the whole account (AWS documentation); others want some. */
+const startGapMs = 100;
+const readingsAtOnce = 10;
+/** A start takes a few calls; none begins that may not end in time. */
+const startMs = 5_000;
+
+interface Pass {
+  readonly rotationFunctionArn: string;
+  readonly until: Date;
+  readonly dryRun: boolean;
+  readonly order: { readonly credential: string; readonly directives: Directives } | undefined;
+  readonly rekey: Rekey;
+}
+
+// The order.
+
+/** Afterwards the order is stored, and stays should this invocation die; one that came before, or comes again, moves nothing back. */
+async function noteOrder(
+  { order, credential, orderedAt }: Extract<Taken, { is: 'order' }>,
+  { ports }: Rekey,
+): Promise<Pass['order']> {
+  if (order === 'CredentialDeletionRequested')
+    throw new InputError(
+      'EVENT_INVALID',
+      `got ${order}, expected CredentialRotationRequested or CredentialCompromised; deletions are for delete-user`,
+    );
+  const specs = await ports.listParameters({ path: specParameterPath });
+  if (!specs.some(({ parameter }) => parameter === specParameterName(credential)))
+    throw new RotationRefused(
+      'SPEC_MISSING',
+      `there is no ${specParameterName(credential)}; send the event again with the name of a credential`,
+    );
+  // The sender may set an event's time. Versions made meanwhile would all count as older, and be rotated again and again.
+  if (orderedAt.getTime() > (await ports.now()).getTime() + skewMs)
+    throw new InputError(
+      'EVENT_INVALID',
+      `time: expected an instant that has passed, got ${orderedAt.toISOString()}; send the event without a time of its own`,
+    );
+  const kind = order === 'CredentialCompromised' ? 'revokeBefore' : 'rotateBefore';
+  const parameter = directiveParameter(credential, kind);
+  const document = orderedAt.toISOString();
+  if ((await ports.createParameter({ parameter, document })) === 'exists') {
+    const before = z.iso.datetime({ offset: true }).safeParse(await ports.readParameter({ parameter }));
+    if (!before.success || new Date(before.data) < orderedAt)
+      await ports.writeParameter({ parameter, document });
+  }
+  return { credential, directives: { [kind]: orderedAt } };
+}
+
+/** With what was ordered just now: a listing of parameters may not show it yet. */
+function withOrder(credential: Credential, order: Pass['order']): Credential {
+  if (order === undefined || order.credential !== credential.name) return credential;
+  const { rotateBefore, revokeBefore } = order.directives;
+  const { directives } = credential;
+  return {
+    ...credential,
+    directives: {
+      ...directives,
+      ...later('rotateBefore', rotateBefore, directives.rotateBefore),
+      ...later('revokeBefore', revokeBefore, directives.revokeBefore),
+    },
+  };
+}
+
+const later = (kind: keyof Directives, ordered: Date | undefined, stored: Date | undefined): Directives =>
+  ordered === undefined || (stored !== undefined && stored >= ordered) ? {} : { [kind]: ordered };
+
+// One look.
+
+interface Look {
+  readonly plan: Plan;
+  readonly started: readonly StartedRotation[];
+  readonly held: readonly HeldRotation[];
+  readonly failed: readonly Failure[];
+  readonly broken: readonly BrokenSpec[];
+  readonly hasUrgentWaiting: boolean;
+}
+
+interface Failure {
+  readonly credential: string;
+  readonly code: string;
+}
+
+async function lookAndStart(pass: Pass): Promise<Look> {
+  const { rekey, order, dryRun } = pass;
+  const { ports } = rekey;
+  const fleet = await readFleet(rekey);
+  const unread: Failure[] = [];
+  const candidates = await inParallel(fleet.credentials, readingsAtOnce, (credential) =>
+    readCandidate(withOrder(credential, order), unread, rekey),
+  );
+  const now = await ports.now();
+  const plan = planRotations({ now, candidates }, rekey.sha256);
+
+  const started: StartedRotation[] = [];
+  const failed: Failure[] = [...unread];
+  const held: HeldRotation[] = plan.rotations.flatMap(({ candidate: { name: credential }, verdict }) => {
+    if (verdict.say !== 'hold') return [];
+    const { say: _say, ...why } = verdict;
+    return [{ credential, ...why }];
+  });
+  const starts = plan.rotations
+    .flatMap(({ candidate, verdict }) => (verdict.say === 'start' ? [{ candidate, ...verdict }] : []))
+    .toSorted((a, b) => a.inMinutes - b.inMinutes);
+  for (const { candidate, because, inMinutes } of starts) {
+    const credential = candidate.name;
+    const outcome: Outcome = dryRun
+      ? { versionId: tokenOf(candidate, rekey) }
+      : await startAt(new Date(now.getTime() + inMinutes * 60_000), candidate, plan, pass);
+    if ('versionId' in outcome)
+      started.push({ credential, because, versionId: outcome.versionId, inMinutes });
+    else if ('reason' in outcome) held.push({ credential, ...outcome });
+    else failed.push({ credential, ...outcome });
+  }
+  const waiting = new Set(
+    held.flatMap(({ credential, reason }) => (reason === 'TARGET_BUSY' ? [credential] : [])),
+  );
+  return {
+    plan,
+    started,
+    held,
+    failed,
+    broken: fleet.broken,
+    hasUrgentWaiting: plan.rotations.some(
+      ({ isUrgent, candidate }) => isUrgent && waiting.has(candidate.name),
+    ),
+  };
+}
+
+async function readCandidate(credential: Credential, unread: Failure[], rekey: Rekey): Promise<Candidate> {
+  const { ports } = rekey;
+  try {
+    const secret = await ports.describeSecret({ secretId: secretName(credential.name) });
+    if (secret === 'absent') return { ...credential, secret, versions: [] };
+    const versions = await ports.listVersions({ secretId: secret.arn });
+    // Gone between the two calls.
+    if (versions === 'absent') return { ...credential, secret: 'absent', versions: [] };
+    return { ...credential, secret, versions };
+  } catch (error) {
+    unread.push(failureOf(credential.name, error, rekey));
+    return { ...credential, secret: 'unreadable', versions: [] };
+  }
+}
+
+type Outcome =
+  | { readonly versionId: string }
+  | { readonly reason: HeldRotation['reason'] }
+  | { readonly code: string };
+
+/** Starts one rotation of the plan at its time, if what the plan was made of still holds then. */
+async function startAt(
+  at: Date,
+  candidate: Candidate,
+  plan: Plan,
+  { rekey, until, rotationFunctionArn }: Pass,
+): Promise<Outcome> {
+  const { ports } = rekey;
+  const { secret, spec } = candidate;
+  if (typeof secret === 'string') return { reason: 'DELETED' };
+  try {
+    const now = await ports.now();
+    const waitMs = Math.max(0, at.getTime() - now.getTime());
+    if (now.getTime() + waitMs + startMs >= until.getTime()) return { reason: 'OUT_OF_TIME' };
+    await ports.sleep(waitMs > 0 ? waitMs : startGapMs);
+
+    // Labels may have moved since the plan: by Secrets Manager's own schedule, by another pass, by hand.
+    const neighbours = plan.rotations
+      .map((rotation) => rotation.candidate)
+      .filter((other) => keyOf(other) === keyOf(candidate));
+    const changed = await inParallel(neighbours, readingsAtOnce, async (other) => {
+      if (typeof other.secret === 'string') return undefined;
+      const fresh = await ports.describeSecret({ secretId: other.secret.arn });
+      if (fresh === 'absent') return other === candidate ? 'CHANGED' : undefined;
+      const pending = pendingVersion({ secret: fresh, versions: [] });
+      if (pending !== undefined && pending !== pendingVersion(other)) return 'TARGET_BUSY';
+      const isSame =
+        fresh.rotationEnabled &&
+        fresh.deletedAt === undefined &&
+        holderOf(fresh.labelsByVersion, 'AWSCURRENT') === holderOf(secret.labelsByVersion, 'AWSCURRENT');
+      return other !== candidate || isSame ? undefined : 'CHANGED';
+    });
+    const reason = changed.find((each) => each !== undefined);
+    if (reason !== undefined) return { reason };
+
+    const versionId = tokenOf(candidate, rekey);
+    const answer = await ports.startRotation({
+      secretId: secret.arn,
+      token: versionId,
+      functionArn: rotationFunctionArn,
+      everyDays: backstopDays(spec),
+      immediately: true,
+    });
+    if (answer === 'in-progress') return { reason: 'TARGET_BUSY' };
+    rekey.log('info', 'a rotation was started', { credential: candidate.name, versionId });
+    return { versionId };
+  } catch (error) {
+    rekey.measure('RotationsFailed', 1);
+    return { code: failureOf(candidate.name, error, rekey).code };
+  }
+}
+
+const keyOf = ({ spec }: Credential): string => targetKey(spec.provider, spec.targetId);
+
+/**
+ * The same while nothing has changed, so that a pass made twice asks for one rotation; another after a rotation that came to
+ * nothing, as its version is used up, and after whatever reconcile did about it.
+ */
+function tokenOf({ secret, versions }: Candidate, { sha256 }: Rekey): string {
+  if (typeof secret === 'string') return '';
+  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT') ?? '';
+  const known = versions.map(({ versionId }) => versionId).toSorted();
+  const digest = sha256(
+    JSON.stringify(['rotation', secret.arn, current, known, secret.changedAt?.toISOString() ?? '']),
+  );
+  return Buffer.from(digest.subarray(0, 16)).toString('hex');
+}
+
+function failureOf(credential: string, error: unknown, { log }: Rekey): Failure {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : 'DEFECT';
+  log('error', error instanceof Error ? error.message : String(error), { credential, code });
+  return { credential, code };
+}
+
+// What is told.
+
+/** Metrics, adoptions, breakers and findings of the last look. */
+async function tell(plan: Plan, rekey: Rekey): Promise<void> {
+  const { ports, measure } = rekey;
+  const now = await ports.now();
+  const overdueMs = plan.rotations.map(({ deadline }) =>
+    deadline === undefined ? 0 : now.getTime() - deadline.getTime(),
+  );
+  measure('RotationOverdueAge', Math.max(0, ...overdueMs) / 1000);
+  measure('BreakersOpen', plan.targets.filter(({ breaker }) => breaker.state !== 'closed').length);
+
+  const requests = plan.rotations.flatMap(({ verdict, candidate: { spec } }): RekeyEvent[] =>
+    verdict.say === 'adopt'
+      ? [
+          {
+            type: credentialRequested,
+            detail: { spec: documentSchema.parse(jsonOf(specDocument(spec))) },
+          },
+        ]
+      : [],
+  );
+  if (requests.length > 0) await ports.publish(requests);
+  await tellBreakers(plan.targets, rekey);
+  // What is left out counts as mended, and what could not be read is not: then only the metrics tell, until all is known again.
+  if (plan.targets.every(({ isWhole }) => isWhole))
+    await announce(
+      { scope: 'schedule', place: 'fleet' },
+      plan.rotations.flatMap((rotation) => findingsOf(rotation, now)),
+      rekey,
+    );
+}
+
+const documentSchema = z.record(z.string(), z.unknown());
+
+/** A mark of the target, so short that hundreds fit into one parameter, with the state that was published last. */
+const notedSchema = z.record(z.string(), z.enum(['opened', 'half-open'])).catch({});
+const breakersParameter = `${findingsPath}schedule/breakers`;
+
+/** Published first, noted afterwards: a crash between the two says something twice, never not at all. */
+async function tellBreakers(
+  targets: readonly PlannedTarget[],
+  { ports, sha256 }: Pick<Rekey, 'ports' | 'sha256'>,
+): Promise<void> {
+  const stored = await ports.readParameter({ parameter: breakersParameter });
+  const noted = new Map(Object.entries(notedSchema.parse(stored === 'absent' ? {} : jsonOf(stored))));
+  const seen = targets.map(({ provider, target, breaker, isWhole }) => {
+    const mark = Buffer.from(sha256(targetKey(provider, target)).subarray(0, 9)).toString('base64url');
+    const before = noted.get(mark) ?? 'closed';
+    // What could not be read may be what failed: the state stays until all of it is known.
+    const state = isWhole ? breaker.state : before;
+    return { provider, target, mark, before, state, failures: breaker.failures };
+  });
+  const events = seen.flatMap(({ provider, target, before, failures, state }): RekeyEvent[] =>
+    state === before ? [] : [{ type: 'BreakerChanged', detail: { provider, target, state, failures } }],
+  );
+  if (events.length > 0) await ports.publish(events);
+  const open = Object.fromEntries(
+    seen.flatMap(({ mark, state }) => (state === 'closed' ? [] : [[mark, state]])),
+  );
+  const document = JSON.stringify(open);
+  if (Object.keys(open).length === 0) {
+    if (stored !== 'absent') await ports.deleteParameter({ parameter: breakersParameter });
+  } else if (document !== stored) await ports.writeParameter({ parameter: breakersParameter, document });
+}
+
+function findingsOf({ candidate, verdict, deadline }: PlannedRotation, now: Date): readonly Finding[] {
+  const { name: credential, spec } = candidate;
+  const about = { provider: spec.provider, target: spec.targetId, credential };
+  const overdue: readonly Finding[] =
+    deadline === undefined || now <= deadline
+      ? []
+      : [
+          {
+            ...about,
+            kind: 'RotationOverdue',
+            details: `it was to be rotated by ${deadline.toISOString()}`,
+            remedy:
+              'invoke start-rotations with {"pass": "scheduled", "dryRun": true}: it says what holds it',
+          },
+        ];
+  const disabled: readonly Finding[] =
+    verdict.say === 'hold' && verdict.reason === 'ROTATION_DISABLED'
+      ? [
+          {
+            ...about,
+            kind: 'RotationDisabled',
+            details: `rotation of ${secretName(credential)} is switched off`,
+            remedy: `switch it on with RotateSecret of ${secretName(credential)}, or request the deletion of the credential`,
+          },
+        ]
+      : [];
+  return [...overdue, ...disabled];
+}

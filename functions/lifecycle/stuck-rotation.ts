@@ -1,0 +1,123 @@
+import { abandonAfterMs, pendingVersion } from '../core/drift.ts';
+import {
+  InputError,
+  ProviderError,
+  RotationRefused,
+  StoreError,
+  VerificationFailed,
+} from '../core/errors.ts';
+import type { Repair } from '../core/findings.ts';
+import { firstSecretString } from '../core/secret-value.ts';
+import { Sensitive } from '../core/sensitive.ts';
+import { type Rekey, untilFound } from './rekey.ts';
+import { rotateSecret } from './rotate-secret.ts';
+import type { Reading } from './survey-target.ts';
+
+/**
+ * Ends a rotation that nobody is working on any more, so that another one can start. Rolled forward where a login is stored; given
+ * up where there is none, or where it could not be rolled forward for hours. Answers what was done; undefined where somebody else
+ * was faster. Throws what kept it from being rolled forward while it is too young to be given up.
+ *
+ * Secrets Manager may call a step of this rotation at any moment, and one that it called before may be frozen anywhere (a zombie).
+ * Rolling forward is what such a step does, too: each is safe beside the other. Giving up leaves it nothing to do:
+ *  - between two steps, or before one: the guard finds no AWSPENDING, and refuses.
+ *  - in createSecret: the version has a value, so its own is `taken`; it reads the one that is there, which names no user.
+ *    The user that a vendor may have made meanwhile is named after the version, and retired as superseded.
+ *  - in setSecret: it makes or changes the user of this version, which is superseded, or the idle one of a pair, whose password the
+ *    next rotation sets again. The only user of reset-password gets a password that AWSCURRENT does not have: the next pass finds
+ *    CurrentRejected, and a rotation sets another one.
+ *  - in finishSecret: AWSCURRENT moves to a login that has just worked, which is what the rotation was for, and taking AWSPENDING
+ *    off that version is how it ends. Only where the password of reset-password was set back in that very moment, AWSCURRENT is
+ *    refused: CurrentRejected again.
+ */
+export async function endStuckRotation(
+  reading: Reading,
+  until: Date,
+  rekey: Rekey,
+): Promise<Extract<Repair, 'finish-rotation' | 'abandon-rotation'> | undefined> {
+  const { ports, log } = rekey;
+  const { state, pending: value } = reading;
+  const pending = state === 'absent' ? undefined : pendingVersion(state);
+  if (state === 'absent' || pending === undefined) return undefined;
+  const { versionId: token, madeAt } = pending;
+  const secretId = state.secret.arn;
+  if (value === 'readable') {
+    try {
+      // createSecret has done its part. Each step looks at the labels anew, and stops where somebody has moved them.
+      for (const step of ['setSecret', 'testSecret', 'finishSecret'])
+        await rotateSecret({ step, secretId, token }, until, rekey);
+      return 'finish-rotation';
+    } catch (error) {
+      const age = (await ports.now()).getTime() - madeAt.getTime();
+      if (!isExpected(error) || age <= abandonAfterMs) throw error;
+      log('warn', error.message, { credential: state.name, versionId: token });
+      if (state.spec.strategy === 'reset-password') await secureOnlyUser(reading, error, rekey);
+    }
+  }
+  // First, or a late createSecret would store a login and put AWSPENDING on it again. A version with a value is also kept by
+  // Secrets Manager, which keeps the names of its users derivable. Repeating it writes the same value: nothing changes.
+  if (
+    value === 'empty' &&
+    (await ports.writeSecret({
+      secretId,
+      token,
+      value: new Sensitive(firstSecretString),
+      label: 'AWSPENDING',
+    })) === 'taken'
+  )
+    return undefined;
+  const labels = await ports.describeSecret({ secretId });
+  // finishSecret of somebody else was faster: then both labels are where a rotation may leave them.
+  if (labels === 'absent' || labels.labelsByVersion.get(token)?.has('AWSCURRENT')) return undefined;
+  const moved = await ports.moveLabel({ secretId, label: 'AWSPENDING', from: token });
+  return moved === 'moved' ? 'abandon-rotation' : undefined;
+}
+
+type Expected = InputError | RotationRefused | ProviderError | VerificationFailed | StoreError;
+
+/** Something outside, and no defect of ours. */
+export const isExpected = (error: unknown): error is Expected =>
+  error instanceof InputError ||
+  error instanceof RotationRefused ||
+  error instanceof ProviderError ||
+  error instanceof VerificationFailed ||
+  error instanceof StoreError;
+
+/**
+ * The one user has one password. Afterwards it is the one in AWSCURRENT, as far as the vendor lets anybody set it; throws `error`
+ * where it is the pending one: consumers are locked out until the rotation is rolled forward, which the next pass tries again.
+ */
+async function secureOnlyUser(
+  { credential: { name, spec }, provider, current, currentLogin, pendingLogin }: Reading,
+  error: Error,
+  { ports, log }: Rekey,
+): Promise<void> {
+  if (provider?.passwords !== 'chosen-by-us' || currentLogin === undefined || pendingLogin === undefined)
+    return;
+  const { username, password: next, host, port } = currentLogin;
+  if (pendingLogin.username !== username || current.say === 'unusable') return;
+  if (spec.verify === 'login') {
+    // The pending one first: the current one may work a while longer at a gateway that has not heard of the change. One that
+    // points elsewhere was never set at the vendor, and is sent nowhere.
+    const isHere = pendingLogin.host === host && pendingLogin.port === port;
+    if (isHere && (await provider.verify(pendingLogin)) === 'accepted') throw error;
+    if ((await provider.verify(currentLogin)) === 'accepted') return;
+  }
+  try {
+    await provider.setPassword({ username, next });
+  } catch (refusal) {
+    // A vendor may take no password twice, or none without the one before, which nobody knows. The rotation is given up all the
+    // same: only another one can help now.
+    if (!(refusal instanceof ProviderError) || refusal.code !== 'REJECTED') throw refusal;
+    log('warn', refusal.message, { credential: name, code: refusal.code });
+    return;
+  }
+  if (spec.verify === 'none') return;
+  const answer = await untilFound(
+    ports,
+    () => provider.verify(currentLogin),
+    (said) => said === 'accepted',
+  );
+  if (answer === 'rejected')
+    log('warn', 'the current password was set again and is still refused', { credential: name });
+}

@@ -1,0 +1,856 @@
+import { createHash } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
+import { loadConsumer } from '../../functions/consumers/index.ts';
+import type { Invocation, RekeyEvent } from '../../functions/core/events.ts';
+import type { MetricName } from '../../functions/core/metrics.ts';
+import { interpose, type Ports } from '../../functions/core/ports.ts';
+import { firstSecretString } from '../../functions/core/secret-value.ts';
+import { createRedactor } from '../../functions/core/sensitive.ts';
+import type { Rekey } from '../../functions/lifecycle/rekey.ts';
+import { type StartReport, startRotations } from '../../functions/lifecycle/start-rotations.ts';
+import { loadProvider } from '../../functions/providers/index.ts';
+import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
+
+const functionArn = 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret';
+const targets = {
+  a: '0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10',
+  b: '1b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a11',
+} as const;
+const minuteMs = 60_000;
+const dayMs = 86_400_000;
+
+type Pass = Extract<Invocation, { is: 'pass' | 'order' }>;
+const pass: Pass = { is: 'pass', dryRun: false };
+const dryRun: Pass = { is: 'pass', dryRun: true };
+
+/** Secrets Manager as it is, a store of parameters and a bus in memory, and rotations that work, fail or hang as told. */
+function createWorld(from = '2026-03-01T12:00:00Z') {
+  let nowMs = Date.parse(from);
+  const clock = {
+    now: () => new Date(nowMs),
+    sleep: async (ms: number) => {
+      nowMs += ms;
+      await nextTurn();
+    },
+  };
+  const rotations = new Map<string, 'fails' | 'hangs'>();
+  const hanging: (() => void)[] = [];
+  const secretsManager = createSecretsManager({
+    account: '123456789012',
+    region: 'eu-central-1',
+    clock,
+    emit: () => undefined,
+    // What fails stays open until somebody abandons it.
+    variants: { retryDelaysMs: [] },
+    invoke: async (_arn, { Step, SecretId, ClientRequestToken }) => {
+      const mode = rotations.get(nameOf(SecretId));
+      if (mode === 'fails') return { ok: false, error: 'as told' };
+      if (mode === 'hangs') await new Promise<void>((resolve) => hanging.push(resolve));
+      if (Step === 'createSecret')
+        await secretsManager.call('PutSecretValue', {
+          SecretId,
+          ClientRequestToken,
+          SecretString: `value of ${ClientRequestToken}`,
+          VersionStages: ['AWSPENDING'],
+        });
+      if (Step === 'finishSecret') {
+        const { VersionIdsToStages } = await describeSecret(SecretId);
+        const holder = Object.keys(VersionIdsToStages).find((id) =>
+          VersionIdsToStages[id]?.includes('AWSCURRENT'),
+        );
+        if (holder !== ClientRequestToken)
+          await secretsManager.call('UpdateSecretVersionStage', {
+            SecretId,
+            VersionStage: 'AWSCURRENT',
+            MoveToVersionId: ClientRequestToken,
+            RemoveFromVersionId: holder,
+          });
+      }
+      return { ok: true };
+    },
+  });
+  const describeSecret = async (SecretId: string) =>
+    (await secretsManager.call('DescribeSecret', { SecretId })) as {
+      VersionIdsToStages: Record<string, string[]>;
+      ARN: string;
+    };
+  const nameOf = (arn: string): string => /secret:rekey\/(.+)-.{6}$/.exec(arn)?.[1] ?? arn;
+
+  const parameters = new Map<string, string>();
+  const published: RekeyEvent[] = [];
+  const measured: [MetricName, number][] = [];
+  const started: { at: string; credential: string; token: string; everyDays: number }[] = [];
+  const logged: string[] = [];
+  const calls: string[] = [];
+  let refused = new Map<string, string>();
+  let skewMs = 0;
+  let hidden: string | undefined;
+
+  const unused = async (): Promise<never> => {
+    throw new Error('start-rotations has no business there');
+  };
+  const secretPorts = secretsManagerPorts(clientOf(secretsManager), createRedactor());
+  const ports: Ports = {
+    ...secretPorts,
+    readSecret: unused,
+    writeSecret: unused,
+    moveLabel: unused,
+    createSecret: unused,
+    cancelRotation: unused,
+    deleteSecret: unused,
+    listSecrets: unused,
+    http: unused,
+    sql: unused,
+    valkey: unused,
+    notify: unused,
+    enqueue: unused,
+    randomBytes: unused,
+    startRotation: async (request) => {
+      const credential = nameOf(request.secretId);
+      const code = refused.get(credential);
+      if (code !== undefined) throw Object.assign(new Error(`${code}: as told`), { code });
+      const answer = await secretPorts.startRotation(request);
+      if (answer === 'started')
+        started.push({
+          at: clock.now().toISOString(),
+          credential,
+          token: request.token,
+          everyDays: request.everyDays,
+        });
+      return answer;
+    },
+    readParameter: async ({ parameter }) => parameters.get(parameter) ?? 'absent',
+    createParameter: async ({ parameter, document }) => {
+      if (parameters.has(parameter)) return 'exists';
+      parameters.set(parameter, document);
+      return 'written';
+    },
+    writeParameter: async ({ parameter, document }) => {
+      parameters.set(parameter, document);
+    },
+    deleteParameter: async ({ parameter }) => (parameters.delete(parameter) ? 'deleted' : 'absent'),
+    listParameters: async ({ path }) =>
+      [...parameters].flatMap(([parameter, document]) =>
+        parameter.startsWith(path) && path !== hidden ? [{ parameter, document }] : [],
+      ),
+    publish: async (events) => {
+      published.push(...events);
+    },
+    now: async () => new Date(nowMs + skewMs),
+    sleep: clock.sleep,
+  };
+
+  /** One invocation; where it is killed, none of its calls is ever answered. */
+  async function start(
+    invocation: Pass = pass,
+    {
+      killAt,
+      when = 'before',
+      leftMs = 890_000,
+    }: { killAt?: number; when?: 'before' | 'after'; leftMs?: number } = {},
+  ): Promise<StartReport> {
+    calls.length = 0;
+    const death = Promise.withResolvers<never>();
+    death.promise.catch(() => undefined);
+    let isDead = false;
+    const led = interpose(ports, async (name, _request, call) => {
+      if (isDead) return new Promise(() => undefined);
+      if (name === 'now' || name === 'sleep') return call();
+      calls.push(name);
+      if (calls.length !== killAt) return call();
+      isDead = true;
+      if (when === 'after') await call();
+      death.reject(new Error('killed'));
+      return new Promise(() => undefined);
+    });
+    const rekey: Rekey = {
+      ports: led,
+      loadProvider,
+      loadConsumer,
+      sha256: (text) => createHash('sha256').update(text).digest(),
+      log: (_level, message, fields) => logged.push(`${message} ${JSON.stringify(fields ?? {})}`),
+      measure: (metric, value) => measured.push([metric, value]),
+    };
+    const until = new Date(nowMs + skewMs + leftMs);
+    return Promise.race([
+      startRotations(invocation, { rotationFunctionArn: functionArn }, until, rekey),
+      death.promise,
+    ]);
+  }
+
+  return {
+    clock,
+    secretsManager,
+    parameters,
+    published,
+    measured,
+    started,
+    logged,
+    calls,
+    rotations,
+    start,
+    describe: (name: string) => describeSecret(`rekey/${name}`),
+    idle: () => secretsManager.idle(),
+    move(ms: number): void {
+      nowMs += ms;
+    },
+    set skewMs(ms: number) {
+      skewMs = ms;
+    },
+    /** A path below which listings are stale. */
+    set hidden(path: string) {
+      hidden = path;
+    },
+    set refused(next: Map<string, string>) {
+      refused = next;
+    },
+    release: () => {
+      rotations.clear();
+      for (const resolve of hanging.splice(0)) resolve();
+    },
+    /** A credential as the stack declares it: spec, secret with the first value, rotation attached and not started. */
+    async declare(name: string, overrides: object = {}): Promise<void> {
+      parameters.set(
+        `/rekey/credentials/${name}`,
+        JSON.stringify({
+          name,
+          provider: 'cockroachdb-cloud',
+          target: { clusterId: targets.a },
+          apiKeySecret: 'rekey/api-keys/cockroachdb',
+          usernamePrefix: name.replaceAll('-', '_'),
+          ...overrides,
+        }),
+      );
+      await secretsManager.call('CreateSecret', {
+        Name: `rekey/${name}`,
+        SecretString: firstSecretString,
+        ClientRequestToken: `first-value-of-${name}`.padEnd(32, '-'),
+      });
+      await secretsManager.call('RotateSecret', {
+        SecretId: `rekey/${name}`,
+        ClientRequestToken: `attaching-${name}`.padEnd(32, '-'),
+        RotationLambdaARN: functionArn,
+        RotateImmediately: false,
+        RotationRules: { AutomaticallyAfterDays: 32 },
+      });
+      await secretsManager.idle();
+    },
+    /** The same, and it has been rotated once. */
+    async establish(name: string, overrides: object = {}): Promise<void> {
+      await this.declare(name, overrides);
+      await secretsManager.call('RotateSecret', {
+        SecretId: `rekey/${name}`,
+        ClientRequestToken: `first-rotation-of-${name}`.padEnd(32, '-'),
+      });
+      await secretsManager.idle();
+    },
+    order: (order: 'CredentialRotationRequested' | 'CredentialCompromised', credential: string): Pass => ({
+      is: 'order',
+      order,
+      credential,
+      orderedAt: new Date(nowMs),
+    }),
+  };
+}
+
+/** A client of the SDK as far as the adapters go: `send`, without serialization and sockets between. */
+function clientOf(service: Pick<ReturnType<typeof createSecretsManager>, 'call'>): never {
+  const send = async (command: { readonly constructor: { readonly name: string }; readonly input: object }) =>
+    dated(await service.call(command.constructor.name.replace(/Command$/, ''), command.input));
+  return { send } as never;
+}
+
+/** On the wire instants are seconds; the SDK makes them dates. */
+function dated(value: unknown, key = ''): unknown {
+  if (typeof value === 'number' && /Date$/.test(key)) return new Date(value * 1000);
+  if (Array.isArray(value)) return value.map((each) => dated(each));
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, dated(inner, name)]));
+}
+
+let world: ReturnType<typeof createWorld>;
+beforeEach(() => {
+  world = createWorld();
+});
+afterEach(async () => {
+  world.release();
+  await world.secretsManager.stop();
+});
+
+const names = (report: StartReport): readonly string[] => report.started.map(({ credential }) => credential);
+const reasons = (report: StartReport): Readonly<Record<string, string>> =>
+  Object.fromEntries(report.held.map(({ credential, reason }) => [credential, reason]));
+const kinds = (): readonly string[] =>
+  world.published.map(({ type, detail }) =>
+    type === 'BreakerChanged'
+      ? `${type} ${detail.state}`
+      : type === 'DriftFound'
+        ? `${type} ${detail.kind} ${detail.credential}`
+        : type,
+  );
+
+describe('a pass', () => {
+  test('starts what is due, one at a time on a target, with the back-stop two days behind', async () => {
+    await world.declare('one');
+    await world.declare('two');
+    await world.declare('three', { target: { clusterId: targets.b }, rotation: { every: 'P10D' } });
+    const report = await world.start();
+    await world.idle();
+    expect(names(report).toSorted()).toEqual(['one', 'three']);
+    expect(reasons(report)).toEqual({ two: 'TARGET_BUSY' });
+    expect(world.started.map(({ credential, everyDays }) => [credential, everyDays]).toSorted()).toEqual([
+      ['one', 32],
+      ['three', 12],
+    ]);
+    expect((await world.describe('one')).VersionIdsToStages).toMatchObject({
+      [report.started.find(({ credential }) => credential === 'one')?.versionId ?? '']: ['AWSCURRENT'],
+    });
+  });
+
+  test('starts the next of a target ten minutes later, and then nothing until an interval has passed', async () => {
+    await world.declare('one');
+    await world.declare('two');
+    await world.start();
+    await world.idle();
+    world.move(5 * minuteMs);
+    expect(reasons(await world.start())).toEqual({ one: 'NOT_DUE', two: 'SPACING' });
+    world.move(6 * minuteMs);
+    expect(names(await world.start())).toEqual(['two']);
+    await world.idle();
+    for (let day = 0; day < 22; day += 1) {
+      world.move(dayMs);
+      expect(names(await world.start())).toEqual([]);
+    }
+    for (let day = 0; day < 8; day += 1) {
+      world.move(dayMs);
+      await world.start();
+      await world.idle();
+    }
+    expect(world.started.map(({ credential }) => credential).toSorted()).toEqual([
+      'one',
+      'one',
+      'two',
+      'two',
+    ]);
+  });
+
+  test('made twice at once starts each rotation once', async () => {
+    for (const name of ['one', 'two', 'three']) await world.declare(name);
+    const [first, second] = await Promise.all([world.start(), world.start()]);
+    await world.idle();
+    expect(new Set([...names(first), ...names(second)]).size).toBe(1);
+    const rotated = [];
+    for (const name of ['one', 'two', 'three'])
+      if (Object.keys((await world.describe(name)).VersionIdsToStages).length > 1) rotated.push(name);
+    expect(rotated).toEqual(['one']);
+    expect(new Set(world.started.map(({ token }) => token)).size).toBe(1);
+  });
+
+  test('that is killed at any call is made up for by the next one, and nothing starts twice', async () => {
+    const prepare = async (): Promise<void> => {
+      world = createWorld();
+      await world.declare('one');
+      await world.declare('two', { target: { clusterId: targets.b } });
+      await world.declare('off');
+      await world.secretsManager.call('CancelRotateSecret', { SecretId: 'rekey/off' });
+      world.move(2 * dayMs);
+    };
+    await prepare();
+    await world.start();
+    const calls = [...world.calls];
+    await world.idle();
+    const wrong: string[] = [];
+    for (const [index, name] of calls.entries())
+      for (const when of ['before', 'after'] as const) {
+        await prepare();
+        await world.start(pass, { killAt: index + 1, when }).catch(() => undefined);
+        await world.idle();
+        await world.start();
+        await world.idle();
+        const tokens = world.started.map(({ credential }) => credential).toSorted();
+        const said = kinds();
+        if (
+          tokens.join() !== 'one,two' ||
+          !said.includes('DriftFound RotationDisabled off') ||
+          // Told again at most: published first, noted afterwards.
+          [...Map.groupBy(said, (each) => each).values()].some(({ length }) => length > 2)
+        )
+          wrong.push(`killed ${when} call ${index + 1} (${name}): started ${tokens}, said ${said}`);
+      }
+    expect(calls.length).toBeGreaterThan(10);
+    expect(wrong).toEqual([]);
+  });
+
+  test('goes on after a start that fails, reports it and counts it', async () => {
+    await world.declare('one');
+    await world.declare('two', { target: { clusterId: targets.b } });
+    world.refused = new Map([['one', 'STORE_DENIED']]);
+    const report = await world.start();
+    expect(names(report)).toEqual(['two']);
+    expect(report.failed).toEqual([{ credential: 'one', code: 'STORE_DENIED' }]);
+    expect(world.measured).toContainEqual(['RotationsFailed', 1]);
+  });
+
+  test('leaves alone what somebody has begun to rotate since it looked', async () => {
+    await world.declare('one');
+    await world.declare('two');
+    // Both clocks and labels move between the listing and the start.
+    const { secretsManager } = world;
+    world.rotations.set('two', 'hangs');
+    let listed = 0;
+    const call = secretsManager.call.bind(secretsManager);
+    secretsManager.call = async (operation, input, context) => {
+      const answer = await call(operation, input, context);
+      if (operation === 'ListSecretVersionIds') listed += 1;
+      if (operation === 'ListSecretVersionIds' && listed === 2)
+        await call('RotateSecret', { SecretId: 'rekey/two', ClientRequestToken: 'by-hand'.padEnd(32, '-') });
+      return answer;
+    };
+    const report = await world.start();
+    expect(world.started).toEqual([]);
+    expect(reasons(report)['one']).toBe('TARGET_BUSY');
+  });
+
+  test('leaves alone what changed since it looked: rotated, switched off or scheduled for deletion', async () => {
+    const changes: Record<
+      string,
+      (call: (operation: string, input: object) => Promise<unknown>) => Promise<unknown>
+    > = {
+      'switched off': (call) => call('CancelRotateSecret', { SecretId: 'rekey/one' }),
+      deleted: (call) => call('DeleteSecret', { SecretId: 'rekey/one' }),
+      'put by hand': (call) =>
+        call('PutSecretValue', {
+          SecretId: 'rekey/one',
+          SecretString: 'x',
+          ClientRequestToken: 'by-hand'.padEnd(32, '-'),
+        }),
+    };
+    for (const [what, change] of Object.entries(changes)) {
+      world = createWorld();
+      await world.declare('one');
+      const { secretsManager } = world;
+      const call = secretsManager.call.bind(secretsManager);
+      secretsManager.call = async (operation, input, context) => {
+        const answer = await call(operation, input, context);
+        if (operation === 'ListSecretVersionIds') await change(call);
+        return answer;
+      };
+      expect([what, reasons(await world.start())]).toEqual([what, { one: 'CHANGED' }]);
+      expect(world.started).toEqual([]);
+    }
+  });
+
+  test('does not start twice what it started, while Secrets Manager still answers from before', async () => {
+    await world.declare('one');
+    world.secretsManager.setVariants({ staleReads: { DescribeSecret: 3, ListSecretVersionIds: 3 } });
+    await world.start();
+    await world.start();
+    await world.idle();
+    expect(new Set(world.started.map(({ token }) => token)).size).toBe(1);
+  });
+
+  test('takes another token after a rotation that came to nothing', async () => {
+    await world.declare('one');
+    world.rotations.set('one', 'fails');
+    const [first] = (await world.start()).started;
+    await world.idle();
+    world.move(31 * minuteMs);
+    expect(reasons(await world.start())).toEqual({ one: 'AWAITS_REPAIR' });
+    await world.secretsManager.call('UpdateSecretVersionStage', {
+      SecretId: 'rekey/one',
+      VersionStage: 'AWSPENDING',
+      RemoveFromVersionId: first?.versionId,
+    });
+    const [second] = (await world.start()).started;
+    expect(second?.credential).toBe('one');
+    expect(second?.versionId).not.toBe(first?.versionId);
+  });
+
+  const declareOnOneKey = async (): Promise<void> => {
+    for (let index = 0; index < 8; index += 1)
+      await world.declare(`c${index}`, {
+        provider: 'render-postgres',
+        target: { postgresId: `dpg-d1abc2d3e4f5g6h7i8${String(index).padStart(2, '0')}-a` },
+        apiKeySecret: 'rekey/api-keys/render',
+      });
+    await world.declare('other');
+  };
+
+  test('paces starts of one API key by minutes, and lets no other key wait for it', async () => {
+    await declareOnOneKey();
+    // Thirty writes a minute, fifteen of them for us: three rotations of four.
+    await world.start();
+    expect(world.started.map(({ at, credential }) => `${credential} ${at.slice(11, 16)}`)).toEqual([
+      'c0 12:00',
+      'c1 12:00',
+      'c2 12:00',
+      'other 12:00',
+      'c3 12:01',
+      'c4 12:01',
+      'c5 12:01',
+      'c6 12:02',
+      'c7 12:02',
+    ]);
+  });
+
+  test('leaves to the next pass what it has no time for', async () => {
+    await declareOnOneKey();
+    const report = await world.start(pass, { leftMs: 70_000 });
+    expect(names(report)).toEqual(['c0', 'c1', 'c2', 'other', 'c3', 'c4', 'c5']);
+    expect(reasons(report)).toEqual({ c6: 'OUT_OF_TIME', c7: 'OUT_OF_TIME' });
+    await world.idle();
+    expect(names(await world.start())).toEqual(['c6', 'c7']);
+  });
+
+  test('reads a target that it cannot read whole as busy, and the others as ever', async () => {
+    await world.declare('one');
+    await world.declare('two');
+    await world.declare('three', { target: { clusterId: targets.b } });
+    const { secretsManager } = world;
+    const call = secretsManager.call.bind(secretsManager);
+    secretsManager.call = async (operation, input, context) => {
+      if (operation === 'DescribeSecret' && JSON.stringify(input).includes('rekey/two'))
+        throw Object.assign(new Error('no'), { name: 'AccessDeniedException' });
+      return call(operation, input, context);
+    };
+    const report = await world.start();
+    expect(names(report)).toEqual(['three']);
+    expect(reasons(report)).toEqual({ one: 'TARGET_BUSY', two: 'UNREADABLE' });
+    expect(report.failed.map(({ credential }) => credential)).toEqual(['two']);
+  });
+
+  test('reports specs that cannot be read, and goes on', async () => {
+    await world.declare('one');
+    world.parameters.set('/rekey/credentials/two', '{"name": "two"}');
+    const report = await world.start();
+    expect(names(report)).toEqual(['one']);
+    expect(report.broken.map(({ name }) => name)).toEqual(['two']);
+  });
+
+  test.each([-10, 10])(
+    'by a clock that is %i minutes off keeps the window to within that',
+    async (minutes) => {
+      await world.establish('one', {
+        rotation: { every: 'P8D', window: { start: '02:00', length: 'PT3H', days: ['SA'], timeZone: 'UTC' } },
+      });
+      world.skewMs = minutes * minuteMs;
+      for (let quarter = 0; quarter < 8 * 96 && world.started.length === 0; quarter += 1) {
+        world.move(15 * minuteMs);
+        await world.start();
+      }
+      const [{ at } = { at: '' }] = world.started;
+      expect(Date.parse(at)).toBeGreaterThanOrEqual(Date.parse('2026-03-07T01:50:00Z'));
+      expect(Date.parse(at)).toBeLessThan(Date.parse('2026-03-07T05:10:00Z'));
+    },
+  );
+
+  test.each([
+    ['forward', '2026-03-25T12:00:00Z', '2026-03-29T01:00:00Z', '2026-03-29T01:45:00Z'],
+    ['back', '2026-10-21T12:00:00Z', '2026-10-25T00:30:00Z', '2026-10-25T01:15:00Z'],
+  ])('keeps a window in the hour in which the clock is put %s', async (_way, start, from, until) => {
+    world = createWorld(start);
+    await world.establish('one', {
+      rotation: {
+        every: 'P8D',
+        window: { start: '02:30', length: 'PT45M', days: ['SU'], timeZone: 'Europe/Berlin' },
+      },
+    });
+    for (let quarter = 0; quarter < 8 * 96 && world.started.length === 0; quarter += 1) {
+      world.move(15 * minuteMs);
+      await world.start();
+    }
+    const [{ at } = { at: '' }] = world.started;
+    expect(Date.parse(at)).toBeGreaterThanOrEqual(Date.parse(from));
+    expect(Date.parse(at)).toBeLessThan(Date.parse(until));
+  });
+});
+
+describe('a dry run', () => {
+  test('says what a pass would do, and does nothing at all', async () => {
+    await world.declare('one');
+    await world.establish('two');
+    await world.declare('legacy', {
+      adopt: { username: 'legacy', passwordSecret: 'rekey/adopt/legacy' },
+      target: { clusterId: targets.b },
+    });
+    world.move(11 * minuteMs);
+    const before = JSON.stringify([...world.parameters]);
+    const report = await world.start(dryRun);
+    expect(report).toMatchObject({
+      dryRun: true,
+      started: [{ credential: 'one', because: 'FIRST', inMinutes: 0 }],
+      adopting: ['legacy'],
+      held: [{ credential: 'two', reason: 'NOT_DUE', until: expect.any(Date) }],
+      failed: [],
+      broken: [],
+      breakers: [],
+    });
+    expect(new Set(world.calls)).toEqual(new Set(['listParameters', 'describeSecret', 'listVersions']));
+    expect(JSON.stringify([...world.parameters])).toBe(before);
+    expect(world.published).toEqual([]);
+    expect(world.measured).toEqual([]);
+    // It says the very rotation that the pass then starts.
+    expect((await world.start()).started).toEqual(report.started);
+  });
+});
+
+describe('an order', () => {
+  test('is written down first, and carried out at once', async () => {
+    await world.establish('one');
+    world.move(dayMs);
+    const report = await world.start(world.order('CredentialRotationRequested', 'one'));
+    expect(report.started).toMatchObject([{ credential: 'one', because: 'REQUESTED' }]);
+    expect(world.calls.slice(0, 2)).toEqual(['listParameters', 'createParameter']);
+    expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-02T12:00:00.000Z');
+  });
+
+  test('is carried out, too, where the listing of parameters does not show it yet', async () => {
+    await world.establish('one');
+    world.move(dayMs);
+    world.hidden = '/rekey/directives/';
+    const report = await world.start(world.order('CredentialRotationRequested', 'one'));
+    expect(names(report)).toEqual(['one']);
+  });
+
+  test('that comes twice, at once or later, brings one rotation', async () => {
+    await world.establish('one');
+    world.move(dayMs);
+    const order = world.order('CredentialCompromised', 'one');
+    await Promise.all([world.start(order), world.start(order)]);
+    await world.idle();
+    world.move(minuteMs);
+    await world.start(order);
+    await world.idle();
+    expect(new Set(world.started.map(({ token }) => token)).size).toBe(1);
+    expect(world.parameters.get('/rekey/directives/one/revokeBefore')).toBe('2026-03-02T12:00:00.000Z');
+  });
+
+  test('that is older than the one before moves nothing back', async () => {
+    await world.establish('one');
+    const old = world.order('CredentialCompromised', 'one');
+    world.move(dayMs);
+    await world.start(world.order('CredentialCompromised', 'one'));
+    await world.idle();
+    await world.start(old);
+    expect(world.parameters.get('/rekey/directives/one/revokeBefore')).toBe('2026-03-02T12:00:00.000Z');
+    expect(world.started).toHaveLength(1);
+  });
+
+  test('that is newer than the one before replaces it', async () => {
+    await world.establish('one');
+    for (let day = 0; day < 2; day += 1) {
+      world.move(dayMs);
+      await world.start(world.order('CredentialRotationRequested', 'one'));
+      await world.idle();
+    }
+    expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-03T12:00:00.100Z');
+    expect(world.started).toHaveLength(2);
+  });
+
+  test('killed at any call is carried out by the next pass, once it is written down', async () => {
+    const prepare = async (): Promise<Pass> => {
+      world = createWorld();
+      await world.establish('one');
+      world.move(dayMs);
+      return world.order('CredentialCompromised', 'one');
+    };
+    const measured = await prepare();
+    await world.start(measured);
+    const calls = [...world.calls];
+    const wrong: string[] = [];
+    for (const [index, name] of calls.entries())
+      for (const when of ['before', 'after'] as const) {
+        const order = await prepare();
+        await world.start(order, { killAt: index + 1, when }).catch(() => undefined);
+        await world.idle();
+        if (world.parameters.has('/rekey/directives/one/revokeBefore')) await world.start();
+        // Before that the bus delivers it again.
+        else await world.start(order);
+        await world.idle();
+        if (world.started.length !== 1)
+          wrong.push(`killed ${when} call ${index + 1} (${name}): ${world.started.length} rotations`);
+      }
+    expect(wrong).toEqual([]);
+  });
+
+  test('waits for a rotation in flight on its target, and then goes on in the same invocation', async () => {
+    await world.establish('one');
+    await world.declare('two');
+    world.rotations.set('two', 'hangs');
+    world.move(dayMs);
+    expect(names(await world.start())).toEqual(['two']);
+    world.move(minuteMs);
+    const ordered = world.start(world.order('CredentialCompromised', 'one'));
+    // Two looks later the other rotation goes on.
+    const begun = world.clock.now().getTime();
+    while (world.clock.now().getTime() < begun + 30_000) await nextTurn();
+    world.release();
+    const report = await ordered;
+    expect(report.started).toMatchObject([{ credential: 'one', because: 'REVOKED' }]);
+    expect(reasons(report)['one']).toBeUndefined();
+  });
+
+  test('waits no longer than four minutes: the next pass carries it out', async () => {
+    await world.establish('one');
+    await world.declare('two');
+    world.rotations.set('two', 'hangs');
+    world.move(dayMs);
+    await world.start();
+    const begun = world.clock.now().getTime();
+    const report = await world.start(world.order('CredentialCompromised', 'one'));
+    expect(reasons(report)).toEqual({ one: 'TARGET_BUSY', two: 'TARGET_BUSY' });
+    expect(world.clock.now().getTime() - begun).toBeGreaterThan(3 * minuteMs);
+    expect(world.clock.now().getTime() - begun).toBeLessThanOrEqual(4 * minuteMs);
+  });
+
+  const refusals: Record<string, { order: Pass; code: string }> = {
+    'for a credential that there is none of': {
+      order: {
+        is: 'order',
+        order: 'CredentialCompromised',
+        credential: 'nobody',
+        orderedAt: new Date('2026-03-01T12:00:00Z'),
+      },
+      code: 'SPEC_MISSING',
+    },
+    'to delete, which another function does': {
+      order: {
+        is: 'order',
+        order: 'CredentialDeletionRequested',
+        credential: 'one',
+        orderedAt: new Date('2026-03-01T12:00:00Z'),
+      },
+      code: 'EVENT_INVALID',
+    },
+    'of a time to come': {
+      order: {
+        is: 'order',
+        order: 'CredentialCompromised',
+        credential: 'one',
+        orderedAt: new Date('2026-03-01T12:11:00Z'),
+      },
+      code: 'EVENT_INVALID',
+    },
+  };
+  test.each(Object.entries(refusals))(
+    '%s is refused, and nothing is written',
+    async (_sentence, { order, code }) => {
+      await world.declare('one');
+      const before = [...world.parameters.keys()];
+      await expect(world.start(order)).rejects.toMatchObject({ code, effect: 'none' });
+      expect([...world.parameters.keys()]).toEqual(before);
+      expect(world.started).toEqual([]);
+    },
+  );
+});
+
+describe('what a pass tells', () => {
+  /** The credential `one` fails three times, and each time somebody abandons its rotation. */
+  async function openBreaker(): Promise<void> {
+    await world.declare('one');
+    world.rotations.set('one', 'fails');
+    for (let failure = 0; failure < 3; failure += 1) {
+      const [{ versionId } = { versionId: '' }] = (await world.start()).started;
+      await world.idle();
+      await world.secretsManager.call('UpdateSecretVersionStage', {
+        SecretId: 'rekey/one',
+        VersionStage: 'AWSPENDING',
+        RemoveFromVersionId: versionId,
+      });
+      world.move(11 * minuteMs);
+    }
+  }
+
+  test('is that a breaker opened, lets one try, and closed, each once', async () => {
+    await openBreaker();
+    const opened = await world.start();
+    expect(reasons(opened)).toEqual({ one: 'BREAKER_OPEN' });
+    expect(opened.breakers).toMatchObject([
+      { provider: 'cockroachdb-cloud', target: targets.a, state: 'opened', failures: 3 },
+    ]);
+    expect(world.measured.at(-1)).toEqual(['BreakersOpen', 1]);
+    await world.start();
+    world.rotations.clear();
+    world.move(60 * minuteMs);
+    const trial = await world.start();
+    expect(names(trial)).toEqual(['one']);
+    await world.idle();
+    await world.start();
+    await world.start();
+    expect(world.measured.at(-1)).toEqual(['BreakersOpen', 0]);
+    expect(kinds().filter((kind) => kind.startsWith('BreakerChanged'))).toEqual([
+      'BreakerChanged opened',
+      'BreakerChanged half-open',
+      'BreakerChanged closed',
+    ]);
+    expect([...world.parameters.keys()].filter((name) => name.includes('breakers'))).toEqual([]);
+  });
+
+  test('is nothing new while a credential cannot be read, and nothing twice afterwards', async () => {
+    await openBreaker();
+    await world.start();
+    const { secretsManager } = world;
+    const call = secretsManager.call.bind(secretsManager);
+    secretsManager.call = async (operation, input, context) => {
+      if (operation === 'DescribeSecret')
+        throw Object.assign(new Error('no'), { name: 'AccessDeniedException' });
+      return call(operation, input, context);
+    };
+    await world.start();
+    secretsManager.call = call;
+    await world.start();
+    expect(kinds()).toEqual(['BreakerChanged opened', 'DriftFound RotationOverdue one']);
+  });
+
+  test('is what is overdue and what is switched off, once, with how long', async () => {
+    await world.establish('one', { rotation: { every: 'P1D' } });
+    await world.secretsManager.call('CancelRotateSecret', { SecretId: 'rekey/one' });
+    world.move(dayMs + 3_600_000);
+    await world.start();
+    await world.start();
+    expect(kinds()).toEqual(['DriftFound RotationOverdue one', 'DriftFound RotationDisabled one']);
+    expect(world.measured.filter(([metric]) => metric === 'RotationOverdueAge')).toEqual([
+      ['RotationOverdueAge', 3_600],
+      ['RotationOverdueAge', 3_600],
+    ]);
+  });
+
+  test('is zero where nothing is overdue and no breaker open', async () => {
+    await world.establish('one');
+    await world.start();
+    expect(world.measured).toEqual([
+      ['RotationOverdueAge', 0],
+      ['BreakersOpen', 0],
+    ]);
+    expect(world.published).toEqual([]);
+  });
+
+  test('is the request to adopt a user, in every pass until it is done, and never a rotation', async () => {
+    await world.declare('legacy', { adopt: { username: 'legacy', passwordSecret: 'rekey/adopt/legacy' } });
+    const report = await world.start();
+    expect(report.adopting).toEqual(['legacy']);
+    expect(world.started).toEqual([]);
+    expect(world.published).toMatchObject([
+      {
+        type: 'CredentialRequested',
+        detail: {
+          spec: {
+            name: 'legacy',
+            provider: 'cockroachdb-cloud',
+            adopt: { username: 'legacy', passwordSecret: 'rekey/adopt/legacy' },
+          },
+        },
+      },
+    ]);
+    // What create-user does about it.
+    await world.secretsManager.call('PutSecretValue', {
+      SecretId: 'rekey/legacy',
+      ClientRequestToken: 'adopted'.padEnd(32, '-'),
+      SecretString: 'a login',
+    });
+    const after = await world.start();
+    expect([after.adopting, reasons(after)]).toEqual([[], { legacy: 'NOT_DUE' }]);
+  });
+});
