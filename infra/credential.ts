@@ -5,7 +5,7 @@ import { ParameterTier, StringParameter } from 'aws-cdk-lib/aws-ssm';
 import { Construct } from 'constructs';
 import { secretName, specParameterName } from '../functions/core/names.ts';
 import { firstSecretString } from '../functions/core/secret-value.ts';
-import { type CredentialSpec, everyDays, specDocument } from '../functions/core/spec.ts';
+import { backstopDays, type CredentialSpec, specDocument } from '../functions/core/spec.ts';
 
 export interface CredentialProps {
   readonly spec: CredentialSpec;
@@ -41,7 +41,9 @@ export class Credential extends Construct {
       secretId: secret.ref,
       rotationLambdaArn: rotateSecret.functionArn,
       rotateImmediatelyOnUpdate: false,
-      rotationRules: { automaticallyAfterDays: everyDays(spec) },
+      // Later than start-rotations, which knows windows and other credentials of the target. Secrets Manager counts from the last
+      // rotation, whoever started it, so this one comes only if start-rotations is dead.
+      rotationRules: { automaticallyAfterDays: backstopDays(spec) },
     });
     // Secrets Manager tries the permission, and the function reads the spec, as soon as the schedule is made.
     rotation.node.addDependency(rotationPermission, rotateSecret, parameter);

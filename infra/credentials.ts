@@ -5,7 +5,8 @@ import type { CredentialSpecInput } from '../functions/core/spec.ts';
  *
  * Before the first rotation of a credential, store the vendor's API key in the secret named as `apiKeySecret`, for
  * example: aws secretsmanager create-secret --name rekey/api-keys/render --secret-string file://key.txt
- * Taking a credential out of this list stops its rotation. Its secret and the database user stay, so nobody is cut off.
+ * Taking a credential out of this list stops its rotation. Its secret and the database user stay, so nobody is cut off. To end
+ * both, send `CredentialDeletionRequested` first.
  */
 export const credentials: readonly CredentialSpecInput[] = [
   {
@@ -19,10 +20,29 @@ export const credentials: readonly CredentialSpecInput[] = [
     usernamePrefix: 'orders',
     // A new user at every rotation; the one before keeps working. Render can do nothing else.
     strategy: 'replace-user',
-    // How often, in whole days.
-    rotation: { every: 'P30D' },
+    rotation: {
+      // How often, in whole days.
+      every: 'P30D',
+      // When a rotation may start; without a window at any time. By the clock on the wall, daylight-saving time included.
+      window: {
+        start: '02:00',
+        length: 'PT3H',
+        days: ['MO', 'TU', 'WE', 'TH'],
+        timeZone: 'Europe/Berlin',
+      },
+    },
     // How long the user before keeps working at least, for consumers that still hold its password.
     grace: 'PT24H',
+    // Who cannot read Secrets Manager: this service gets each new login as its variable, and a deploy. The user before stays until
+    // the deploy is live.
+    consumers: [
+      {
+        kind: 'render-service',
+        serviceId: 'srv-d0local0render0demo0',
+        environmentVariable: 'DATABASE_URL',
+        apiKeySecret: 'rekey/api-keys/render',
+      },
+    ],
   },
   {
     name: 'orders-cockroach',
@@ -36,6 +56,8 @@ export const credentials: readonly CredentialSpecInput[] = [
     privileges: { roles: ['orders_rw'] },
     rotation: { every: 'P30D' },
     grace: 'PT24H',
+    // A user that somebody is still connected as stays, and after these days there is an alarm. With force it is cut off then.
+    drain: { deadline: 'P7D', force: false },
   },
   {
     name: 'orders-valkey',
@@ -46,10 +68,10 @@ export const credentials: readonly CredentialSpecInput[] = [
     usernamePrefix: 'orders',
     strategy: 'replace-user',
     // What every new user may do, and nothing beside it: Vultr gives more at birth, which is taken away. Keys are patterns
-    // without ~. With client|list a user can show who is still connected under its name.
+    // without ~. With client|list a user can show who is still connected under its name, and with client|setname say who it is.
     privileges: {
       categories: ['+@read', '+@write', '-@dangerous'],
-      commands: ['+client|list'],
+      commands: ['+client|list', '+client|setname'],
       keys: ['orders:*'],
     },
     rotation: { every: 'P30D' },

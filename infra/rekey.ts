@@ -1,118 +1,110 @@
-import { ArnFormat, Aws, Duration, RemovalPolicy, Stack } from 'aws-cdk-lib';
-import { EventBus, Rule } from 'aws-cdk-lib/aws-events';
+import { Aws, Duration, RemovalPolicy } from 'aws-cdk-lib';
+import { EventBus, type EventPattern, Match, Rule } from 'aws-cdk-lib/aws-events';
 import { LambdaFunction } from 'aws-cdk-lib/aws-events-targets';
 import {
-  Effect,
-  PolicyStatement,
-  type PolicyStatementProps,
-  Role,
-  ServicePrincipal,
-} from 'aws-cdk-lib/aws-iam';
-import {
-  Architecture,
-  CfnEventInvokeConfig,
   CfnPermission,
   type Code,
-  Function as LambdaHandler,
-  Runtime,
+  EventSourceMapping,
+  type Function as LambdaHandler,
 } from 'aws-cdk-lib/aws-lambda';
-import { LogGroup, RetentionDays } from 'aws-cdk-lib/aws-logs';
+import { RetentionDays } from 'aws-cdk-lib/aws-logs';
+import { ScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
-import type { z } from 'zod';
-import { credentialRequested } from '../functions/core/events.ts';
-import {
-  adminSecretPrefix,
-  apiKeySecretPrefix,
-  eventSource,
-  secretPrefix,
-  specParameterPath,
-} from '../functions/core/names.ts';
+import { z } from 'zod';
+import { type CredentialOrder, credentialRequested, type RekeyEvent } from '../functions/core/events.ts';
+import { eventSource, secretPrefix } from '../functions/core/names.ts';
 import type { CredentialSpec } from '../functions/core/spec.ts';
-import type { createUserEnvironment, rotateSecretEnvironment } from '../functions/runtime/env.ts';
+import type {
+  createUserEnvironment,
+  deleteUserEnvironment,
+  reconcileUsersEnvironment,
+  rotateSecretEnvironment,
+  startRotationsEnvironment,
+  updateConsumersEnvironment,
+} from '../functions/runtime/env.ts';
+import { accessOf } from './access.ts';
+import { Alarms } from './alarms.ts';
 import { Credential } from './credential.ts';
+import { addHandler } from './handler.ts';
+import { Schedule } from './schedule.ts';
 
 export interface RekeyProps {
   /** The directory that bundle.ts makes: every handler as `<handler>.mjs`. */
   readonly code: Code;
   /** What this deployment declares. Further credentials can be requested on the bus. @default none */
   readonly credentials?: readonly CredentialSpec[];
+  /**
+   * Event buses of this account that consumers of credentials requested at run time name, where no declared one does.
+   * @default none
+   */
+  readonly consumerBuses?: readonly string[];
+  /** How many users that rekey does not know a target may have before there is an alarm. @default 0 */
+  readonly toleratedForeignUsers?: number;
   /** How long the functions' logs are kept. @default RetentionDays.ONE_YEAR */
   readonly logRetention?: RetentionDays;
   /** An egress proxy between the functions and the vendors, as an http(s) URL. @default none */
   readonly httpsProxy?: string;
 }
 
-interface HandlerProps {
-  /** `<handler>` in functions/. */
-  readonly handler: string;
-  readonly description: string;
-  readonly timeout: Duration;
-  readonly environment: Readonly<Record<string, string | undefined>>;
-  readonly statements: readonly PolicyStatementProps[];
-}
-
 /** All of rekey in one Region of one account: its bus, its functions and the credentials declared at deployment. */
 export class Rekey extends Construct {
   readonly rotateSecret: LambdaHandler;
   readonly createUser: LambdaHandler;
+  readonly startRotations: LambdaHandler;
+  readonly deleteUser: LambdaHandler;
+  readonly reconcileUsers: LambdaHandler;
+  readonly updateConsumers: LambdaHandler;
+  /** `alarms.topic` is where people subscribe. */
+  readonly alarms: Alarms;
 
   constructor(scope: Construct, id: string, props: RekeyProps) {
     super(scope, id);
-    const { credentials = [], httpsProxy } = props;
+    const { code, credentials = [], httpsProxy, logRetention = RetentionDays.ONE_YEAR } = props;
+    this.node.addValidation({ validate: () => sharedPrefixes(credentials) });
     const bus = new EventBus(this, 'Bus', {
       eventBusName: 'rekey',
       description: 'rekey: requests and facts',
     });
-    // Requests that came to nothing, both those that could not be delivered and those that failed in the function.
+    // What came to nothing: what rules and schedules could not deliver, and what failed in a function. Attributes and bodies of the
+    // messages say which it was.
     const lostRequests = new Queue(this, 'LostRequests', {
       encryption: QueueEncryption.SQS_MANAGED,
       enforceSSL: true,
       retentionPeriod: Duration.days(14),
     });
+    const lostTargets = new Queue(this, 'LostTargets', {
+      encryption: QueueEncryption.SQS_MANAGED,
+      enforceSSL: true,
+      retentionPeriod: Duration.days(14),
+    });
+    // A rolled-forward rotation may wait for more than one change of a CockroachDB user, of five minutes each.
+    const reconcileTimeout = Duration.minutes(15);
+    const targets = new Queue(this, 'Targets', {
+      encryption: QueueEncryption.SQS_MANAGED,
+      enforceSSL: true,
+      // Six times the function's time, as AWS advises: a batch that Lambda could not start at once is not handed out twice.
+      visibilityTimeout: Duration.minutes(6 * reconcileTimeout.toMinutes()),
+      // Longer than three tries take, and no longer: the dispatcher sends every target again each hour.
+      retentionPeriod: Duration.hours(6),
+      deadLetterQueue: { queue: lostTargets, maxReceiveCount: 3 },
+    });
+    const access = accessOf(this, {
+      bus,
+      targets,
+      consumerBuses: [...new Set([...credentials.flatMap(busesOf), ...(props.consumerBuses ?? [])])].sort(),
+    });
+    const environment = { REKEY_EVENT_BUS_NAME: bus.eventBusName, HTTPS_PROXY: httpsProxy };
 
-    // Wildcards: secrets and specs are also made at run time, and Secrets Manager ends each ARN in six random characters.
-    const secrets = this.arn('secretsmanager', 'secret', `${secretPrefix}*`, ArnFormat.COLON_RESOURCE_NAME);
-    const vendorSecrets = [apiKeySecretPrefix, adminSecretPrefix].map((prefix) =>
-      this.arn('secretsmanager', 'secret', `${prefix}*`, ArnFormat.COLON_RESOURCE_NAME),
-    );
-    const specs = this.arn(
-      'ssm',
-      'parameter',
-      `${specParameterPath.slice(1)}*`,
-      ArnFormat.SLASH_RESOURCE_NAME,
-    );
-    const publish = { actions: ['events:PutEvents'], resources: [bus.eventBusArn] };
-
-    this.rotateSecret = this.handler('RotateSecret', props, {
+    this.rotateSecret = addHandler(this, 'RotateSecret', {
+      code,
+      logRetention,
       handler: 'rotate-secret',
       description: 'rekey: carries out the four steps that Secrets Manager calls for a rotation',
       // A change of a CockroachDB user can take five minutes, and a step may wait for more than one.
       timeout: Duration.minutes(15),
-      environment: {
-        REKEY_EVENT_BUS_NAME: bus.eventBusName,
-        HTTPS_PROXY: httpsProxy,
-      } satisfies z.input<typeof rotateSecretEnvironment>,
-      statements: [
-        {
-          sid: 'SecretsThatThisFunctionRotates',
-          actions: [
-            'secretsmanager:DescribeSecret',
-            'secretsmanager:GetSecretValue',
-            'secretsmanager:PutSecretValue',
-            'secretsmanager:UpdateSecretVersionStage',
-          ],
-          resources: [secrets],
-          conditions: {
-            StringEquals: {
-              'secretsmanager:resource/AllowRotationLambdaArn': this.functionArn('rotate-secret'),
-            },
-          },
-        },
-        { sid: 'ReadVendorKeys', actions: ['secretsmanager:GetSecretValue'], resources: vendorSecrets },
-        { sid: 'ReadSpecs', actions: ['ssm:GetParameter'], resources: [specs] },
-        { sid: 'Publish', ...publish },
-      ],
+      environment: environment satisfies z.input<typeof rotateSecretEnvironment>,
+      statements: access.rotateSecret,
     });
     // Not by SourceArn, which would admit one secret only. Without SourceAccount any account's Secrets Manager could call.
     const rotationPermission = new CfnPermission(this, 'MayRotate', {
@@ -121,111 +113,197 @@ export class Rekey extends Construct {
       principal: 'secretsmanager.amazonaws.com',
       sourceAccount: Aws.ACCOUNT_ID,
     });
+    const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotateSecret.functionArn };
 
-    this.createUser = this.handler('CreateUser', props, {
+    this.createUser = addHandler(this, 'CreateUser', {
+      code,
+      logRetention,
       handler: 'create-user',
       description:
         'rekey: makes the spec and the secret of a requested credential and starts its first rotation',
       timeout: Duration.minutes(2),
-      environment: {
-        REKEY_EVENT_BUS_NAME: bus.eventBusName,
-        REKEY_ROTATION_FUNCTION_ARN: this.rotateSecret.functionArn,
-        HTTPS_PROXY: httpsProxy,
-      } satisfies z.input<typeof createUserEnvironment>,
-      statements: [
-        { sid: 'KeepSpecs', actions: ['ssm:GetParameter', 'ssm:PutParameter'], resources: [specs] },
-        {
-          sid: 'MakeSecrets',
-          actions: [
-            'secretsmanager:CreateSecret',
-            'secretsmanager:DescribeSecret',
-            'secretsmanager:RotateSecret',
-          ],
-          resources: [secrets],
-        },
-        // They lie under the same prefix. Rotation must never be attached to one: it would write a login over the key.
-        {
-          sid: 'NeverVendorKeys',
-          effect: Effect.DENY,
-          actions: ['secretsmanager:*'],
-          resources: vendorSecrets,
-        },
-        // Asked of whoever calls RotateSecret (AWS documentation).
-        {
-          sid: 'AttachRotation',
-          actions: ['lambda:InvokeFunction'],
-          resources: [this.rotateSecret.functionArn],
-        },
-        { sid: 'Publish', ...publish },
-        { sid: 'ReportFailure', actions: ['sqs:SendMessage'], resources: [lostRequests.queueArn] },
-      ],
+      environment: { ...environment, ...rotationFunction } satisfies z.input<typeof createUserEnvironment>,
+      statements: access.createUser,
+      lostRequests,
     });
-    // The retries of an event that was delivered and then failed; the rule's own are for events that were not delivered.
-    new CfnEventInvokeConfig(this, 'CreateUserRetries', {
-      functionName: this.createUser.functionName,
-      qualifier: '$LATEST',
-      maximumRetryAttempts: 2,
-      destinationConfig: { onFailure: { destination: lostRequests.queueArn } },
-    }).node.addDependency(this.createUser.role ?? this.createUser);
-    new Rule(this, 'CredentialRequested', {
-      eventBus: bus,
-      description: 'rekey: a credential was requested',
-      eventPattern: { source: [eventSource], detailType: [credentialRequested] },
-      targets: [new LambdaFunction(this.createUser, { deadLetterQueue: lostRequests })],
+    this.startRotations = addHandler(this, 'StartRotations', {
+      code,
+      logRetention,
+      handler: 'start-rotations',
+      description: 'rekey: starts the rotations that are due or were ordered',
+      // A pass spreads its starts over five minutes, and an order may wait for a target as long.
+      timeout: Duration.minutes(10),
+      environment: { ...environment, ...rotationFunction } satisfies z.input<
+        typeof startRotationsEnvironment
+      >,
+      statements: access.startRotations,
+      lostRequests,
+    });
+    this.deleteUser = addHandler(this, 'DeleteUser', {
+      code,
+      logRetention,
+      handler: 'delete-user',
+      description: 'rekey: retires superseded users and finishes deletions',
+      timeout: Duration.minutes(15),
+      environment: environment satisfies z.input<typeof deleteUserEnvironment>,
+      statements: access.deleteUser,
+      lostRequests,
+    });
+    this.reconcileUsers = addHandler(this, 'ReconcileUsers', {
+      code,
+      logRetention,
+      handler: 'reconcile-users',
+      description: 'rekey: compares every target with what is wanted, reports and repairs',
+      timeout: reconcileTimeout,
+      environment: { ...environment, REKEY_TARGET_QUEUE_URL: targets.queueUrl } satisfies z.input<
+        typeof reconcileUsersEnvironment
+      >,
+      statements: access.reconcileUsers,
+      lostRequests,
+    });
+    this.updateConsumers = addHandler(this, 'UpdateConsumers', {
+      code,
+      logRetention,
+      handler: 'update-consumers',
+      description: 'rekey: hands a new login to consumers that cannot read Secrets Manager',
+      // A deploy of a Render service takes minutes; what is not live by then is brought on by reconcile-users.
+      timeout: Duration.minutes(15),
+      environment: environment satisfies z.input<typeof updateConsumersEnvironment>,
+      statements: access.updateConsumers,
+      lostRequests,
+    });
+
+    // Not by `addEventSource`, which widens the role. Lambda tries the role as soon as the mapping is made.
+    new EventSourceMapping(this, 'TargetsToReconcileUsers', {
+      target: this.reconcileUsers,
+      eventSourceArn: targets.queueArn,
+      // One target that fails must not bring the others of its batch back.
+      reportBatchItemFailures: true,
+      batchSize: 5,
+      // The least that there is: drift may wait some minutes, and the vendors' rate limits belong to rotations first.
+      maxConcurrency: 2,
+    }).node.addDependency(this.reconcileUsers.role ?? this.reconcileUsers);
+
+    const on = (
+      id: string,
+      rule: { bus?: EventBus; does: string; pattern: EventPattern; to: LambdaHandler },
+    ) =>
+      new Rule(this, id, {
+        ...(rule.bus === undefined ? {} : { eventBus: rule.bus }),
+        description: `rekey: ${rule.does}`,
+        eventPattern: rule.pattern,
+        targets: [
+          new LambdaFunction(rule.to, {
+            deadLetterQueue: lostRequests,
+            retryAttempts: 185,
+            maxEventAge: Duration.hours(24),
+          }),
+        ],
+      });
+    const facts = (...detailType: (RekeyEvent['type'] | CredentialOrder)[]): EventPattern => ({
+      source: [eventSource],
+      detailType,
+    });
+    on('CredentialRequested', {
+      bus,
+      does: 'a credential was requested',
+      pattern: { source: [eventSource], detailType: [credentialRequested] },
+      to: this.createUser,
+    });
+    on('RotationOrdered', {
+      bus,
+      does: 'a rotation was ordered, or a credential is compromised',
+      pattern: facts('CredentialRotationRequested', 'CredentialCompromised'),
+      to: this.startRotations,
+    });
+    on('DeletionOrdered', {
+      bus,
+      does: 'a credential is to be deleted',
+      pattern: facts('CredentialDeletionRequested'),
+      to: this.deleteUser,
+    });
+    on('CredentialRotated', {
+      bus,
+      does: 'a rotation has left a user behind',
+      pattern: facts('CredentialRotated'),
+      to: this.deleteUser,
+    });
+    // On the account's default bus, where Secrets Manager tells of it.
+    on('LoginChanged', {
+      does: 'a credential has a new current login',
+      pattern: {
+        source: ['aws.secretsmanager'],
+        detailType: ['Secret Label Updated'],
+        detail: { labelUpdated: ['AWSCURRENT'], name: Match.prefix(secretPrefix) },
+      },
+      to: this.updateConsumers,
+    });
+
+    const passes = [
+      {
+        handler: 'start-rotations',
+        function: this.startRotations,
+        every: Duration.minutes(5),
+        consequence:
+          'nothing is rotated in its window, and two days after its interval Secrets Manager rotates regardless of windows',
+      },
+      {
+        handler: 'delete-user',
+        function: this.deleteUser,
+        every: Duration.minutes(15),
+        consequence: 'superseded users stay, and so do credentials that should be gone',
+      },
+      {
+        handler: 'reconcile-users',
+        function: this.reconcileUsers,
+        every: Duration.hours(1),
+        consequence: 'what foreign hands change goes unseen',
+      },
+    ];
+    const group = new ScheduleGroup(this, 'Schedules', {
+      scheduleGroupName: 'rekey',
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
+    // Capital: the ids of credentials are their names, which have none.
+    for (const { handler, function: called, every } of passes)
+      new Schedule(this, `Schedule-${handler}`, {
+        name: handler,
+        description: `rekey: a pass of ${handler}`,
+        group,
+        every,
+        handler: called,
+        lostRequests,
+      });
+
+    this.alarms = new Alarms(this, 'Alarms', {
+      rotateSecret: this.rotateSecret,
+      reconcileUsers: this.reconcileUsers,
+      passes,
+      lostRequests,
+      lostTargets,
+      toleratedForeignUsers: props.toleratedForeignUsers ?? 0,
     });
 
     for (const spec of credentials)
       new Credential(this, spec.name, { spec, rotateSecret: this.rotateSecret, rotationPermission });
   }
-
-  /** A function with its own log group and a role that may do what `statements` say and write its own log. */
-  private handler(
-    id: string,
-    { code, logRetention = RetentionDays.ONE_YEAR }: RekeyProps,
-    { handler, description, timeout, environment, statements }: HandlerProps,
-  ): LambdaHandler {
-    const logGroup = new LogGroup(this, `${id}Log`, {
-      logGroupName: `/aws/lambda/${functionName(handler)}`,
-      retention: logRetention,
-      removalPolicy: RemovalPolicy.DESTROY,
-    });
-    const role = new Role(this, `${id}Role`, { assumedBy: new ServicePrincipal('lambda.amazonaws.com') });
-    for (const statement of statements) role.addToPolicy(new PolicyStatement(statement));
-    role.addToPolicy(
-      new PolicyStatement({
-        sid: 'WriteLog',
-        actions: ['logs:CreateLogStream', 'logs:PutLogEvents'],
-        // Wildcard: Lambda names the streams of the group.
-        resources: [
-          `${this.arn('logs', 'log-group', `/aws/lambda/${functionName(handler)}`, ArnFormat.COLON_RESOURCE_NAME)}:*`,
-        ],
-      }),
-    );
-    return new LambdaHandler(this, id, {
-      functionName: functionName(handler),
-      description,
-      code,
-      handler: `${handler}.handler`,
-      runtime: Runtime.NODEJS_24_X,
-      architecture: Architecture.ARM_64,
-      memorySize: 512,
-      timeout,
-      role,
-      logGroup,
-      environment: Object.fromEntries(
-        Object.entries(environment).filter((entry): entry is [string, string] => entry[1] !== undefined),
-      ),
-    });
-  }
-
-  private functionArn(handler: string): string {
-    return this.arn('lambda', 'function', functionName(handler), ArnFormat.COLON_RESOURCE_NAME);
-  }
-
-  private arn(service: string, resource: string, resourceName: string, arnFormat: ArnFormat): string {
-    return Stack.of(this).formatArn({ service, resource, resourceName, arnFormat });
-  }
 }
 
-/** Fixed, because the role of a function has to name the function that does not exist without the role. */
-const functionName = (handler: string): string => `rekey-${handler}`;
+/** Names tell whose a user is, so two credentials with one prefix on one target would take each other's users for their own. */
+function sharedPrefixes(credentials: readonly CredentialSpec[]): string[] {
+  const groups = Map.groupBy(credentials, ({ provider, targetId, usernamePrefix }) =>
+    JSON.stringify([provider, targetId, usernamePrefix]),
+  );
+  return [...groups.values()].flatMap(([first, ...others]) =>
+    others.map(
+      ({ name, provider, targetId, usernamePrefix }) =>
+        `usernamePrefix: ${first?.name} and ${name} both have ${usernamePrefix} on ${provider} ${targetId}; give one of them another prefix`,
+    ),
+  );
+}
+
+const busSchema = z.object({ busName: z.string() });
+
+/** The event buses on which the consumers of a credential want to hear of a new login. */
+const busesOf = ({ consumers }: CredentialSpec): readonly string[] =>
+  consumers.flatMap(({ settings }) => busSchema.safeParse(settings).data?.busName ?? []);

@@ -12,6 +12,8 @@ export interface Clients {
   readonly failures: readonly FailedLogin[];
   /** Every user that an application has logged in as, in the order of their first appearance. */
   readonly usernames: readonly string[];
+  /** The users that applications hold the login of at this moment. */
+  holding(): readonly string[];
   /** Ends after the logins under way. */
   stop(): Promise<void>;
 }
@@ -66,6 +68,8 @@ export function startClients({
   const dispatcher = new ProxyAgent({ uri: proxyUrl, requestTls: { ca } });
   const failures: FailedLogin[] = [];
   const usernames = new Set<string>();
+  /** By application: no two keep what they read for the same time. */
+  const held = new Map<number, string>();
   let logins = 0;
   let stopped = false;
 
@@ -153,10 +157,12 @@ export function startClients({
 
   async function application(keepMs: number): Promise<void> {
     let value = await read();
+    held.set(keepMs, value.username);
     let readAt = Date.now();
     while (!stopped) {
       if (Date.now() - readAt > keepMs) {
         value = await read();
+        held.set(keepMs, value.username);
         readAt = Date.now();
       }
       logins += 1;
@@ -187,9 +193,81 @@ export function startClients({
     get usernames() {
       return [...usernames];
     },
+    holding: () => [...new Set(held.values())],
     async stop() {
       stopped = true;
       await ended.finally(() => dispatcher.close());
     },
   };
+}
+
+/** A connection that an application opened long ago and forgot. */
+export interface ForgottenConnection {
+  readonly username: string;
+  /** Whether it still answers. */
+  isOpen(): Promise<boolean>;
+  close(): Promise<void>;
+}
+
+/** Connects as that label's user under `applicationName`, and stays; undefined where the engine knows no connections. */
+export async function forgetConnection({
+  secretsManager,
+  secretId,
+  label,
+  ca,
+  applicationName,
+}: Pick<ClientsOptions, 'secretsManager' | 'secretId' | 'ca'> & {
+  readonly label: 'AWSCURRENT' | 'AWSPREVIOUS';
+  readonly applicationName: string;
+}): Promise<ForgottenConnection | undefined> {
+  const { SecretString } = await secretsManager.send(
+    new GetSecretValueCommand({ SecretId: secretId, VersionStage: label }),
+  );
+  const value = valueSchema.parse(JSON.parse(SecretString ?? ''));
+  const answers = (asked: Promise<unknown>): Promise<boolean> =>
+    asked.then(
+      () => true,
+      () => false,
+    );
+  switch (value.engine) {
+    case 'postgres': {
+      const { host, port, username, password, dbname } = value;
+      const client = new pg.Client({
+        host,
+        port,
+        user: username,
+        password,
+        database: dbname,
+        ssl: { ca },
+        application_name: applicationName,
+      });
+      client.on('error', () => undefined); // it may be ended by rekey: that is what a run looks for
+      await client.connect();
+      return {
+        username,
+        isOpen: () => answers(client.query('SELECT 1')),
+        close: () => client.end().catch(() => undefined),
+      };
+    }
+    case 'valkey': {
+      const client = new Redis(value.url, {
+        tls: { ca },
+        lazyConnect: true,
+        enableReadyCheck: false,
+        retryStrategy: () => null,
+      });
+      client.on('error', () => undefined);
+      await client.connect();
+      await client.client('SETNAME', applicationName);
+      return {
+        username: value.username,
+        isOpen: () => answers(client.get('orders:latest')),
+        close: async () => client.disconnect(),
+      };
+    }
+    case 'milvus':
+      return undefined;
+    default:
+      return value satisfies never;
+  }
 }

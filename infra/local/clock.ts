@@ -23,6 +23,72 @@ export const systemClock: Clock = {
   },
 };
 
+/** A clock that a test or a demonstration can put forward. */
+export interface MovableClock extends Clock {
+  /** Puts the clock forward, and wakes whoever meant to sleep until then, the earliest first. Never back. */
+  move(ms: number): void;
+  /** When the next sleeper wakes; undefined while nobody sleeps. */
+  nextWake(): Date | undefined;
+}
+
+export const isMovable = (clock: Clock): clock is MovableClock => 'move' in clock && 'nextWake' in clock;
+
+interface Sleeper {
+  readonly until: number;
+  readonly wake: () => void;
+}
+
+/** The machine's own time from `start` on, but for what it is moved. @default start: now */
+export function createMovableClock(start?: Date): MovableClock {
+  let offsetMs = start === undefined ? 0 : start.getTime() - Date.now();
+  const sleepers = new Set<Sleeper>();
+  let timer: NodeJS.Timeout | undefined;
+  const nowMs = () => Date.now() + offsetMs;
+  const earliest = (): number | undefined =>
+    sleepers.size === 0 ? undefined : Math.min(...[...sleepers].map(({ until }) => until));
+
+  /** Wakes who is due and sets the one timer to the next of them: none is left when nobody sleeps. */
+  function wakeDue(): void {
+    clearTimeout(timer);
+    const now = nowMs();
+    const due = [...sleepers].filter(({ until }) => until <= now).sort((a, b) => a.until - b.until);
+    for (const sleeper of due) {
+      sleepers.delete(sleeper);
+      sleeper.wake();
+    }
+    const next = earliest();
+    if (next !== undefined) timer = setTimeout(wakeDue, Math.min(Math.max(next - now, 1), longestTimerMs));
+  }
+
+  return {
+    now: () => new Date(nowMs()),
+    sleep(ms, signal) {
+      if (!(ms > 0) || signal?.aborted) return Promise.resolve();
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const sleeper = { until: nowMs() + ms, wake: resolve };
+      sleepers.add(sleeper);
+      wakeDue();
+      if (signal === undefined) return promise;
+      const abort = () => {
+        sleepers.delete(sleeper);
+        wakeDue();
+        resolve();
+      };
+      signal.addEventListener('abort', abort, { once: true });
+      return promise.finally(() => signal.removeEventListener('abort', abort));
+    },
+    move(ms) {
+      if (!(ms >= 0)) throw new RangeError(`a clock only moves forward: got ${ms} ms`);
+      offsetMs += ms;
+      wakeDue();
+    },
+    nextWake() {
+      const next = earliest();
+      return next === undefined ? undefined : new Date(next);
+    },
+  };
+}
+
 /** Sleeps by `clock`, and wakes when `signal` is aborted even if the clock pays no attention to it. */
 export async function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;

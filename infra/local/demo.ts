@@ -9,17 +9,24 @@ import {
   RotateSecretCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
-import { credentialRequested } from '../../functions/core/events.ts';
+import { loadConsumer } from '../../functions/consumers/index.ts';
+import { openings } from '../../functions/core/calendar.ts';
+import { type CredentialOrder, credentialRequested } from '../../functions/core/events.ts';
 import { eventSource, secretName } from '../../functions/core/names.ts';
+import { type CredentialSpec, graceMs, parseSpec } from '../../functions/core/spec.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
-import { type Clients, startClients } from './clients.ts';
+import type { BusEvent } from './aws/bus-event.ts';
+import { type Clients, type ForgottenConnection, forgetConnection, startClients } from './clients.ts';
+import type { Meddling } from './vendors.ts';
 import type { Spec, World } from './world.ts';
 
-/** What a run of the main job came to. */
+/** What a run of the whole life came to. */
 export interface Outcome {
   readonly providers: readonly ProviderOutcome[];
   /** The price of having only one user, measured; undefined when no declared provider can do it. */
   readonly resetPassword?: Refusal;
+  /** Simulated time, in days. */
+  readonly days: number;
   readonly seconds: number;
 }
 
@@ -37,10 +44,20 @@ export interface Refusal {
 export interface ProviderOutcome {
   readonly provider: string;
   readonly strategy: string;
-  readonly rotations: number;
   readonly logins: number;
   readonly failedLogins: number;
-  /** Users that rekey left at the provider: the current one and those in their grace. */
+  /** Credentials that were requested and came to be. */
+  readonly created: number;
+  /** The first rotation, the one of the schedule and the one of the compromise. */
+  readonly rotated: number;
+  /** Users that were taken out of service and are gone, of credentials that go on. */
+  readonly retired: number;
+  /** What somebody did past rekey, as reconcile saw it. */
+  readonly driftFound: number;
+  readonly driftRepaired: number;
+  /** Credentials that were ended on request. */
+  readonly deleted: number;
+  /** Users of rekey that are left at the provider. */
   readonly users: number;
   /** What is not as it should be; empty in a good run. */
   readonly problems: readonly string[];
@@ -50,170 +67,457 @@ export interface DemoOptions {
   /** One line of the timeline. */
   readonly tell: (subject: string, message: string) => void;
   readonly signal: AbortSignal;
+  /** Whether the credentials are deleted in the end; without it they stay for whoever wants to look at them. */
+  readonly ends: boolean;
 }
 
-const rotations = 3;
 const loginsAtLeast = 1_000;
 /** More would only wait for the two cores. */
 const applications = 4;
+const hourMs = 3_600_000;
+const dayMs = 24 * hourMs;
+const reporting = 'orders-report';
+
+/** Everything that the acts of a run share. */
+interface Stage {
+  readonly world: World;
+  readonly lives: readonly Life[];
+  readonly secretsManager: SecretsManagerClient;
+  readonly eventBridge: EventBridgeClient;
+  readonly proxyUrl: string;
+  readonly ca: string;
+  readonly tell: DemoOptions['tell'];
+  readonly signal: AbortSignal;
+}
+
+/** One declared credential, from its request to its end. */
+interface Life {
+  readonly declared: Spec;
+  readonly spec: CredentialSpec;
+  readonly problems: string[];
+  clients: Clients | undefined;
+  /** Opened with the first login, and never thought of again; undefined where the engine knows no connections. */
+  forgotten: ForgottenConnection | undefined;
+  meddlings: readonly Meddling[];
+  /** What had been found and repaired before anybody meddled: people's own users, for one. */
+  before: { readonly found: number; readonly repaired: number };
+}
 
 /**
- * The main job: each declared credential is requested on the bus, and rotated three times while applications log in with
- * whatever they last read. A login that fails, a user too many or too few, is a problem of the outcome.
+ * The whole life of each declared credential, in a month of simulated time: requested, used, rotated by the schedule, its old user
+ * drained and retired, meddled with, compromised and deleted. A login that fails, a user too many or too few, a finding that
+ * nobody made: each is a problem of the outcome.
  */
-export async function runDemo(world: World, { tell, signal }: DemoOptions): Promise<Outcome> {
-  const { deployment, specs } = world;
+export async function runDemo(world: World, { tell, signal, ends }: DemoOptions): Promise<Outcome> {
+  const { deployment, specs, clock } = world;
   const startedAt = Date.now();
+  const startedOn = clock.now();
   const connection = {
     endpoint: deployment.endpointUrl,
     region: deployment.region,
     credentials: { accessKeyId: 'demo', secretAccessKey: 'demo' },
   };
-  const secretsManager = new SecretsManagerClient(connection);
-  const eventBridge = new EventBridgeClient(connection);
-  const ca = await readFile(world.caFile, 'utf8');
-  const { proxyUrl } = world.vendors.network;
+  const stage: Stage = {
+    world,
+    lives: await Promise.all(
+      specs.map(async (declared) => ({
+        declared,
+        spec: await parseSpec(declared.document, { loadProvider, loadConsumer }),
+        problems: [],
+        clients: undefined,
+        forgotten: undefined,
+        meddlings: [],
+        before: { found: 0, repaired: 0 },
+      })),
+    ),
+    secretsManager: new SecretsManagerClient(connection),
+    eventBridge: new EventBridgeClient(connection),
+    proxyUrl: world.vendors.network.proxyUrl,
+    ca: await readFile(world.caFile, 'utf8'),
+    tell,
+    signal,
+  };
   const before = await usersAtVendors(world);
   const stopTelling = tellEvents(world, tell);
   try {
-    await request(eventBridge, deployment.stack.buses[0]?.name ?? '', specs, tell);
-    const runs = await Promise.all(
-      specs.map((spec) => rotateUnderLoad({ spec, secretsManager, proxyUrl, ca, tell, signal })),
-    );
-    await deployment.secretsManager.idle();
-    await deployment.bus.idle();
+    await createAll(stage);
+    await rotateBySchedule(stage);
+    await drainAndRetire(stage);
+    const resetPassword = await measureRefusal(stage);
+    await findDrift(stage);
+    await stopApplications(stage);
+    await compromise(stage);
+    if (ends) await deleteAll(stage, resetPassword?.name);
+    await quiet(world);
     const after = await usersAtVendors(world);
-    const resetPassword = await measureRefusal(world, {
-      secretsManager,
-      eventBridge,
-      proxyUrl,
-      ca,
-      tell,
-      signal,
-    });
-    const seconds = Math.round((Date.now() - startedAt) / 100) / 10;
     return {
-      seconds,
-      ...(resetPassword === undefined ? {} : { resetPassword }),
-      providers: runs.map(({ spec, clients, made }) => {
-        const added = (after.get(spec.provider) ?? []).filter(
-          (username) => !before.get(spec.provider)?.includes(username),
-        );
-        const expected = runs.filter((run) => run.spec.provider === spec.provider).flatMap((run) => run.made);
-        return {
-          provider: spec.provider,
-          strategy: spec.strategy,
-          rotations,
-          logins: clients.logins,
-          failedLogins: clients.failures.length,
-          users: made.filter((username) => added.includes(username)).length,
-          problems: [
-            ...new Set(clients.failures.map(({ username, code }) => `failed login: ${username}: ${code}`)),
-            ...(clients.logins < loginsAtLeast
-              ? [`${clients.logins} logins, expected ${loginsAtLeast}`]
-              : []),
-            ...added.filter((name) => !expected.includes(name)).map((name) => `a user nobody knows: ${name}`),
-            ...expected.filter((name) => !added.includes(name)).map((name) => `a user is missing: ${name}`),
-            ...made
-              .filter((name) => !clients.usernames.includes(name))
-              .map((name) => `no application ever logged in as ${name}`),
-          ],
-        };
-      }),
+      days: Math.round((clock.now().getTime() - startedOn.getTime()) / dayMs),
+      seconds: Math.round((Date.now() - startedAt) / 100) / 10,
+      ...(resetPassword === undefined ? {} : { resetPassword: resetPassword.refusal }),
+      providers: stage.lives.map((life) => outcomeOf(life, { stage, ends, before, after })),
     };
   } finally {
     stopTelling();
-    secretsManager.destroy();
-    eventBridge.destroy();
+    await Promise.all(
+      stage.lives.flatMap(({ clients, forgotten }) => [
+        clients?.stop().catch(() => undefined),
+        forgotten?.close(),
+      ]),
+    );
+    stage.secretsManager.destroy();
+    stage.eventBridge.destroy();
   }
 }
 
-async function request(
-  eventBridge: EventBridgeClient,
-  busName: string,
-  specs: readonly Spec[],
-  tell: DemoOptions['tell'],
+// The acts.
+
+async function createAll(stage: Stage): Promise<void> {
+  const { world, lives, secretsManager, proxyUrl, ca, tell, signal } = stage;
+  await request(
+    stage,
+    lives.map(({ declared }) => declared),
+  );
+  await quiet(world);
+  for (const life of lives) {
+    const secretId = secretName(life.spec.name);
+    const { username } = await untilCurrent(secretsManager, secretId, undefined, signal);
+    life.clients = startClients({
+      secretsManager,
+      secretId,
+      proxyUrl,
+      ca,
+      count: applications,
+      cacheMs: { shortest: 100, longest: 1_000 },
+    });
+    tell(life.spec.name, `${applications} applications log in as ${username}, again and again`);
+    life.forgotten = await forgetConnection({
+      secretsManager,
+      secretId,
+      label: 'AWSCURRENT',
+      ca,
+      applicationName: reporting,
+    });
+    if (life.forgotten !== undefined)
+      tell(life.spec.name, `${reporting} opens a connection as ${username}, and forgets it`);
+  }
+  await untilLogins(stage, loginsAtLeast / 2);
+}
+
+/** A month passes, and start-rotations rotates each credential when it is due and its window is open. */
+async function rotateBySchedule(stage: Stage): Promise<void> {
+  const { world, lives, tell, signal } = stage;
+  const { clock, deployment } = world;
+  const rotations = (life: Life) => eventsOf(stage, life, 'CredentialRotated').length;
+  const left = () => lives.filter((life) => rotations(life) < 2);
+  tell('the clock', 'weeks pass');
+  await deployment.advance(14 * dayMs, { passes: { everyMs: 14 * dayMs } });
+  for (let passes = 0; left().length > 0 && passes < 120; passes += 1) {
+    signal.throwIfAborted();
+    const now = clock.now().getTime();
+    const next = left().flatMap(({ spec }) => {
+      const open = openings(spec.rotation, new Date(now), new Date(now + 60 * dayMs))
+        // Days apart where nothing hinders, and minutes where another credential of the target had its turn.
+        .map(({ from, until }) =>
+          Math.max(Math.min(from.getTime() + hourMs, until.getTime() - 1), now + hourMs / 4),
+        )
+        .filter((at, index, all) => index === 0 || at > (all[index - 1] ?? 0));
+      return open.find((at) => at > now + (passes % 4 === 3 ? hourMs / 8 : dayMs / 2)) ?? [];
+    });
+    const at = Math.min(...next, now + dayMs);
+    // Consumers have the whole grace to read the new login; at this pace of the clock they would have no second of it.
+    await untilMoved(stage);
+    await deployment.advance(new Date(at), { passes: { everyMs: dayMs } });
+    await quiet(world);
+  }
+  for (const life of left()) life.problems.push('was not rotated by the schedule within its interval');
+  for (const { spec, declared, problems } of lives)
+    for (const settings of declared.consumers) {
+      const platform = world.vendors.byConsumer[settings['kind'] ?? ''];
+      const wanted = await currentUrl(stage, spec.name);
+      if (platform?.runningWith(settings) === wanted)
+        tell(spec.name, `${settings['kind']} ${settings['serviceId'] ?? ''} runs with the new login`);
+      else problems.push(`the consumer ${settings['serviceId'] ?? ''} does not run with the new login`);
+    }
+}
+
+/** Somebody is still connected as the user before: it stays, and is named. Once nobody is, it goes. */
+async function drainAndRetire(stage: Stage): Promise<void> {
+  const { world, lives, tell } = stage;
+  const { deployment } = world;
+  await untilMoved(stage);
+  const grace = Math.max(...lives.map(({ spec }) => graceMs(spec)));
+  tell('the clock', `the grace of ${Math.round(grace / hourMs)} hours passes`);
+  await deployment.advance(grace + hourMs, { passes: { everyMs: grace } });
+  await quiet(world);
+  for (const life of lives) {
+    if (life.forgotten === undefined) continue;
+    const findings = eventsOf(stage, life, 'DriftFound').filter(
+      ({ detail }) => detail['kind'] === 'RetiredStillConnected',
+    );
+    if (findings.length !== 1 || !String(findings[0]?.detail['details']).includes(reporting))
+      life.problems.push(
+        `the connection of ${reporting} was reported ${findings.length} times, expected once by its name`,
+      );
+    if (!(await life.forgotten.isOpen())) life.problems.push(`the connection of ${reporting} was cut`);
+    await life.forgotten.close();
+  }
+  tell('the clock', `${reporting} hangs up everywhere; an hour passes`);
+  await deployment.advance(hourMs, { passes: { everyMs: hourMs / 2 } });
+  await quiet(world);
+}
+
+async function findDrift(stage: Stage): Promise<void> {
+  const { world, lives, tell } = stage;
+  for (const life of lives) {
+    const { declared, spec } = life;
+    life.before = {
+      found: eventsOf(stage, life, 'DriftFound').length,
+      repaired: eventsOf(stage, life, 'DriftRepaired').length,
+    };
+    const { username } = await untilCurrent(
+      stage.secretsManager,
+      secretName(spec.name),
+      undefined,
+      stage.signal,
+    );
+    const meddlers = [
+      world.vendors.byProvider[spec.provider]?.meddle(declared.target, username),
+      ...declared.consumers.map((settings) =>
+        world.vendors.byConsumer[settings['kind'] ?? '']?.meddle(settings),
+      ),
+    ];
+    life.meddlings = (await Promise.all(meddlers)).filter((meddling) => meddling !== undefined);
+    for (const { done } of life.meddlings) tell(spec.name, done);
+  }
+  await world.deployment.advance(2 * hourMs, { passes: { everyMs: hourMs } });
+  await quiet(world);
+}
+
+async function compromise(stage: Stage): Promise<void> {
+  const { world, lives, secretsManager, ca, tell } = stage;
+  const leaked = new Map<Life, ForgottenConnection>();
+  for (const life of lives) {
+    const connection = await forgetConnection({
+      secretsManager,
+      secretId: secretName(life.spec.name),
+      label: 'AWSCURRENT',
+      ca,
+      applicationName: 'somebody-else',
+    });
+    if (connection !== undefined) leaked.set(life, connection);
+  }
+  try {
+    tell('the clock', 'a week passes, and every login is found in a public repository');
+    await world.deployment.advance(7 * dayMs, { passes: { everyMs: 7 * dayMs } });
+    await order(
+      stage,
+      'CredentialCompromised',
+      lives.map(({ spec }) => spec.name),
+    );
+    await quiet(world);
+    const isDone = (life: Life) => eventsOf(stage, life, 'DatabaseUserDeleted').length >= 2;
+    for (let passes = 0; !lives.every(isDone) && passes < 8; passes += 1) {
+      await world.deployment.advance(hourMs / 4, { passes: 'all' });
+      await quiet(world);
+    }
+    for (const [life, connection] of leaked)
+      tell(
+        life.spec.name,
+        (await connection.isOpen())
+          ? 'the connection that was open with it is beyond the reach of this API key: an administrator’s secret would end it'
+          : 'the connection that was open with it has been ended',
+      );
+  } finally {
+    for (const connection of leaked.values()) await connection.close();
+  }
+}
+
+async function deleteAll(stage: Stage, another: string | undefined): Promise<void> {
+  const { world, lives, tell } = stage;
+  tell('the clock', 'all of them are ordered to go');
+  const names = [...lives.map(({ spec }) => spec.name), ...(another === undefined ? [] : [another])];
+  await order(stage, 'CredentialDeletionRequested', names);
+  await quiet(world);
+  const isDone = (name: string) =>
+    stage.world.deployment.bus
+      .history()
+      .some((event) => event['detail-type'] === 'CredentialDeleted' && event.detail['credential'] === name);
+  for (let passes = 0; !names.every(isDone) && passes < 12; passes += 1) {
+    await world.deployment.advance(hourMs / 2, { passes: { everyMs: hourMs / 4 } });
+    await quiet(world);
+  }
+}
+
+async function stopApplications(stage: Stage): Promise<void> {
+  await untilLogins(stage, loginsAtLeast);
+  await Promise.all(stage.lives.map(({ clients }) => clients?.stop()));
+}
+
+// What came of it.
+
+function outcomeOf(
+  life: Life,
+  {
+    stage,
+    ends,
+    before,
+    after,
+  }: {
+    readonly stage: Stage;
+    readonly ends: boolean;
+    readonly before: ReadonlyMap<string, readonly string[]>;
+    readonly after: ReadonlyMap<string, readonly string[]>;
+  },
+): ProviderOutcome {
+  const { spec, clients, meddlings, problems } = life;
+  const { deployment } = stage.world;
+  const count = (type: string) => eventsOf(stage, life, type).length;
+  const kinds = (type: string, before: number): readonly string[] =>
+    eventsOf(stage, life, type)
+      .slice(before)
+      .map(({ detail }) => String(detail['kind']))
+      .toSorted();
+  const found = kinds('DriftFound', life.before.found);
+  const repaired = kinds('DriftRepaired', life.before.repaired);
+  const users = (after.get(spec.provider) ?? []).filter(
+    (username) => !before.get(spec.provider)?.includes(username) && username !== 'somebody',
+  );
+  const twins = stage.lives.filter((other) => other.spec.provider === spec.provider).length;
+  // A vendor that keeps a default user keeps one that nobody knows the password of.
+  const expectedUsers = ends
+    ? spec.definition.capabilities.passwords === 'chosen-by-provider'
+      ? 1
+      : 0
+    : twins;
+  const differs = (what: string, got: unknown, wanted: unknown): readonly string[] =>
+    JSON.stringify(got) === JSON.stringify(wanted)
+      ? []
+      : [`${what}: expected ${JSON.stringify(wanted)}, got ${JSON.stringify(got)}`];
+  const outcome = {
+    provider: spec.provider,
+    strategy: spec.strategy,
+    logins: clients?.logins ?? 0,
+    failedLogins: clients?.failures.length ?? 0,
+    created: count('CredentialCreated'),
+    rotated: count('CredentialRotated'),
+    retired: eventsOf(stage, life, 'DatabaseUserDeleted').filter(
+      ({ detail }) => detail['reason'] !== 'credential-deleted',
+    ).length,
+    driftFound: found.length,
+    driftRepaired: repaired.length,
+    deleted: count('CredentialDeleted'),
+    users: users.length,
+  };
+  return {
+    ...outcome,
+    problems: [
+      ...problems,
+      ...new Set(clients?.failures.map(({ username, code }) => `failed login: ${username}: ${code}`) ?? []),
+      ...(outcome.logins < loginsAtLeast ? [`${outcome.logins} logins, expected ${loginsAtLeast}`] : []),
+      ...differs('created', outcome.created, 1),
+      ...differs('rotated', outcome.rotated, 3),
+      ...differs('retired', outcome.retired, 2),
+      ...differs('found', found, meddlings.flatMap((each) => each.found).toSorted()),
+      ...differs('repaired', repaired, meddlings.flatMap((each) => each.repaired).toSorted()),
+      ...differs('deleted', outcome.deleted, ends ? 1 : 0),
+      ...(users.length === expectedUsers
+        ? []
+        : [`users left: expected ${expectedUsers}, got ${users.join(', ')}`]),
+      ...differs('requests that came to nothing', deployment.lostRequests.length, 0),
+    ],
+  };
+}
+
+/** What rekey published of one credential; findings about nobody's user belong to whoever is on the target. */
+function eventsOf({ world }: Stage, { spec }: Life, type: string): readonly BusEvent[] {
+  return world.deployment.bus
+    .history()
+    .filter(
+      ({ source, 'detail-type': named, detail }) =>
+        source === eventSource &&
+        named === type &&
+        (detail['credential'] === spec.name ||
+          (detail['credential'] === undefined && detail['target'] === spec.targetId)),
+    );
+}
+
+// Waiting and asking.
+
+/** Nothing runs any more, and nothing is on its way. */
+async function quiet({ deployment }: World): Promise<void> {
+  for (let turns = 0; turns < 2; turns += 1) {
+    await deployment.settled();
+    await deployment.secretsManager.idle();
+    await deployment.bus.idle();
+  }
+  await deployment.settled();
+}
+
+async function untilLogins({ lives, signal }: Stage, logins: number): Promise<void> {
+  while (lives.some(({ clients }) => (clients?.logins ?? 0) < logins)) {
+    signal.throwIfAborted();
+    await pause(50);
+  }
+}
+
+/** Every application has read the present login: consumers have the whole grace for it, the clock here leaves them none. */
+async function untilMoved({ lives, secretsManager, signal }: Stage): Promise<void> {
+  for (const { spec, clients } of lives) {
+    const { username } = await untilCurrent(secretsManager, secretName(spec.name), undefined, signal);
+    while (clients?.holding().some((held) => held !== username) ?? false) {
+      signal.throwIfAborted();
+      await pause(50);
+    }
+  }
+}
+
+async function currentUrl({ secretsManager }: Stage, name: string): Promise<string | undefined> {
+  const { SecretString } = await secretsManager.send(
+    new GetSecretValueCommand({ SecretId: secretName(name) }),
+  );
+  const value: { url?: string } = JSON.parse(SecretString ?? '{}');
+  return value.url;
+}
+
+async function send(
+  { world, eventBridge }: Stage,
+  events: readonly { readonly type: string; readonly detail: object }[],
 ): Promise<void> {
   const { FailedEntryCount } = await eventBridge.send(
     new PutEventsCommand({
-      Entries: specs.map((spec) => ({
-        EventBusName: busName,
+      Entries: events.map(({ type, detail }) => ({
+        EventBusName: world.deployment.stack.buses[0]?.name ?? '',
         Source: eventSource,
-        DetailType: credentialRequested,
-        Detail: JSON.stringify({ spec: spec.document }),
+        DetailType: type,
+        Detail: JSON.stringify(detail),
       })),
     }),
   );
-  if (FailedEntryCount !== 0)
-    throw new Error(`the bus took ${FailedEntryCount} requests fewer than were sent`);
-  for (const { name } of specs) tell(name, 'requested on the bus');
+  if (FailedEntryCount !== 0) throw new Error(`the bus took ${FailedEntryCount} events fewer than were sent`);
 }
 
-interface Run {
-  readonly spec: Spec;
-  readonly clients: Clients;
-  /** The users that AWSCURRENT named, one after the other. */
-  readonly made: readonly string[];
+async function request(stage: Stage, specs: readonly Spec[]): Promise<void> {
+  await send(
+    stage,
+    specs.map(({ document }) => ({ type: credentialRequested, detail: { spec: document } })),
+  );
+  for (const { name } of specs) stage.tell(name, 'requested on the bus');
 }
 
-async function rotateUnderLoad({
-  spec,
-  secretsManager,
-  proxyUrl,
-  ca,
-  tell,
-  signal,
-}: DemoOptions & {
-  spec: Spec;
-  secretsManager: SecretsManagerClient;
-  proxyUrl: string;
-  ca: string;
-}): Promise<Run> {
-  const secretId = secretName(spec.name);
-  let current = await untilCurrent(secretsManager, secretId, undefined, signal);
-  const made = [current.username];
-  const clients = startClients({ secretsManager, secretId, proxyUrl, ca, count: applications });
-  try {
-    tell(spec.name, `${applications} applications log in as ${current.username}, again and again`);
-    for (let rotation = 1; rotation <= rotations; rotation += 1) {
-      // Long enough for every application to have read the new login, so that the last one is really left behind.
-      const enough = Math.ceil((loginsAtLeast * rotation) / (rotations + 1));
-      while (clients.logins < enough && !signal.aborted) await pause(50);
-      signal.throwIfAborted();
-      await secretsManager.send(
-        new RotateSecretCommand({ SecretId: secretId, ClientRequestToken: randomUUID() }),
-      );
-      current = await untilCurrent(secretsManager, secretId, current.versionId, signal);
-      made.push(current.username);
-    }
-    while (
-      (clients.logins < loginsAtLeast || !clients.usernames.includes(current.username)) &&
-      !signal.aborted
-    )
-      await pause(50);
-  } finally {
-    await clients.stop();
-  }
-  return { spec, clients, made };
+async function order(stage: Stage, type: CredentialOrder, names: readonly string[]): Promise<void> {
+  await send(
+    stage,
+    names.map((credential) => ({ type, detail: { credential } })),
+  );
+  for (const name of names) stage.tell(name, `${type} sent to the bus`);
 }
 
 /** The first declared credential, once more, for somebody who can have only one user. */
 async function measureRefusal(
-  { deployment, specs }: World,
-  {
-    secretsManager,
-    eventBridge,
-    proxyUrl,
-    ca,
-    tell,
-    signal,
-  }: DemoOptions & {
-    secretsManager: SecretsManagerClient;
-    eventBridge: EventBridgeClient;
-    proxyUrl: string;
-    ca: string;
-  },
-): Promise<Refusal | undefined> {
+  stage: Stage,
+): Promise<{ readonly name: string; readonly refusal: Refusal } | undefined> {
+  const { secretsManager, proxyUrl, ca, tell, signal } = stage;
+  const { deployment, specs } = stage.world;
   const able = await Promise.all(
     specs.map(async (spec) =>
       (await loadProvider(spec.provider))?.capabilities.strategies.includes('reset-password') ? [spec] : [],
@@ -228,7 +532,8 @@ async function measureRefusal(
     usernamePrefix: `${String(declared.document['usernamePrefix']).slice(0, 13)}_reset`,
     strategy: 'reset-password',
   };
-  await request(eventBridge, deployment.stack.buses[0]?.name ?? '', [{ ...declared, name, document }], tell);
+  await request(stage, [{ ...declared, name, document }]);
+  await quiet(stage.world);
   const secretId = secretName(name);
   const first = await untilCurrent(secretsManager, secretId, undefined, signal);
   const clients = startClients({
@@ -259,11 +564,14 @@ async function measureRefusal(
           Math.min(...failures.map(({ startedAt }) => startedAt));
     tell(name, `with one user only, AWSCURRENT was refused for ${refusedForMs} ms of its rotation`);
     return {
-      provider: declared.provider,
-      logins,
-      refusedLogins: failures.length,
-      refusedForMs,
-      atMostMs: Number(rotated?.detail['currentRefusedAtMostMs'] ?? 0),
+      name,
+      refusal: {
+        provider: declared.provider,
+        logins,
+        refusedLogins: failures.length,
+        refusedForMs,
+        atMostMs: Number(rotated?.detail['currentRefusedAtMostMs'] ?? 0),
+      },
     };
   } finally {
     await clients.stop();
@@ -323,19 +631,30 @@ function tellEvents({ deployment }: World, tell: DemoOptions['tell']): () => voi
   const timer = setInterval(() => {
     const events = deployment.bus.history();
     for (const { source, 'detail-type': type, detail } of events.slice(told)) {
-      if (source !== eventSource || typeof detail['credential'] !== 'string') continue;
+      if (source !== eventSource || typeof detail['target'] !== 'string') continue;
       const sentence = sentences[type]?.(detail);
-      if (sentence !== undefined) tell(detail['credential'], sentence);
+      if (sentence !== undefined) tell(text(detail['credential']) || text(detail['target']), sentence);
     }
     told = events.length;
   }, 50);
   return () => clearInterval(timer);
 }
 
-const sentences: Readonly<Record<string, (detail: Readonly<Record<string, unknown>>) => string>> = {
-  CredentialCreated: () => 'spec and secret are in place, the first rotation begins',
-  DatabaseUserCreated: ({ username }) => `made the user ${username}, which nobody knows yet`,
-  CredentialRotated: ({ username }) =>
-    `AWSCURRENT is ${username} now, which has logged in; whoever was before stays through its grace`,
-  CredentialRotationFailed: ({ step, code }) => `${step} failed with ${code}; Secrets Manager tries again`,
-};
+const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+
+const sentences: Readonly<Record<string, (detail: Readonly<Record<string, unknown>>) => string | undefined>> =
+  {
+    CredentialCreated: () => 'spec and secret are in place, the first rotation begins',
+    DatabaseUserCreated: ({ username }) => `made the user ${username}, which nobody knows yet`,
+    CredentialRotated: ({ username }) =>
+      `AWSCURRENT is ${username} now, which has logged in; whoever was before stays through its grace`,
+    CredentialRotationFailed: ({ step, code }) => `${step} failed with ${code}; Secrets Manager tries again`,
+    ConsumerUpdated: ({ consumer }) => `${consumer} was given the login and is live with it`,
+    DriftFound: ({ kind, username, details }) =>
+      `found ${kind}${username === undefined ? '' : ` of ${username}`}: ${details}`,
+    DriftRepaired: ({ kind, repair }) => `repaired ${kind} by ${text(repair).replaceAll('-', ' ')}`,
+    DatabaseUserDeleted: ({ username, reason }) =>
+      `${username} is gone (${text(reason).replaceAll('-', ' ')})`,
+    CredentialDeleted: () => 'users are gone, the secret can be restored for some days, the spec is gone',
+    BreakerChanged: ({ state, failures }) => `breaker ${state} after ${failures} failures`,
+  };

@@ -1,11 +1,19 @@
 import { randomBytes } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { type Alarms, createAlarms } from './aws/alarms.ts';
+import { type DeliveryResult, letterAttributes } from './aws/delivery.ts';
 import { type OnCall, startAwsEndpoint } from './aws/endpoint.ts';
-import { createEventBridge, type DeliveryResult, type EventBridge } from './aws/event-bridge.ts';
+import { createEventBridge, type EventBridge } from './aws/event-bridge.ts';
+import { type EventSource, startEventSource } from './aws/event-source-mapping.ts';
 import { createParameters } from './aws/parameters.ts';
+import { createQueues, type QueuedMessage, type Queues } from './aws/queues.ts';
+import { createScheduler, type Scheduler, type SchedulerOptions } from './aws/scheduler.ts';
 import type { Variants } from './aws/secrets-manager/model.ts';
 import { createSecretsManager, type SecretsManager } from './aws/secrets-manager.ts';
-import type { Clock } from './clock.ts';
+import { createTopics, type Topics } from './aws/topics.ts';
+import { type Clock, isMovable } from './clock.ts';
 import { type AsyncFailure, type FunctionLogLine, type LambdaHost, startLambda } from './lambda.ts';
+import { allows } from './permissions.ts';
 import { type LocalStack, readTemplate } from './template.ts';
 
 /** The synthesized stack, alive: what `cdk deploy` would leave behind, on loopback. */
@@ -16,11 +24,36 @@ export interface Deployment {
   readonly stack: LocalStack;
   readonly secretsManager: SecretsManager;
   readonly bus: EventBridge;
+  readonly queues: Queues;
+  readonly scheduler: Scheduler;
+  readonly topics: Topics;
+  readonly alarms: Alarms;
   readonly lambda: LambdaHost;
-  /** Requests that came to nothing: events that failed in the function, to the end of their retries. */
-  readonly lostRequests: readonly AsyncFailure[];
-  /** Afterwards no process and no socket of the deployment is left. */
+  /** What came to nothing and lies in a dead-letter queue: events, passes of schedules, messages. */
+  readonly lostRequests: readonly LostRequest[];
+  /**
+   * Puts the clock forward by so many milliseconds, or to a moment, from one due time to the next: schedules, Secrets
+   * Manager's own, retries and time-outs. At each of them waits until nothing runs any more. Afterwards all that was to
+   * happen until then has happened. Needs a movable clock.
+   */
+  advance(to: number | Date, options?: AdvanceOptions): Promise<void>;
+  /** Resolves once no function runs and nothing more happens before the clock goes on. */
+  settled(): Promise<void>;
+  /** Afterwards no process, socket or timer of the deployment is left. May be called again. */
   stop(): Promise<void>;
+}
+
+export interface AdvanceOptions {
+  /**
+   * `all` lets every schedule come whenever it is due. `sparse` leaves most of it out: a schedule comes once a day, at its
+   * last time in 24 hours, and at its last time before the end. `everyMs` is the same with another step; for a window of two
+   * hours it takes at most two hours. @default 'sparse'
+   */
+  readonly passes?: 'all' | 'sparse' | { readonly everyMs: number };
+}
+
+export interface LostRequest extends QueuedMessage {
+  readonly queueName: string;
 }
 
 export interface DeploymentOptions {
@@ -34,34 +67,110 @@ export interface DeploymentOptions {
   readonly log: (line: FunctionLogLine) => void;
   readonly onCall?: OnCall;
   readonly variants?: Partial<Variants>;
+  /** When a schedule of the form `rate(…)` comes for the first time. @default 'after-one-interval' */
+  readonly firstRate?: SchedulerOptions['firstRate'];
 }
 
 const account = '123456789012';
 const region = 'eu-central-1';
+const dayMs = 86_400_000;
+/** How often the schedules look at the clock while nobody moves it. */
+const heartbeatMs = 1_000;
 
-/** Reads the template and makes it live: functions as processes, rules, secrets, specs and rotation. */
+/** Reads the template and makes it live: functions as processes, rules, schedules, queues, alarms, secrets and specs. */
 export async function startDeployment(options: DeploymentOptions): Promise<Deployment> {
   const { clock, egress, log } = options;
-  const stack = await readTemplate(options.template, { account, region });
-  const lostRequests: AsyncFailure[] = [];
+  const queues = createQueues({ account, region, clock });
+
+  const mayInvoke = (functionArn: string, principal: string): boolean =>
+    stack.permissions.some(
+      (permission) =>
+        permission.functionArn === functionArn &&
+        permission.principal === principal &&
+        (permission.sourceAccount ?? account) === account,
+    );
+  const isFunction = (arn: string) => stack.functions.some((each) => each.arn === arn);
+  const isQueue = (arn: string) => stack.queues.some((each) => each.arn === arn);
+  const noResource = (arn: string): DeliveryResult => ({
+    ok: false,
+    error: `no such target: ${arn}`,
+    isFinal: true,
+    code: 'NO_RESOURCE',
+  });
+  const noPermission = (who: string, arn: string): DeliveryResult => ({
+    ok: false,
+    error: `${who} may not call ${arn}`,
+    isFinal: true,
+    code: 'NO_PERMISSIONS',
+  });
+  /** Invokes a function asynchronously, or sends a message. */
+  async function hand(targetArn: string, payload: unknown, text: string): Promise<DeliveryResult> {
+    if (isQueue(targetArn)) queues.send(targetArn, text);
+    else await lambda.invoke(targetArn, payload, { async: true });
+    return { ok: true };
+  }
 
   const bus = createEventBridge({
     account,
     region,
     clock,
-    buses: stack.buses.map(({ name }) => name),
     deliver: async (targetArn, event): Promise<DeliveryResult> => {
-      if (!stack.functions.some(({ arn }) => arn === targetArn))
-        return { ok: false, error: `no such target: ${targetArn}`, isFinal: true };
-      await lambda.invoke(targetArn, event, { async: true });
-      return { ok: true };
+      if (!isFunction(targetArn) && !isQueue(targetArn)) return noResource(targetArn);
+      // Who may send to a queue, its own policy says, which is not read here.
+      if (isFunction(targetArn) && !mayInvoke(targetArn, 'events.amazonaws.com'))
+        return noPermission('events.amazonaws.com', targetArn);
+      return hand(targetArn, event, JSON.stringify(event));
     },
+    onDeadLetter: ({ deadLetterArn, ruleName, targetArn, event, ...failure }) => {
+      const RULE_ARN = stack.rules.find(({ name }) => name === ruleName)?.arn ?? ruleName;
+      queues.send(
+        deadLetterArn,
+        JSON.stringify(event),
+        letterAttributes(failure, { RULE_ARN, TARGET_ARN: targetArn }),
+      );
+    },
+  });
+  const scheduler = createScheduler({
+    clock,
+    ...(options.firstRate === undefined ? {} : { firstRate: options.firstRate }),
+    deliver: async (targetArn, input, scheduleArn) => {
+      if (!isFunction(targetArn) && !isQueue(targetArn)) return noResource(targetArn);
+      const schedule = stack.schedules.find(({ arn }) => arn === scheduleArn);
+      const action = isQueue(targetArn) ? 'sqs:SendMessage' : 'lambda:InvokeFunction';
+      if (!allows(schedule?.target.roleStatements ?? [], action, targetArn))
+        return noPermission(`the role of ${scheduleArn}`, targetArn);
+      return hand(targetArn, JSON.parse(input), input);
+    },
+    onLost: ({ deadLetterArn, scheduleArn, targetArn, scheduledAt, input, ...failure }) => {
+      if (deadLetterArn === undefined) return;
+      const more = {
+        SCHEDULE_ARN: scheduleArn,
+        TARGET_ARN: targetArn,
+        SCHEDULED_TIME: scheduledAt.toISOString(),
+      };
+      queues.send(deadLetterArn, input, letterAttributes(failure, more));
+    },
+  });
+  const topics = createTopics({
+    clock,
+    invoke: async (functionArn, event) => {
+      if (mayInvoke(functionArn, 'sns.amazonaws.com'))
+        await lambda.invoke(functionArn, event, { async: true });
+    },
+    send: (queueArn, body) => void queues.send(queueArn, body),
+  });
+  const alarms = createAlarms({
+    account,
+    region,
+    clock,
+    publish: (topicArn, message, subject) => void topics.publish(topicArn, message, subject),
   });
   const secretsManager = createSecretsManager({
     account,
     region,
     clock,
     emit: (event) => bus.emit(event),
+    // Without the account in it a permission would serve anybody's Secrets Manager: none of ours is like that.
     mayInvoke: (functionArn) =>
       stack.permissions.some(
         (permission) =>
@@ -77,31 +186,141 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   });
   const parameters = createParameters({ account, region, clock });
   const endpoint = await startAwsEndpoint({
-    services: [secretsManager, bus, parameters],
+    services: [secretsManager, bus, parameters, queues],
     clock,
     ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
   });
+  // Only now is it known where a queue's URL points to.
+  const stack = await readTemplate(options.template, { account, region, queueOrigin: endpoint.url }).catch(
+    async (error: unknown) => {
+      await endpoint.close();
+      throw error;
+    },
+  );
   const lambda = startLambda({
     region,
     account,
     clock,
-    log,
-    onAsyncFailure: (failure) => lostRequests.push(failure),
+    log: (line) => {
+      alarms.observeLine(line.line);
+      log(line);
+    },
+    onAsyncFailure: (failure) => {
+      const failed = stack.functions.find(({ arn }) => arn === failure.functionArn);
+      if (failed?.onFailureArn !== undefined && isQueue(failed.onFailureArn))
+        queues.send(failed.onFailureArn, JSON.stringify(failureRecord(failure, clock.now())));
+    },
+    onInvocation: (functionName, { ok }) => {
+      for (const [metricName, value] of [
+        ['Invocations', 1],
+        ['Errors', ok ? 0 : 1],
+      ] as const)
+        alarms.observe({
+          namespace: 'AWS/Lambda',
+          metricName,
+          dimensions: { FunctionName: functionName },
+          at: clock.now(),
+          value,
+        });
+    },
     extraEnvironment: {
       AWS_ENDPOINT_URL: endpoint.url,
       HTTPS_PROXY: egress.proxyUrl,
       NODE_EXTRA_CA_CERTS: egress.caFile,
     },
   });
-  const stop = async (): Promise<void> => {
-    await secretsManager.stop();
-    await bus.stop();
-    await lambda.close();
-    await endpoint.close();
+
+  const eventSources: EventSource[] = [];
+  let heartbeat: NodeJS.Timeout | undefined;
+  let isStopped = false;
+  let isAdvancing = false;
+
+  /** Starts what is due by the clock. */
+  function tick(): void {
+    scheduler.tick();
+    secretsManager.tick();
+  }
+
+  function judgeAlarms(): void {
+    for (const { name, arn } of stack.queues)
+      alarms.observe({
+        namespace: 'AWS/SQS',
+        metricName: 'ApproximateNumberOfMessagesVisible',
+        dimensions: { QueueName: name },
+        at: clock.now(),
+        value: queues.visibleCount(arn),
+      });
+    alarms.evaluate();
+  }
+
+  async function settled(): Promise<void> {
+    // Whatever follows from an answer follows within a turn, and what a function wrote before it is read within the next ones.
+    for (let quietTurns = 0; quietTurns < 5; quietTurns += 1) {
+      await nextTurn();
+      while (lambda.isBusy()) {
+        quietTurns = 0;
+        await lambda.oneEnded();
+      }
+    }
+  }
+
+  async function advance(to: number | Date, { passes = 'sparse' }: AdvanceOptions = {}): Promise<void> {
+    if (!isMovable(clock)) throw new Error('this clock cannot be moved; start with createMovableClock()');
+    if (isAdvancing) throw new Error('the clock is being moved already; wait for the last advance');
+    const until = typeof to === 'number' ? new Date(clock.now().getTime() + to) : to;
+    const everyMs = passes === 'all' ? undefined : passes === 'sparse' ? dayMs : passes.everyMs;
+    isAdvancing = true;
+    try {
+      await settled();
+      tick();
+      scheduler.thin(everyMs === undefined ? undefined : { everyMs, until });
+      for (;;) {
+        tick();
+        await settled();
+        judgeAlarms();
+        if (isStopped) throw new Error('the deployment was stopped while the clock was moved');
+        const now = clock.now();
+        if (now >= until) return;
+        const next = [scheduler.nextDue(), secretsManager.nextDue(), clock.nextWake()]
+          .filter((due) => due !== undefined)
+          // What is due and has not begun waits for something else than the clock.
+          .filter((due) => due > now)
+          .reduce((earliest, due) => (due < earliest ? due : earliest), until);
+        if (everyMs !== undefined) alarms.leaveOut(now, next);
+        clock.move(Math.max(0, next.getTime() - clock.now().getTime()));
+      }
+    } finally {
+      scheduler.thin(undefined);
+      isAdvancing = false;
+    }
+  }
+
+  let stopping: Promise<void> | undefined;
+  const stop = (): Promise<void> => {
+    stopping ??= stopAll();
+    return stopping;
   };
+  async function stopAll(): Promise<void> {
+    isStopped = true;
+    clearInterval(heartbeat);
+    // Before the host closes, or what fails for that reason would be handed out again.
+    const ending = eventSources.map((source) => source.stop());
+    queues.stop();
+    await Promise.all([scheduler.stop(), secretsManager.stop(), bus.stop(), lambda.close()]);
+    await Promise.all(ending);
+    await endpoint.close();
+  }
 
   try {
     for (const record of stack.functions) lambda.addFunction(record);
+    for (const { name } of stack.buses) bus.addBus(name);
+    for (const { redrive, ...queue } of stack.queues)
+      queues.addQueue({ ...queue, ...(redrive === undefined ? {} : { redrive }) });
+    for (const { arn } of stack.topics) topics.addTopic(arn);
+    for (const { topicArn, protocol, endpoint: address, isRaw } of stack.subscriptions)
+      if (protocol === 'lambda' || protocol === 'sqs')
+        topics.subscribe({ topicArn, protocol, endpoint: address, isRaw });
+    for (const alarm of stack.alarms) alarms.addAlarm(alarm);
     for (const rule of stack.rules.filter(({ isEnabled }) => isEnabled))
       bus.addRule({
         ...rule,
@@ -142,11 +361,78 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
       });
     // What a deployment sets off, here the trial runs of each rotation, belongs to the deployment.
     await secretsManager.idle();
+    for (const mapping of stack.eventSources.filter(({ isEnabled }) => isEnabled))
+      eventSources.push(
+        startEventSource(mapping, {
+          region,
+          queues,
+          invoke: (functionArn, event) => lambda.invoke(functionArn, event),
+        }),
+      );
+    for (const { isEnabled, startAt, endAt, target, ...schedule } of stack.schedules) {
+      const { deadLetterArn, retryPolicy, arn, input } = target;
+      if (isEnabled)
+        scheduler.addSchedule({
+          ...schedule,
+          ...(startAt === undefined ? {} : { startAt }),
+          ...(endAt === undefined ? {} : { endAt }),
+          target: { arn, input, ...retryPolicy, ...(deadLetterArn === undefined ? {} : { deadLetterArn }) },
+        });
+    }
+    heartbeat = setInterval(() => {
+      if (isAdvancing) return;
+      tick();
+      judgeAlarms();
+    }, heartbeatMs);
   } catch (error) {
     await stop();
     throw error;
   }
-  return { endpointUrl: endpoint.url, region, stack, secretsManager, bus, lambda, lostRequests, stop };
+  const deadLetterArns = new Set(
+    [
+      ...stack.rules.flatMap(({ targets }) => targets.map(({ deadLetterArn }) => deadLetterArn)),
+      ...stack.schedules.map(({ target }) => target.deadLetterArn),
+      ...stack.functions.map(({ onFailureArn }) => onFailureArn),
+      ...stack.queues.map(({ redrive }) => redrive?.deadLetterArn),
+    ].filter((arn) => arn !== undefined),
+  );
+  return {
+    endpointUrl: endpoint.url,
+    region,
+    stack,
+    secretsManager,
+    bus,
+    queues,
+    scheduler,
+    topics,
+    alarms,
+    lambda,
+    get lostRequests() {
+      return stack.queues
+        .filter(({ arn }) => deadLetterArns.has(arn))
+        .flatMap(({ name, arn }) => queues.messages(arn).map((message) => ({ queueName: name, ...message })));
+    },
+    advance,
+    settled,
+    stop,
+  };
 }
+
+/** What Lambda sends to an on-failure destination (AWS documentation). */
+const failureRecord = ({ functionArn, requestId, payload, tries, result }: AsyncFailure, at: Date) => ({
+  version: '1.0',
+  timestamp: at.toISOString(),
+  requestContext: {
+    requestId,
+    functionArn: `${functionArn}:$LATEST`,
+    condition: 'RetriesExhausted',
+    approximateInvokeCount: tries,
+  },
+  requestPayload: payload,
+  responseContext: { statusCode: 200, executedVersion: '$LATEST', functionError: 'Unhandled' },
+  responsePayload: result.ok
+    ? result.payload
+    : { errorType: result.errorType, errorMessage: result.errorMessage, trace: result.trace },
+});
 
 const token = (): string => randomBytes(16).toString('hex');

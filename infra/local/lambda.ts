@@ -20,6 +20,8 @@ export interface LambdaOptions {
   readonly clock?: Clock;
   /** Takes an asynchronous invocation whose last try failed: what an on-failure destination gets. @default dropped */
   readonly onAsyncFailure?: (failure: AsyncFailure) => void;
+  /** Hears of every invocation as it ends, each try of an asynchronous one included. */
+  readonly onInvocation?: (functionName: string, result: InvocationResult) => void;
 }
 
 export interface FunctionLogLine {
@@ -88,6 +90,10 @@ export interface LambdaHost {
   ): Promise<InvocationResult>;
   /** Invocations that begin from now on run the bundle in `directory`; those under way finish with the old one. */
   swapDirectory(name: string, directory: string): void;
+  /** Whether a function is running, or waits for a process to run in. The time between two tries does not count. */
+  isBusy(): boolean;
+  /** Resolves as soon as one invocation that is under way now has ended; at once when there is none. */
+  oneEnded(): Promise<void>;
   /** Afterwards no process is left and every line has been logged. Invocations under way fail. */
   close(): Promise<void>;
 }
@@ -110,7 +116,17 @@ const runtimeLoop = fileURLToPath(new URL('runtime-loop.ts', import.meta.url));
 export function startLambda(options: LambdaOptions): LambdaHost {
   const functions = new Map<string, LocalFunction>();
   const retries = new Set<Promise<void>>();
+  const running = new Set<Promise<InvocationResult>>();
   const closing = new AbortController();
+
+  async function run(target: LocalFunction, payload: unknown, requestId: string): Promise<InvocationResult> {
+    const invocation = target.invoke(payload, requestId);
+    running.add(invocation);
+    const result = await invocation;
+    running.delete(invocation);
+    options.onInvocation?.(target.options.name, result);
+    return result;
+  }
 
   function find(arnOrName: string): LocalFunction {
     if (closing.signal.aborted) throw new Error(`cannot invoke ${arnOrName}: the host is closed`);
@@ -121,7 +137,7 @@ export function startLambda(options: LambdaOptions): LambdaHost {
 
   async function tryAgain(target: LocalFunction, payload: unknown, requestId: string): Promise<void> {
     for (let tries = 1; ; tries += 1) {
-      const result = await target.invoke(payload, requestId);
+      const result = await run(target, payload, requestId);
       if (result.ok || closing.signal.aborted) return;
       if (tries > (target.options.asyncRetries ?? 2)) {
         options.onAsyncFailure?.({ functionArn: target.options.arn, requestId, payload, tries, result });
@@ -141,7 +157,7 @@ export function startLambda(options: LambdaOptions): LambdaHost {
     async invoke(arnOrName, payload, { async = false } = {}) {
       const target = find(arnOrName);
       const requestId = randomUUID();
-      if (!async) return target.invoke(payload, requestId);
+      if (!async) return run(target, payload, requestId);
       const work = tryAgain(target, payload, requestId);
       retries.add(work);
       void work.finally(() => retries.delete(work));
@@ -149,6 +165,10 @@ export function startLambda(options: LambdaOptions): LambdaHost {
     },
     swapDirectory(name, directory) {
       find(name).swapDirectory(directory);
+    },
+    isBusy: () => running.size > 0,
+    async oneEnded() {
+      if (running.size > 0) await Promise.race(running);
     },
     async close() {
       closing.abort();

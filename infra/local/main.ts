@@ -1,11 +1,12 @@
 import { parseArgs } from 'node:util';
+import { createMovableClock } from './clock.ts';
 import { runDemo } from './demo.ts';
 import { isGood, json, table } from './report.ts';
 import { startWorld, type World } from './world.ts';
 
 const usage = `usage: npm start [-- options]
   --json      print one JSON document instead of the timeline and the table
-  --stay      keep everything up afterwards and print how to reach it; Ctrl-C ends it
+  --stay      delete nothing in the end, keep everything up and print how to reach it; Ctrl-C ends it
   --verbose   print the functions' log lines, too`;
 
 /** Exit codes: 0 all is well; 1 a login failed or a user is left over; 2 the command line is wrong; 130 on Ctrl-C. */
@@ -14,10 +15,13 @@ process.exitCode = await main();
 async function main(): Promise<number> {
   const options = commandLine();
   if (options === undefined) return 2;
+  const clock = createMovableClock();
   const startedAt = Date.now();
+  const startedOn = clock.now().getTime();
   const say = (subject: string, message: string): void => {
     const seconds = ((Date.now() - startedAt) / 1_000).toFixed(1).padStart(5);
-    if (!options.json) process.stdout.write(`${seconds} s  ${subject.padEnd(24)}${message}\n`);
+    const day = String(Math.floor((clock.now().getTime() - startedOn) / 86_400_000)).padStart(2);
+    if (!options.json) process.stdout.write(`${seconds} s  day ${day}  ${subject.padEnd(18)}${message}\n`);
   };
   const ending = new AbortController();
   const interrupted = Promise.withResolvers<void>();
@@ -30,20 +34,22 @@ async function main(): Promise<number> {
   let world: World | undefined;
   try {
     world = await startWorld({
+      clock,
       onProgress: (message) => say('this machine', message),
       log: ({ functionName, line }) => {
         if (options.verbose) process.stderr.write(`${functionName}  ${line}\n`);
       },
     });
     ending.signal.throwIfAborted();
-    const outcome = await runDemo(world, { tell: say, signal: ending.signal });
+    const outcome = await runDemo(world, {
+      tell: say,
+      signal: ending.signal,
+      ends: !options.stay,
+    });
     process.stdout.write(options.json ? `${json(outcome)}\n` : `\n${table(outcome)}\n`);
     if (options.stay) {
       process.stderr.write(howToReach(world));
-      const { secretsManager } = world.deployment;
-      const schedule = setInterval(() => secretsManager.tick(), 1_000);
       await interrupted.promise;
-      clearInterval(schedule);
     }
     return isGood(outcome) ? 0 : 1;
   } catch (error) {

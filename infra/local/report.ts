@@ -6,14 +6,19 @@ const columns: readonly {
 }[] = [
   { title: 'provider', of: ({ provider }) => provider },
   { title: 'strategy', of: ({ strategy }) => strategy },
-  { title: 'rotations', of: ({ rotations }) => String(rotations) },
   { title: 'logins', of: ({ logins }) => String(logins) },
-  { title: 'failed logins', of: ({ failedLogins }) => String(failedLogins) },
-  { title: 'users left at the provider', of: ({ users }) => String(users) },
+  { title: 'failed', of: ({ failedLogins }) => String(failedLogins) },
+  { title: 'created', of: ({ created }) => String(created) },
+  { title: 'rotated', of: ({ rotated }) => String(rotated) },
+  { title: 'retired', of: ({ retired }) => String(retired) },
+  { title: 'drift found', of: ({ driftFound }) => String(driftFound) },
+  { title: 'repaired', of: ({ driftRepaired }) => String(driftRepaired) },
+  { title: 'deleted', of: ({ deleted }) => String(deleted) },
+  { title: 'users left', of: ({ users }) => String(users) },
 ];
 
 /** The outcome as a table for people. */
-export function table({ providers, resetPassword, seconds }: Outcome): string {
+export function table({ providers, resetPassword, days, seconds }: Outcome): string {
   const rows = [
     columns.map(({ title }) => title),
     ...providers.map((row) => columns.map(({ of }) => of(row))),
@@ -33,7 +38,7 @@ export function table({ providers, resetPassword, seconds }: Outcome): string {
     '',
     ...(resetPassword === undefined ? [] : [refusal(resetPassword), '']),
     ...problems.map((problem) => `NOT GOOD  ${problem}`),
-    `${isGood({ providers, seconds }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}, in ${seconds} s.`,
+    `${isGood({ providers }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}: ${days} days in ${seconds} s.`,
   ].join('\n');
 }
 
@@ -51,5 +56,5 @@ const refusal = ({
 export const json = ({ providers, ...rest }: Outcome): string =>
   JSON.stringify({ providers: providers.map(({ problems: _problems, ...row }) => row), ...rest }, null, 2);
 
-export const isGood = ({ providers }: Outcome): boolean =>
+export const isGood = ({ providers }: Pick<Outcome, 'providers'>): boolean =>
   providers.length > 0 && providers.every(({ problems }) => problems.length === 0);

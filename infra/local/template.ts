@@ -10,6 +10,8 @@ export interface TemplateOptions {
   readonly region: string;
   /** The ARN under which a secret will exist, random suffix included. @default a suffix derived from the name */
   readonly secretArn?: (name: string) => string;
+  /** Where the queues are reached: the SDK takes the address out of a queue's URL. @default AWS's own */
+  readonly queueOrigin?: string;
 }
 
 /** What the synthesized stack would be after a deployment, every reference resolved. */
@@ -17,12 +19,12 @@ export interface LocalStack {
   readonly functions: readonly FunctionRecord[];
   readonly buses: readonly { readonly logicalId: string; readonly name: string; readonly arn: string }[];
   readonly rules: readonly RuleRecord[];
-  readonly queues: readonly {
-    readonly logicalId: string;
-    readonly name: string;
-    readonly arn: string;
-    readonly url: string;
-  }[];
+  readonly queues: readonly QueueRecord[];
+  readonly eventSources: readonly EventSourceRecord[];
+  readonly schedules: readonly ScheduleRecord[];
+  readonly topics: readonly { readonly logicalId: string; readonly name: string; readonly arn: string }[];
+  readonly subscriptions: readonly SubscriptionRecord[];
+  readonly alarms: readonly AlarmRecord[];
   readonly parameters: readonly {
     readonly logicalId: string;
     readonly name: string;
@@ -77,6 +79,80 @@ export interface RuleRecord {
     readonly deadLetterArn: string | undefined;
     readonly retryPolicy: { readonly maximumRetryAttempts: number; readonly maximumEventAgeSeconds: number };
   }[];
+}
+
+export interface QueueRecord {
+  readonly logicalId: string;
+  readonly name: string;
+  readonly arn: string;
+  readonly url: string;
+  readonly visibilityTimeoutSeconds: number;
+  readonly delaySeconds: number;
+  readonly retentionSeconds: number;
+  readonly redrive: { readonly deadLetterArn: string; readonly maxReceiveCount: number } | undefined;
+}
+
+export interface EventSourceRecord {
+  readonly logicalId: string;
+  readonly queueArn: string;
+  readonly functionArn: string;
+  readonly isEnabled: boolean;
+  readonly batchSize: number;
+  readonly maximumConcurrency: number | undefined;
+  readonly reportsItemFailures: boolean;
+}
+
+export interface ScheduleRecord {
+  readonly logicalId: string;
+  readonly name: string;
+  readonly arn: string;
+  readonly isEnabled: boolean;
+  readonly expression: string;
+  readonly timeZone: string;
+  readonly startAt: Date | undefined;
+  readonly endAt: Date | undefined;
+  readonly target: {
+    readonly arn: string;
+    readonly input: string;
+    readonly deadLetterArn: string | undefined;
+    readonly retryPolicy: { readonly maximumRetryAttempts: number; readonly maximumEventAgeSeconds: number };
+    /** All that Scheduler may do for this schedule. */
+    readonly roleStatements: readonly RoleStatement[];
+  };
+}
+
+export interface SubscriptionRecord {
+  readonly logicalId: string;
+  readonly topicArn: string;
+  /** `email` and its like reach nobody here. */
+  readonly protocol: string;
+  readonly endpoint: string;
+  readonly isRaw: boolean;
+}
+
+export interface AlarmRecord {
+  readonly logicalId: string;
+  readonly name: string;
+  readonly arn: string;
+  readonly description: string | undefined;
+  readonly namespace: string;
+  readonly metricName: string;
+  readonly dimensions: Readonly<Record<string, string>>;
+  readonly statistic: 'Sum' | 'Maximum' | 'Minimum' | 'Average' | 'SampleCount';
+  readonly periodSeconds: number;
+  readonly evaluationPeriods: number;
+  readonly datapointsToAlarm: number | undefined;
+  readonly threshold: number;
+  readonly comparison:
+    | 'GreaterThanThreshold'
+    | 'GreaterThanOrEqualToThreshold'
+    | 'LessThanThreshold'
+    | 'LessThanOrEqualToThreshold';
+  readonly treatMissingData: 'breaching' | 'notBreaching' | 'ignore' | 'missing';
+  /** Topics. */
+  readonly alarmActions: readonly string[];
+  readonly okActions: readonly string[];
+  readonly insufficientDataActions: readonly string[];
 }
 
 export interface SecretRecord {
@@ -209,7 +285,92 @@ const schemas = {
       )
       .default([]),
   }),
-  'AWS::SQS::Queue': z.object({ QueueName: z.string().optional() }),
+  'AWS::SQS::Queue': z.strictObject({
+    QueueName: z.string().optional(),
+    VisibilityTimeout: z.int().min(0).max(43_200).default(30),
+    DelaySeconds: z.int().min(0).max(900).default(0),
+    MessageRetentionPeriod: z.int().min(60).max(1_209_600).default(345_600),
+    RedrivePolicy: z
+      .strictObject({ deadLetterTargetArn: arn, maxReceiveCount: z.coerce.number().int().min(1).max(1000) })
+      .optional(),
+    // At rest nothing here is encrypted, and all of it is gone with the process.
+    SqsManagedSseEnabled: z.boolean().optional(),
+    KmsMasterKeyId: z.string().optional(),
+    KmsDataKeyReusePeriodSeconds: z.number().optional(),
+    Tags: z.unknown().optional(),
+  }),
+  'AWS::Lambda::EventSourceMapping': z.strictObject({
+    EventSourceArn: arn.includes(':sqs:', 'only queues feed functions here'),
+    FunctionName: z.string(),
+    Enabled: z.boolean().default(true),
+    BatchSize: z.int().min(1).max(10_000).default(10),
+    FunctionResponseTypes: z.array(z.literal('ReportBatchItemFailures')).default([]),
+    ScalingConfig: z.strictObject({ MaximumConcurrency: z.int().min(2).max(1000) }).optional(),
+    Tags: z.unknown().optional(),
+  }),
+  'AWS::Scheduler::ScheduleGroup': z.strictObject({
+    Name: z.string().optional(),
+    Tags: z.unknown().optional(),
+  }),
+  'AWS::Scheduler::Schedule': z.strictObject({
+    Name: z.string().optional(),
+    Description: z.string().optional(),
+    GroupName: z.string().default('default'),
+    State: z.enum(['ENABLED', 'DISABLED']).default('ENABLED'),
+    ScheduleExpression: z.string(),
+    ScheduleExpressionTimezone: z.string().default('UTC'),
+    StartDate: z.iso.datetime({ offset: true }).optional(),
+    EndDate: z.iso.datetime({ offset: true }).optional(),
+    FlexibleTimeWindow: z.strictObject({ Mode: z.literal('OFF') }),
+    Target: z.strictObject({
+      Arn: arn,
+      RoleArn: arn,
+      Input: z.string().default('{}'),
+      DeadLetterConfig: z.strictObject({ Arn: arn }).optional(),
+      RetryPolicy: z
+        .strictObject({
+          MaximumRetryAttempts: z.int().min(0).max(185).default(185),
+          MaximumEventAgeInSeconds: z.int().min(60).max(86_400).default(86_400),
+        })
+        .default({ MaximumRetryAttempts: 185, MaximumEventAgeInSeconds: 86_400 }),
+    }),
+  }),
+  'AWS::SNS::Topic': z.strictObject({
+    TopicName: z.string().optional(),
+    DisplayName: z.string().optional(),
+    KmsMasterKeyId: z.string().optional(),
+    Tags: z.unknown().optional(),
+  }),
+  'AWS::SNS::Subscription': z.strictObject({
+    TopicArn: arn,
+    Protocol: z.string(),
+    Endpoint: z.string(),
+    RawMessageDelivery: z.boolean().default(false),
+  }),
+  'AWS::CloudWatch::Alarm': z.strictObject({
+    AlarmName: z.string().optional(),
+    AlarmDescription: z.string().optional(),
+    ActionsEnabled: z.literal(true).default(true),
+    Namespace: z.string(),
+    MetricName: z.string(),
+    Dimensions: z.array(z.strictObject({ Name: z.string(), Value: z.string() })).default([]),
+    Statistic: z.enum(['Sum', 'Maximum', 'Minimum', 'Average', 'SampleCount']),
+    Period: z.int().multipleOf(60),
+    EvaluationPeriods: z.int().min(1),
+    DatapointsToAlarm: z.int().min(1).optional(),
+    Threshold: z.number(),
+    ComparisonOperator: z.enum([
+      'GreaterThanThreshold',
+      'GreaterThanOrEqualToThreshold',
+      'LessThanThreshold',
+      'LessThanOrEqualToThreshold',
+    ]),
+    TreatMissingData: z.enum(['breaching', 'notBreaching', 'ignore', 'missing']).default('missing'),
+    AlarmActions: z.array(arn).default([]),
+    OKActions: z.array(arn).default([]),
+    InsufficientDataActions: z.array(arn).default([]),
+    Tags: z.unknown().optional(),
+  }),
   'AWS::SSM::Parameter': z.object({ Name: z.string(), Value: z.string() }),
   'AWS::SecretsManager::Secret': z.object({
     Name: z.string(),
@@ -231,10 +392,13 @@ const schemas = {
   }),
 } as const;
 
-/** Of no consequence here: logs go to the screen, and nobody but our own processes reaches the queues. */
+/** Of no consequence here: logs go to the screen, and nobody but our own processes reaches queues, topics and keys. */
 const withoutEffect: readonly string[] = [
   'AWS::Logs::LogGroup',
   'AWS::SQS::QueuePolicy',
+  'AWS::SNS::TopicPolicy',
+  'AWS::KMS::Key',
+  'AWS::KMS::Alias',
   'AWS::CDK::Metadata',
 ];
 
@@ -249,7 +413,7 @@ function readResources(
   template: z.output<typeof templateSchema>,
   stackName: string,
   assets: ReadonlyMap<string, string>,
-  { account, region, secretArn }: TemplateOptions,
+  { account, region, secretArn, queueOrigin = `https://sqs.${region}.amazonaws.com` }: TemplateOptions,
 ): LocalStack {
   const arnOf = (service: string, resource: string) => `arn:aws:${service}:${region}:${account}:${resource}`;
   const pseudo: Readonly<Record<string, unknown>> = {
@@ -319,7 +483,7 @@ function readResources(
       }
       case 'AWS::SQS::Queue': {
         const name = property('QueueName', generated);
-        const url = `https://sqs.${region}.amazonaws.com/${account}/${name}`;
+        const url = `${queueOrigin}/${account}/${name}`;
         return identity(name, arnOf('sqs', name), url, { QueueName: name, QueueUrl: url });
       }
       case 'AWS::SSM::Parameter': {
@@ -330,6 +494,31 @@ function readResources(
         const name = property('Name', generated);
         const arn = secretArn?.(name) ?? arnOf('secretsmanager', `secret:${name}-${digest(name, 6)}`);
         return identity(name, arn, arn, { Id: arn });
+      }
+      case 'AWS::Scheduler::ScheduleGroup': {
+        const name = property('Name', generated);
+        return identity(name, arnOf('scheduler', `schedule-group/${name}`), name);
+      }
+      case 'AWS::Scheduler::Schedule': {
+        const name = property('Name', generated);
+        return identity(
+          name,
+          arnOf('scheduler', `schedule/${property('GroupName', 'default')}/${name}`),
+          name,
+        );
+      }
+      case 'AWS::SNS::Topic': {
+        const name = property('TopicName', generated);
+        const arn = arnOf('sns', name);
+        return identity(name, arn, arn, { TopicArn: arn, TopicName: name });
+      }
+      case 'AWS::CloudWatch::Alarm': {
+        const name = property('AlarmName', generated);
+        return identity(name, arnOf('cloudwatch', `alarm:${name}`), name);
+      }
+      case 'AWS::KMS::Key': {
+        const arn = arnOf('kms', `key/${logicalId}`);
+        return identity(logicalId, arn, logicalId, { KeyId: logicalId });
       }
       case 'AWS::Logs::LogGroup': {
         const name = property('LogGroupName', generated);
@@ -377,15 +566,19 @@ function readResources(
   const functionArn = (nameOrArn: string) =>
     nameOrArn.startsWith('arn:') ? nameOrArn : arnOf('lambda', `function:${nameOrArn}`);
   const secrets = all('AWS::SecretsManager::Secret');
+  const statementsOf = (logicalId: string, roleArn: string): readonly RoleStatement[] => {
+    const statements = statementsOfRole.get(roleArn);
+    if (statements === undefined) throw new Error(`Resources.${logicalId}: no role here is ${roleArn}`);
+    return statements;
+  };
+  const groups = ['default', ...all('AWS::Scheduler::ScheduleGroup').map(({ name }) => name)];
 
   return {
     functions: all('AWS::Lambda::Function').map(({ logicalId, name, arn, properties }) => {
       const directory = assets.get(properties.Code.S3Key);
-      const roleStatements = statementsOfRole.get(properties.Role);
       if (directory === undefined)
         throw new Error(`Resources.${logicalId}: no asset is called ${properties.Code.S3Key}`);
-      if (roleStatements === undefined)
-        throw new Error(`Resources.${logicalId}: no role here is ${properties.Role}`);
+      const roleStatements = statementsOf(logicalId, properties.Role);
       const asyncConfig = asyncConfigs.find(
         (each) => functionArn(each.properties.FunctionName) === arn,
       )?.properties;
@@ -421,11 +614,79 @@ function readResources(
         },
       })),
     })),
-    queues: all('AWS::SQS::Queue').map(({ logicalId, name, arn, ref }) => ({
+    queues: all('AWS::SQS::Queue').map(({ logicalId, name, arn, ref, properties }) => ({
       logicalId,
       name,
       arn,
       url: ref,
+      visibilityTimeoutSeconds: properties.VisibilityTimeout,
+      delaySeconds: properties.DelaySeconds,
+      retentionSeconds: properties.MessageRetentionPeriod,
+      redrive: properties.RedrivePolicy && {
+        deadLetterArn: properties.RedrivePolicy.deadLetterTargetArn,
+        maxReceiveCount: properties.RedrivePolicy.maxReceiveCount,
+      },
+    })),
+    eventSources: all('AWS::Lambda::EventSourceMapping').map(({ logicalId, properties }) => ({
+      logicalId,
+      queueArn: properties.EventSourceArn,
+      functionArn: functionArn(properties.FunctionName),
+      isEnabled: properties.Enabled,
+      batchSize: properties.BatchSize,
+      maximumConcurrency: properties.ScalingConfig?.MaximumConcurrency,
+      reportsItemFailures: properties.FunctionResponseTypes.length > 0,
+    })),
+    schedules: all('AWS::Scheduler::Schedule').map(({ logicalId, name, arn, properties }) => {
+      const { Target, GroupName, StartDate, EndDate } = properties;
+      if (!groups.includes(GroupName))
+        throw new Error(`Resources.${logicalId}: no schedule group here is ${GroupName}`);
+      return {
+        logicalId,
+        name,
+        arn,
+        isEnabled: properties.State === 'ENABLED',
+        expression: properties.ScheduleExpression,
+        timeZone: properties.ScheduleExpressionTimezone,
+        startAt: StartDate === undefined ? undefined : new Date(StartDate),
+        endAt: EndDate === undefined ? undefined : new Date(EndDate),
+        target: {
+          arn: Target.Arn,
+          input: Target.Input,
+          deadLetterArn: Target.DeadLetterConfig?.Arn,
+          retryPolicy: {
+            maximumRetryAttempts: Target.RetryPolicy.MaximumRetryAttempts,
+            maximumEventAgeSeconds: Target.RetryPolicy.MaximumEventAgeInSeconds,
+          },
+          roleStatements: statementsOf(logicalId, Target.RoleArn),
+        },
+      };
+    }),
+    topics: all('AWS::SNS::Topic').map(({ logicalId, name, arn }) => ({ logicalId, name, arn })),
+    subscriptions: all('AWS::SNS::Subscription').map(({ logicalId, properties }) => ({
+      logicalId,
+      topicArn: properties.TopicArn,
+      protocol: properties.Protocol,
+      endpoint: properties.Endpoint,
+      isRaw: properties.RawMessageDelivery,
+    })),
+    alarms: all('AWS::CloudWatch::Alarm').map(({ logicalId, name, arn, properties }) => ({
+      logicalId,
+      name,
+      arn,
+      description: properties.AlarmDescription,
+      namespace: properties.Namespace,
+      metricName: properties.MetricName,
+      dimensions: Object.fromEntries(properties.Dimensions.map(({ Name, Value }) => [Name, Value])),
+      statistic: properties.Statistic,
+      periodSeconds: properties.Period,
+      evaluationPeriods: properties.EvaluationPeriods,
+      datapointsToAlarm: properties.DatapointsToAlarm,
+      threshold: properties.Threshold,
+      comparison: properties.ComparisonOperator,
+      treatMissingData: properties.TreatMissingData,
+      alarmActions: properties.AlarmActions,
+      okActions: properties.OKActions,
+      insufficientDataActions: properties.InsufficientDataActions,
     })),
     parameters: all('AWS::SSM::Parameter').map(({ logicalId, name, properties }) => ({
       logicalId,

@@ -1,3 +1,4 @@
+import type { FindingKind } from '../../functions/core/findings.ts';
 import type { Clock } from './clock.ts';
 import { type Postgres, startPostgres } from './engines/postgres.ts';
 import { type SqlFront, startSqlFront } from './engines/sql-front.ts';
@@ -25,6 +26,8 @@ export interface Vendors {
   readonly zilliz: { readonly api: ZillizCloud };
   /** The same vendors, by the provider that a spec names. */
   readonly byProvider: Readonly<Record<string, Vendor>>;
+  /** The platforms of consumers, by the kind that a spec names. */
+  readonly byConsumer: Readonly<Record<string, ConsumerPlatform>>;
   /** Afterwards no process, socket or file of theirs is left. */
   stop(): Promise<void>;
 }
@@ -36,6 +39,28 @@ export interface Vendor {
   prepare(target: Readonly<Record<string, string>>, roles: readonly string[]): Promise<void>;
   /** Who exists on the target now, asked of the engine and not of rekey. */
   usernames(target: Readonly<Record<string, string>>): Promise<readonly string[]>;
+  /** Does, past rekey, what people do: gives this user more rights than are declared, or makes a user of one's own. */
+  meddle(target: Readonly<Record<string, string>>, username: string): Promise<Meddling>;
+}
+
+/** What somebody did by hand, and what reconcile has to make of it. */
+export interface Meddling {
+  readonly done: string;
+  /** Kinds of findings. */
+  readonly found: readonly FindingKind[];
+  /** Those of them that rekey mends by itself. */
+  readonly repaired: readonly FindingKind[];
+}
+
+/** What a run needs of the platform on which a consumer runs. */
+export interface ConsumerPlatform {
+  readonly apiKey: string;
+  /** Makes the consumer that a spec declares, without a login yet. What is there already stays. */
+  prepare(settings: Readonly<Record<string, string>>): Promise<void>;
+  /** What it runs with now, asked of the platform and not of rekey; undefined before it was given anything. */
+  runningWith(settings: Readonly<Record<string, string>>): string | undefined;
+  /** Gives it another login, past rekey. */
+  meddle(settings: Readonly<Record<string, string>>): Promise<Meddling>;
 }
 
 export interface VendorsOptions {
@@ -124,6 +149,14 @@ export async function startVendors({ directory, clock, apiKeys, log }: VendorsOp
           },
           usernames: async ({ postgresId = '' }) =>
             (render.databases.get(postgresId)?.users() ?? []).map(({ username }) => username),
+          async meddle({ postgresId = '' }) {
+            await render.actor.createUser(postgresId, 'somebody');
+            return {
+              done: 'somebody made a user in the dashboard, which is the default now',
+              found: ['DefaultUserForeign'],
+              repaired: [],
+            };
+          },
         },
         'cockroachdb-cloud': {
           apiKey: apiKeys.cockroachdb,
@@ -134,6 +167,14 @@ export async function startVendors({ directory, clock, apiKeys, log }: VendorsOp
           },
           usernames: async ({ clusterId = '' }) =>
             ((await cockroachdb.clusters.get(clusterId)?.users()) ?? []).map(({ username }) => username),
+          async meddle({ clusterId = '' }, username) {
+            await cockroachdb.actor.grantAdmin(clusterId, username);
+            return {
+              done: `somebody made ${username} an admin again`,
+              found: ['PrivilegeDrift'],
+              repaired: ['PrivilegeDrift'],
+            };
+          },
         },
         'vultr-valkey': {
           apiKey: apiKeys.vultr,
@@ -141,6 +182,19 @@ export async function startVendors({ directory, clock, apiKeys, log }: VendorsOp
             if (!vultr.databases.has(databaseId)) await addVultrOrders(vultr, valkey, { id: databaseId });
           },
           usernames: async ({ databaseId = '' }) => (await vultr.databases.get(databaseId)?.users()) ?? [],
+          async meddle(_target, username) {
+            await vultr.actor.setAccessControl(username, {
+              categories: ['+@all'],
+              commands: [],
+              keys: ['*'],
+              channels: ['*'],
+            });
+            return {
+              done: `somebody gave ${username} every right on every key`,
+              found: ['PrivilegeDrift'],
+              repaired: ['PrivilegeDrift'],
+            };
+          },
         },
         'zilliz-cloud': {
           apiKey: apiKeys.zilliz,
@@ -150,6 +204,33 @@ export async function startVendors({ directory, clock, apiKeys, log }: VendorsOp
           },
           usernames: async ({ clusterId = '' }) =>
             (zilliz.clusters.get(clusterId)?.users() ?? []).map(({ username }) => username),
+          async meddle({ clusterId = '' }, username) {
+            zilliz.actor.createRole(clusterId, 'auditors');
+            zilliz.actor.grantRole(clusterId, username, 'auditors');
+            return {
+              done: `somebody made ${username} one of the auditors`,
+              found: ['PrivilegeDrift'],
+              repaired: ['PrivilegeDrift'],
+            };
+          },
+        },
+      },
+      byConsumer: {
+        'render-service': {
+          apiKey: apiKeys.render,
+          async prepare({ serviceId = '' }) {
+            if (!render.services.has(serviceId)) render.addService({ id: serviceId, name: 'orders-api' });
+          },
+          runningWith: ({ serviceId = '', environmentVariable = '' }) =>
+            render.services.get(serviceId)?.running()[environmentVariable],
+          async meddle({ serviceId = '', environmentVariable = '' }) {
+            render.actor.setVariable(serviceId, environmentVariable, 'postgresql://localhost/somewhere-else');
+            return {
+              done: `somebody pointed ${environmentVariable} of ${serviceId} elsewhere`,
+              found: ['ConsumerBehind'],
+              repaired: ['ConsumerBehind'],
+            };
+          },
         },
       },
       stop: lifetime.end,

@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { z } from 'zod';
 import type { OnCall } from './aws/endpoint.ts';
 import type { Variants } from './aws/secrets-manager/model.ts';
-import { type Clock, systemClock } from './clock.ts';
+import { createMovableClock, type MovableClock } from './clock.ts';
 import { type Deployment, startDeployment } from './deployment.ts';
 import type { FunctionLogLine } from './lambda.ts';
 import { createLifetime, settledTogether } from './lifetime.ts';
@@ -18,6 +18,7 @@ import { type ApiKeys, startVendors, type Vendors } from './vendors.ts';
 export interface World {
   readonly vendors: Vendors;
   readonly deployment: Deployment;
+  readonly clock: MovableClock;
   /** The specs that the template declares, as they stand in Parameter Store. */
   readonly specs: readonly Spec[];
   readonly apiKeys: ApiKeys;
@@ -31,7 +32,8 @@ export interface WorldOptions {
   /** Hears of each part as it stands. */
   readonly onProgress?: (message: string) => void;
   readonly log?: (line: FunctionLogLine) => void;
-  readonly clock?: Clock;
+  /** @default one that begins now */
+  readonly clock?: MovableClock;
   readonly onCall?: OnCall;
   readonly variants?: Partial<Variants>;
 }
@@ -51,13 +53,14 @@ const specSchema = z.object({
   apiKeySecret: z.string(),
   strategy: z.string(),
   privileges: z.object({ roles: z.array(z.string()).default([]) }),
+  consumers: z.array(z.record(z.string(), z.string())),
 });
 /** What a run needs to know of a spec, beside the whole of it. */
 export type Spec = z.output<typeof specSchema> & { readonly document: Readonly<Record<string, unknown>> };
 
 /** Boots all of it, the parts that do not need each other side by side. */
 export async function startWorld(options: WorldOptions = {}): Promise<World> {
-  const { clock = systemClock, onProgress = () => undefined, log = () => undefined } = options;
+  const { clock = createMovableClock(), onProgress = () => undefined, log = () => undefined } = options;
   const directory = await mkdtemp(join(tmpdir(), 'rekey-'));
   // Started as root, the engines run as somebody else, who has to get to their files below.
   await chmod(directory, 0o711);
@@ -92,7 +95,12 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
       clock,
       egress: { proxyUrl: vendors.network.proxyUrl, caFile },
       secrets: Object.fromEntries(
-        specs.map(({ provider, apiKeySecret }) => [apiKeySecret, vendors.byProvider[provider]?.apiKey ?? '']),
+        specs.flatMap(({ provider, apiKeySecret, consumers }) => [
+          [apiKeySecret, vendors.byProvider[provider]?.apiKey ?? ''],
+          ...consumers.flatMap(({ kind = '', apiKeySecret: key }) =>
+            key === undefined ? [] : [[key, vendors.byConsumer[kind]?.apiKey ?? '']],
+          ),
+        ]),
       ),
       log,
       ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
@@ -100,7 +108,7 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
     });
     lifetime.add(() => deployment.stop());
     onProgress(`${specs.length} credentials are deployed; none has a user yet`);
-    return { vendors, deployment, specs, apiKeys, caFile, stop: lifetime.end };
+    return { vendors, deployment, clock, specs, apiKeys, caFile, stop: lifetime.end };
   } catch (error) {
     await lifetime.end();
     throw error;
@@ -134,7 +142,14 @@ async function specsIn(template: string): Promise<readonly Spec[]> {
 }
 
 /** Makes the targets that the specs name, so that a run rehearses whatever `infra/credentials.ts` declares. */
-async function prepareTargets({ byProvider }: Vendors, specs: readonly Spec[]): Promise<void> {
-  for (const { provider, target, privileges } of specs)
+async function prepareTargets(
+  { byProvider, byConsumer, render }: Vendors,
+  specs: readonly Spec[],
+): Promise<void> {
+  // Half a minute at Render: functions wait for it in real time.
+  render.api.switches.deploys.stageMs = 200;
+  for (const { provider, target, privileges, consumers } of specs) {
     await byProvider[provider]?.prepare(target, privileges.roles);
+    for (const settings of consumers) await byConsumer[settings['kind'] ?? '']?.prepare(settings);
+  }
 }

@@ -6,10 +6,22 @@ import { Match, Template } from 'aws-cdk-lib/assertions';
 import { Code } from 'aws-cdk-lib/aws-lambda';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { parseSpec } from '../../functions/core/spec.ts';
+import { loadConsumer } from '../../functions/consumers/index.ts';
+import { parseInvocation } from '../../functions/core/events.ts';
+import { metrics } from '../../functions/core/metrics.ts';
+import { type CredentialSpec, type CredentialSpecInput, parseSpec } from '../../functions/core/spec.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
-import { createUserEnvironment, rotateSecretEnvironment } from '../../functions/runtime/env.ts';
+import {
+  createUserEnvironment,
+  deleteUserEnvironment,
+  reconcileUsersEnvironment,
+  rotateSecretEnvironment,
+  startRotationsEnvironment,
+  updateConsumersEnvironment,
+} from '../../functions/runtime/env.ts';
 import { credentials } from '../../infra/credentials.ts';
+import { matchesPattern, parsePattern } from '../../infra/local/aws/event-bridge/pattern.ts';
+import { allows } from '../../infra/local/permissions.ts';
 import { type LocalStack, readTemplate } from '../../infra/local/template.ts';
 import { Rekey, type RekeyProps } from '../../infra/rekey.ts';
 
@@ -30,7 +42,9 @@ async function synthesize(
 ): Promise<{ template: Template; directory: string }> {
   // Two of the examples stand for all of them.
   const examples = credentials.filter(({ name }) => ['orders-render', 'orders-cockroach'].includes(name));
-  const specs = await Promise.all(examples.map((credential) => parseSpec(credential, loadProvider)));
+  const specs = await Promise.all(
+    examples.map((credential) => parseSpec(credential, { loadProvider, loadConsumer })),
+  );
   const directory = mkdtempSync(join(root, 'out-'));
   // With the feature flags of the deployment: some of them change policies.
   const app = new App({ outdir: directory, context });
@@ -55,6 +69,50 @@ const functionNamed = (name: string) => {
   return found;
 };
 
+const queueNamed = (name: string) => {
+  const found = stack.queues.find(({ logicalId }) => logicalId.startsWith(`Rekey${name}`));
+  if (found === undefined) throw new Error(`no queue ${name}`);
+  return found;
+};
+const propertiesOf = (logicalId: string): Readonly<Record<string, unknown>> =>
+  template.toJSON()['Resources'][logicalId]?.Properties;
+
+/** A declared credential on one of two clusters. */
+const spec = (parts: Partial<CredentialSpecInput>, cluster: 0 | 1 = 0): Promise<CredentialSpec> =>
+  parseSpec(
+    {
+      name: 'orders',
+      provider: 'cockroachdb-cloud',
+      target: { clusterId: `${cluster}b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10`, database: 'defaultdb' },
+      apiKeySecret: 'rekey/api-keys/cockroachdb',
+      usernamePrefix: 'shared',
+      privileges: { roles: ['orders_rw'] },
+      ...parts,
+    },
+    { loadProvider, loadConsumer },
+  );
+
+/** Said of CloudWatch wherever it is let in. */
+const ofOurAlarms = {
+  StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } },
+  ArnLike: {
+    'aws:SourceArn': {
+      'Fn::Join': [
+        '',
+        [
+          'arn:',
+          { Ref: 'AWS::Partition' },
+          ':cloudwatch:',
+          { Ref: 'AWS::Region' },
+          ':',
+          { Ref: 'AWS::AccountId' },
+          ':alarm:rekey-*',
+        ],
+      ],
+    },
+  },
+};
+
 describe('rotation', () => {
   test('Secrets Manager may call the rotation function, and only for secrets of this account', () => {
     template.hasResourceProperties('AWS::Lambda::Permission', {
@@ -66,7 +124,15 @@ describe('rotation', () => {
     expect(stack.permissions.map(({ principal, functionArn }) => [principal, functionArn])).toEqual([
       ['secretsmanager.amazonaws.com', rotator],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-create-user'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-update-consumers'],
     ]);
+    // A rule is of one account, so its ARN says whose it is.
+    for (const { principal, sourceArn } of stack.permissions)
+      if (principal === 'events.amazonaws.com')
+        expect(sourceArn).toMatch(/^arn:aws:events:eu-central-1:111122223333:rule\//);
   });
 
   test('deploying rotates nothing', () => {
@@ -75,18 +141,18 @@ describe('rotation', () => {
     });
   });
 
-  test('each credential is rotated as often as its spec says', () => {
+  test('Secrets Manager rotates by itself two days after the spec wants it, should nobody have done it', () => {
     expect(stack.rotations).toEqual([
       {
         secretName: 'rekey/orders-render',
         functionArn: rotator,
-        rules: { automaticallyAfterDays: 30 },
+        rules: { automaticallyAfterDays: 32 },
         rotateImmediately: false,
       },
       {
         secretName: 'rekey/orders-cockroach',
         functionArn: rotator,
-        rules: { automaticallyAfterDays: 30 },
+        rules: { automaticallyAfterDays: 32 },
         rotateImmediately: false,
       },
     ]);
@@ -158,8 +224,27 @@ test('the functions find the spec that the user wrote, with defaults filled in',
         usernamePrefix: 'orders',
         strategy: 'replace-user',
         privileges: {},
-        rotation: { every: 'P30D' },
+        rotation: {
+          every: 'P30D',
+          window: {
+            start: '02:00',
+            length: 'PT3H',
+            days: ['MO', 'TU', 'WE', 'TH'],
+            timeZone: 'Europe/Berlin',
+          },
+          blackouts: [],
+        },
         grace: 'PT24H',
+        drain: { deadline: 'P7D', force: false },
+        consumers: [
+          {
+            kind: 'render-service',
+            serviceId: 'srv-d0local0render0demo0',
+            environmentVariable: 'DATABASE_URL',
+            field: 'url',
+            apiKeySecret: 'rekey/api-keys/render',
+          },
+        ],
         verify: 'login',
       },
     ],
@@ -173,55 +258,395 @@ test('the functions find the spec that the user wrote, with defaults filled in',
         usernamePrefix: 'orders',
         strategy: 'replace-user',
         privileges: { roles: ['orders_rw'] },
-        rotation: { every: 'P30D' },
+        rotation: { every: 'P30D', blackouts: [] },
         grace: 'PT24H',
+        drain: { deadline: 'P7D', force: false },
+        consumers: [],
         verify: 'login',
       },
     ],
   ]);
 });
 
-describe('a request for a credential', () => {
-  test('goes from the bus to the function, and what cannot be delivered is kept', () => {
-    const [rule] = stack.rules;
-    expect(stack.rules).toHaveLength(1);
-    expect(rule).toMatchObject({
-      busName: 'rekey',
-      isEnabled: true,
-      pattern: { source: ['rekey'], 'detail-type': ['CredentialRequested'] },
-      targets: [
+/** Rules in whose pattern this event is, as the functions that they call. */
+const calledBy = (event: Readonly<Record<string, unknown>>, busName: string): readonly string[] =>
+  stack.rules
+    .filter((rule) => rule.busName === busName && matchesPattern(parsePattern(rule.pattern), event))
+    .flatMap((rule) => rule.targets.map(({ arn }) => arn.split(':').at(-1) ?? arn));
+
+describe('events', () => {
+  const fact = (type: string) => ({ source: 'rekey', 'detail-type': type, detail: { credential: 'orders' } });
+  const label = (name: string, labelUpdated: string) => ({
+    source: 'aws.secretsmanager',
+    'detail-type': 'Secret Label Updated',
+    detail: { name, labelUpdated, versionId: '0d4f1c9a-2f4b-4c7e-9b53-6f0a1c2d3e4f' },
+  });
+  const cases: Record<string, { event: Record<string, unknown>; bus: string; want: readonly string[] }> = {
+    'a request for a credential reaches create-user': {
+      event: fact('CredentialRequested'),
+      bus: 'rekey',
+      want: ['rekey-create-user'],
+    },
+    'an ordered rotation reaches start-rotations': {
+      event: fact('CredentialRotationRequested'),
+      bus: 'rekey',
+      want: ['rekey-start-rotations'],
+    },
+    'a compromised credential reaches start-rotations': {
+      event: fact('CredentialCompromised'),
+      bus: 'rekey',
+      want: ['rekey-start-rotations'],
+    },
+    'an ordered deletion reaches delete-user': {
+      event: fact('CredentialDeletionRequested'),
+      bus: 'rekey',
+      want: ['rekey-delete-user'],
+    },
+    'a finished rotation reaches delete-user': {
+      event: fact('CredentialRotated'),
+      bus: 'rekey',
+      want: ['rekey-delete-user'],
+    },
+    'a fact that nobody has to act on reaches no function': {
+      event: fact('DatabaseUserDeleted'),
+      bus: 'rekey',
+      want: [],
+    },
+    'an order from another source reaches no function': {
+      event: { ...fact('CredentialCompromised'), source: 'somebody' },
+      bus: 'rekey',
+      want: [],
+    },
+    'an order on the default bus reaches no function': {
+      event: fact('CredentialCompromised'),
+      bus: 'default',
+      want: [],
+    },
+    'a new current login reaches update-consumers': {
+      event: label('rekey/orders', 'AWSCURRENT'),
+      bus: 'default',
+      want: ['rekey-update-consumers'],
+    },
+    'another label of a secret reaches no function': {
+      event: label('rekey/orders', 'blue'),
+      bus: 'default',
+      want: [],
+    },
+    "somebody else's secret reaches no function": {
+      event: label('payroll/orders', 'AWSCURRENT'),
+      bus: 'default',
+      want: [],
+    },
+  };
+  test.each(Object.entries(cases))('%s', (_sentence, { event, bus, want }) => {
+    expect(calledBy(event, bus)).toEqual(want);
+  });
+
+  test('that cannot be delivered are tried for a day and kept', () => {
+    expect(stack.rules).toHaveLength(5);
+    for (const { isEnabled, targets } of stack.rules)
+      expect({ isEnabled, targets }).toEqual({
+        isEnabled: true,
+        targets: [
+          expect.objectContaining({
+            deadLetterArn: queueNamed('LostRequests').arn,
+            retryPolicy: { maximumRetryAttempts: 185, maximumEventAgeSeconds: 86_400 },
+          }),
+        ],
+      });
+  });
+
+  test('that fail in a function are tried three times and kept', () => {
+    expect(
+      Object.fromEntries(
+        stack.functions.map(({ name, asyncRetries, onFailureArn }) => [name, [asyncRetries, onFailureArn]]),
+      ),
+    ).toEqual({
+      // Secrets Manager waits for the answer, and retries by itself.
+      'rekey-rotate-secret': [2, undefined],
+      'rekey-create-user': [2, queueNamed('LostRequests').arn],
+      'rekey-start-rotations': [2, queueNamed('LostRequests').arn],
+      'rekey-delete-user': [2, queueNamed('LostRequests').arn],
+      'rekey-reconcile-users': [2, queueNamed('LostRequests').arn],
+      'rekey-update-consumers': [2, queueNamed('LostRequests').arn],
+    });
+  });
+});
+
+describe('a schedule', () => {
+  const schedules = () =>
+    Object.values(template.findResources('AWS::Scheduler::Schedule')).map(({ Properties }) => Properties);
+
+  test('sends a pass to each function that looks after everything, as often as it is to look', () => {
+    expect(
+      schedules().map(({ Name, ScheduleExpression, Target }) => [
+        Name,
+        ScheduleExpression,
+        template.toJSON()['Resources'][Target.Arn['Fn::GetAtt'][0]].Properties.FunctionName,
+      ]),
+    ).toEqual([
+      ['start-rotations', 'rate(5 minutes)', 'rekey-start-rotations'],
+      ['delete-user', 'rate(15 minutes)', 'rekey-delete-user'],
+      ['reconcile-users', 'rate(1 hour)', 'rekey-reconcile-users'],
+    ]);
+    for (const { Target } of schedules())
+      expect(parseInvocation(JSON.parse(Target.Input), ['pass'])).toEqual({ is: 'pass', dryRun: false });
+  });
+
+  test('is on time, tries until the next pass is due, and keeps a pass that could not be delivered', () => {
+    const kept = { Arn: { 'Fn::GetAtt': [queueNamed('LostRequests').logicalId, 'Arn'] } };
+    expect(
+      schedules().map(({ GroupName, State, FlexibleTimeWindow, Target }) => ({
+        GroupName,
+        State,
+        FlexibleTimeWindow,
+        retry: Target.RetryPolicy,
+        kept: Target.DeadLetterConfig,
+      })),
+    ).toEqual(
+      [300, 900, 3_600].map((seconds) => ({
+        GroupName: 'rekey',
+        State: 'ENABLED',
+        FlexibleTimeWindow: { Mode: 'OFF' },
+        retry: { MaximumEventAgeInSeconds: seconds, MaximumRetryAttempts: 185 },
+        kept,
+      })),
+    );
+  });
+
+  test("may be used by this account's own group of schedules only, and for its own function only", () => {
+    const resources = template.toJSON()['Resources'];
+    for (const { Target } of schedules()) {
+      const [roleId] = Target.RoleArn['Fn::GetAtt'];
+      expect(resources[roleId].Properties.AssumeRolePolicyDocument.Statement).toEqual([
         {
-          arn: functionNamed('rekey-create-user').arn,
-          deadLetterArn: stack.queues[0]?.arn,
-          retryPolicy: { maximumRetryAttempts: 185, maximumEventAgeSeconds: 86_400 },
+          Effect: 'Allow',
+          Action: 'sts:AssumeRole',
+          Principal: { Service: 'scheduler.amazonaws.com' },
+          Condition: {
+            StringEquals: {
+              'aws:SourceAccount': { Ref: 'AWS::AccountId' },
+              'aws:SourceArn': { 'Fn::GetAtt': [expect.stringMatching(/^RekeySchedules/), 'Arn'] },
+            },
+          },
         },
-      ],
+      ]);
+      const policies = Object.values(template.findResources('AWS::IAM::Policy')).filter(
+        ({ Properties }) => Properties.Roles[0].Ref === roleId,
+      );
+      expect(policies.map(({ Properties }) => Properties.PolicyDocument.Statement)).toEqual([
+        [
+          { Sid: 'Invoke', Effect: 'Allow', Action: 'lambda:InvokeFunction', Resource: Target.Arn },
+          {
+            Sid: 'ReportFailure',
+            Effect: 'Allow',
+            Action: 'sqs:SendMessage',
+            Resource: Target.DeadLetterConfig.Arn,
+          },
+        ],
+      ]);
+    }
+  });
+});
+
+describe('a queue', () => {
+  test('is encrypted, and only reached over TLS', () => {
+    template.resourceCountIs('AWS::SQS::Queue', 3);
+    template.allResourcesProperties('AWS::SQS::Queue', { SqsManagedSseEnabled: true });
+    const secured = Object.values(template.findResources('AWS::SQS::QueuePolicy')).map(({ Properties }) => {
+      expect(Properties.PolicyDocument.Statement).toContainEqual({
+        Effect: 'Deny',
+        Principal: { AWS: '*' },
+        Action: 'sqs:*',
+        Resource: { 'Fn::GetAtt': [Properties.Queues[0].Ref, 'Arn'] },
+        Condition: { Bool: { 'aws:SecureTransport': 'false' } },
+      });
+      return Properties.Queues[0].Ref;
+    });
+    expect(secured.sort()).toEqual(Object.keys(template.findResources('AWS::SQS::Queue')).sort());
+  });
+
+  test('of what was lost keeps it for two weeks', () => {
+    for (const name of ['LostRequests', 'LostTargets'])
+      expect(propertiesOf(queueNamed(name).logicalId)).toMatchObject({ MessageRetentionPeriod: 1_209_600 });
+  });
+
+  test('of targets hands a target out again after six times what the function may take, three times in all', () => {
+    expect(functionNamed('rekey-reconcile-users').timeoutSeconds).toBe(900);
+    expect(propertiesOf(queueNamed('Targets').logicalId)).toMatchObject({
+      VisibilityTimeout: 5_400,
+      // Three times ninety minutes fit in.
+      MessageRetentionPeriod: 21_600,
+      RedrivePolicy: {
+        deadLetterTargetArn: { 'Fn::GetAtt': [queueNamed('LostTargets').logicalId, 'Arn'] },
+        maxReceiveCount: 3,
+      },
     });
   });
 
-  test('that fails in the function is tried three times and kept', () => {
-    expect(functionNamed('rekey-create-user')).toMatchObject({
-      asyncRetries: 2,
-      onFailureArn: stack.queues[0]?.arn,
+  test('of targets brings back only the targets that failed, and works on few at a time', () => {
+    template.resourceCountIs('AWS::Lambda::EventSourceMapping', 1);
+    template.hasResourceProperties('AWS::Lambda::EventSourceMapping', {
+      EventSourceArn: { 'Fn::GetAtt': [queueNamed('Targets').logicalId, 'Arn'] },
+      FunctionName: { Ref: functionNamed('rekey-reconcile-users').logicalId },
+      FunctionResponseTypes: ['ReportBatchItemFailures'],
+      BatchSize: 5,
+      ScalingConfig: { MaximumConcurrency: 2 },
     });
   });
 
-  test('is kept for two weeks, encrypted, and only over TLS', () => {
-    template.hasResourceProperties('AWS::SQS::Queue', {
-      SqsManagedSseEnabled: true,
-      MessageRetentionPeriod: 1_209_600,
+  test('of targets is read only once the function may read it', () => {
+    const [mapping] = Object.values(template.findResources('AWS::Lambda::EventSourceMapping'));
+    const needed = mapping?.['DependsOn'].map((id: string) => template.toJSON()['Resources'][id].Type);
+    expect(needed).toContain('AWS::IAM::Policy');
+  });
+});
+
+describe('alarms', () => {
+  const alarms = (of: Template = template) =>
+    Object.values(of.findResources('AWS::CloudWatch::Alarm')).map(({ Properties }) => Properties);
+  const topicId = () => Object.keys(template.findResources('AWS::SNS::Topic'))[0];
+
+  test('say what is wrong from the first reading that shows it', () => {
+    const missing = { notBreaching: 'fine', breaching: 'wrong', ignore: 'as before' };
+    expect(
+      alarms().map((alarm) =>
+        [
+          alarm.AlarmName,
+          `${alarm.Statistic} ${alarm.MetricName}`,
+          `${alarm.ComparisonOperator === 'LessThanThreshold' ? '<' : '>='} ${alarm.Threshold}`,
+          `${alarm.EvaluationPeriods} x ${alarm.Period} s`,
+          `silence: ${missing[alarm.TreatMissingData as keyof typeof missing]}`,
+        ].join(' | '),
+      ),
+    ).toEqual([
+      'rekey-rotation-failed | Sum RotationsFailed | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-rotation-overdue | Maximum RotationOverdueAge | >= 3600 | 1 x 900 s | silence: as before',
+      'rekey-rotation-stuck | Maximum RotationsStuck | >= 1 | 2 x 3600 s | silence: as before',
+      'rekey-user-orphaned | Maximum OrphanedUsers | >= 1 | 1 x 3600 s | silence: as before',
+      'rekey-user-foreign | Maximum ForeignUsers | >= 1 | 1 x 3600 s | silence: as before',
+      'rekey-retired-user-still-connected | Maximum RetiredStillConnectedAge | >= 1 | 1 x 3600 s | silence: as before',
+      'rekey-breaker-open | Maximum BreakersOpen | >= 1 | 1 x 900 s | silence: as before',
+      'rekey-findings-stay-open | Maximum OpenFindings | >= 1 | 3 x 3600 s | silence: as before',
+      'rekey-consumer-behind | Maximum ConsumerBehindAge | >= 3600 | 1 x 3600 s | silence: as before',
+      'rekey-request-lost | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-target-not-reconciled | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-rotate-secret-failing | Sum Errors | >= 3 | 1 x 900 s | silence: fine',
+      'rekey-rotate-secret-throttled | Sum Throttles | >= 1 | 1 x 900 s | silence: fine',
+      'rekey-reconcile-users-failing | Sum Errors | >= 3 | 1 x 3600 s | silence: fine',
+      'rekey-start-rotations-silent | Sum Invocations | < 1 | 3 x 300 s | silence: wrong',
+      'rekey-delete-user-silent | Sum Invocations | < 1 | 3 x 900 s | silence: wrong',
+      'rekey-reconcile-users-silent | Sum Invocations | < 1 | 3 x 3600 s | silence: wrong',
+    ]);
+  });
+
+  test('watch every metric that the functions write, but for the one that is good news', () => {
+    const watched = alarms().filter(({ Namespace }) => Namespace === 'rekey');
+    expect([...watched.map(({ MetricName }) => MetricName), 'RotationsSucceeded'].sort()).toEqual(
+      Object.keys(metrics).sort(),
+    );
+    // The functions write without dimensions: with any, an alarm would look at another series, which stays empty.
+    for (const { Dimensions, Unit } of watched)
+      expect({ Dimensions, Unit }).toEqual({ Dimensions: undefined, Unit: undefined });
+  });
+
+  test('watch each function and each queue of what was lost under its own name', () => {
+    const dimensions = alarms()
+      .filter(({ Namespace }) => Namespace !== 'rekey')
+      .map(({ AlarmName, Dimensions: [{ Value }] }) => {
+        const id: string = Value.Ref ?? Value['Fn::GetAtt'][0];
+        return [AlarmName, propertiesOf(id)?.['FunctionName'] ?? id];
+      });
+    expect(Object.fromEntries(dimensions)).toEqual({
+      'rekey-request-lost': queueNamed('LostRequests').logicalId,
+      'rekey-target-not-reconciled': queueNamed('LostTargets').logicalId,
+      'rekey-rotate-secret-failing': 'rekey-rotate-secret',
+      'rekey-rotate-secret-throttled': 'rekey-rotate-secret',
+      'rekey-reconcile-users-failing': 'rekey-reconcile-users',
+      'rekey-start-rotations-silent': 'rekey-start-rotations',
+      'rekey-delete-user-silent': 'rekey-delete-user',
+      'rekey-reconcile-users-silent': 'rekey-reconcile-users',
     });
-    template.hasResourceProperties('AWS::SQS::QueuePolicy', {
+  });
+
+  test('tell people through one topic, with what to do first in the little room that CloudWatch gives', () => {
+    for (const { AlarmActions, AlarmDescription } of alarms()) {
+      expect(AlarmActions).toEqual([{ Ref: topicId() }]);
+      expect(AlarmDescription.length).toBeLessThanOrEqual(1024);
+      expect(AlarmDescription).toMatch(/^[a-zA-Z].*\.$/s);
+    }
+  });
+
+  test('may be published by CloudWatch for alarms of rekey in this account, and only over TLS', () => {
+    template.hasResourceProperties('AWS::SNS::TopicPolicy', {
+      Topics: [{ Ref: topicId() }],
       PolicyDocument: {
-        Statement: Match.arrayWith([
+        Statement: [
           Match.objectLike({
             Effect: 'Deny',
-            Action: 'sqs:*',
+            Principal: '*',
+            Action: 'sns:Publish',
             Condition: { Bool: { 'aws:SecureTransport': 'false' } },
           }),
+          {
+            Sid: 'AlarmsPublish',
+            Effect: 'Allow',
+            Principal: { Service: 'cloudwatch.amazonaws.com' },
+            Action: 'sns:Publish',
+            Resource: { Ref: topicId() },
+            Condition: ofOurAlarms,
+          },
+        ],
+      },
+    });
+    for (const { AlarmName } of alarms()) expect(AlarmName).toMatch(/^rekey-/);
+  });
+
+  // CloudWatch may not use the key that AWS manages for SNS: every alarm would be lost in silence.
+  test('are encrypted under a key that CloudWatch may use for them, and that is renewed every year', () => {
+    const [keyId] = Object.keys(template.findResources('AWS::KMS::Key'));
+    template.hasResourceProperties('AWS::SNS::Topic', {
+      KmsMasterKeyId: { 'Fn::GetAtt': [keyId, 'Arn'] },
+    });
+    template.hasResourceProperties('AWS::KMS::Key', {
+      EnableKeyRotation: true,
+      KeyPolicy: {
+        Statement: Match.arrayWith([
+          {
+            Sid: 'AlarmsUseKey',
+            Effect: 'Allow',
+            Principal: { Service: 'cloudwatch.amazonaws.com' },
+            Action: ['kms:Decrypt', 'kms:GenerateDataKey*'],
+            Resource: '*',
+            Condition: ofOurAlarms,
+          },
         ]),
       },
     });
+  });
+
+  test('about foreign users leave room for as many as belong there', async () => {
+    const { template: tolerant } = await synthesize({ toleratedForeignUsers: 2 });
+    for (const MetricName of ['ForeignUsers', 'OpenFindings'])
+      tolerant.hasResourceProperties('AWS::CloudWatch::Alarm', { MetricName, Threshold: 3 });
+    await expect(synthesize({ toleratedForeignUsers: -1 })).rejects.toThrow(
+      'toleratedForeignUsers: expected 0 or a whole number above, got -1',
+    );
+  });
+});
+
+describe('two declared credentials with one prefix', () => {
+  test('on one target are refused, and both are named', async () => {
+    const twins = await Promise.all([spec({ name: 'orders' }), spec({ name: 'billing' })]);
+    await expect(synthesize({ credentials: twins })).rejects.toThrow(
+      'usernamePrefix: orders and billing both have shared on cockroachdb-cloud 0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10; give one of them another prefix',
+    );
+  });
+
+  test('on two targets are fine', async () => {
+    const credentials = await Promise.all([spec({ name: 'orders' }), spec({ name: 'billing' }, 1)]);
+    const { template: made } = await synthesize({ credentials });
+    made.resourceCountIs('AWS::SecretsManager::Secret', 2);
   });
 });
 
@@ -240,20 +665,39 @@ describe('every function', () => {
       Object.values(template.findResources('AWS::Logs::LogGroup')).map(
         ({ Properties }) => Properties.LogGroupName,
       ),
-    ).toEqual(['/aws/lambda/rekey-rotate-secret', '/aws/lambda/rekey-create-user']);
+    ).toEqual([
+      '/aws/lambda/rekey-rotate-secret',
+      '/aws/lambda/rekey-create-user',
+      '/aws/lambda/rekey-start-rotations',
+      '/aws/lambda/rekey-delete-user',
+      '/aws/lambda/rekey-reconcile-users',
+      '/aws/lambda/rekey-update-consumers',
+    ]);
   });
 
   test('finds exactly the environment that it reads', () => {
-    expect(rotateSecretEnvironment.parse(functionNamed('rekey-rotate-secret').environment)).toMatchObject({
-      REKEY_EVENT_BUS_NAME: 'rekey',
-    });
-    expect(createUserEnvironment.parse(functionNamed('rekey-create-user').environment)).toMatchObject({
-      REKEY_EVENT_BUS_NAME: 'rekey',
+    const read = (schema: z.ZodType, name: string) => schema.parse(functionNamed(name).environment);
+    const bus = { REKEY_EVENT_BUS_NAME: 'rekey', POWERTOOLS_LOG_LEVEL: 'INFO' };
+    expect(read(rotateSecretEnvironment, 'rekey-rotate-secret')).toEqual(bus);
+    expect(read(createUserEnvironment, 'rekey-create-user')).toEqual({
+      ...bus,
       REKEY_ROTATION_FUNCTION_ARN: rotator,
     });
+    expect(read(startRotationsEnvironment, 'rekey-start-rotations')).toEqual({
+      ...bus,
+      REKEY_ROTATION_FUNCTION_ARN: rotator,
+    });
+    expect(read(deleteUserEnvironment, 'rekey-delete-user')).toEqual(bus);
+    expect(read(reconcileUsersEnvironment, 'rekey-reconcile-users')).toEqual({
+      ...bus,
+      REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
+    });
+    expect(read(updateConsumersEnvironment, 'rekey-update-consumers')).toEqual(bus);
     for (const { environment } of stack.functions)
       for (const name of Object.keys(environment))
-        expect(Object.keys(createUserEnvironment.shape)).toContain(name);
+        expect(['REKEY_EVENT_BUS_NAME', 'REKEY_ROTATION_FUNCTION_ARN', 'REKEY_TARGET_QUEUE_URL']).toContain(
+          name,
+        );
   });
 
   test('goes through the egress proxy when there is one', async () => {
@@ -268,17 +712,51 @@ describe('least privilege', () => {
   const statement = (effect: 'Allow' | 'Deny', actions: string[], resources: string[], conditions = {}) => ({
     effect,
     actions,
-    resources: resources.map((resource) => expect.stringMatching(new RegExp(`^arn:aws:${resource}$`))),
+    resources: resources.map((resource) =>
+      resource === '*' ? '*' : expect.stringMatching(new RegExp(`^arn:aws:${resource}$`)),
+    ),
     conditions,
   });
   const here = 'eu-central-1:111122223333';
-  const secrets = `secretsmanager:${here}:secret:rekey/\\*`;
-  const vendorSecrets = [
-    `secretsmanager:${here}:secret:rekey/admin/\\*`,
-    `secretsmanager:${here}:secret:rekey/api-keys/\\*`,
+  const secretsUnder = (prefix: string) => `secretsmanager:${here}:secret:rekey/${prefix}\\*`;
+  const secrets = secretsUnder('');
+  const vendorSecrets = [secretsUnder('admin/'), secretsUnder('api-keys/')];
+  const parametersUnder = (path: string) => `ssm:${here}:parameter/rekey/${path}/\\*`;
+  const readFleet = statement(
+    'Allow',
+    ['ssm:GetParametersByPath'],
+    [
+      `ssm:${here}:parameter/rekey/credentials`,
+      parametersUnder('credentials'),
+      `ssm:${here}:parameter/rekey/directives`,
+      parametersUnder('directives'),
+    ],
+  );
+  const parameters = (actions: string[], ...paths: string[]) =>
+    statement(
+      'Allow',
+      actions.map((action) => `ssm:${action}`),
+      paths.map(parametersUnder),
+    );
+  const onSecrets = (actions: string[], changing: string[]) => [
+    statement(
+      'Allow',
+      actions.map((action) => `secretsmanager:${action}`),
+      [secrets],
+    ),
+    statement(
+      'Deny',
+      changing.map((action) => `secretsmanager:${action}`),
+      [secretsUnder('\\*/')],
+    ),
   ];
-  const specs = `ssm:${here}:parameter/rekey/credentials/\\*`;
+  const attachRotation = statement(
+    'Allow',
+    ['lambda:InvokeFunction'],
+    [`lambda:${here}:function:rekey-rotate-secret`],
+  );
   const publish = statement('Allow', ['events:PutEvents'], [`events:${here}:event-bus/rekey`]);
+  const reportFailure = statement('Allow', ['sqs:SendMessage'], [`sqs:${here}:Rekey-RekeyLostRequests.*`]);
   const writeLog = (name: string) =>
     statement(
       'Allow',
@@ -287,7 +765,7 @@ describe('least privilege', () => {
     );
 
   const cases: Record<string, { name: string; want: readonly object[] }> = {
-    'rotate-secret touches the secrets that it rotates, and reads vendor keys and specs': {
+    'rotate-secret touches the secrets that it rotates, and reads vendor keys, specs and orders': {
       name: 'rekey-rotate-secret',
       want: [
         statement(
@@ -302,31 +780,221 @@ describe('least privilege', () => {
           { StringEquals: { 'secretsmanager:resource/AllowRotationLambdaArn': [rotator] } },
         ),
         statement('Allow', ['secretsmanager:GetSecretValue'], vendorSecrets),
-        statement('Allow', ['ssm:GetParameter'], [specs]),
+        parameters(['GetParameter'], 'credentials', 'directives'),
         publish,
         writeLog('rekey-rotate-secret'),
       ],
     },
-    'create-user makes specs and secrets, attaches this rotation function and never touches vendor keys': {
-      name: 'rekey-create-user',
+    'create-user makes specs and secrets, attaches this rotation function, and reads no login but those to adopt':
+      {
+        name: 'rekey-create-user',
+        want: [
+          readFleet,
+          parameters(['GetParameter', 'PutParameter'], 'credentials'),
+          ...onSecrets(
+            ['CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'],
+            ['CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'],
+          ),
+          statement(
+            'Allow',
+            ['secretsmanager:GetSecretValue'],
+            [secretsUnder('admin/'), secretsUnder('adopt/'), secretsUnder('api-keys/')],
+          ),
+          attachRotation,
+          publish,
+          reportFailure,
+          writeLog('rekey-create-user'),
+        ],
+      },
+    'start-rotations starts rotations, keeps orders and findings, and reads no secret': {
+      name: 'rekey-start-rotations',
       want: [
-        statement('Allow', ['ssm:GetParameter', 'ssm:PutParameter'], [specs]),
+        readFleet,
+        parameters(['GetParameter', 'PutParameter'], 'directives'),
+        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
+        ...onSecrets(
+          ['DescribeSecret', 'ListSecretVersionIds', 'RotateSecret'],
+          ['DescribeSecret', 'ListSecretVersionIds', 'RotateSecret'],
+        ),
+        attachRotation,
+        publish,
+        reportFailure,
+        writeLog('rekey-start-rotations'),
+      ],
+    },
+    'delete-user ends specs, orders and secrets, and makes none': {
+      name: 'rekey-delete-user',
+      want: [
+        readFleet,
+        parameters(['DeleteParameter', 'GetParameter'], 'credentials'),
+        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'directives', 'findings'),
+        ...onSecrets(
+          [
+            'CancelRotateSecret',
+            'DeleteSecret',
+            'DescribeSecret',
+            'GetSecretValue',
+            'ListSecretVersionIds',
+            'UpdateSecretVersionStage',
+          ],
+          [
+            'CancelRotateSecret',
+            'DeleteSecret',
+            'DescribeSecret',
+            'ListSecretVersionIds',
+            'UpdateSecretVersionStage',
+          ],
+        ),
+        publish,
+        reportFailure,
+        writeLog('rekey-delete-user'),
+      ],
+    },
+    'reconcile-users mends secrets, orders rotations, and works on its queue': {
+      name: 'rekey-reconcile-users',
+      want: [
+        readFleet,
+        parameters(['GetParameter'], 'credentials'),
+        parameters(['GetParameter', 'PutParameter'], 'directives'),
+        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
+        statement('Allow', ['secretsmanager:ListSecrets'], ['*']),
+        ...onSecrets(
+          [
+            'DescribeSecret',
+            'GetSecretValue',
+            'ListSecretVersionIds',
+            'PutSecretValue',
+            'UpdateSecretVersionStage',
+          ],
+          ['DescribeSecret', 'ListSecretVersionIds', 'PutSecretValue', 'UpdateSecretVersionStage'],
+        ),
         statement(
           'Allow',
-          ['secretsmanager:CreateSecret', 'secretsmanager:DescribeSecret', 'secretsmanager:RotateSecret'],
-          [secrets],
+          ['sqs:DeleteMessage', 'sqs:GetQueueAttributes', 'sqs:ReceiveMessage', 'sqs:SendMessage'],
+          [`sqs:${here}:Rekey-RekeyTargets.*`],
         ),
-        statement('Deny', ['secretsmanager:*'], vendorSecrets),
-        statement('Allow', ['lambda:InvokeFunction'], [`lambda:${here}:function:rekey-rotate-secret`]),
         publish,
-        statement('Allow', ['sqs:SendMessage'], [`sqs:${here}:Rekey-RekeyLostRequests.*`]),
-        writeLog('rekey-create-user'),
+        reportFailure,
+        writeLog('rekey-reconcile-users'),
+      ],
+    },
+    'update-consumers reads specs, logins and keys, and changes no secret': {
+      name: 'rekey-update-consumers',
+      want: [
+        parameters(['GetParameter'], 'credentials'),
+        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
+        statement('Allow', ['secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'], [secrets]),
+        publish,
+        reportFailure,
+        writeLog('rekey-update-consumers'),
       ],
     },
   };
   test.each(Object.entries(cases))('%s', (_sentence, { name, want }) => {
     expect(functionNamed(name).roleStatements.map(({ sid: _sid, ...statement }) => statement)).toEqual(want);
   });
+
+  test('the table above has every function', () => {
+    expect(stack.functions.map(({ name }) => name)).toEqual(Object.values(cases).map(({ name }) => name));
+  });
+
+  const everySecretAction = [
+    'CancelRotateSecret',
+    'CreateSecret',
+    'DeleteResourcePolicy',
+    'DeleteSecret',
+    'PutResourcePolicy',
+    'PutSecretValue',
+    'RestoreSecret',
+    'RotateSecret',
+    'TagResource',
+    'UpdateSecret',
+    'UpdateSecretVersionStage',
+  ];
+  // rotate-secret's only statement about secrets has a condition that none of these meets, so it counts for nothing here.
+  test.each(['api-keys/render', 'admin/orders', 'adopt/orders', 'something/new'])(
+    'no function may change rekey/%s, which people keep',
+    (name) => {
+      const resource = `arn:aws:secretsmanager:${here}:secret:rekey/${name}-a1B2c3`;
+      const allowed = stack.functions.flatMap(({ name: of, roleStatements }) =>
+        everySecretAction
+          .filter((action) => allows(roleStatements, `secretsmanager:${action}`, resource))
+          .map((action) => `${of} ${action}`),
+      );
+      expect(allowed).toEqual([]);
+    },
+  );
+
+  test('a login that is there to be adopted is read by create-user', () => {
+    const resource = `arn:aws:secretsmanager:${here}:secret:rekey/adopt/orders-a1B2c3`;
+    const { roleStatements } = functionNamed('rekey-create-user');
+    expect(allows(roleStatements, 'secretsmanager:GetSecretValue', resource)).toBe(true);
+    expect(
+      allows(roleStatements, 'secretsmanager:GetSecretValue', resource.replace('adopt/orders', 'orders')),
+    ).toBe(false);
+  });
+
+  test('nothing is allowed on everything, but to list the names of secrets', () => {
+    const onEverything = Object.values(template.findResources('AWS::IAM::Policy'))
+      .flatMap(({ Properties }) => Properties.PolicyDocument.Statement)
+      .filter(({ Resource }: { Resource: unknown }) => [Resource].flat().includes('*'));
+    expect(onEverything).toEqual([
+      {
+        Sid: 'FindSecretsWithoutSpec',
+        Effect: 'Allow',
+        Action: 'secretsmanager:ListSecrets',
+        Resource: '*',
+      },
+    ]);
+    template.allResourcesProperties('AWS::IAM::Role', { ManagedPolicyArns: Match.absent() });
+  });
+
+  test('the buses of consumers are named one by one, those of credentials requested later included', async () => {
+    const consumers = [{ kind: 'event-bridge', busName: 'orders' }];
+    const { template: made } = await synthesize({
+      credentials: [await spec({ name: 'told', consumers })],
+      consumerBuses: ['billing', 'orders'],
+    });
+    const telling = Object.values(made.findResources('AWS::IAM::Policy')).flatMap(({ Properties }) =>
+      Properties.PolicyDocument.Statement.filter(({ Sid }: { Sid: string }) => Sid === 'TellConsumers').map(
+        ({ Action, Resource }: { Action: string; Resource: unknown[] }) => [
+          Properties.Roles[0].Ref.replace(/Role[0-9A-F]{8}$/, ''),
+          Action,
+          Resource.map((each) => JSON.stringify(each).match(/event-bus\/(\w+)/)?.[1]),
+        ],
+      ),
+    );
+    expect(telling).toEqual([
+      ['RekeyReconcileUsers', 'events:PutEvents', ['billing', 'orders']],
+      ['RekeyUpdateConsumers', 'events:PutEvents', ['billing', 'orders']],
+    ]);
+  });
+});
+
+test('what has a fixed name keeps its logical id, as CloudFormation cannot make it twice', () => {
+  const named = /^AWS::(Lambda::Function|Logs::LogGroup|Events::EventBus|Scheduler::.*|SSM::Parameter)$/;
+  const resources: Record<string, { Type: string }> = template.toJSON()['Resources'];
+  expect(Object.keys(resources).filter((id) => named.test(resources[id]?.Type ?? ''))).toEqual([
+    'RekeyBusCFAF4CDC',
+    'RekeyRotateSecretLog4F5F7DD4',
+    'RekeyRotateSecret082B7802',
+    'RekeyCreateUserLog8F42D213',
+    'RekeyCreateUser76578CF3',
+    'RekeyStartRotationsLog1A23475D',
+    'RekeyStartRotations38EFBC82',
+    'RekeyDeleteUserLog189494E0',
+    'RekeyDeleteUserBF5CE428',
+    'RekeyReconcileUsersLog4A1C5204',
+    'RekeyReconcileUsers504EDFEB',
+    'RekeyUpdateConsumersLogF8945EBE',
+    'RekeyUpdateConsumers44DB3079',
+    'RekeySchedules36E2FAC2',
+    'RekeySchedulestartrotations8D93061E',
+    'RekeyScheduledeleteuser1A25D51B',
+    'RekeySchedulereconcileusersF8EE05DD',
+    'RekeyordersrenderSpec12F21F08',
+    'RekeyorderscockroachSpec5A7AD4F5',
+  ]);
 });
 
 test('the local stand-ins know every resource of the stack', () => {

@@ -111,11 +111,12 @@ export async function startAwsEndpoint({
     const dot = target.lastIndexOf('.');
     const service = byPrefix.get(target.slice(0, dot));
     const operation = target.slice(dot + 1);
-    const send = (status: number, body: unknown) =>
+    const send = (status: number, body: unknown, headers: Readonly<Record<string, string>> = {}) =>
       response
         .writeHead(status, {
           'content-type': request.headers['content-type'] ?? 'application/x-amz-json-1.1',
           'x-amzn-requestid': requestId,
+          ...headers,
         })
         .end(JSON.stringify(body));
     try {
@@ -142,10 +143,14 @@ export async function startAwsEndpoint({
           ? error
           : new AwsError(service?.internalErrorName ?? 'InternalFailure', '', 500);
       // Some errors have no text on AWS either (SSM's ParameterNotFound): then the member is absent.
-      send(known.status, {
-        __type: known.name,
-        ...(known.message !== '' && { [service?.messageKey ?? 'message']: known.message }),
-      });
+      send(
+        known.status,
+        {
+          __type: known.name,
+          ...(known.message !== '' && { [service?.messageKey ?? 'message']: known.message }),
+        },
+        known.queryCode === undefined ? {} : { 'x-amzn-query-error': `${known.queryCode};Sender` },
+      );
     }
   }
 

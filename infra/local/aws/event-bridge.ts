@@ -1,24 +1,22 @@
 import { z } from 'zod';
-import { type Clock, pause } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import { AwsError } from './aws-error.ts';
 import { type BusEvent, eventTime } from './bus-event.ts';
+import {
+  type DeliveryResult,
+  deliverUnder,
+  type FailedDelivery,
+  type RetryDelay,
+  type RetryPolicy,
+} from './delivery.ts';
 import { type EventPattern, matchesPattern, parsePattern } from './event-bridge/pattern.ts';
 import { type Random, randomUuid, systemRandom } from './random.ts';
 import { type AwsService, operation, serveOperation } from './service.ts';
 
-/** `isFinal` is for what no repetition can mend: no permission, no such target. */
-export type DeliveryResult =
-  | { readonly ok: true }
-  | { readonly ok: false; readonly error: string; readonly isFinal?: boolean };
-
-export interface RuleTarget {
+export interface RuleTarget extends RetryPolicy {
   readonly arn: string;
   /** Queue for events that could not be delivered. @default such events are lost */
   readonly deadLetterArn?: string;
-  /** 0 to 185. @default 185 */
-  readonly maximumRetryAttempts?: number;
-  /** 60 to 86 400. @default 86400 */
-  readonly maximumEventAgeSeconds?: number;
 }
 
 export interface Rule {
@@ -30,14 +28,12 @@ export interface Rule {
 }
 
 /** An event that did not reach a target. */
-export interface UndeliveredEvent {
+export interface UndeliveredEvent extends FailedDelivery {
   readonly ruleName: string;
   readonly targetArn: string;
   /** Absent: nobody kept the event. */
   readonly deadLetterArn?: string;
   readonly event: BusEvent;
-  readonly error: string;
-  readonly attempts: number;
 }
 
 /**
@@ -63,8 +59,8 @@ export interface EventBridgeOptions {
   readonly onDeadLetter?: (letter: UndeliveredEvent & { readonly deadLetterArn: string }) => void;
   /** Asked for each complete entry and each native event. @default none is disturbed */
   readonly disturb?: (event: BusEvent, busName: string) => Disturbance | undefined;
-  /** Wait before each further attempt, milliseconds; attempts count from 1. @default exponential with jitter */
-  readonly retryDelayMs?: (attempt: number) => number;
+  /** @default exponential with jitter */
+  readonly retryDelayMs?: RetryDelay;
   /** @default systemRandom */
   readonly random?: Random;
 }
@@ -170,23 +166,14 @@ export function createEventBridge({
   const ruleKey = (name: string, busName: string) => `${busName}/${name}`;
 
   async function hand(rule: Rule, target: RuleTarget, event: BusEvent): Promise<void> {
-    const { arn, deadLetterArn, maximumRetryAttempts = 185, maximumEventAgeSeconds = 86_400 } = target;
-    const startedAt = clock.now().getTime();
-    let attempts = 0;
-    let result: DeliveryResult = { ok: false, error: 'stopped' };
-    while (!stopping.signal.aborted) {
-      attempts += 1;
-      result = await deliver(arn, event).catch((error: unknown) => ({
-        ok: false,
-        error: error instanceof Error ? error.message : 'unknown',
-      }));
-      if (result.ok) return;
-      const ageMs = clock.now().getTime() - startedAt;
-      if (result.isFinal || attempts > maximumRetryAttempts || ageMs >= maximumEventAgeSeconds * 1000) break;
-      await pause(clock, retryDelayMs(attempts), stopping.signal);
-    }
-    if (stopping.signal.aborted) return;
-    const letter = { ruleName: rule.name, targetArn: arn, event, error: result.error, attempts };
+    const { arn, deadLetterArn } = target;
+    const outcome = await deliverUnder(target, () => deliver(arn, event), {
+      clock,
+      retryDelayMs,
+      signal: stopping.signal,
+    });
+    if (outcome === 'delivered' || outcome === 'stopped') return;
+    const letter = { ruleName: rule.name, targetArn: arn, event, ...outcome };
     if (deadLetterArn === undefined) {
       undelivered.push(letter);
       return;

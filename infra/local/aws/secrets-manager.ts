@@ -32,6 +32,8 @@ export interface SecretsManager extends AwsService {
   setVariants(variants: Partial<Variants>): void;
   /** Starts the rotations that are due and forgets what is past its deletion date; to be called now and then. */
   tick(): void;
+  /** When Secrets Manager will rotate next by a schedule of its own; undefined when it will not. */
+  nextDue(): Date | undefined;
   /** Resolves once no rotation is running or waiting to be repeated. */
   idle(): Promise<void>;
   /** Ends all rotations where they stand and starts no more; resolves once no function is being called. */
@@ -72,6 +74,7 @@ export function createSecretsManager({
       current = { ...current, ...changed };
     },
     tick: rotations.tick,
+    nextDue: rotations.nextDue,
     idle: rotations.idle,
     stop: rotations.stop,
   };

@@ -56,6 +56,8 @@ export interface CockroachdbSwitches {
   passwordGrantsAdmin: boolean;
   passwordClearsValidUntil: boolean;
   dependencies: '400' | '500' | 'clean-up';
+  /** DROP OWNED BY is refused in a transaction of several statements (cockroach PR 137739), or works there as in PostgreSQL. */
+  dropOwned: 'refused' | 'works';
   connectionsOfDeleted: 'kept' | 'ended';
   connectionsAfterPassword: 'kept' | 'ended';
   whileLocked: 'work' | 'refuse';
@@ -196,6 +198,24 @@ class Failure extends Error {
 const sqlStateOf = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 
+/**
+ * What stands in the way of a DROP ROLE in the words of cockroach's `drop_role.go`, which looks for grants first. PostgreSQL
+ * lists it line by line, without the database, and only counts what is in other databases.
+ */
+function dependenciesIn(username: string, error: unknown): string {
+  const detail = error instanceof Error && 'detail' in error ? String(error.detail) : '';
+  const lines = detail.split('\n');
+  const granted = lines.flatMap((line) => /^privileges for (?!default )\w+ (\S+)$/.exec(line)?.[1] ?? []);
+  if (granted.length > 0)
+    return `cannot drop role/user ${username}: grants still exist on ${granted.map((name) => `defaultdb.public.${name}`).join(', ')}`;
+  const owned = lines.map((line) =>
+    line
+      .replace(/^owner of table (\S+)$/, 'owner of table defaultdb.public.$1')
+      .replace(/^\d+ objects? in database (\S+)$/, 'owner of table $1.public.notes'),
+  );
+  return [`role ${username} cannot be dropped because some objects depend on it`, ...owned].join('\n');
+}
+
 /** Role members of `admin`, through any number of roles in between. */
 const adminMembers = `
   WITH RECURSIVE member(oid) AS (
@@ -238,6 +258,10 @@ const sessionsView = (superuser: string) => `
 /** The one statement of CockroachDB's own that rekey sends. */
 const cancelSessions = /^CANCEL SESSIONS \((SELECT .*)\)$/s;
 
+/** rekey sends it in a transaction only, so that the text is enough to tell. */
+const dropOwned = /^DROP OWNED BY\b.*$/s;
+const refusedDropOwned = `DO $$ BEGIN RAISE EXCEPTION 'DROP OWNED BY is not supported here' USING ERRCODE = '0A000'; END $$`;
+
 /** Makes the stand-in; it has no cluster until one is added. The front's rules are set by it. */
 export function createCockroachdbCloud(options: CockroachdbCloudOptions): CockroachdbCloud {
   const { postgres, front, clock, caPem } = options;
@@ -259,6 +283,7 @@ export function createCockroachdbCloud(options: CockroachdbCloudOptions): Cockro
     passwordGrantsAdmin: false,
     passwordClearsValidUntil: false,
     dependencies: '400',
+    dropOwned: 'refused',
     connectionsOfDeleted: 'kept',
     connectionsAfterPassword: 'kept',
     whileLocked: 'work',
@@ -364,10 +389,10 @@ export function createCockroachdbCloud(options: CockroachdbCloudOptions): Cockro
     }
     const rows = await postgres.query('SELECT oid FROM pg_roles WHERE rolname = $1', [username]);
     try {
-      await postgres.query(`DROP ROLE ${role}`);
+      await postgres.query(`DROP ROLE ${role}`, [], 'defaultdb');
     } catch (error) {
       if (sqlStateOf(error) !== '2BP01') throw error;
-      const message = `role ${username} cannot be dropped because some objects depend on it (SQLSTATE 2BP01)`;
+      const message = `${dependenciesIn(username, error)} (SQLSTATE 2BP01)`;
       throw switches.dependencies === '500' ? new Failure(13, message) : new Failure(9, message);
     }
     await postgres.query(
@@ -759,8 +784,12 @@ export function createCockroachdbCloud(options: CockroachdbCloudOptions): Cockro
   });
 
   front.rules.foldUsernames = true;
-  front.rules.translate = (sql) =>
-    sql.replace(cancelSessions, 'SELECT crdb_internal.cancel_sessions(ARRAY($1))');
+  front.rules.translate = (sql) => {
+    const isRefused = switches.dropOwned === 'refused' && dropOwned.test(sql);
+    return isRefused
+      ? refusedDropOwned
+      : sql.replace(cancelSessions, 'SELECT crdb_internal.cancel_sessions(ARRAY($1))');
+  };
   front.rules.afterRoleChange = () => inTurn(followMembership);
   front.rules.beforeLogin = async ({ user }): Promise<Refusal | undefined> => {
     await inTurn(followMembership);

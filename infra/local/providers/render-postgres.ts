@@ -12,6 +12,15 @@ import { scramVerifier } from '../engines/scram.ts';
 import type { SqlFront } from '../engines/sql-front.ts';
 import { type Answer, createFaultBox, type FaultBox } from './faults.ts';
 import {
+  createRenderServices,
+  deploySwitches,
+  type RenderDeploySwitches,
+  type RenderService,
+  type RenderServiceActor,
+  type RenderServiceOperation,
+  type RenderServiceOptions,
+} from './render-services.ts';
+import {
   createRateLimiter,
   createVendorListener,
   type Handling,
@@ -24,6 +33,7 @@ import {
 } from './vendor-http.ts';
 
 export type RenderOperation =
+  | RenderServiceOperation
   | 'listUsers'
   | 'createUser'
   | 'deleteUser'
@@ -75,6 +85,7 @@ export interface RenderSwitches {
   /** Calls a minute and key. */
   limits: { reads: number; writes: number };
   resetHeader: 'seconds' | 'epoch';
+  deploys: RenderDeploySwitches;
 }
 
 export interface RenderDatabaseOptions {
@@ -107,7 +118,7 @@ export interface RenderDatabase {
 }
 
 /** What other people do at the vendor, past rekey and past rate limits and faults. */
-export interface RenderActor {
+export interface RenderActor extends RenderServiceActor {
   /** The new user becomes the default. */
   createUser(databaseId: string, username: string): Promise<void>;
   deleteUser(databaseId: string, username: string): Promise<void>;
@@ -123,7 +134,7 @@ export interface RenderActor {
   revokeKey(apiKey: string): void;
 }
 
-/** Render's API for Postgres, in front of real roles in a real PostgreSQL. */
+/** Render's API for Postgres, in front of real roles in a real PostgreSQL, and for the services that use it. */
 export interface RenderPostgres {
   readonly host: 'api.render.com';
   readonly listener: RequestListener;
@@ -131,13 +142,15 @@ export interface RenderPostgres {
   readonly switches: RenderSwitches;
   /** Every call, oldest first. */
   readonly calls: readonly RecordedCall<RenderOperation>[];
-  /** Calls that deleted or changed a database: there must never be one. */
+  /** Calls that deleted or changed a database or service, or replaced all its variables: there must never be one. */
   readonly catastrophes: readonly RecordedCall<RenderOperation>[];
   readonly actor: RenderActor;
   readonly databases: ReadonlyMap<string, RenderDatabase>;
   addDatabase(options: RenderDatabaseOptions): Promise<RenderDatabase>;
   /** A read replica of the database, with the id that Render would give it. */
   addReplica(primaryId: string): RenderDatabase;
+  readonly services: ReadonlyMap<string, RenderService>;
+  addService(options: RenderServiceOptions): RenderService;
 }
 
 export interface RenderPostgresOptions {
@@ -192,6 +205,14 @@ const refused = (status: number, message: string, code?: string): Refused =>
   new Refused({ status, json: { message, ...(code === undefined ? {} : { code }) } });
 const notFound = (what: string): Refused => refused(404, `not found: ${what}`);
 
+const catastrophic: ReadonlySet<RenderOperation> = new Set([
+  'deleteDatabase',
+  'changeDatabase',
+  'deleteService',
+  'changeService',
+  'replaceVariables',
+]);
+
 /** PostgreSQL cuts a name to 63 bytes, on a character boundary. */
 function cut(name: string): string {
   let kept = '';
@@ -238,6 +259,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     fractionDigits: 6,
     limits: { reads: 400, writes: 30 },
     resetHeader: 'seconds',
+    deploys: deploySwitches(),
     ...options.switches,
   };
 
@@ -255,6 +277,14 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
       .replace(/(\.\d{3})Z$/, (_, fraction: string) =>
         `${fraction}456789Z`.slice(0, 1 + switches.fractionDigits).concat('Z'),
       );
+
+  const services = new Map<string, RenderService>();
+  const hosting = createRenderServices({
+    clock,
+    switches: () => switches.deploys,
+    instant,
+    freshId: () => madeOf(lowerAlphanumeric, 20),
+  });
 
   const databaseOf = (id: string): StoredDatabase => {
     const found = stored.get(id);
@@ -484,6 +514,8 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
   };
 
   const route = (request: VendorRequest): Handling<RenderOperation> => {
+    const handling = hosting.route(request);
+    if (handling !== undefined) return handling;
     const { method, segments, query, json } = request;
     const [version, kind, id = '', part, name, ...rest] = segments;
     const unknown = {
@@ -549,9 +581,16 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
   const minute = 60_000;
   const reads = createRateLimiter({ clock, windowMs: minute, limit: () => switches.limits.reads });
   const writes = createRateLimiter({ clock, windowMs: minute, limit: () => switches.limits.writes });
-  const limiterOf = ({ method }: VendorRequest) => (method === 'GET' ? reads : writes);
+  const deploys = createRateLimiter({ clock, windowMs: minute, limit: () => switches.deploys.limit });
   const keyOf = ({ headers }: VendorRequest): string =>
     /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1] ?? '';
+  /** The budget that a call is taken from, and under which name it is kept there. */
+  const budgetOf = (request: VendorRequest) => {
+    const { method, segments } = request;
+    if (method === 'POST' && segments[1] === 'services' && segments[3] === 'deploys')
+      return { limiter: deploys, name: segments[2] ?? '' };
+    return { limiter: method === 'GET' ? reads : writes, name: keyOf(request) };
+  };
   const secondsUntil = (date: Date): number =>
     Math.max(0, Math.ceil((date.getTime() - clock.now().getTime()) / 1000));
   const rateLimited = (status: number, headers: Readonly<Record<string, string>>): Answer => ({
@@ -568,13 +607,14 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     rateLimited,
     requestId: randomUUID,
     gate(request) {
-      const key = keyOf(request);
-      if (!apiKeys.has(key)) return { status: 401, json: { message: 'Unauthorized' } };
-      const { isExceeded, resetAt } = limiterOf(request).take(key);
+      if (!apiKeys.has(keyOf(request))) return { status: 401, json: { message: 'Unauthorized' } };
+      const { limiter, name } = budgetOf(request);
+      const { isExceeded, resetAt } = limiter.take(name);
       return isExceeded ? rateLimited(429, { 'retry-after': String(secondsUntil(resetAt)) }) : undefined;
     },
     headers(request, requestId) {
-      const { limit, remaining, resetAt } = limiterOf(request).look(keyOf(request));
+      const { limiter, name } = budgetOf(request);
+      const { limit, remaining, resetAt } = limiter.look(name);
       const reset =
         switches.resetHeader === 'epoch' ? Math.ceil(resetAt.getTime() / 1000) : secondsUntil(resetAt);
       return {
@@ -643,11 +683,15 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     switches,
     calls,
     get catastrophes() {
-      return calls.filter(
-        ({ operation }) => operation === 'deleteDatabase' || operation === 'changeDatabase',
-      );
+      return calls.filter(({ operation }) => catastrophic.has(operation));
     },
     databases,
+    services,
+    addService(service) {
+      const added = hosting.add(service);
+      services.set(added.id, added);
+      return added;
+    },
     async addDatabase({ id, name, originalUser, plan }) {
       const made = id ?? `dpg-${madeOf(lowerAlphanumeric, 20)}-a`;
       const suffix = madeOf(lowerAlphanumeric, 4);
@@ -701,6 +745,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
       return publish(replica);
     },
     actor: {
+      ...hosting.actor,
       createUser: (id, username) => inTurn(() => createUser(known(id), username)),
       deleteUser: (id, username) => inTurn(async () => deleteUser(known(id), knownUser(known(id), username))),
       makeDefault: (id, username) => inTurn(async () => promote(known(id), knownUser(known(id), username))),

@@ -333,6 +333,265 @@ describe('resources', () => {
     expect(unknown).toEqual([{ logicalId: 'Table', type: 'AWS::DynamoDB::Table' }]);
   });
 
+  const scheduled = (properties: object = {}, target: object = {}) => ({
+    Resources: {
+      ...withValue('').Resources,
+      Group: { Type: 'AWS::Scheduler::ScheduleGroup', Properties: { Name: 'rekey' } },
+      Schedule: {
+        Type: 'AWS::Scheduler::Schedule',
+        Properties: {
+          Name: 'sweep',
+          GroupName: { Ref: 'Group' },
+          ScheduleExpression: 'rate(5 minutes)',
+          FlexibleTimeWindow: { Mode: 'OFF' },
+          Target: {
+            Arn: { 'Fn::GetAtt': ['Handler', 'Arn'] },
+            RoleArn: { 'Fn::GetAtt': ['Role', 'Arn'] },
+            ...target,
+          },
+          ...properties,
+        },
+      },
+    },
+    Parameters: { Stage: { Default: 'test' } },
+  });
+
+  test('a schedule carries its expression, its target, and what its role may do', async () => {
+    const { schedules } = await read(
+      scheduled(
+        {
+          ScheduleExpression: 'cron(0 3 * * ? *)',
+          ScheduleExpressionTimezone: 'Europe/Berlin',
+          State: 'DISABLED',
+          StartDate: '2026-03-01T12:00:00Z',
+        },
+        {
+          Input: '{"pass":"scheduled"}',
+          DeadLetterConfig: { Arn: { 'Fn::GetAtt': ['Queue', 'Arn'] } },
+          RetryPolicy: { MaximumRetryAttempts: 3, MaximumEventAgeInSeconds: 300 },
+        },
+      ),
+    );
+    expect(schedules).toEqual([
+      {
+        logicalId: 'Schedule',
+        name: 'sweep',
+        arn: 'arn:aws:scheduler:eu-central-1:111122223333:schedule/rekey/sweep',
+        isEnabled: false,
+        expression: 'cron(0 3 * * ? *)',
+        timeZone: 'Europe/Berlin',
+        startAt: new Date('2026-03-01T12:00:00Z'),
+        endAt: undefined,
+        target: {
+          arn: 'arn:aws:lambda:eu-central-1:111122223333:function:rotator',
+          input: '{"pass":"scheduled"}',
+          deadLetterArn: 'arn:aws:sqs:eu-central-1:111122223333:lost',
+          retryPolicy: { maximumRetryAttempts: 3, maximumEventAgeSeconds: 300 },
+          roleStatements: [],
+        },
+      },
+    ]);
+  });
+
+  test('a schedule has the defaults of Scheduler', async () => {
+    const { schedules } = await read(scheduled());
+    expect(schedules).toMatchObject([
+      {
+        isEnabled: true,
+        timeZone: 'UTC',
+        target: {
+          input: '{}',
+          deadLetterArn: undefined,
+          retryPolicy: { maximumRetryAttempts: 185, maximumEventAgeSeconds: 86_400 },
+        },
+      },
+    ]);
+  });
+
+  test('a queue has its times and its dead-letter queue, and the address that the caller gives it', async () => {
+    const { queues, parameters } = await read(
+      {
+        Resources: {
+          ...withValue({ Ref: 'Targets' }).Resources,
+          Targets: {
+            Type: 'AWS::SQS::Queue',
+            Properties: {
+              QueueName: 'targets',
+              VisibilityTimeout: 5400,
+              MessageRetentionPeriod: 21_600,
+              RedrivePolicy: {
+                deadLetterTargetArn: { 'Fn::GetAtt': ['Queue', 'Arn'] },
+                maxReceiveCount: 3,
+              },
+            },
+          },
+        },
+        Parameters: { Stage: { Default: 'test' } },
+      },
+      { queueOrigin: 'http://127.0.0.1:4566' },
+    );
+    expect(queues).toEqual([
+      {
+        logicalId: 'Queue',
+        name: 'lost',
+        arn: 'arn:aws:sqs:eu-central-1:111122223333:lost',
+        url: 'http://127.0.0.1:4566/111122223333/lost',
+        visibilityTimeoutSeconds: 30,
+        delaySeconds: 0,
+        retentionSeconds: 345_600,
+        redrive: undefined,
+      },
+      {
+        logicalId: 'Targets',
+        name: 'targets',
+        arn: 'arn:aws:sqs:eu-central-1:111122223333:targets',
+        url: 'http://127.0.0.1:4566/111122223333/targets',
+        visibilityTimeoutSeconds: 5400,
+        delaySeconds: 0,
+        retentionSeconds: 21_600,
+        redrive: { deadLetterArn: 'arn:aws:sqs:eu-central-1:111122223333:lost', maxReceiveCount: 3 },
+      },
+    ]);
+    expect(parameters[0]?.value).toBe('http://127.0.0.1:4566/111122223333/targets');
+  });
+
+  const mapped = (properties: object) => ({
+    Resources: {
+      ...withValue('').Resources,
+      Mapping: {
+        Type: 'AWS::Lambda::EventSourceMapping',
+        Properties: {
+          EventSourceArn: { 'Fn::GetAtt': ['Queue', 'Arn'] },
+          FunctionName: { Ref: 'Handler' },
+          ...properties,
+        },
+      },
+    },
+    Parameters: { Stage: { Default: 'test' } },
+  });
+
+  test('a mapping of a queue to a function carries its batches', async () => {
+    const { eventSources } = await read(
+      mapped({
+        BatchSize: 5,
+        FunctionResponseTypes: ['ReportBatchItemFailures'],
+        ScalingConfig: { MaximumConcurrency: 2 },
+      }),
+    );
+    const common = {
+      logicalId: 'Mapping',
+      queueArn: 'arn:aws:sqs:eu-central-1:111122223333:lost',
+      functionArn: 'arn:aws:lambda:eu-central-1:111122223333:function:rotator',
+      isEnabled: true,
+    };
+    expect(eventSources).toEqual([
+      { ...common, batchSize: 5, maximumConcurrency: 2, reportsItemFailures: true },
+    ]);
+    expect((await read(mapped({}))).eventSources).toEqual([
+      { ...common, batchSize: 10, maximumConcurrency: undefined, reportsItemFailures: false },
+    ]);
+  });
+
+  const alarmed = (properties: object) => ({
+    Resources: {
+      Topic: { Type: 'AWS::SNS::Topic', Properties: { TopicName: 'alarms' } },
+      Mail: {
+        Type: 'AWS::SNS::Subscription',
+        Properties: { TopicArn: { Ref: 'Topic' }, Protocol: 'email', Endpoint: 'ops@example.com' },
+      },
+      Queue: { Type: 'AWS::SQS::Queue', Properties: { QueueName: 'lost' } },
+      Alarm: {
+        Type: 'AWS::CloudWatch::Alarm',
+        Properties: {
+          AlarmName: 'request-lost',
+          Namespace: 'AWS/SQS',
+          MetricName: 'ApproximateNumberOfMessagesVisible',
+          Dimensions: [{ Name: 'QueueName', Value: { 'Fn::GetAtt': ['Queue', 'QueueName'] } }],
+          Statistic: 'Maximum',
+          Period: 300,
+          EvaluationPeriods: 1,
+          Threshold: 1,
+          ComparisonOperator: 'GreaterThanOrEqualToThreshold',
+          AlarmActions: [{ Ref: 'Topic' }],
+          ...properties,
+        },
+      },
+    },
+  });
+
+  test('an alarm carries its metric and its topics', async () => {
+    const { alarms, topics, subscriptions } = await read(alarmed({}));
+    const topicArn = 'arn:aws:sns:eu-central-1:111122223333:alarms';
+    expect(topics).toEqual([{ logicalId: 'Topic', name: 'alarms', arn: topicArn }]);
+    expect(subscriptions).toEqual([
+      { logicalId: 'Mail', topicArn, protocol: 'email', endpoint: 'ops@example.com', isRaw: false },
+    ]);
+    expect(alarms).toEqual([
+      {
+        logicalId: 'Alarm',
+        name: 'request-lost',
+        arn: 'arn:aws:cloudwatch:eu-central-1:111122223333:alarm:request-lost',
+        description: undefined,
+        namespace: 'AWS/SQS',
+        metricName: 'ApproximateNumberOfMessagesVisible',
+        dimensions: { QueueName: 'lost' },
+        statistic: 'Maximum',
+        periodSeconds: 300,
+        evaluationPeriods: 1,
+        datapointsToAlarm: undefined,
+        threshold: 1,
+        comparison: 'GreaterThanOrEqualToThreshold',
+        treatMissingData: 'missing',
+        alarmActions: [topicArn],
+        okActions: [],
+        insufficientDataActions: [],
+      },
+    ]);
+  });
+
+  const halfUnderstood: Record<string, { template: object; message: string }> = {
+    'a flexible window': {
+      template: scheduled({ FlexibleTimeWindow: { Mode: 'FLEXIBLE', MaximumWindowInMinutes: 15 } }),
+      message: 'FlexibleTimeWindow',
+    },
+    'a group of schedules that is not there': {
+      template: scheduled({ GroupName: 'nowhere' }),
+      message: 'Resources.Schedule: no schedule group here is nowhere',
+    },
+    'a role of a schedule that is not there': {
+      template: scheduled({}, { RoleArn: 'arn:aws:iam::1:role/nobody' }),
+      message: 'Resources.Schedule: no role here is arn:aws:iam::1:role/nobody',
+    },
+    'a parameter of a target that would be ignored': {
+      template: scheduled({}, { SqsParameters: { MessageGroupId: 'g' } }),
+      message: 'SqsParameters',
+    },
+    'a window in which batches are collected': {
+      template: mapped({ MaximumBatchingWindowInSeconds: 10 }),
+      message: 'MaximumBatchingWindowInSeconds',
+    },
+    'a stream as the source of a function': {
+      template: mapped({ EventSourceArn: 'arn:aws:kinesis:::stream/s' }),
+      message: 'only queues feed functions here',
+    },
+    'a queue in order': {
+      template: { Resources: { Queue: { Type: 'AWS::SQS::Queue', Properties: { FifoQueue: true } } } },
+      message: 'FifoQueue',
+    },
+    'an alarm on a calculation': { template: alarmed({ Metrics: [] }), message: 'Metrics' },
+    'an alarm on a percentile': {
+      template: alarmed({ ExtendedStatistic: 'p99' }),
+      message: 'ExtendedStatistic',
+    },
+  };
+  test.each(Object.entries(halfUnderstood))(
+    '%s is refused, with its path',
+    async (_sentence, { template, message }) => {
+      await expect(read(template)).rejects.toThrow(message);
+      await expect(read(template)).rejects.toThrow('Resources.');
+    },
+  );
+
   test('a setting of a rule target that would be ignored is refused', async () => {
     const Targets = [{ Id: 'T', Arn: 'arn:aws:sqs:::q', InputPath: '$.detail' }];
     const Rule = { Type: 'AWS::Events::Rule', Properties: { EventPattern: {}, Targets } };

@@ -39,6 +39,8 @@ export interface Rotations {
   endFor(secret: Secret): void;
   /** Starts every rotation that is due. */
   tick(): void;
+  /** When the next rotation is due by its own schedule; undefined when none will be. */
+  nextDue(): Date | undefined;
   /** Resolves once no rotation is running or waiting to be repeated. */
   idle(): Promise<void>;
   /** Ends all rotations where they stand and starts no more; resolves once no function is being called. */
@@ -309,6 +311,9 @@ export function createRotations(core: Core, { invoke, mayInvoke = () => true }: 
     },
   );
 
+  const dueAtOf = ({ rotation, deletedAt }: Secret): Date | undefined =>
+    rotation.enabled === true && deletedAt === undefined ? rotation.dueAt : undefined;
+
   function startDue(secret: Secret): void {
     const pending = pendingVersion(secret);
     if (pending === undefined) {
@@ -344,11 +349,13 @@ export function createRotations(core: Core, { invoke, mayInvoke = () => true }: 
       if (stopped) return;
       const now = clock.now();
       for (const secret of [...store.all()]) {
-        const { enabled, dueAt } = secret.rotation;
-        const isDue =
-          enabled === true && dueAt !== undefined && dueAt <= now && secret.deletedAt === undefined;
-        if (isDue && !runs.has(secret.arn)) startDue(secret);
+        const dueAt = dueAtOf(secret);
+        if (dueAt !== undefined && dueAt <= now && !runs.has(secret.arn)) startDue(secret);
       }
+    },
+    nextDue() {
+      const dues = [...store.all()].flatMap((secret) => dueAtOf(secret)?.getTime() ?? []);
+      return dues.length === 0 ? undefined : new Date(Math.min(...dues));
     },
     idle,
     async stop() {

@@ -1,11 +1,8 @@
 import { PutEventsCommand, type PutEventsRequestEntry } from '@aws-sdk/client-eventbridge';
 import { describe, expect, test } from 'vitest';
 import type { BusEvent } from '../../../../infra/local/aws/bus-event.ts';
-import type {
-  DeliveryResult,
-  Disturbance,
-  EventBridgeOptions,
-} from '../../../../infra/local/aws/event-bridge.ts';
+import type { DeliveryResult } from '../../../../infra/local/aws/delivery.ts';
+import type { Disturbance, EventBridgeOptions } from '../../../../infra/local/aws/event-bridge.ts';
 import { account, refusalOf, startSystem, testClock } from './support.ts';
 
 const rotated = (detail: object = {}): PutEventsRequestEntry => ({
@@ -219,6 +216,7 @@ describe('delivery', () => {
         event: expect.objectContaining({ 'detail-type': 'CredentialRotated' }),
         error: 'broken',
         attempts: 3,
+        exhausted: 'MaximumRetryAttempts',
       },
     ]);
     expect(letters).toEqual([queueArn]);

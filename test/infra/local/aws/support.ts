@@ -7,12 +7,14 @@ import {
   SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
+import { SQSClient } from '@aws-sdk/client-sqs';
 import { SSMClient } from '@aws-sdk/client-ssm';
 import { onTestFinished } from 'vitest';
 import type { BusEvent } from '../../../../infra/local/aws/bus-event.ts';
 import { type OnCall, startAwsEndpoint } from '../../../../infra/local/aws/endpoint.ts';
 import { createEventBridge, type EventBridgeOptions } from '../../../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../../../infra/local/aws/parameters.ts';
+import { createQueues } from '../../../../infra/local/aws/queues.ts';
 import type { Variants } from '../../../../infra/local/aws/secrets-manager/model.ts';
 import type {
   InvokeResult,
@@ -71,7 +73,7 @@ export interface SystemOptions {
   readonly maxAttempts?: number;
 }
 
-/** All three services behind one endpoint, with SDK clients; everything is closed when the test ends. */
+/** All services behind one endpoint, with SDK clients; everything is closed when the test ends. */
 export async function startSystem({
   clock = testClock(),
   variants = {},
@@ -102,9 +104,10 @@ export async function startSystem({
     emit: eventBridge.emit,
   });
   const parameters = createParameters({ account, region, clock });
+  const queues = createQueues({ account, region, clock });
   const defects: unknown[] = [];
   const endpoint = await startAwsEndpoint({
-    services: [secretsManager, eventBridge, parameters],
+    services: [secretsManager, eventBridge, parameters, queues],
     onCall,
     onDefect: (error) => defects.push(error),
     clock,
@@ -118,13 +121,28 @@ export async function startSystem({
   const secrets = new SecretsManagerClient(config);
   const events = new EventBridgeClient(config);
   const ssm = new SSMClient(config);
+  const sqs = new SQSClient(config);
   onTestFinished(async () => {
     await secretsManager.stop();
     await eventBridge.stop();
-    for (const client of [secrets, events, ssm]) client.destroy();
+    queues.stop();
+    for (const client of [secrets, events, ssm, sqs]) client.destroy();
     await endpoint.close();
   });
-  return { clock, calls, secretsManager, eventBridge, parameters, endpoint, secrets, events, ssm, defects };
+  return {
+    clock,
+    calls,
+    secretsManager,
+    eventBridge,
+    parameters,
+    queues,
+    endpoint,
+    secrets,
+    events,
+    ssm,
+    sqs,
+    defects,
+  };
 }
 
 export type System = Awaited<ReturnType<typeof startSystem>>;

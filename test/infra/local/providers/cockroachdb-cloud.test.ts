@@ -403,6 +403,64 @@ describe('what the documents leave open', () => {
     },
   );
 
+  const obstacles: Record<string, { given: (name: string) => string; says: (name: string) => string }> = {
+    'a table': {
+      given: (name) => `CREATE TABLE ${name}_notes (text text); ALTER TABLE ${name}_notes OWNER TO ${name}`,
+      says: (name) =>
+        `role ${name} cannot be dropped because some objects depend on it\nowner of table defaultdb.public.${name}_notes (SQLSTATE 2BP01)`,
+    },
+    'a grant, which is named before any table': {
+      given: (name) =>
+        `CREATE TABLE ${name}_notes (text text); ALTER TABLE ${name}_notes OWNER TO ${name}; GRANT SELECT ON orders TO ${name}`,
+      says: (name) =>
+        `cannot drop role/user ${name}: grants still exist on defaultdb.public.orders (SQLSTATE 2BP01)`,
+    },
+    'default privileges': {
+      given: (name) => `ALTER DEFAULT PRIVILEGES FOR ROLE ${name} GRANT SELECT ON TABLES TO orders_rw`,
+      says: (name) =>
+        `role ${name} cannot be dropped because some objects depend on it\nowner of default privileges on new relations belonging to role ${name} (SQLSTATE 2BP01)`,
+    },
+  };
+  test.each(Object.entries(obstacles))(
+    'a deletion is refused because of %s, in CockroachDB’s words',
+    async (_what, { given, says }) => {
+      const name = await create();
+      await ground.postgres.query(given(name), [], 'defaultdb');
+      const { json } = await ask('DELETE', `${users}/${name}`);
+      expect(json).toMatchObject({ code: 9, message: says(name) });
+    },
+  );
+
+  test('a deletion is refused because of a table in another database', async () => {
+    const name = await create();
+    await ground.postgres.createDatabase(`${name}_reports`);
+    const sql = `CREATE TABLE notes (text text); ALTER TABLE notes OWNER TO ${name}`;
+    await ground.postgres.query(sql, [], `${name}_reports`);
+    const { json } = await ask('DELETE', `${users}/${name}`);
+    expect(json).toMatchObject({
+      message: expect.stringContaining(`owner of table ${name}_reports.public.notes`),
+    });
+  });
+
+  test('DROP OWNED in a transaction is refused, or takes grants away', async () => {
+    const name = await create();
+    await ground.postgres.query(`GRANT SELECT ON orders TO ${name}`, [], 'defaultdb');
+    const dropOwned = async () => {
+      const client = await connect(name);
+      const end = (error: { code: string }) => error.code;
+      await client.query('BEGIN');
+      const outcome = await client.query(`DROP OWNED BY "${name}"`).then(() => 'done', end);
+      await client.query('COMMIT');
+      await client.end();
+      return outcome;
+    };
+    expect(await dropOwned()).toBe('0A000');
+    expect(await ask('DELETE', `${users}/${name}`)).toMatchObject({ status: 400 });
+    cloud.switches.dropOwned = 'works';
+    expect(await dropOwned()).toBe('done');
+    expect(await ask('DELETE', `${users}/${name}`)).toMatchObject({ status: 200 });
+  });
+
   test('a password that takes effect late leaves the old one working until then', async () => {
     const name = await create();
     cloud.switches.effectAfterMs.setPassword = 30_000;

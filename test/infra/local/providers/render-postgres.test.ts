@@ -8,6 +8,10 @@ import {
   type RenderPostgres,
   type RenderSwitches,
 } from '../../../../infra/local/providers/render-postgres.ts';
+import type {
+  RenderDeploySwitches,
+  RenderService,
+} from '../../../../infra/local/providers/render-services.ts';
 import {
   type Ask,
   createAsk,
@@ -558,5 +562,164 @@ describe('catastrophes', () => {
     const record = JSON.stringify(render.calls);
     expect(record).not.toContain('rnd_1');
     expect(record).not.toContain(password);
+  });
+});
+
+describe('services', () => {
+  let service: RenderService;
+  let here: string;
+  beforeEach(() => {
+    service = render.addService({ name: 'orders-api', variables: { PORT: '8080', DATABASE_URL: 'old' } });
+    here = `/v1/services/${service.id}`;
+  });
+  const stages = async (times: number): Promise<readonly (string | undefined)[]> => {
+    const seen: (string | undefined)[] = [];
+    for (let turn = 0; turn < times; turn += 1) {
+      seen.push(service.deploys()[0]?.status);
+      clock.move(10_000);
+    }
+    return seen;
+  };
+  interface ListedDeploy {
+    readonly deploy: { readonly id: string; readonly status: string; readonly createdAt?: string };
+    readonly cursor: string;
+  }
+  const listDeploys = async (query = ''): Promise<readonly ListedDeploy[]> =>
+    (await ask('GET', `${here}/deploys${query}`)).json as ListedDeploy[];
+
+  test('are live with what they were made with', () => {
+    expect(service.id).toMatch(/^srv-[a-z0-9]{20}$/);
+    expect(service.running()).toEqual({ PORT: '8080', DATABASE_URL: 'old' });
+    expect(service.deploys()).toEqual([{ id: expect.stringMatching(/^dep-[a-z0-9]{20}$/), status: 'live' }]);
+  });
+
+  test('have variables that are read and set one by one', async () => {
+    expect(await ask('GET', `${here}/env-vars/PORT`)).toMatchObject({
+      status: 200,
+      json: { key: 'PORT', value: '8080' },
+    });
+    expect(await ask('PUT', `${here}/env-vars/DATABASE_URL`, { value: 'new' })).toMatchObject({
+      status: 200,
+      json: { key: 'DATABASE_URL', value: 'new' },
+    });
+    expect(service.variables()).toEqual({ PORT: '8080', DATABASE_URL: 'new' });
+    expect((await ask('GET', `${here}/env-vars/NONE`)).status).toBe(404);
+    expect((await ask('GET', `${here}/env-vars/constructor`)).status).toBe(404);
+    expect((await ask('PUT', `${here}/env-vars/PORT`, {})).status).toBe(400);
+    expect((await ask('GET', '/v1/services/srv-00000000000000000000/env-vars/PORT')).status).toBe(404);
+  });
+
+  test('run with a variable only once a deploy that started after it was set is live', async () => {
+    await ask('PUT', `${here}/env-vars/DATABASE_URL`, { value: 'new' });
+    const { status, json } = await ask('POST', `${here}/deploys`, { deployMode: 'deploy_only' });
+    expect([status, json]).toEqual([201, expect.objectContaining({ status: 'created', trigger: 'api' })]);
+    await ask('PUT', `${here}/env-vars/DATABASE_URL`, { value: 'newer' });
+    expect(service.running()['DATABASE_URL']).toBe('old');
+    expect(await stages(4)).toEqual(['created', 'build_in_progress', 'update_in_progress', 'live']);
+    expect(service.running()['DATABASE_URL']).toBe('new');
+    expect(service.deploys().map((deploy) => deploy.status)).toEqual(['live', 'deactivated']);
+  });
+
+  test('may as well run with what was set until the deploy is put in place', async () => {
+    render.switches.deploys.variablesOf = 'update';
+    await ask('POST', `${here}/deploys`);
+    clock.move(15_000);
+    render.actor.setVariable(service.id, 'DATABASE_URL', 'in time');
+    clock.move(10_000);
+    render.actor.setVariable(service.id, 'DATABASE_URL', 'too late');
+    clock.move(10_000);
+    expect(service.running()['DATABASE_URL']).toBe('in time');
+  });
+
+  const failures: Record<Exclude<RenderDeploySwitches['ends'], 'live'>, readonly string[]> = {
+    build_failed: ['created', 'build_in_progress', 'build_failed', 'build_failed'],
+    pre_deploy_failed: ['created', 'build_in_progress', 'pre_deploy_in_progress', 'pre_deploy_failed'],
+    update_failed: ['created', 'build_in_progress', 'update_in_progress', 'update_failed'],
+    canceled: ['created', 'build_in_progress', 'canceled', 'canceled'],
+    never: ['created', 'build_in_progress', 'update_in_progress', 'update_in_progress'],
+  };
+  test.each(Object.entries(failures))(
+    'keep what they run with where a deploy ends as %s',
+    async (end, want) => {
+      Object.assign(render.switches.deploys, { ends: end });
+      await ask('PUT', `${here}/env-vars/DATABASE_URL`, { value: 'new' });
+      await ask('POST', `${here}/deploys`);
+      expect(await stages(4)).toEqual(want);
+      expect(service.running()['DATABASE_URL']).toBe('old');
+      expect(service.deploys()[1]?.status).toBe('live');
+    },
+  );
+
+  test('list deploys from the newest on, page by page', async () => {
+    const ids = [1, 2, 3].map(() => {
+      clock.move(1_000);
+      return render.actor.deploy(service.id);
+    });
+    const [first, second] = [await listDeploys('?limit=2'), await listDeploys()];
+    expect(first.map(({ deploy }) => deploy.id)).toEqual([ids[2], ids[1]]);
+    expect((await listDeploys(`?limit=2&cursor=${first[1]?.cursor}`))[0]?.deploy.id).toBe(ids[0]);
+    expect(second).toHaveLength(4);
+    expect(second[0]?.deploy.createdAt).toMatch(/^2026-.*\.\d{6}Z$/);
+    expect((await ask('GET', `${here}/deploys?status=live`)).status).toBe(400);
+    expect(await ask('GET', `${here}/deploys/${ids[0]}`)).toMatchObject({
+      status: 200,
+      json: { id: ids[0] },
+    });
+    expect((await ask('GET', `${here}/deploys/dep-none`)).status).toBe(404);
+  });
+
+  test('answer 202 without a body, list a deploy late, and refuse or queue a second one, as switched', async () => {
+    render.switches.deploys.accepted = 202;
+    render.switches.deploys.listed = { ms: 5_000 };
+    expect(await ask('POST', `${here}/deploys`)).toMatchObject({ status: 202, text: '' });
+    expect(await listDeploys()).toHaveLength(1);
+    clock.move(5_000);
+    expect(await listDeploys()).toHaveLength(2);
+    render.switches.deploys.whileUnderWay = 'conflict';
+    expect((await ask('POST', `${here}/deploys`)).status).toBe(409);
+    render.switches.deploys.whileUnderWay = 'queue';
+    expect((await ask('POST', `${here}/deploys`)).status).toBe(202);
+    expect(await stages(7)).toEqual([
+      'queued',
+      'queued',
+      'queued',
+      'created',
+      'build_in_progress',
+      'update_in_progress',
+      'live',
+    ]);
+  });
+
+  test('take ten deploys a minute each, which count for nothing else', async () => {
+    render.switches.limits = { reads: 5, writes: 1 };
+    for (let turn = 0; turn < 10; turn += 1) expect((await ask('POST', `${here}/deploys`)).status).toBe(201);
+    expect(await ask('POST', `${here}/deploys`)).toMatchObject({
+      status: 429,
+      headers: { 'ratelimit-limit': '10' },
+    });
+    const other = render.addService({ name: 'other' });
+    expect((await ask('POST', `/v1/services/${other.id}/deploys`)).status).toBe(201);
+    expect((await ask('PUT', `${here}/env-vars/PORT`, { value: '1' })).status).toBe(200);
+    expect((await ask('PUT', `${here}/env-vars/PORT`, { value: '1' })).status).toBe(429);
+  });
+
+  test('lose every other variable to a PUT of the whole set, which is a catastrophe like a change of the service', async () => {
+    const before = render.catastrophes.length;
+    await ask('PUT', `${here}/env-vars`, [{ key: 'DATABASE_URL', value: 'new' }]);
+    await ask('PATCH', here, { name: 'renamed' });
+    await ask('DELETE', here);
+    expect(render.catastrophes.slice(before).map(({ operation }) => operation)).toEqual([
+      'replaceVariables',
+      'changeService',
+      'deleteService',
+    ]);
+    expect(service.variables()['PORT']).toBeUndefined();
+    expect((await ask('GET', here)).status).toBe(404);
+  });
+
+  test('keep no value in the record of calls', async () => {
+    await ask('PUT', `${here}/env-vars/DATABASE_URL`, { value: 'canaryValue0123456789' });
+    await ask('GET', `${here}/env-vars/DATABASE_URL`);
+    expect(JSON.stringify(render.calls)).not.toContain('canaryValue0123456789');
   });
 });

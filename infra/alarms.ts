@@ -1,0 +1,314 @@
+import { ArnFormat, Aws, Duration, RemovalPolicy } from 'aws-cdk-lib';
+import {
+  Alarm,
+  ComparisonOperator,
+  type IMetric,
+  Metric,
+  TreatMissingData,
+} from 'aws-cdk-lib/aws-cloudwatch';
+import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
+import { PolicyStatement, type PolicyStatementProps, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
+import { Key } from 'aws-cdk-lib/aws-kms';
+import type { IFunction } from 'aws-cdk-lib/aws-lambda';
+import { Topic } from 'aws-cdk-lib/aws-sns';
+import type { IQueue } from 'aws-cdk-lib/aws-sqs';
+import { Construct } from 'constructs';
+import { type MetricName, metricNamespace } from '../functions/core/metrics.ts';
+import { arnOf } from './handler.ts';
+
+export interface AlarmsProps {
+  readonly rotateSecret: IFunction;
+  readonly reconcileUsers: IFunction;
+  /** The functions that look after everything again and again, by what it means when one of them is silent. */
+  readonly passes: readonly Pass[];
+  /** Events and passes that came to nothing. */
+  readonly lostRequests: IQueue;
+  /** Targets that reconcile-users could not look at. */
+  readonly lostTargets: IQueue;
+  /** How many foreign users a target may have, such as those of people. */
+  readonly toleratedForeignUsers: number;
+}
+
+export interface Pass {
+  /** `<handler>` in functions/. */
+  readonly handler: string;
+  readonly function: IFunction;
+  readonly every: Duration;
+  /** What is not done while it is silent. */
+  readonly consequence: string;
+}
+
+interface AlarmFacts {
+  /** What is wrong, as people read it in a notification: the alarm is called `rekey-<name>`. */
+  readonly name: string;
+  /** What is known, and what to do first. */
+  readonly description: string;
+  /** In alarm from this value on, or below it where `below` says so. */
+  readonly threshold: number;
+  readonly below?: true;
+  /** Consecutive periods. @default 1 */
+  readonly periods?: number;
+  /** What a period without a reading says. */
+  readonly silence: TreatMissingData;
+}
+
+type MetricAlarm =
+  | (AlarmFacts & { readonly statistic: 'Sum' | 'Maximum'; readonly period: Duration })
+  | { readonly noAlarm: string };
+
+/** How long the passes of start-rotations, and those of the sweeps, leave between two readings at most. */
+const [quarter, hour] = [Duration.minutes(15), Duration.hours(1)];
+
+/** Every alarm of rekey, and the topic that tells people. */
+export class Alarms extends Construct {
+  /** Where alarms are published; nobody listens until somebody subscribes. */
+  readonly topic: Topic;
+
+  constructor(scope: Construct, id: string, props: AlarmsProps) {
+    super(scope, id);
+    const { toleratedForeignUsers } = props;
+    if (!Number.isInteger(toleratedForeignUsers) || toleratedForeignUsers < 0)
+      throw new Error(
+        `toleratedForeignUsers: expected 0 or a whole number above, got ${toleratedForeignUsers}`,
+      );
+    this.topic = alarmTopic(this);
+    for (const [metricName, alarm] of Object.entries(metricAlarms(props)))
+      if (!('noAlarm' in alarm)) {
+        const { statistic, period } = alarm;
+        // Without dimensions and without a unit: CloudWatch then takes every reading of that name.
+        this.add(
+          metricName,
+          alarm,
+          new Metric({ namespace: metricNamespace, metricName, statistic, period }),
+        );
+      }
+    this.addQueues(props);
+    this.addFunctions(props);
+  }
+
+  private addQueues({ lostRequests, lostTargets }: AlarmsProps): void {
+    const filled = { period: Duration.minutes(5), statistic: 'Maximum' };
+    this.add(
+      'LostRequests',
+      {
+        name: 'request-lost',
+        description:
+          'An event or a scheduled pass came to nothing. The messages say which: read the queue, mend what the error names, send the events again, then purge. Nothing is locked out: the next passes find what is to do, but requests for credentials and orders are only here.',
+        threshold: 1,
+        silence: TreatMissingData.NOT_BREACHING,
+      },
+      lostRequests.metricApproximateNumberOfMessagesVisible(filled),
+    );
+    this.add(
+      'LostTargets',
+      {
+        name: 'target-not-reconciled',
+        description:
+          'A target could not be looked at in three passes. The message names it: look for the target in the log of rekey-reconcile-users, mend what the error says, then purge the queue. The next pass looks again by itself.',
+        threshold: 1,
+        silence: TreatMissingData.NOT_BREACHING,
+      },
+      lostTargets.metricApproximateNumberOfMessagesVisible(filled),
+    );
+  }
+
+  private addFunctions({ rotateSecret, reconcileUsers, passes }: AlarmsProps): void {
+    // The other functions end in the queue of lost requests when they fail, and wait in Lambda's own queue when throttled.
+    this.add(
+      'RotateSecretErrors',
+      {
+        name: 'rotate-secret-failing',
+        description:
+          'rotate-secret failed three times in a quarter of an hour; time-outs and crashes are counted here only. AWSCURRENT was not moved. Look at the end of its log: without an error it was cut off while it waited for a vendor.',
+        threshold: 3,
+        silence: TreatMissingData.NOT_BREACHING,
+      },
+      rotateSecret.metricErrors({ period: quarter, statistic: 'Sum' }),
+    );
+    this.add(
+      'RotateSecretThrottles',
+      {
+        name: 'rotate-secret-throttled',
+        description:
+          "Lambda refused calls of rotate-secret. Secrets Manager gives up on a rotation after some tries: raise the account's concurrency limit, or find out which function uses it up.",
+        threshold: 1,
+        silence: TreatMissingData.NOT_BREACHING,
+      },
+      rotateSecret.metricThrottles({ period: quarter, statistic: 'Sum' }),
+    );
+    this.add(
+      'ReconcileUsersErrors',
+      {
+        name: 'reconcile-users-failing',
+        description:
+          'reconcile-users failed as a whole three times in an hour, so drift goes unseen. Look at the end of its log; single targets that fail are not counted here.',
+        threshold: 3,
+        silence: TreatMissingData.NOT_BREACHING,
+      },
+      reconcileUsers.metricErrors({ period: hour, statistic: 'Sum' }),
+    );
+    for (const { handler, function: silent, every, consequence } of passes)
+      this.add(
+        `${handler}-silent`,
+        {
+          name: `${handler}-silent`,
+          description: `${handler} has not run for three of its passes: ${consequence}. See whether its schedule in the group rekey is enabled, and whether the queue of lost requests holds what Scheduler could not deliver.`,
+          threshold: 1,
+          below: true,
+          periods: 3,
+          // Lambda writes no reading for a function that nobody calls.
+          silence: TreatMissingData.BREACHING,
+        },
+        silent.metricInvocations({ period: every, statistic: 'Sum' }),
+      );
+  }
+
+  private add(
+    id: string,
+    { name, description, threshold, below, periods = 1, silence }: AlarmFacts,
+    metric: IMetric,
+  ): void {
+    const alarm = new Alarm(this, id, {
+      alarmName: `${alarmNamePrefix}${name}`,
+      alarmDescription: description,
+      metric,
+      threshold,
+      comparisonOperator:
+        below === undefined
+          ? ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
+          : ComparisonOperator.LESS_THAN_THRESHOLD,
+      evaluationPeriods: periods,
+      treatMissingData: silence,
+    });
+    alarm.addAlarmAction(new SnsAction(this.topic));
+  }
+}
+
+const alarmNamePrefix = 'rekey-';
+
+/**
+ * What each metric means to people. Those that the passes write are always there, zero included; a pass that did not come says
+ * nothing about them, so the state stays, and the alarm on silence tells the rest.
+ */
+function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<MetricName, MetricAlarm>> {
+  const eachTarget = { statistic: 'Maximum', period: hour, silence: TreatMissingData.IGNORE } as const;
+  const eachPass = { statistic: 'Maximum', period: quarter, silence: TreatMissingData.IGNORE } as const;
+  return {
+    RotationsSucceeded: { noAlarm: 'good news; where it stops, RotationOverdueAge grows' },
+    RotationsFailed: {
+      name: 'rotation-failed',
+      description:
+        'A rotation failed. AWSCURRENT was not moved, and Secrets Manager tries again by itself. The event CredentialRotationFailed and the log of rekey-rotate-secret give the code, or that of rekey-start-rotations where it could not even begin; README.md says what each code wants done.',
+      statistic: 'Sum',
+      period: Duration.minutes(5),
+      threshold: 1,
+      silence: TreatMissingData.NOT_BREACHING,
+    },
+    RotationOverdueAge: {
+      ...eachPass,
+      name: 'rotation-overdue',
+      description:
+        'A credential should have been rotated an hour ago. Invoke rekey-start-rotations with {"pass": "scheduled", "dryRun": true}: it says for each credential what holds it up. Its login keeps working.',
+      threshold: 3_600,
+    },
+    RotationsStuck: {
+      ...eachTarget,
+      name: 'rotation-stuck',
+      description:
+        'A half-made version has been in the way of a credential for more than an hour, and reconcile-users could not end it within a pass. The finding RotationStuck names credential and version; its remedy says what to do.',
+      threshold: 1,
+      // The first pass that sees one also mends it, as a rule.
+      periods: 2,
+    },
+    OrphanedUsers: {
+      ...eachTarget,
+      name: 'user-orphaned',
+      description:
+        'A user carries the prefix of a credential, and no version names it: a version was deleted, or somebody made the user by hand. rekey never touches it. Find out who uses it, then delete it at the vendor.',
+      threshold: 1,
+    },
+    ForeignUsers: {
+      ...eachTarget,
+      name: 'user-foreign',
+      description:
+        'A target has users that rekey knows nothing of. The finding ForeignUser names them. Delete them at the vendor, or let the stack tolerate as many as belong there.',
+      threshold: toleratedForeignUsers + 1,
+    },
+    RetiredStillConnectedAge: {
+      ...eachTarget,
+      name: 'retired-user-still-connected',
+      description:
+        'Somebody is connected as a superseded user past its drain deadline. The finding RetiredStillConnected gives application name and address: restart that client. Nothing is cut unless the spec says force.',
+      threshold: 1,
+    },
+    BreakersOpen: {
+      ...eachPass,
+      name: 'breaker-open',
+      description:
+        'Rotations of a target failed one after the other, so no more are started but one trial at a time. The event BreakerChanged names the target; mend what CredentialRotationFailed says, and the next trial closes it.',
+      threshold: 1,
+    },
+    OpenFindings: {
+      ...eachTarget,
+      name: 'findings-stay-open',
+      description:
+        'Something has been wrong in three passes and is not repaired by itself. The events DriftFound say what, with the remedy; so does the log of rekey-reconcile-users.',
+      // Each foreign user is a finding.
+      threshold: toleratedForeignUsers + 1,
+      periods: 3,
+    },
+    ConsumerBehindAge: {
+      ...eachTarget,
+      name: 'consumer-behind',
+      description:
+        'A consumer has not had the current login for an hour. The finding ConsumerBehind names it and what its platform says; most often a deploy failed. The user before is kept until it has moved.',
+      threshold: 3_600,
+    },
+  };
+}
+
+/**
+ * Encrypted under a key of its own: CloudWatch may not use the one that AWS manages for SNS, and would lose every alarm in silence
+ * (AWS documentation). For the same reason it must be let in by name: a policy of one's own, here the one that wants TLS,
+ * replaces the default one that lets the account's services publish.
+ */
+function alarmTopic(scope: Construct): Topic {
+  const cloudWatch = (sid: string, actions: string[], resources: string[]): PolicyStatementProps => ({
+    sid,
+    principals: [new ServicePrincipal('cloudwatch.amazonaws.com')],
+    actions,
+    resources,
+    conditions: {
+      StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID },
+      ArnLike: {
+        'aws:SourceArn': arnOf(
+          scope,
+          'cloudwatch',
+          'alarm',
+          `${alarmNamePrefix}*`,
+          ArnFormat.COLON_RESOURCE_NAME,
+        ),
+      },
+    },
+  });
+  const key = new Key(scope, 'Key', {
+    description: 'rekey: alarms on their way to people',
+    enableKeyRotation: true,
+    // Nothing is kept under it.
+    removalPolicy: RemovalPolicy.DESTROY,
+    pendingWindow: Duration.days(7),
+  });
+  // Wildcard: in a key's own policy it stands for that key (AWS documentation).
+  key.addToResourcePolicy(
+    new PolicyStatement(cloudWatch('AlarmsUseKey', ['kms:Decrypt', 'kms:GenerateDataKey*'], ['*'])),
+  );
+  const topic = new Topic(scope, 'Topic', {
+    displayName: 'rekey: alarms',
+    masterKey: key,
+    enforceSSL: true,
+  });
+  topic.addToResourcePolicy(
+    new PolicyStatement(cloudWatch('AlarmsPublish', ['sns:Publish'], [topic.topicArn])),
+  );
+  return topic;
+}
