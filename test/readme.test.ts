@@ -1,6 +1,12 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { App, Stack } from 'aws-cdk-lib';
+import { Template } from 'aws-cdk-lib/assertions';
+import { Code } from 'aws-cdk-lib/aws-lambda';
 import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { loadConsumer } from '../functions/consumers/index.ts';
 import {
   inputCodes,
   providerCodes,
@@ -8,45 +14,248 @@ import {
   storeCodes,
   verificationCodes,
 } from '../functions/core/errors.ts';
+import {
+  credentialOrders,
+  credentialRequested,
+  parseInvocation,
+  type RekeyEvent,
+} from '../functions/core/events.ts';
+import { findingKinds } from '../functions/core/findings.ts';
+import { type CredentialSpecInput, parseSpec, specDocument } from '../functions/core/spec.ts';
+import { loadProvider } from '../functions/providers/index.ts';
+import type { ProviderOutcome } from '../infra/local/demo.ts';
+import { Rekey } from '../infra/rekey.ts';
 
 const root = resolve(import.meta.dirname, '..');
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
 
-describe('every code of an error is explained in one row of a table', () => {
-  const rows = readme.split('\n').flatMap((line) => {
-    const [, code, rest] = /^\| `([A-Z_]+)` *\|(.*)\|\s*$/.exec(line) ?? [];
-    // A bar inside a cell is written `\|`.
-    return code === undefined || rest === undefined ? [] : [{ code, cells: rest.split(/(?<!\\)\|/) }];
-  });
-  const codes = [...inputCodes, ...refusalCodes, ...providerCodes, ...verificationCodes, ...storeCodes];
-
-  test.each(codes)('%s', (code) => {
-    const own = rows.filter((row) => row.code === code);
-    expect(own, `give ${code} one row in README.md, with its meaning and what to do`).toHaveLength(1);
-    expect(own[0]?.cells.filter((cell) => cell.trim() === '')).toEqual([]);
-  });
-});
-
-/** What stands in code: fenced blocks, and spans between backticks in the text around them. */
-const blocks = [...readme.matchAll(/^```[^\n]*\n([\s\S]*?)^```/gm)].map(([, text = '']) => text);
+/** What stands in code: fenced blocks with their language, and spans between backticks in the text around them. */
+const blocks = [...readme.matchAll(/^```([^\n]*)\n([\s\S]*?)^```/gm)].map(([, language = '', text = '']) => ({
+  language,
+  text,
+}));
 const prose = readme.replaceAll(/^```[\s\S]*?^```/gm, '');
 const spans = [...prose.matchAll(/`([^`\n]+)`/g)].map(([, text = '']) => text);
 
-test('every npm command is a script, or npm’s own ci', () => {
-  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-    scripts: Record<string, string>;
-  };
-  const commands = [...blocks, ...spans].flatMap((text) => [
-    ...text.matchAll(/\bnpm (run )?([a-z][a-z0-9:-]*)/g),
-  ]);
-  expect(commands.length).toBeGreaterThan(0);
-  // Without `run`, npm knows only a few scripts by their bare name.
-  const wrong = commands.filter(([, run, name = '']) =>
-    run === undefined && name === 'ci'
-      ? false
-      : !Object.hasOwn(scripts, name) || (run === undefined && !['start', 'test'].includes(name)),
-  );
-  expect(wrong.map(([command]) => command)).toEqual([]);
+/** The text under a heading, up to the next one of any level. */
+function section(heading: string): string {
+  const [, text = ''] = prose.split(new RegExp(`^#+ ${heading}$`, 'm'));
+  return text.split(/^#+ /m)[0] ?? '';
+}
+
+/** The rows of the tables under a heading whose first cell is a word in code. */
+const rowsUnder = (heading: string) =>
+  section(heading)
+    .split('\n')
+    .flatMap((line) => {
+      const [, word, rest] = /^\| `(\w+)` *\|(.*)\|\s*$/.exec(line) ?? [];
+      // A bar inside a cell is written `\|`.
+      return word === undefined || rest === undefined ? [] : [{ word, cells: rest.split(/(?<!\\)\|/) }];
+    });
+
+const tables: Readonly<Record<string, readonly string[]>> = {
+  'Error codes': [...inputCodes, ...refusalCodes, ...providerCodes, ...verificationCodes, ...storeCodes],
+  Findings: findingKinds,
+  Orders: [credentialRequested, ...credentialOrders],
+};
+
+describe.each(Object.entries(tables))('the table under %s', (heading, words) => {
+  const rows = rowsUnder(heading);
+
+  test.each(words)('has one row for %s, with nothing left blank', (word) => {
+    const own = rows.filter((row) => row.word === word);
+    expect(own, `give ${word} one row under ${heading} in README.md`).toHaveLength(1);
+    expect(own[0]?.cells.filter((cell) => cell.trim() === '')).toEqual([]);
+  });
+
+  test('has none for what there is not', () => {
+    expect(rows.map(({ word }) => word).filter((word) => !words.includes(word))).toEqual([]);
+  });
+});
+
+test('every alarm of the stack is named, and no other', () => {
+  const outdir = mkdtempSync(join(tmpdir(), 'rekey-readme-'));
+  try {
+    const stack = new Stack(new App({ outdir }), 'Rekey');
+    new Rekey(stack, 'Rekey', { code: Code.fromAsset(join(root, 'functions/consumers')) });
+    const alarms = Object.values(Template.fromStack(stack).findResources('AWS::CloudWatch::Alarm'));
+    const named = [...section('Alarms').matchAll(/`(rekey-[a-z-]+)`/g)].map(([, name]) => name);
+    expect(named.toSorted()).toEqual(alarms.map(({ Properties }) => Properties.AlarmName).toSorted());
+  } finally {
+    rmSync(outdir, { recursive: true });
+  }
+});
+
+test('every function is in the picture', () => {
+  const picture = blocks.find(({ language }) => language === 'mermaid')?.text;
+  const handlers = readdirSync(join(root, 'functions')).filter((name) => name.endsWith('.ts'));
+  expect(handlers.length).toBeGreaterThan(0);
+  expect(handlers.filter((name) => !picture?.includes(`[${name.slice(0, -3)}]`))).toEqual([]);
+});
+
+// Lists that the compiler holds against the code: a new field or event has to be added here, and then to README.md.
+
+const specFields = {
+  name: true,
+  provider: true,
+  target: true,
+  apiKeySecret: true,
+  adminSecret: true,
+  usernamePrefix: true,
+  strategy: true,
+  privileges: true,
+  rotation: true,
+  grace: true,
+  drain: true,
+  consumers: true,
+  expiresAt: true,
+  adopt: true,
+  verify: true,
+} satisfies Record<keyof CredentialSpecInput, true>;
+type Part<Name extends keyof CredentialSpecInput> = keyof NonNullable<CredentialSpecInput[Name]>;
+const rotationFields = { every: true, window: true, blackouts: true } satisfies Record<
+  Part<'rotation'>,
+  true
+>;
+type Window = NonNullable<NonNullable<CredentialSpecInput['rotation']>['window']>;
+const windowFields = { start: true, length: true, days: true, timeZone: true } satisfies Record<
+  keyof Window,
+  true
+>;
+const drainFields = { deadline: true, force: true } satisfies Record<Part<'drain'>, true>;
+const adoptFields = { username: true, passwordSecret: true, retire: true } satisfies Record<
+  Part<'adopt'>,
+  true
+>;
+const published = {
+  CredentialRequested: true,
+  CredentialCreated: true,
+  CredentialRotated: true,
+  CredentialRotationFailed: true,
+  DatabaseUserCreated: true,
+  CredentialAdopted: true,
+  CredentialDeleted: true,
+  DatabaseUserRetired: true,
+  DatabaseUserDeleted: true,
+  ConsumerUpdated: true,
+  DriftFound: true,
+  DriftRepaired: true,
+  BreakerChanged: true,
+} satisfies Record<RekeyEvent['type'], true>;
+const told = {
+  provider: true,
+  strategy: true,
+  logins: true,
+  failedLogins: true,
+  created: true,
+  rotated: true,
+  retired: true,
+  driftFound: true,
+  driftRepaired: true,
+  deleted: true,
+  users: true,
+} satisfies Record<Exclude<keyof ProviderOutcome, 'problems'>, true>;
+
+test('every event that is published, and every field of npm start’s document, is named', () => {
+  const words = [...Object.keys(published), ...Object.keys(told)];
+  expect(words.filter((word) => !spans.includes(word))).toEqual([]);
+});
+
+describe('the spec', () => {
+  const example = blocks.find(({ language }) => language === 'jsonc')?.text ?? '';
+  const plugins = { loadProvider, loadConsumer };
+  const kinds = readdirSync(join(root, 'functions/consumers'))
+    .filter((name) => name.endsWith('.ts') && name !== 'index.ts')
+    .map((name) => name.slice(0, -3));
+  const object = z.record(z.string(), z.unknown());
+  const parsed = (text: string) =>
+    object.parse(JSON.parse(text.replaceAll(/\s\/\/.*$/gm, '').replaceAll(/,(\s*[}\]])/g, '$1')));
+
+  test('is accepted, and shows every field there is and every kind of consumer', async () => {
+    const { definition: _definition, ...spec } = await parseSpec(parsed(example), plugins);
+    const { rotation, drain, adopt, consumers } = parsed(example);
+    const keys = (value: unknown) => Object.keys(object.parse(value)).toSorted();
+    const of = (fields: object) => Object.keys(fields).toSorted();
+    expect(keys(parsed(example))).toEqual(of(specFields));
+    expect(keys(rotation)).toEqual(of(rotationFields));
+    expect(keys(object.parse(rotation)['window'])).toEqual(of(windowFields));
+    expect(keys(drain)).toEqual(of(drainFields));
+    expect(keys(adopt)).toEqual(of(adoptFields));
+    expect(spec.consumers.map(({ definition }) => definition.kind).toSorted()).toEqual(kinds.toSorted());
+    const shown = z
+      .array(object)
+      .parse(consumers)
+      .map((consumer) => Object.keys(consumer).length);
+    expect(spec.consumers.map(({ settings }) => keys(settings).length)).toEqual(shown);
+  });
+
+  test('means the same without the lines that are marked as defaults', async () => {
+    const short = example.replaceAll(/^.*\/\/ default\b.*\n/gm, '');
+    expect(example.split('\n').length - short.split('\n').length).toBeGreaterThan(5);
+    const [whole, less] = await Promise.all(
+      [example, short].map(async (text) => specDocument(await parseSpec(parsed(text), plugins))),
+    );
+    expect(less).toBe(whole);
+  });
+});
+
+describe('every command can be run as printed:', () => {
+  const commands = [...blocks.filter(({ language }) => language === 'sh').map(({ text }) => text), ...spans];
+
+  test('npm has the script, or it is npm’s own ci', () => {
+    const { scripts } = z
+      .object({ scripts: z.record(z.string(), z.string()) })
+      .parse(JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')));
+    const found = commands.flatMap((text) => [...text.matchAll(/\bnpm (run )?([a-z][a-z0-9:-]*)/g)]);
+    expect(found.length).toBeGreaterThan(0);
+    // Without `run`, npm knows only a few scripts by their bare name.
+    const wrong = found.filter(([, run, name = '']) =>
+      run === undefined && name === 'ci'
+        ? false
+        : !Object.hasOwn(scripts, name) || (run === undefined && !['start', 'test'].includes(name)),
+    );
+    expect(wrong.map(([command]) => command)).toEqual([]);
+  });
+
+  test('an order that is sent to the bus is one that a function takes', () => {
+    const entries = z.array(
+      z.strictObject({
+        EventBusName: z.literal('rekey'),
+        Source: z.literal('rekey'),
+        DetailType: z.string(),
+        Detail: z.string(),
+      }),
+    );
+    const sent = commands
+      .flatMap((text) => [...text.matchAll(/put-events --entries '(.*)'/g)])
+      .flatMap(([, text = '']) => entries.parse(JSON.parse(text)));
+    expect(sent.length).toBeGreaterThan(0);
+    for (const { Source, DetailType, Detail } of sent) {
+      const event = { source: Source, 'detail-type': DetailType, detail: JSON.parse(Detail) };
+      const invocation = parseInvocation({ ...event, time: '2026-03-01T12:00:00Z' }, ['order']);
+      expect(invocation.order).toBe(DetailType);
+    }
+  });
+
+  test('a function that is invoked exists, and takes the payload as a rehearsal', () => {
+    const found = commands.flatMap((text) => [
+      ...text.matchAll(/--function-name rekey-([a-z-]+) .*--payload '(.*?)'/g),
+    ]);
+    expect(found.length).toBeGreaterThan(0);
+    for (const [, handler, payload = ''] of found) {
+      expect(existsSync(join(root, `functions/${handler}.ts`))).toBe(true);
+      expect(parseInvocation(JSON.parse(payload), ['pass'])).toEqual({ is: 'pass', dryRun: true });
+    }
+  });
+});
+
+test('the alarms’ topic is an output of that name, of the stack of that name', () => {
+  const app = readFileSync(join(root, 'infra/app.ts'), 'utf8');
+  const text = blocks.map((block) => block.text).join('');
+  const [, stack] = /--stack-name (\w+)/.exec(text) ?? [];
+  const [, output] = /OutputKey=='(\w+)'/.exec(text) ?? [];
+  expect(app).toContain(`new Stack(new App(), '${stack}'`);
+  expect(app).toContain(`new CfnOutput(stack, '${output}'`);
 });
 
 test('every path into the repository exists', () => {
@@ -56,4 +265,12 @@ test('every path into the repository exists', () => {
   // A path with a placeholder, say `functions/providers/<id>/`, is a pattern and not meant.
   const paths = spans.filter((text) => /^(\.\/)?(functions|infra|test)\/[\w./-]*$/.test(text));
   expect([...links, ...paths].filter((path) => !existsSync(join(root, path)))).toEqual([]);
+});
+
+test('every link within the page leads to a heading', () => {
+  const headings = [...prose.matchAll(/^#+ (.+)$/gm)].map(([, text = '']) =>
+    text.toLowerCase().replaceAll(' ', '-'),
+  );
+  const links = [...prose.matchAll(/\]\(#([^)\s]+)\)/g)].map(([, target = '']) => target);
+  expect(links.filter((target) => !headings.includes(target))).toEqual([]);
 });

@@ -154,7 +154,9 @@ export async function runDemo(world: World, { tell, signal, ends }: DemoOptions)
       days: Math.round((clock.now().getTime() - startedOn.getTime()) / dayMs),
       seconds: Math.round((Date.now() - startedAt) / 100) / 10,
       ...(resetPassword === undefined ? {} : { resetPassword: resetPassword.refusal }),
-      providers: stage.lives.map((life) => outcomeOf(life, { stage, ends, before, after })),
+      providers: stage.lives.map((life) =>
+        outcomeOf(life, { stage, ends, before, after, beside: resetPassword?.refusal.provider }),
+      ),
     };
   } finally {
     stopTelling();
@@ -362,11 +364,14 @@ function outcomeOf(
     ends,
     before,
     after,
+    beside,
   }: {
     readonly stage: Stage;
     readonly ends: boolean;
     readonly before: ReadonlyMap<string, readonly string[]>;
     readonly after: ReadonlyMap<string, readonly string[]>;
+    /** The provider of the credential that was made for comparison. */
+    readonly beside: string | undefined;
   },
 ): ProviderOutcome {
   const { spec, clients, meddlings, problems } = life;
@@ -382,13 +387,15 @@ function outcomeOf(
   const users = (after.get(spec.provider) ?? []).filter(
     (username) => !before.get(spec.provider)?.includes(username) && username !== 'somebody',
   );
-  const twins = stage.lives.filter((other) => other.spec.provider === spec.provider).length;
+  const living =
+    stage.lives.filter((other) => other.spec.provider === spec.provider).length +
+    (beside === spec.provider ? 1 : 0);
   // A vendor that keeps a default user keeps one that nobody knows the password of.
   const expectedUsers = ends
     ? spec.definition.capabilities.passwords === 'chosen-by-provider'
       ? 1
       : 0
-    : twins;
+    : living;
   const differs = (what: string, got: unknown, wanted: unknown): readonly string[] =>
     JSON.stringify(got) === JSON.stringify(wanted)
       ? []

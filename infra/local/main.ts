@@ -9,7 +9,7 @@ const usage = `usage: npm start [-- options]
   --stay      delete nothing in the end, keep everything up and print how to reach it; Ctrl-C ends it
   --verbose   print the functions' log lines, too`;
 
-/** Exit codes: 0 all is well; 1 a login failed or a user is left over; 2 the command line is wrong; 130 on Ctrl-C. */
+/** Exit codes: 0 all is well; 1 a login failed or a user is left over; 2 the command line is wrong; 130 on Ctrl-C before the end. */
 process.exitCode = await main();
 
 async function main(): Promise<number> {

@@ -141,7 +141,7 @@ async function specsIn(template: string): Promise<readonly Spec[]> {
     });
 }
 
-/** Makes the targets that the specs name, so that a run rehearses whatever `infra/credentials.ts` declares. */
+/** Makes the targets and consumers that the specs name, so that a run rehearses what `infra/credentials.ts` declares. */
 async function prepareTargets(
   { byProvider, byConsumer, render }: Vendors,
   specs: readonly Spec[],

@@ -1,0 +1,237 @@
+import { z } from 'zod';
+import { ProviderError } from '../../functions/core/errors.ts';
+import type {
+  AnyProviderDefinition,
+  ChoosingProvider,
+  DatabaseUser,
+  IssuingProvider,
+  LoadProvider,
+  Login,
+  Provider,
+  ProviderDefinition,
+} from '../../functions/core/provider.ts';
+import { Sensitive } from '../../functions/core/sensitive.ts';
+import type { Clock } from '../../infra/local/clock.ts';
+
+/**
+ * Two vendors in memory, one that takes passwords and one that makes them, both as slow and as unreliable as wanted. They
+ * remember every write, and know nothing of rekey.
+ */
+export interface SimulatedVendors {
+  readonly loadProvider: LoadProvider;
+  readonly targets: ReadonlyMap<string, SimulatedTarget>;
+  /** Every write that a vendor carried out or refused for its rate. */
+  readonly writes: readonly { readonly at: number; readonly apiKey: string }[];
+}
+
+export interface SimulatedTarget {
+  readonly users: Map<string, SimulatedUser>;
+  accepts(username: string, password: string): boolean;
+}
+
+export interface SimulatedUser {
+  password: string;
+  roles: string;
+  isDefault: boolean;
+  /** Connections that applications hold open. */
+  connections: number;
+}
+
+export interface Disturbance {
+  /** Asked before each call; the call fails before or after it took effect. */
+  disturb(): 'fail-before' | 'fail-after' | undefined;
+}
+
+const targetSchema = z.strictObject({ id: z.string() });
+const privilegesSchema = z.strictObject({ roles: z.string().default('orders_rw') });
+type Target = z.output<typeof targetSchema>;
+type Privileges = z.output<typeof privilegesSchema>;
+
+const capabilities = {
+  strategies: ['replace-user'],
+  drainObservedBy: 'user-list',
+  privilegesNeedLogin: false,
+  writes: { perMinute: 30, perRotation: 3 },
+} as const;
+
+export function createSimulatedVendors(
+  { clock, apiKeyOf }: { clock: Clock; apiKeyOf: (key: Sensitive) => string },
+  { disturb }: Disturbance,
+): SimulatedVendors {
+  const targets = new Map<string, SimulatedTarget>();
+  const writes: { at: number; apiKey: string }[] = [];
+  let made = 0;
+
+  const targetOf = (id: string): SimulatedTarget => {
+    const found = targets.get(id);
+    if (found !== undefined) return found;
+    const users = new Map<string, SimulatedUser>([
+      ['owner', { password: 'known to the owner only', roles: 'all', isDefault: true, connections: 0 }],
+    ]);
+    const added = {
+      users,
+      accepts: (name: string, password: string) => users.get(name)?.password === password,
+    };
+    targets.set(id, added);
+    return added;
+  };
+
+  async function call<T>(
+    provider: string,
+    operation: string,
+    apiKey: string | undefined,
+    act: () => T,
+  ): Promise<T> {
+    await clock.sleep(80);
+    const what = disturb();
+    const failure = (effect: 'none' | 'unknown') =>
+      new ProviderError(`${provider} failed ${operation}`, {
+        code: 'UNAVAILABLE',
+        effect,
+        provider,
+        operation,
+      });
+    if (what === 'fail-before') throw failure(apiKey === undefined ? 'none' : 'unknown');
+    if (apiKey !== undefined) writes.push({ at: clock.now().getTime(), apiKey });
+    const answer = act();
+    if (what === 'fail-after' && apiKey !== undefined) throw failure('unknown');
+    return answer;
+  }
+
+  const listed = (id: string): readonly DatabaseUser[] =>
+    [...targetOf(id).users].map(([username, { isDefault, connections }]) => ({
+      username,
+      isDefault,
+      isProtected: isDefault || username === 'owner',
+      openConnections: connections,
+    }));
+
+  function base(provider: string, id: string, key: string) {
+    return {
+      id: provider,
+      readiness: async () => ({ ready: true }) as const,
+      listUsers: () => call(provider, 'listUsers', undefined, () => listed(id)),
+      endpoint: async () => ({ host: `${id}.simulated`, port: 5432, database: 'orders' }),
+      deleteUser: (username: string) =>
+        call(provider, 'deleteUser', key, () => {
+          const user = targetOf(id).users.get(username);
+          if (user === undefined) return 'absent' as const;
+          if (user.isDefault || username === 'owner')
+            throw new ProviderError('it is protected', {
+              code: 'BLOCKED',
+              effect: 'none',
+              provider,
+              operation: 'deleteUser',
+            });
+          targetOf(id).users.delete(username);
+          return 'deleted' as const;
+        }),
+      verify: ({ username, password }: Login) =>
+        call(provider, 'verify', undefined, () =>
+          targetOf(id).accepts(username, password.reveal()) ? ('accepted' as const) : ('rejected' as const),
+        ),
+      privilegeDifferences: ({ username }: Login) =>
+        call(provider, 'privilegeDifferences', undefined, () =>
+          targetOf(id).users.get(username)?.roles === 'orders_rw' ? [] : ['roles differ'],
+        ),
+      sessions: (username: string) =>
+        call(provider, 'sessions', undefined, () => ({
+          observed: true as const,
+          open: targetOf(id).users.get(username)?.connections ?? 0,
+        })),
+      endSessions: (username: string) =>
+        call(provider, 'endSessions', key, () => {
+          const user = targetOf(id).users.get(username);
+          if (user !== undefined) user.connections = 0;
+          return { ended: true } as const;
+        }),
+    };
+  }
+
+  const choosing = (id: string, apiKey: Sensitive): ChoosingProvider => ({
+    ...base('simulated-choosing', id, apiKeyOf(apiKey)),
+    passwords: 'chosen-by-us',
+    createUser: ({ username, password }) =>
+      call('simulated-choosing', 'createUser', apiKeyOf(apiKey), () => {
+        const { users } = targetOf(id);
+        if (users.has(username)) return 'exists';
+        users.set(username, {
+          password: password.reveal(),
+          roles: 'too many',
+          isDefault: false,
+          connections: 0,
+        });
+        return 'created';
+      }),
+    setPassword: ({ username, next }) =>
+      call('simulated-choosing', 'setPassword', apiKeyOf(apiKey), () => {
+        const user = targetOf(id).users.get(username);
+        if (user !== undefined) user.password = next.reveal();
+      }),
+    applyPrivileges: ({ username }) =>
+      call('simulated-choosing', 'applyPrivileges', undefined, () => {
+        const user = targetOf(id).users.get(username);
+        if (user !== undefined) user.roles = 'orders_rw';
+      }),
+  });
+
+  const issuing = (id: string, apiKey: Sensitive): IssuingProvider => {
+    const make = (username: string): void => {
+      const { users } = targetOf(id);
+      if (users.has(username)) return;
+      for (const user of users.values()) user.isDefault = false;
+      made += 1;
+      users.set(username, {
+        password: `issued-${made}`,
+        roles: 'orders_rw',
+        isDefault: true,
+        connections: 0,
+      });
+    };
+    return {
+      ...base('simulated-issuing', id, apiKeyOf(apiKey)),
+      passwords: 'chosen-by-provider',
+      async issueUser(username) {
+        if (!targetOf(id).users.has(username))
+          await call('simulated-issuing', 'issueUser', apiKeyOf(apiKey), () => make(username));
+        // A password can be read while its user is the default, and never again after that.
+        const user = await call('simulated-issuing', 'readCredential', undefined, () =>
+          targetOf(id).users.get(username),
+        );
+        if (user === undefined || !user.isDefault) return 'lost';
+        return {
+          host: `${id}.simulated`,
+          port: 5432,
+          database: 'orders',
+          username,
+          password: new Sensitive(user.password),
+        };
+      },
+      placeDefault: (username) =>
+        call('simulated-issuing', 'placeDefault', apiKeyOf(apiKey), () => make(username)),
+    };
+  };
+
+  const definition = (
+    id: string,
+    passwords: Provider['passwords'],
+    open: (target: string, apiKey: Sensitive) => Provider,
+  ): AnyProviderDefinition => {
+    const typed: ProviderDefinition<Target, Privileges> = {
+      id,
+      engine: 'simulated',
+      capabilities: { ...capabilities, passwords, passwordReadableAgain: 'never' },
+      targetSchema,
+      privilegesSchema,
+      targetId: (target) => target.id,
+      ready: (login) => ({ url: `simulated://${login.username}@${login.host}` }),
+      open: ({ target, apiKey }) => open(target.id, apiKey),
+    };
+    return typed as AnyProviderDefinition;
+  };
+  const definitions = new Map([
+    ['simulated-choosing', definition('simulated-choosing', 'chosen-by-us', choosing)],
+    ['simulated-issuing', definition('simulated-issuing', 'chosen-by-provider', issuing)],
+  ]);
+  return { loadProvider: async (id) => definitions.get(id), targets, writes };
+}

@@ -1,0 +1,232 @@
+import { createHash } from 'node:crypto';
+import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
+import { parameterStore } from '../../functions/aws/parameters.ts';
+import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
+import { loadConsumer } from '../../functions/consumers/index.ts';
+import { parseRotationEvent } from '../../functions/core/events.ts';
+import type { TargetTask } from '../../functions/core/fleet.ts';
+import type { MetricName } from '../../functions/core/metrics.ts';
+import { secretName, specParameterName } from '../../functions/core/names.ts';
+import { interpose, type Ports } from '../../functions/core/ports.ts';
+import { firstSecretString } from '../../functions/core/secret-value.ts';
+import { createRedactor, type Sensitive } from '../../functions/core/sensitive.ts';
+import { backstopDays, parseSpec, specDocument } from '../../functions/core/spec.ts';
+import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
+import { reconcileUsers } from '../../functions/lifecycle/reconcile-users.ts';
+import type { Rekey } from '../../functions/lifecycle/rekey.ts';
+import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
+import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
+import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
+import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
+import { createParameters } from '../../infra/local/aws/parameters.ts';
+import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
+import type { AwsService } from '../../infra/local/aws/service.ts';
+import { randomOfRun } from './random.ts';
+import { createSimulatedVendors } from './vendors.ts';
+import { createVirtualClock } from './virtual-clock.ts';
+
+export interface SimulationOptions {
+  readonly start: Date;
+  /** The same number and the same commit give the same run. */
+  readonly run: number;
+  /** How often a call to a vendor fails, and how often an invocation dies at one of its calls: 0 to 1. */
+  readonly odds: { readonly vendorFailure: number; readonly death: number };
+  readonly specs: readonly Readonly<Record<string, unknown>>[];
+}
+
+const account = '123456789012';
+const region = 'eu-central-1';
+const functionArn = `arn:aws:lambda:${region}:${account}:function:rekey-rotate-secret`;
+const busName = 'rekey';
+const busy: ReadonlySet<keyof Ports> = new Set<keyof Ports>(['now', 'sleep', 'randomBytes']);
+
+/** All of rekey between stand-ins of AWS and vendors in memory, in one process, on a clock that only waiting moves. */
+export async function createSimulation({ start, run, odds, specs }: SimulationOptions) {
+  const clock = createVirtualClock(start);
+  const random = randomOfRun(run);
+  const chance = (odd: number): boolean => odd > 0 && random() < odd;
+  let isDisturbed = false;
+  const vendors = createSimulatedVendors(
+    { clock, apiKeyOf: (key: Sensitive) => key.reveal() },
+    {
+      disturb: () =>
+        isDisturbed && chance(odds.vendorFailure)
+          ? random() < 0.5
+            ? 'fail-before'
+            : 'fail-after'
+          : undefined,
+    },
+  );
+  const bus = createEventBridge({
+    account,
+    region,
+    clock,
+    random,
+    buses: [busName],
+    deliver: async () => ({ ok: true }),
+  });
+  const parameters = createParameters({ account, region, clock });
+  const counts = { rotations: 0, deaths: 0, failures: 0, passes: 0, invocations: 0 };
+  const measured = new Map<MetricName, number>();
+  const defects: unknown[] = [];
+  const starts: { readonly at: Date; readonly secretId: string }[] = [];
+  const tasks: TargetTask[] = [];
+  /** Hears of each RotateSecret before it is carried out. */
+  let onStart: (secretId: string) => Promise<void> = async () => undefined;
+
+  const secretsManager = createSecretsManager({
+    account,
+    region,
+    clock,
+    random,
+    emit: (event) => bus.emit(event),
+    invoke: async (_arn, event) => {
+      try {
+        await invoke((rekey, until) => rotateSecret(parseRotationEvent(event), until, rekey));
+        return { ok: true };
+      } catch (error) {
+        counts.failures += 1;
+        return { ok: false, error: error instanceof Error ? error.message : String(error) };
+      }
+    },
+  });
+  const awsPorts = {
+    ...secretsManagerPorts(clientOf(secretsManager), createRedactor()),
+    ...parameterStore(clientOf(parameters)),
+    publish: eventBridge(clientOf(bus), busName, { sleep: (ms) => clock.sleep(ms) }),
+    notify: otherBuses(clientOf(bus), { sleep: (ms) => clock.sleep(ms) }),
+    enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
+    now: async () => clock.now(),
+    sleep: (ms: number) => clock.sleep(ms),
+    randomBytes: async (size: number) => Uint8Array.from({ length: size }, () => Math.floor(random() * 256)),
+  };
+
+  /** One invocation as Lambda runs it: it may die at any of its calls, and is gone for good then. */
+  async function invoke<Answer>(use: (rekey: Rekey, until: Date) => Promise<Answer>): Promise<Answer> {
+    counts.invocations += 1;
+    const until = new Date(clock.now().getTime() + 890_000);
+    const death = Promise.withResolvers<never>();
+    death.promise.catch(() => undefined);
+    const lastCall = isDisturbed && chance(odds.death) ? Math.floor(random() * 40) : Number.POSITIVE_INFINITY;
+    let calls = 0;
+    const ports = interpose(awsPorts as Ports, async (name, request, call) => {
+      if (busy.has(name)) return call();
+      calls += 1;
+      if (calls > lastCall) {
+        counts.deaths += 1;
+        death.reject(new Error('killed'));
+        return new Promise(() => undefined);
+      }
+      if (name === 'startRotation') {
+        const { secretId } = request as Parameters<Ports['startRotation']>[0];
+        await onStart(secretId);
+        starts.push({ at: clock.now(), secretId });
+      }
+      return call();
+    });
+    const rekey: Rekey = {
+      ports,
+      loadProvider: vendors.loadProvider,
+      loadConsumer,
+      sha256: (text) => createHash('sha256').update(text).digest(),
+      log: () => undefined,
+      measure: (metric, value) => void measured.set(metric, value),
+    };
+    return Promise.race([use(rekey, until), death.promise]);
+  }
+
+  /** An invocation that EventBridge or SQS asked for: it fails where it must, and is asked again by the next pass. */
+  const pass = async <Answer>(
+    use: (rekey: Rekey, until: Date) => Promise<Answer>,
+  ): Promise<Answer | undefined> => {
+    counts.passes += 1;
+    return invoke(use).catch((error: unknown) => {
+      counts.failures += 1;
+      if (error instanceof TypeError || error instanceof RangeError) defects.push(error);
+      return undefined;
+    });
+  };
+
+  for (const key of new Set(specs.map((spec) => String(spec['apiKeySecret']))))
+    await secretsManager.call('CreateSecret', {
+      Name: key,
+      SecretString: `key-of-${key.split('/').at(-1)}`,
+      ClientRequestToken: createHash('sha256').update(key).digest('hex').slice(0, 32),
+    });
+  // As the stack declares them: spec, secret with the first value, rotation attached and not started.
+  for (const document of specs) {
+    const spec = await parseSpec(document, { loadProvider: vendors.loadProvider, loadConsumer });
+    await parameters.call('PutParameter', {
+      Name: specParameterName(spec.name),
+      Value: specDocument(spec),
+      Type: 'String',
+    });
+    const token = createHash('sha256').update(spec.name).digest('hex');
+    await secretsManager.call('CreateSecret', {
+      Name: secretName(spec.name),
+      SecretString: firstSecretString,
+      ClientRequestToken: token.slice(0, 32),
+    });
+    await secretsManager.call('RotateSecret', {
+      SecretId: secretName(spec.name),
+      ClientRequestToken: token.slice(32),
+      RotationLambdaARN: functionArn,
+      RotateImmediately: false,
+      RotationRules: { AutomaticallyAfterDays: backstopDays(spec) },
+    });
+  }
+
+  return {
+    clock,
+    random,
+    vendors,
+    secretsManager,
+    counts,
+    measured,
+    defects,
+    starts,
+    events: (): readonly BusEvent[] => bus.history(busName),
+    setOnStart(hook: (secretId: string) => Promise<void>): void {
+      onStart = hook;
+    },
+    /** Faults only after the world stands. */
+    disturb(on: boolean): void {
+      isDisturbed = on;
+    },
+    start: () =>
+      pass((rekey, until) =>
+        startRotations({ is: 'pass', dryRun: false }, { rotationFunctionArn: functionArn }, until, rekey),
+      ),
+    sweep: () => pass((rekey, until) => deleteUsers({ is: 'pass', dryRun: false }, until, rekey)),
+    async reconcile(): Promise<void> {
+      await pass((rekey, until) => reconcileUsers({ is: 'pass', dryRun: false }, until, rekey));
+      const messages = tasks
+        .splice(0)
+        .map((task, index) => ({ id: String(index), body: JSON.stringify(task) }));
+      for (let from = 0; from < messages.length; from += 5)
+        await pass((rekey, until) =>
+          reconcileUsers({ is: 'messages', messages: messages.slice(from, from + 5) }, until, rekey),
+        );
+    },
+  };
+}
+
+/** A client of the SDK as far as the adapters go: `send`, without serialization and sockets between. */
+function clientOf(service: AwsService): never {
+  const send = async (command: {
+    readonly constructor: { readonly name: string };
+    readonly input: object;
+  }) => {
+    const operation = command.constructor.name.replace(/Command$/, '');
+    return dated(await service.call(operation, command.input));
+  };
+  return { send } as never;
+}
+
+/** On the wire instants are seconds; the SDK makes them dates. */
+function dated(value: unknown, key = ''): unknown {
+  if (typeof value === 'number' && /Date$/.test(key)) return new Date(value * 1000);
+  if (Array.isArray(value)) return value.map((each) => dated(each));
+  if (value === null || typeof value !== 'object') return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, dated(inner, name)]));
+}
