@@ -805,7 +805,7 @@ describe('what a pass tells', () => {
   });
 
   test('is what is overdue and what is switched off, once, with how long', async () => {
-    await world.establish('one', { rotation: { every: 'P1D' } });
+    await world.establish('one', { grace: 'PT1H', rotation: { every: 'P1D' } });
     await world.secretsManager.call('CancelRotateSecret', { SecretId: 'rekey/one' });
     world.move(dayMs + 3_600_000);
     await world.start();
