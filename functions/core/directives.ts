@@ -24,26 +24,41 @@ export const directiveParameter = (credential: string, kind: DirectiveKind): str
 
 const instant = z.iso.datetime({ offset: true });
 
+type StoredDirective = { readonly parameter: string; readonly document: string };
+
 /** The directives of every credential, by its name. Throws SPEC_INVALID that names each parameter that is none. */
 export function directivesByCredential(
-  parameters: readonly { readonly parameter: string; readonly document: string }[],
+  parameters: readonly StoredDirective[],
 ): ReadonlyMap<string, Directives> {
-  const found = new Map<string, Directives>();
-  const wrong: string[] = [];
+  const { directives, wrong } = readDirectives(parameters);
+  const all = [...wrong.values()].flat();
+  if (all.length > 0) throw wrongDirectives(all);
+  return directives;
+}
+
+/** The same where one that is wrong must be the trouble of its own credential: the names of such parameters stand beside. */
+export function readDirectives(parameters: readonly StoredDirective[]): {
+  readonly directives: ReadonlyMap<string, Directives>;
+  readonly wrong: ReadonlyMap<string, readonly string[]>;
+} {
+  const directives = new Map<string, Directives>();
+  const wrong = new Map<string, readonly string[]>();
   for (const { parameter, document } of parameters) {
     const [credential = '', name = '', ...rest] = parameter.slice(directivesPath.length).split('/');
     const kind = directiveKinds.find((known) => known === name);
     const at = instant.safeParse(document);
-    if (kind === undefined || rest.length > 0 || !at.success) wrong.push(parameter);
-    else found.set(credential, { ...found.get(credential), [kind]: new Date(at.data) });
+    if (kind === undefined || rest.length > 0 || !at.success)
+      wrong.set(credential, [...(wrong.get(credential) ?? []), parameter]);
+    else directives.set(credential, { ...directives.get(credential), [kind]: new Date(at.data) });
   }
-  if (wrong.length > 0)
-    throw new InputError(
-      'SPEC_INVALID',
-      `${wrong.join(', ')}: expected ${directivesPath}<credential>/<${directiveKinds.join('|')}> with an ISO 8601 instant; correct or delete the parameter, nothing was changed`,
-    );
-  return found;
+  return { directives, wrong };
 }
+
+export const wrongDirectives = (parameters: readonly string[]): InputError =>
+  new InputError(
+    'SPEC_INVALID',
+    `${parameters.join(', ')}: expected ${directivesPath}<credential>/<${directiveKinds.join('|')}> with an ISO 8601 instant; correct or delete the parameter, nothing was changed`,
+  );
 
 /** When this credential is to be gone: on request or because its time is over; undefined while it is to stay. */
 export function endsAt(

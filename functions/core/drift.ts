@@ -2,7 +2,7 @@ import type { ConsumerStanding } from './consumer.ts';
 import { endsAt, isRevoked } from './directives.ts';
 import type { Finding } from './findings.ts';
 import { type Credential, targetsOf } from './fleet.ts';
-import { type CredentialState, type KnownUser, lastSwitch, openVersion } from './generations.ts';
+import { type CredentialState, hasSwitched, type KnownUser, lastSwitch, openVersion } from './generations.ts';
 import { secretName, specParameterName } from './names.ts';
 import type { Readiness } from './provider.ts';
 import { holderOf } from './rotation.ts';
@@ -43,8 +43,11 @@ export type LoginReading =
   /** The value holds no login that may be tried. */
   | { readonly say: 'unusable'; readonly because: string };
 
-/** `empty` also where it holds the first value: nobody's login. `unreadable` is none that rekey could have written. */
-export type PendingReading = 'none' | 'empty' | 'readable' | 'unreadable';
+/**
+ * `empty` also where it holds the first value: nobody's login. `copied` is the login in AWSCURRENT: a rotation that was only to be
+ * tested, and would change nothing but the rights of whoever is current. `unreadable` is none that rekey could have written.
+ */
+export type PendingReading = 'none' | 'empty' | 'copied' | 'readable' | 'unreadable';
 
 export type Check = (snapshot: Snapshot) => readonly Finding[];
 
@@ -228,13 +231,11 @@ export const privilegeDrift: Check = (snapshot) =>
 
 export const labelRemoved: Check = (snapshot) =>
   living(snapshot)
-    .filter(({ state: { secret, versions } }) => {
-      const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
-      // AWSCURRENT leaves AWSPREVIOUS behind whenever it moves, and it begins on the oldest version.
-      const hasMoved =
-        current !== undefined && versions[0] !== undefined && versions[0].versionId !== current;
-      return hasMoved && holderOf(secret.labelsByVersion, 'AWSPREVIOUS') === undefined;
-    })
+    // AWSCURRENT leaves AWSPREVIOUS behind whenever it moves.
+    .filter(
+      ({ state }) =>
+        hasSwitched(state) && holderOf(state.secret.labelsByVersion, 'AWSPREVIOUS') === undefined,
+    )
     .map(({ reading }) => ({
       kind: 'LabelRemoved',
       ...about(snapshot, reading),

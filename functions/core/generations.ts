@@ -139,10 +139,22 @@ function ownUsers(credential: CredentialState, sha256: Sha256): ReadonlyMap<stri
   const { previousUsername } = credential;
   if (previousUsername !== undefined && own.get(previousUsername)?.is === 'superseded')
     own.set(previousUsername, replaced(credential, previousUsername));
-  // While the secret is scheduled for deletion its values can be read by nobody, so nobody can tell who is of use: all stay.
-  if (secret.deletedAt !== undefined)
-    for (const name of own.keys()) own.set(name, { is: 'idle', credential });
+  // While the secret is scheduled for deletion its values can be read by nobody, so nobody can tell who is of use: all stay. While
+  // AWSCURRENT names nobody, as before an adoption or with the first value put back, nobody has taken the place of those in use.
+  const isNobodyNamed = credential.currentUsername === undefined;
+  for (const [name, standing] of own)
+    if (
+      secret.deletedAt !== undefined ||
+      (isNobodyNamed && standing.is === 'superseded' && standing.wasPublished)
+    )
+      own.set(name, { is: 'idle', credential });
   return own;
+}
+
+/** Whether AWSCURRENT is off the first value, which names nobody: it begins on the oldest version. */
+export function hasSwitched({ secret, versions }: Pick<CredentialVersions, 'secret' | 'versions'>): boolean {
+  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+  return current !== undefined && versions[0] !== undefined && versions[0].versionId !== current;
 }
 
 /** Either reading may lag behind the other. */

@@ -114,7 +114,8 @@ export interface Login extends Endpoint {
 
 export type Sessions =
   | { readonly observed: true; readonly open: readonly Session[] | number }
-  | { readonly observed: false; readonly reason: string };
+  /** `isUnreachable` where the server was not heard at all: that says nothing of what the login may see. */
+  | { readonly observed: false; readonly reason: string; readonly isUnreachable?: true };
 
 export type EndedSessions = { readonly ended: true } | { readonly ended: false; readonly reason: string };
 

@@ -148,11 +148,11 @@ export function judgeEndingUser(
 function judgeDrain(
   reason: UserFacts['reason'],
   {
-    spec: { drain, definition },
+    spec: { drain, definition, verify },
     overdueSince,
     readings,
   }: {
-    readonly spec: Pick<CredentialSpec, 'drain' | 'definition'>;
+    readonly spec: Pick<CredentialSpec, 'drain' | 'definition' | 'verify'>;
     readonly overdueSince: Date;
     readonly readings: readonly Sessions[];
   },
@@ -175,11 +175,14 @@ function judgeDrain(
     return drain.force && now >= deadline
       ? { say: 'retire', reason, endSessions: true }
       : { say: 'keep', reason: 'STILL_CONNECTED', open, overdueSince, deadline };
-  const unseen = readings.flatMap((reading) => (reading.observed ? [] : [reading.reason]));
-  const [because] = unseen;
+  const unseen = readings.filter((reading) => !reading.observed);
+  const because = unseen[0]?.reason;
   if (because === undefined)
     return readings.length < 2 ? { say: 'observe' } : retire({ drain: 'nobody-connected-twice' });
-  if (!isOptional[drainObservedBy]) return { say: 'keep', reason: 'DRAIN_UNOBSERVED', because };
+  // Whoever logs in for every rotation gets through as a rule: a network that is down decides nothing.
+  const isCutOff = verify === 'login' && unseen.some(({ isUnreachable }) => isUnreachable);
+  if (!isOptional[drainObservedBy] || (isCutOff && readings.length > 1))
+    return { say: 'keep', reason: 'DRAIN_UNOBSERVED', because };
   // A network that failed once is no login that may not look.
   if (readings.length < 2) return { say: 'observe' };
   return unseen.length === readings.length

@@ -42,6 +42,8 @@ export async function announce(
   // Told without a note they would be told in every pass: they wait until others are mended.
   const waiting = seen.filter(({ mark }) => !notes.has(mark)).length;
   if (waiting > 0) log('warn', 'there are more findings than can be noted', { scope, place, waiting });
+  // In the log, too: not everybody has a rule on the bus.
+  for (const { finding } of fresh) log('warn', `found ${finding.kind}`, { ...finding });
   if (fresh.length > 0)
     await ports.publish(fresh.map(({ finding }) => ({ type: 'DriftFound', detail: finding })));
   const document = documentOf(notes);
@@ -78,7 +80,7 @@ function documentOf(notes: Notes): string {
 }
 
 /** A standard parameter holds 4 KB (AWS documentation). */
-const mostCharacters = 4_096;
+export const mostCharacters = 4_096;
 const charactersOf = { braces: 2, mark: 9, instant: 31 };
 
 /** As many as fit into one parameter, in the given order. */

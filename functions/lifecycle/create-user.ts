@@ -39,6 +39,7 @@ export async function createUser(
   };
   const secretId = secretName(spec.name);
   const before = await ports.describeSecret({ secretId });
+  if (before !== 'absent') refuseScheduled(before, secretId);
   if (before !== 'absent' && isMade(before, rekey)) {
     await storeSpec(spec, rekey);
     rekey.log('info', 'the credential exists already', facts);
@@ -79,11 +80,8 @@ export async function createUser(
  * AWSPREVIOUS appears with the first switch and never goes away: the labels tell, so nothing of an existing login is read. An
  * adopted login is a switch, too; without rotation an earlier run died between it and what comes after it.
  */
-function isMade(
-  { arn, labelsByVersion, rotationEnabled, deletedAt }: SecretDescription,
-  rekey: Rekey,
-): boolean {
-  if (deletedAt !== undefined || holderOf(labelsByVersion, 'AWSPREVIOUS') === undefined) return false;
+function isMade({ arn, labelsByVersion, rotationEnabled }: SecretDescription, rekey: Rekey): boolean {
+  if (holderOf(labelsByVersion, 'AWSPREVIOUS') === undefined) return false;
   return holderOf(labelsByVersion, 'AWSCURRENT') !== adoptionToken(arn, rekey) || rotationEnabled;
 }
 
@@ -179,12 +177,16 @@ async function describeNew(secretId: string, { ports }: Rekey): Promise<SecretDe
   );
   if (secret === 'absent')
     throw new RotationRefused('SECRET_UNKNOWN', `${secretId} cannot be read back yet; the event is retried`);
-  if (secret.deletedAt !== undefined)
+  refuseScheduled(secret, secretId);
+  return secret;
+}
+
+function refuseScheduled({ deletedAt }: SecretDescription, secretId: string): void {
+  if (deletedAt !== undefined)
     throw new RotationRefused(
       'DELETION_IN_PROGRESS',
       `${secretId} is scheduled for deletion; restore it, or wait until it is gone`,
     );
-  return secret;
 }
 
 /** A token that a repeated event derives again, in the form of a UUID, as CloudTrail's readers expect one. */

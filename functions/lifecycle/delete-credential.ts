@@ -2,7 +2,13 @@ import { directiveKinds, directiveParameter } from '../core/directives.ts';
 import { ProviderError } from '../core/errors.ts';
 import type { CredentialFacts } from '../core/events.ts';
 import type { Credential } from '../core/fleet.ts';
-import { type CredentialVersions, carriesPrefix, openVersion, ownership } from '../core/generations.ts';
+import {
+  type CredentialVersions,
+  carriesPrefix,
+  hasSwitched,
+  openVersion,
+  ownership,
+} from '../core/generations.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { DatabaseUser } from '../core/provider.ts';
@@ -72,8 +78,9 @@ export async function emptyCredential(
     users.flatMap((user) => {
       if (kept.has(user.username)) return [];
       const { adopt } = credential.spec;
+      // One that was never adopted is still somebody else's.
       const owned =
-        adopt?.retire === true && adopt.username === user.username
+        adopt?.retire === true && adopt.username === user.username && hasSwitched(state)
           ? {}
           : ownership(user.username, state, sha256);
       return owned === undefined ? [] : [{ user, versionId: owned.versionId }];

@@ -1,4 +1,4 @@
-import { directiveParameter, directivesByCredential, isRevoked } from '../core/directives.ts';
+import { directiveParameter, directivesByCredential, isRevoked, readDirectives } from '../core/directives.ts';
 import { InputError, ProviderError, RotationRefused } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
 import { type Credential, type Target, targetKey, targetsOf } from '../core/fleet.ts';
@@ -18,6 +18,7 @@ import {
   endedBy,
   hold,
   isOthers,
+  isUnclear,
   readNotes,
   retireUsers,
   type Scene,
@@ -115,13 +116,13 @@ async function orderDeletion(
 }
 
 /**
- * The same targets, beginning at another place each time, so that a pass that is cut short leaves out others. Steps of the golden
- * ratio come near every place after few rounds.
+ * The same targets or users, beginning at another place each time, so that a pass that is cut short leaves out others. Steps of the
+ * golden ratio come near every place after few rounds.
  */
-function fromElsewhere(targets: readonly Target[], now: Date): readonly Target[] {
+function fromElsewhere<Item>(items: readonly Item[], now: Date): readonly Item[] {
   const round = Math.floor(now.getTime() / roundMs);
-  const start = Math.floor(((round * 0.618_033_988_749_895) % 1) * targets.length);
-  return [...targets.slice(start), ...targets.slice(0, start)];
+  const start = Math.floor(((round * 0.618_033_988_749_895) % 1) * items.length);
+  return [...items.slice(start), ...items.slice(0, start)];
 }
 
 /** What was ordered for credentials that are gone: a pass that died at the very end of a deletion left it. */
@@ -129,7 +130,7 @@ async function forgetLostOrders(rekey: Rekey): Promise<void> {
   const { ports } = rekey;
   const orders = await ports.listParameters({ path: directivesPath });
   // Asked one by one, as the list of specs may be older than the order. Without its spec nothing can be ordered for it.
-  for (const name of directivesByCredential(orders).keys())
+  for (const name of readDirectives(orders).directives.keys())
     if ((await ports.readParameter({ parameter: specParameterName(name) })) === 'absent')
       await forgetOrders(name, rekey);
 }
@@ -144,7 +145,7 @@ interface Pass {
 
 interface Visit {
   readonly report: TargetReport;
-  /** How long past its grace the longest connected user is, in seconds. */
+  /** How long past its drain deadline the longest connected user is, in seconds. */
   readonly connectedS: number;
 }
 
@@ -227,7 +228,7 @@ async function enter(target: Target, { until }: Pass, rekey: Rekey) {
   throw failure;
 }
 
-/** Answers how long past its grace the longest connected user is, in seconds. */
+/** Answers how long past its drain deadline the longest connected user is, in seconds. */
 async function sweep(
   empty: Scene,
   credentials: { credential: string; stage: DeletionStage }[],
@@ -258,7 +259,7 @@ async function sweep(
     if (isHeld) hold(candidate, 'CREDENTIAL_UNREADABLE', scene);
     return isHeld ? [] : [candidate];
   });
-  await retireUsers(candidates, scene);
+  await retireUsers(fromElsewhere(candidates, now), scene);
   for (const state of states) await endOldSessions(state, scene);
 
   const empties: { credential: string; finish: Empty['finish'] }[] = [];
@@ -272,7 +273,15 @@ async function sweep(
     });
   }
   if (!scene.dryRun)
-    await announce({ scope: 'retire', place: targetKey(provider, targetId) }, scene.findings, rekey);
+    await announce(
+      {
+        scope: 'retire',
+        place: targetKey(provider, targetId),
+        isPartial: unreadable.length > 0 || scene.users.some(isUnclear),
+      },
+      scene.findings,
+      rekey,
+    );
   // After the findings, as with its last credential the target is not looked at any more.
   for (const { credential, finish } of empties) {
     const found = target.credentials.find(({ name }) => name === credential);

@@ -1,4 +1,4 @@
-import { type Directives, directivesByCredential } from '../core/directives.ts';
+import { type Directives, readDirectives, wrongDirectives } from '../core/directives.ts';
 import { InputError } from '../core/errors.ts';
 import type { Credential } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
@@ -8,7 +8,7 @@ import type { Rekey } from './rekey.ts';
 
 export interface Fleet {
   readonly credentials: readonly Credential[];
-  /** Specs that cannot be read: nothing is done for them, and they are reported. */
+  /** Specs that cannot be read, or orders for them: nothing is done for them, and they are reported. */
   readonly broken: readonly BrokenSpec[];
 }
 
@@ -24,7 +24,7 @@ export async function readFleet(rekey: Rekey): Promise<Fleet> {
     ports.listParameters({ path: specParameterPath }),
     ports.listParameters({ path: directivesPath }),
   ]);
-  const directives = directivesByCredential(orders);
+  const { directives, wrong } = readDirectives(orders);
   const read = await Promise.all(
     specs.map(async ({ parameter, document }): Promise<Credential | BrokenSpec> => {
       const name = parameter.slice(specParameterPath.length);
@@ -32,6 +32,9 @@ export async function readFleet(rekey: Rekey): Promise<Fleet> {
         const spec = await parseSpec(jsonOf(document), rekey);
         if (spec.name !== name)
           return { name, reason: `name: expected ${name}, as in the parameter's own name, got ${spec.name}` };
+        const unreadable = wrong.get(name);
+        // Whatever else is done for it might be against that order.
+        if (unreadable !== undefined) throw wrongDirectives(unreadable);
         const none: Directives = {};
         return { name, spec, directives: directives.get(name) ?? none };
       } catch (error) {

@@ -16,12 +16,14 @@ import type { SecretDescription } from '../core/ports.ts';
 import type { DatabaseUser, EndedSessions, Login, Provider, Session, Sessions } from '../core/provider.ts';
 import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
+import { mostCharacters } from './announce.ts';
 import { consumerName, openConsumers } from './consumers.ts';
 import type { Rekey } from './rekey.ts';
 import { readLogin } from './target.ts';
 
 /** Why a user that could go stays for this pass. */
-export type HoldReason = 'LABELS_MOVED' | 'CREDENTIAL_UNREADABLE' | 'BUDGET' | 'NO_TIME';
+const holdReasons = ['LABELS_MOVED', 'CREDENTIAL_UNREADABLE', 'BUDGET', 'NO_TIME'] as const;
+export type HoldReason = (typeof holdReasons)[number];
 
 export interface UserReport {
   readonly username: string;
@@ -74,7 +76,7 @@ export interface Candidate {
 export const secondReadingMs = 5_000;
 /** A deletion with its two looks at the list takes so long at least. */
 const longestDeletionMs = 60_000;
-/** So many intents fit into one parameter. */
+/** So many intents fit into one parameter, or nearly. */
 const mostAtOnce = 25;
 
 /** Afterwards each candidate is gone, or reported with the reason why it is not. Answers whether all are gone. */
@@ -375,8 +377,12 @@ export async function readNotes(target: Target, { ports }: Rekey): Promise<Map<s
 async function saveNotes({ rekey: { ports }, target, notes, dryRun }: Scene): Promise<void> {
   if (dryRun) return;
   const parameter = notesParameter(target);
-  if (notes.size === 0) await ports.deleteParameter({ parameter });
-  else await ports.writeParameter({ parameter, document: JSON.stringify(Object.fromEntries(notes)) });
+  const documentOf = (kept: Iterable<readonly [string, Note]>) => JSON.stringify(Object.fromEntries(kept));
+  const kept = [...notes];
+  // Those of users that cannot be deleted pile up: the oldest give way.
+  while (documentOf(kept).length > mostCharacters) kept.shift();
+  if (kept.length === 0) await ports.deleteParameter({ parameter });
+  else await ports.writeParameter({ parameter, document: documentOf(kept) });
 }
 
 /** What the event of its deletion will say, if it is deleted. */
@@ -463,6 +469,10 @@ function report(
     ...(until === undefined ? {} : { until: until.toISOString() }),
   });
 }
+
+/** Whether this pass does not know how the user stands: what was found of it before may be so still. */
+export const isUnclear = ({ outcome, because }: UserReport): boolean =>
+  (outcome === 'failed' && because !== 'BLOCKED') || holdReasons.some((reason) => reason === because);
 
 export function hold(
   candidate: Pick<Candidate, 'user' | 'credential'>,

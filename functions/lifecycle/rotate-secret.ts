@@ -20,7 +20,7 @@ import { Sensitive } from '../core/sensitive.ts';
 import { type CredentialSpec, graceMs, parseSpec } from '../core/spec.ts';
 import { formerPrefix, maximumAttempts, type Usernames, usernames } from '../core/username.ts';
 import { type Rekey, untilFound } from './rekey.ts';
-import { openTarget } from './target.ts';
+import { openTarget, sameLogin } from './target.ts';
 
 /**
  * One step of a rotation, as Secrets Manager asks for it. Each step re-reads the world and may run again at any time;
@@ -432,9 +432,6 @@ async function readPending(rotation: Rotation, tries: number): Promise<Pending |
     );
   return { login: value.login, createdAt: found.createdAt };
 }
-
-const sameLogin = (a: Login, b: Login): boolean =>
-  a.username === b.username && a.password.equals(b.password) && a.host === b.host && a.port === b.port;
 
 async function requirePending(rotation: Rotation): Promise<Pending> {
   const pending = await readPending(rotation, 5);

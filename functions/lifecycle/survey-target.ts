@@ -26,7 +26,7 @@ import { consumerName, type OpenedConsumer, openConsumers } from './consumers.ts
 import type { Fleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
-import { openTarget, readLogin, readVersions } from './target.ts';
+import { openTarget, readLogin, readVersions, sameLogin } from './target.ts';
 
 export interface Survey {
   readonly snapshot: Snapshot;
@@ -368,11 +368,13 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
     },
     currentLogin,
     pendingLogin,
-    pending: pendingReading(pending, secret),
+    pending: pendingReading(pending, currentLogin, secret),
   };
   if (isEnding(credential, access.now)) return read;
   if (current?.is === 'unreadable')
     return { ...read, current: { say: 'unusable', because: current.because } };
+  if (current?.is === 'empty' && holderOf(secret.labelsByVersion, 'AWSPREVIOUS') !== undefined)
+    return { ...read, current: { say: 'unusable', because: 'AWSCURRENT names no user any more' } };
 
   const tried = await tryLogin(currentLogin, read, access, rekey);
   const accepted = tried.say === 'accepted' ? currentLogin : undefined;
@@ -435,13 +437,16 @@ async function valueAt(
   }
 }
 
-const pendingReading = (value: Value | undefined, { labelsByVersion }: SecretDescription): PendingReading =>
+function pendingReading(
+  value: Value | undefined,
+  currentLogin: Login | undefined,
+  { labelsByVersion }: SecretDescription,
+): PendingReading {
   // Both labels on one version is how a rotation may legally end.
-  value === undefined || value.versionId === holderOf(labelsByVersion, 'AWSCURRENT')
-    ? 'none'
-    : value.is === 'login'
-      ? 'readable'
-      : value.is;
+  if (value === undefined || value.versionId === holderOf(labelsByVersion, 'AWSCURRENT')) return 'none';
+  if (value.is !== 'login') return value.is;
+  return currentLogin !== undefined && sameLogin(value.login, currentLogin) ? 'copied' : 'readable';
+}
 
 /** Before any login it must point where the vendor itself says that its consumers connect: no password is sent elsewhere. */
 async function tryLogin(

@@ -1,4 +1,4 @@
-import { InputError, RotationRefused } from '../core/errors.ts';
+import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
 import type { Credential } from '../core/fleet.ts';
 import type { CredentialState, CredentialVersions } from '../core/generations.ts';
 import { secretName } from '../core/names.ts';
@@ -28,13 +28,19 @@ export async function openTarget(spec: CredentialSpec, until: Date, rekey: Rekey
   );
 }
 
-/** A secret that the user keeps, such as an API key; one that is not there reads as empty, which `parse` refuses by name. */
+/**
+ * A secret that the user keeps, such as an API key. One that is not there, or is scheduled for deletion and so refused, reads as
+ * empty, which `parse` refuses by name.
+ */
 export async function stored<T>(
   secretId: string,
   parse: (value: Sensitive, where: string) => T,
   { ports }: Rekey,
 ): Promise<T> {
-  const found = await ports.readSecret({ secretId, label: 'AWSCURRENT' });
+  const found = await ports.readSecret({ secretId, label: 'AWSCURRENT' }).catch((error: unknown) => {
+    if (error instanceof StoreError && error.code === 'STORE_REFUSED') return 'absent' as const;
+    throw error;
+  });
   return parse(found === 'absent' ? new Sensitive('') : found.value, secretId);
 }
 
@@ -78,6 +84,9 @@ export async function readVersions(
     versions: versions.toSorted((a, b) => a.createdAt.getTime() - b.createdAt.getTime()),
   };
 }
+
+export const sameLogin = (a: Login, b: Login): boolean =>
+  a.username === b.username && a.password.equals(b.password) && a.host === b.host && a.port === b.port;
 
 /**
  * The login in a version; undefined where it has no value or names no user. Throws SECRET_MISMATCH for one that points to another

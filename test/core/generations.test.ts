@@ -181,6 +181,27 @@ describe('of the users of a credential', () => {
     expect(standingOf(user('orders'), current).is).toBe('current');
   });
 
+  test('an adopted user is left alone while AWSCURRENT names nobody yet, whatever the spec says', async () => {
+    const adopt = { username: 'orders', passwordSecret: 'rekey/adopt/orders', retire: true };
+    const waiting = await credentialState({
+      versions: { v0: ['2026-01-01T00:00:00Z', 'AWSCURRENT'] },
+      spec: { adopt },
+    });
+    expect(standingOf(user('orders'), waiting).is).toBe('idle');
+  });
+
+  test('those that were published stay when somebody has put the first value back', async () => {
+    const state = await credentialState({
+      versions: {
+        v0: ['2026-01-01T00:00:00Z', 'AWSCURRENT'],
+        v1: ['2026-01-01T00:00:10Z', 'AWSPREVIOUS'],
+      },
+      changedAt: '2026-01-02T00:00:00Z',
+      previous: names.generation('v1', 0),
+    });
+    expect(standingOf(user(names.generation('v1', 0)), state).is).toBe('idle');
+  });
+
   test('all stay while the secret is scheduled for deletion, as nobody can read whom it names', async () => {
     const { current: _current, previous: _previous, ...hidden } = twice;
     const state = await credentialState({ ...hidden, deletedAt: '2026-03-10T00:00:00Z' });

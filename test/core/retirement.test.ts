@@ -35,6 +35,7 @@ const noSessions: Sessions = { observed: true, open: [] };
 const worker = { applicationName: 'worker', clientAddress: '10.0.0.7' };
 const somebody: Sessions = { observed: true, open: [worker] };
 const unseen: Sessions = { observed: false, reason: 'no rights' };
+const unreachable: Sessions = { observed: false, reason: 'no answer', isUnreachable: true };
 /** The default grace of 24 hours and the 15 minutes that clocks and late steps may take. */
 const graceOver = new Date('2026-03-02T12:15:00Z');
 const lastMoment = new Date('2026-03-02T12:14:59.999Z');
@@ -131,6 +132,17 @@ describe('a superseded user', () => {
       by: 'client-list',
       given: { ...moved, readings: [nobody, unseen] },
       want: { say: 'keep', reason: 'DRAIN_UNOBSERVED' },
+    },
+    'stays where the server could not be reached to see the clients': {
+      by: 'client-list',
+      given: { ...moved, readings: [unreachable, unreachable] },
+      want: { say: 'keep', reason: 'DRAIN_UNOBSERVED', because: 'no answer' },
+    },
+    'goes by the grace alone where the spec says that the server is never reached': {
+      by: 'client-list',
+      spec: { verify: 'none' },
+      given: { ...moved, readings: [unreachable, unreachable] },
+      want: { say: 'retire', endSessions: false, evidence: { drain: 'not-observed' } },
     },
     'stays where sessions can be seen by SQL, but not by this login': {
       given: { ...moved, readings: [unseen] },

@@ -142,6 +142,20 @@ describe('a requested credential', () => {
     });
   });
 
+  test('whose former secret is scheduled for deletion is refused before anything is stored', async () => {
+    const wanted = spec();
+    await rekey.secretsManager.call('CreateSecret', {
+      Name: `rekey/${wanted.name}`,
+      SecretString: '{}',
+      ClientRequestToken: token(),
+    });
+    await rekey.secretsManager.call('DeleteSecret', { SecretId: `rekey/${wanted.name}` });
+    expect(await refusal(wanted)).toMatchObject({ code: 'DELETION_IN_PROGRESS' });
+    await expect(
+      rekey.parameters.call('GetParameter', { Name: `/rekey/credentials/${wanted.name}` }),
+    ).rejects.toThrow();
+  });
+
   test('can be one that a deployment declared and that never rotated', async () => {
     const wanted = spec();
     await rekey.secretsManager.call('CreateSecret', {

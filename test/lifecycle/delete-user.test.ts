@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Invocation } from '../../functions/core/events.ts';
 import type { Login } from '../../functions/core/provider.ts';
+import { Sensitive } from '../../functions/core/sensitive.ts';
 import {
   addCockroachdbOrders,
   addRenderOrders,
@@ -562,6 +563,44 @@ describe('an adopted user', () => {
   });
 });
 
+describe('a user that is to be adopted, as long as that has not come about', () => {
+  test('stays through every grace and the deletion of the credential, although the spec says that it goes', async () => {
+    const { api } = vendors().zilliz;
+    await api.actor.createUser(vectorsId, 'in_use', 'Legacy-0123456789');
+    credentials += 1;
+    const [name, prefix] = [`orders-${credentials}`, `o${credentials}`];
+    const one: Made = { name, prefix, provider: 'zilliz-cloud', events: rekey.published().length };
+    made.push(one);
+    // As a deployment declares it; the secret with the password is forgotten.
+    await secrets('CreateSecret', {
+      Name: `rekey/${name}`,
+      SecretString: '{"rekey":"no user yet; the first rotation makes one"}',
+      ClientRequestToken: token(),
+    });
+    await parameters('PutParameter', {
+      Name: `/rekey/credentials/${name}`,
+      Value: JSON.stringify({
+        ...scenarios['zilliz-cloud'],
+        name,
+        provider: 'zilliz-cloud',
+        usernamePrefix: prefix,
+        adopt: { username: 'in_use', passwordSecret: 'rekey/adopt/forgotten', retire: true },
+      }),
+      Type: 'String',
+    });
+    const users = () => vendors().byProvider['zilliz-cloud']?.usernames({ clusterId: vectorsId });
+    move(graceOverMs);
+    await sweep();
+    expect(await users()).toContain('in_use');
+    await sweep(deletion(one));
+    move(hourMs);
+    await sweepUntilGone(one);
+    expect(await hasSpec(one)).toBe(false);
+    expect(await users()).toContain('in_use');
+    await api.actor.deleteUser(vectorsId, 'in_use');
+  });
+});
+
 describe('a credential with an end', () => {
   test('goes by itself when its time is over, and its end is told as such', async () => {
     const expiresAt = new Date(vendors().clock.now().getTime() + 2 * hourMs).toISOString();
@@ -736,6 +775,28 @@ describe('a pass', () => {
     expect(await usersAt(one)).toEqual([(await login(one)).username]);
   });
 
+  test('that cannot look at a user forgets nothing: what was found before is not published again', async () => {
+    const one = await credential('render-postgres');
+    const client = await linger('render-postgres', await login(one));
+    await rekey.rotate(one.name);
+    move(graceOverMs);
+    await sweep();
+    const report = await rekey.invoke(async (inner, until) => {
+      const { deleteUsers } = await import('../../functions/lifecycle/delete-user.ts');
+      let lists = 0;
+      const http: typeof inner.ports.http = async (request) => {
+        lists += request.url.pathname.endsWith('/credentials') ? 1 : 0;
+        // Gone once the target was opened.
+        return lists < 2 ? inner.ports.http(request) : { status: 503, headers: {}, body: new Sensitive('') };
+      };
+      return deleteUsers(pass, until, { ...inner, ports: { ...inner.ports, http } });
+    });
+    expect(Object.values(outcomes(report, one))).toEqual(['failed: UNAVAILABLE']);
+    await sweep();
+    expect(published('DriftFound', one)).toMatchObject([{ kind: 'RetiredStillConnected' }]);
+    await client?.close();
+  });
+
   test('keeps the users that a consumer may still run with', async () => {
     const consumers = [
       {
@@ -753,6 +814,56 @@ describe('a pass', () => {
     expect(outcomes(await sweep(), one)).toEqual({ [old.username]: 'kept: CONSUMERS_BEHIND' });
     expect(await usersAt(one)).toContain(old.username);
   });
+});
+
+test('users that the vendor does not let go, however many, keep no other from going', async () => {
+  credentials += 1;
+  // The longest names there are, so that what is noted of them is as long as it gets.
+  const name = `orders-${credentials}`.padEnd(63, '-long');
+  const prefix = `o${credentials}`.padEnd(19, 'x');
+  const one: Made = { name, prefix, provider: 'zilliz-cloud', events: rekey.published().length };
+  made.push(one);
+  await rekey.request({
+    ...scenarios['zilliz-cloud'],
+    name,
+    provider: 'zilliz-cloud',
+    usernamePrefix: prefix,
+  });
+  await rekey.secretsManager.idle();
+  for (let rotation = 1; rotation <= 27; rotation += 1) await rekey.rotate(name);
+  expect(rekey.failures).toEqual([]);
+  const current = await login(one);
+  const listed = (await vendors().byProvider['zilliz-cloud']?.usernames({ clusterId: vectorsId })) ?? [];
+  const [free, ...held] = listed
+    .filter((username) => username.startsWith(prefix) && username !== current.username)
+    .toReversed();
+  expect(held.length).toBe(26);
+  move(graceOverMs);
+  for (let count = 1; count <= 8; count += 1) {
+    const report = await rekey.invoke(async (inner, until) => {
+      const { deleteUsers } = await import('../../functions/lifecycle/delete-user.ts');
+      const http: typeof inner.ports.http = async (request) => {
+        const isHeld =
+          request.url.pathname.endsWith('/users/drop') &&
+          held.some((username) => request.body?.reveal().includes(username));
+        return isHeld
+          ? {
+              status: 200,
+              headers: { 'content-type': 'application/json' },
+              body: new Sensitive('{"code":1100,"message":"not now"}'),
+            }
+          : inner.ports.http(request);
+      };
+      return deleteUsers(pass, until, { ...inner, ports: { ...inner.ports, http } });
+    });
+    expect(report.targets.filter(({ skipped }) => skipped !== undefined)).toEqual([]);
+    move(16 * minuteMs);
+  }
+  expect(await usersAt(one)).not.toContain(free);
+  expect(await usersAt(one)).toContain(held[0]);
+  await sweep();
+  await sweep();
+  expect(await usersAt(one)).toEqual([current.username]);
 });
 
 test('a connection that comes back between the two readings keeps its user', async () => {

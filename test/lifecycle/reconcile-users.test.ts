@@ -432,6 +432,17 @@ describe('a foreign hand', () => {
     expect(JSON.stringify(published('DriftFound', made))).not.toContain('canary');
   });
 
+  test('puts the first value back, which names nobody: found', async () => {
+    const made = await credential(scenario('zilliz-cloud, replace-user'));
+    await secrets('PutSecretValue', {
+      SecretId: `rekey/${made.name}`,
+      ClientRequestToken: token(),
+      SecretString: '{"rekey":"no user yet; the first rotation makes one"}',
+    });
+    await thrice(made);
+    expect(found(made)).toEqual(['CurrentRejected']);
+  });
+
   test('puts a value into the secret that points elsewhere: found, and no password is sent there', async () => {
     const made = await credential(scenario('cockroachdb-cloud, replace-user'));
     const { SecretString } = (await secrets('GetSecretValue', { SecretId: `rekey/${made.name}` })) as {
@@ -571,6 +582,25 @@ describe('a rotation that nobody is working on any more', () => {
     expect(mended(made)).toEqual(['abandon-rotation']);
     expect(await rekey.labels(made.name)).toEqual(before);
     expect(vendors().requests.filter(isWrite).length).toBe(writes);
+  });
+
+  test('that was only tested, and left a copy of the current login, is given up and changes nothing', async () => {
+    const made = await credential(scenario('zilliz-cloud, replace-user'));
+    const { AWSCURRENT: before } = await rekey.labels(made.name);
+    const { SecretString } = (await secrets('GetSecretValue', { SecretId: `rekey/${made.name}` })) as {
+      SecretString: string;
+    };
+    await secrets('PutSecretValue', {
+      SecretId: `rekey/${made.name}`,
+      ClientRequestToken: token(),
+      SecretString,
+      VersionStages: ['AWSPENDING'],
+    });
+    vendors().clock.move(hourMs + 1_000);
+    await thrice(made);
+    expect(mended(made)).toEqual(['abandon-rotation']);
+    expect(await isPending(made)).toBe(false);
+    expect((await rekey.labels(made.name))['AWSCURRENT']).toBe(before);
   });
 
   test('that was given up has the first value in its version, so that nothing can be stored there any more', async () => {
@@ -940,29 +970,50 @@ describe('a batch of messages', () => {
     expect(found(made, 'lasting_meddler')).toEqual(['ForeignUser']);
   });
 
-  test('goes on with the good key of a target where another one is missing', async () => {
-    const made = await credential(zilliz);
-    await parameters('PutParameter', {
-      Name: '/rekey/credentials/aaa-keyless',
-      Value: JSON.stringify({
-        ...zilliz,
-        name: 'aaa-keyless',
-        usernamePrefix: 'keyless',
-        apiKeySecret: 'rekey/api-keys/none',
-      }),
-      Type: 'String',
-    });
-    requested.push('aaa-keyless');
-    await hand(zilliz).remove((await current(made)).username);
-    await thrice(made);
-    expect(found(made)).toEqual(['SecretWithoutUser']);
-    expect(
-      rekey
-        .published()
-        .filter(({ detail }) => detail['credential'] === 'aaa-keyless')
-        .map(({ detail }) => detail['kind']),
-    ).toEqual(['TargetUnreadable', 'SecretMissing']);
-  });
+  test.each(['missing', 'scheduled for deletion'])(
+    'goes on with the good key of a target where another one is %s',
+    async (how) => {
+      const made = await credential(zilliz);
+      const keyless = `aaa-${how.split(' ')[0]}`;
+      const apiKeySecret = `rekey/api-keys/${how === 'missing' ? 'none' : 'ending'}`;
+      if (how !== 'missing') {
+        await secrets('CreateSecret', {
+          Name: apiKeySecret,
+          SecretString: 'key-0123456789',
+          ClientRequestToken: token(),
+        });
+        await secrets('DeleteSecret', { SecretId: apiKeySecret });
+      }
+      await parameters('PutParameter', {
+        Name: `/rekey/credentials/${keyless}`,
+        Value: JSON.stringify({
+          ...zilliz,
+          name: keyless,
+          usernamePrefix: 'keyless',
+          apiKeySecret,
+        }),
+        Type: 'String',
+      });
+      requested.push(keyless);
+      const before = rekey.published().length;
+      // The sweep goes on as well.
+      const { targets } = await rekey.sweep();
+      expect(targets.filter(({ skipped }) => skipped !== undefined)).toEqual([]);
+      await hand(zilliz).remove((await current(made)).username);
+      await thrice(made);
+      expect(found(made)).toEqual(['SecretWithoutUser']);
+      expect(
+        rekey
+          .published()
+          .slice(before)
+          .filter(({ detail }) => detail['credential'] === keyless)
+          .map(({ detail }) => [detail['kind'], detail['details']]),
+      ).toEqual([
+        ['TargetUnreadable', `SECRET_INVALID at the reading of ${apiKeySecret}`],
+        ['SecretMissing', `there is no rekey/${keyless}`],
+      ]);
+    },
+  );
 
   test('takes a message that is none as done, as it would never get better, and two about one target as one', async () => {
     const made = await credential(zilliz);
@@ -1153,6 +1204,21 @@ describe('the dispatcher', () => {
       .filter(({ detail }) => detail['kind'] === 'SpecInvalid' && detail['credential'] === made.name);
     expect(invalid).toHaveLength(2);
     expect(invalid[0]?.detail['details']).toMatch(/usernamePrefix: .*grace: /);
+  });
+
+  test('reports an order that nobody can read, once, and goes on with all others', async () => {
+    const made = await credential(scenario('zilliz-cloud, replace-user'));
+    const other = await credential(scenario('vultr-valkey, replace-user'));
+    const Name = `/rekey/directives/${made.name}/rotateBefore`;
+    await parameters('PutParameter', { Name, Value: 'tomorrow', Type: 'String' });
+    for (let turn = 1; turn <= 3; turn += 1) await pass();
+    expect(rekey.takeMessages().messages.map(({ body }) => JSON.parse(body).provider)).toContain(
+      'vultr-valkey',
+    );
+    const told = (name: string) => about(name).filter((kind) => kind !== undefined);
+    expect(told(made.name)).toEqual(['SpecInvalid']);
+    expect(told(other.name)).toEqual([]);
+    await parameters('DeleteParameter', { Name });
   });
 
   test('reports a secret without a spec, once, and not while it is being deleted', async () => {

@@ -449,7 +449,7 @@ function open(
         return { observed: true, open: toSessions(connections, await ports.now()) };
       } catch (error) {
         if (!(error instanceof TransportError)) throw error;
-        return { observed: false, reason: error.message };
+        return { observed: false, reason: error.message, isUnreachable: true };
       }
     },
   };
