@@ -1,4 +1,24 @@
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
+
+/** The suites that take minutes, longest first: begun last, one of them would run alone when all others are over. */
+const longest = [
+  'simulation/year',
+  'e2e/start',
+  'lifecycle/rotate-secret',
+  'lifecycle/reconcile-users',
+  'lifecycle/delete-user',
+];
+const rank = ({ moduleId }: TestSpecification): number => {
+  const found = longest.findIndex((name) => moduleId.endsWith(`${name}.test.ts`));
+  return found === -1 ? longest.length : found;
+};
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    return (await super.sort(files)).toSorted((a, b) => rank(a) - rank(b));
+  }
+}
 
 // biome-ignore lint/style/noDefaultExport: vitest reads its configuration from the default export
 export default defineConfig({
@@ -10,5 +30,6 @@ export default defineConfig({
     // Most of the time is spent waiting for engines and processes: leaving a core free, as is the default, would double it.
     maxWorkers: '100%',
     hookTimeout: 120_000,
+    sequence: { sequencer: LongestFirst },
   },
 });

@@ -67,8 +67,6 @@ export interface DemoOptions {
   /** One line of the timeline. */
   readonly tell: (subject: string, message: string) => void;
   readonly signal: AbortSignal;
-  /** Whether the credentials are deleted in the end; without it they stay for whoever wants to look at them. */
-  readonly ends: boolean;
 }
 
 const loginsAtLeast = 1_000;
@@ -108,10 +106,42 @@ interface Life {
  * drained and retired, meddled with, compromised and deleted. A login that fails, a user too many or too few, a finding that
  * nobody made: each is a problem of the outcome.
  */
-export async function runDemo(world: World, { tell, signal, ends }: DemoOptions): Promise<Outcome> {
-  const { deployment, specs, clock } = world;
+export async function runDemo(world: World, options: DemoOptions): Promise<Outcome> {
+  const { clock } = world;
   const startedAt = Date.now();
   const startedOn = clock.now();
+  return onStage(world, options, async (stage) => {
+    const before = await usersAtVendors(world);
+    await createAll(stage);
+    await startApplications(stage);
+    await rotateBySchedule(stage);
+    await drainAndRetire(stage);
+    const resetPassword = await measureRefusal(stage);
+    await findDrift(stage);
+    await stopApplications(stage);
+    await compromise(stage);
+    await deleteAll(stage, resetPassword?.name);
+    await quiet(world);
+    const after = await usersAtVendors(world);
+    return {
+      days: Math.round((clock.now().getTime() - startedOn.getTime()) / dayMs),
+      seconds: Math.round((Date.now() - startedAt) / 100) / 10,
+      ...(resetPassword === undefined ? {} : { resetPassword: resetPassword.refusal }),
+      providers: stage.lives.map((life) => outcomeOf(life, { stage, before, after })),
+    };
+  });
+}
+
+/** The first act alone: each declared credential has a user and a login in Secrets Manager, for whoever wants to try things. */
+export const createCredentials = (world: World, options: DemoOptions): Promise<void> =>
+  onStage(world, options, createAll);
+
+async function onStage<T>(
+  world: World,
+  { tell, signal }: DemoOptions,
+  play: (stage: Stage) => Promise<T>,
+): Promise<T> {
+  const { deployment, specs } = world;
   const connection = {
     endpoint: deployment.endpointUrl,
     region: deployment.region,
@@ -137,27 +167,9 @@ export async function runDemo(world: World, { tell, signal, ends }: DemoOptions)
     tell,
     signal,
   };
-  const before = await usersAtVendors(world);
   const stopTelling = tellEvents(world, tell);
   try {
-    await createAll(stage);
-    await rotateBySchedule(stage);
-    await drainAndRetire(stage);
-    const resetPassword = await measureRefusal(stage);
-    await findDrift(stage);
-    await stopApplications(stage);
-    await compromise(stage);
-    if (ends) await deleteAll(stage, resetPassword?.name);
-    await quiet(world);
-    const after = await usersAtVendors(world);
-    return {
-      days: Math.round((clock.now().getTime() - startedOn.getTime()) / dayMs),
-      seconds: Math.round((Date.now() - startedAt) / 100) / 10,
-      ...(resetPassword === undefined ? {} : { resetPassword: resetPassword.refusal }),
-      providers: stage.lives.map((life) =>
-        outcomeOf(life, { stage, ends, before, after, beside: resetPassword?.refusal.provider }),
-      ),
-    };
+    return await play(stage);
   } finally {
     stopTelling();
     await Promise.all(
@@ -174,12 +186,17 @@ export async function runDemo(world: World, { tell, signal, ends }: DemoOptions)
 // The acts.
 
 async function createAll(stage: Stage): Promise<void> {
-  const { world, lives, secretsManager, proxyUrl, ca, tell, signal } = stage;
+  const { world, lives, secretsManager, signal } = stage;
   await request(
     stage,
     lives.map(({ declared }) => declared),
   );
   await quiet(world);
+  for (const { spec } of lives) await untilCurrent(secretsManager, secretName(spec.name), undefined, signal);
+}
+
+async function startApplications(stage: Stage): Promise<void> {
+  const { lives, secretsManager, proxyUrl, ca, tell, signal } = stage;
   for (const life of lives) {
     const secretId = secretName(life.spec.name);
     const { username } = await untilCurrent(secretsManager, secretId, undefined, signal);
@@ -361,17 +378,12 @@ function outcomeOf(
   life: Life,
   {
     stage,
-    ends,
     before,
     after,
-    beside,
   }: {
     readonly stage: Stage;
-    readonly ends: boolean;
     readonly before: ReadonlyMap<string, readonly string[]>;
     readonly after: ReadonlyMap<string, readonly string[]>;
-    /** The provider of the credential that was made for comparison. */
-    readonly beside: string | undefined;
   },
 ): ProviderOutcome {
   const { spec, clients, meddlings, problems } = life;
@@ -387,15 +399,8 @@ function outcomeOf(
   const users = (after.get(spec.provider) ?? []).filter(
     (username) => !before.get(spec.provider)?.includes(username) && username !== 'somebody',
   );
-  const living =
-    stage.lives.filter((other) => other.spec.provider === spec.provider).length +
-    (beside === spec.provider ? 1 : 0);
   // A vendor that keeps a default user keeps one that nobody knows the password of.
-  const expectedUsers = ends
-    ? spec.definition.capabilities.passwords === 'chosen-by-provider'
-      ? 1
-      : 0
-    : living;
+  const expectedUsers = spec.definition.capabilities.passwords === 'chosen-by-provider' ? 1 : 0;
   const differs = (what: string, got: unknown, wanted: unknown): readonly string[] =>
     JSON.stringify(got) === JSON.stringify(wanted)
       ? []
@@ -426,7 +431,7 @@ function outcomeOf(
       ...differs('retired', outcome.retired, 2),
       ...differs('found', found, meddlings.flatMap((each) => each.found).toSorted()),
       ...differs('repaired', repaired, meddlings.flatMap((each) => each.repaired).toSorted()),
-      ...differs('deleted', outcome.deleted, ends ? 1 : 0),
+      ...differs('deleted', outcome.deleted, 1),
       ...(users.length === expectedUsers
         ? []
         : [`users left: expected ${expectedUsers}, got ${users.join(', ')}`]),

@@ -1,12 +1,12 @@
 import { parseArgs } from 'node:util';
 import { createMovableClock } from './clock.ts';
-import { runDemo } from './demo.ts';
+import { createCredentials, runDemo } from './demo.ts';
 import { isGood, json, table } from './report.ts';
 import { startWorld, type World } from './world.ts';
 
 const usage = `usage: npm start [-- options]
   --json      print one JSON document instead of the timeline and the table
-  --stay      delete nothing in the end, keep everything up and print how to reach it; Ctrl-C ends it
+  --stay      only create the credentials, keep everything up and print how to reach it; Ctrl-C ends it
   --verbose   print the functions' log lines, too`;
 
 /** Exit codes: 0 all is well; 1 a login failed or a user is left over; 2 the command line is wrong; 130 on Ctrl-C before the end. */
@@ -41,16 +41,15 @@ async function main(): Promise<number> {
       },
     });
     ending.signal.throwIfAborted();
-    const outcome = await runDemo(world, {
-      tell: say,
-      signal: ending.signal,
-      ends: !options.stay,
-    });
-    process.stdout.write(options.json ? `${json(outcome)}\n` : `\n${table(outcome)}\n`);
+    const demo = { tell: say, signal: ending.signal };
     if (options.stay) {
+      await createCredentials(world, demo);
       process.stderr.write(howToReach(world));
       await interrupted.promise;
+      return 0;
     }
+    const outcome = await runDemo(world, demo);
+    process.stdout.write(options.json ? `${json(outcome)}\n` : `\n${table(outcome)}\n`);
     return isGood(outcome) ? 0 : 1;
   } catch (error) {
     // Ctrl-C reaches the whole group of processes: whatever failed after it failed because of it.

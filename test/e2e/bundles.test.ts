@@ -62,12 +62,13 @@ const invoke = async (name: string, event: unknown) => {
   return result;
 };
 
-const spec = (overrides: object = {}) => ({
-  name: `made-${token().slice(0, 8)}`,
+const spec = (overrides: object = {}, unique = token().slice(0, 8)) => ({
+  name: `made-${unique}`,
   provider: 'cockroachdb-cloud',
   target: { clusterId: '0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10' },
   apiKeySecret: 'rekey/api-keys/cockroachdb',
-  usernamePrefix: 'made',
+  // Of its own: two credentials of a target may not share one.
+  usernamePrefix: `made_${unique}`,
   privileges: { roles: ['orders_rw'] },
   ...overrides,
 });

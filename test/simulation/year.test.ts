@@ -142,7 +142,7 @@ test('a year of 200 credentials on 20 targets: in time, in their windows, one at
       problems.push(`${at()} ${spec.name} was started outside its window`);
   });
 
-  // Applications: each holds a connection as whatever it read last, and reads again within a quarter of its grace.
+  // Applications: each holds a connection as whatever it read last, and reads again within half of its grace.
   const everCurrent = new Map<string, { name: string; supersededAt?: number }>();
   const lastSwitch = new Map<string, number>();
   const gaps = new Map<string, number>();
@@ -166,8 +166,8 @@ test('a year of 200 credentials on 20 targets: in time, in their windows, one at
             else left.connections -= 1;
           });
       }
-      for (let again = 0; again < 3; again += 1) {
-        await clock.sleep(1.5 * hourMs + random() * hourMs);
+      for (let again = 0; again < 2; again += 1) {
+        await clock.sleep(4 * hourMs + random() * 2 * hourMs);
         if (held.username === undefined || held.password === undefined) continue;
         logins += 1;
         if (!users()?.accepts(held.username, held.password))
@@ -189,12 +189,12 @@ test('a year of 200 credentials on 20 targets: in time, in their windows, one at
       const now = clock.now().getTime();
       const next = (report?.held ?? []).map(({ until }) => until?.getTime() ?? now + 15 * 60_000);
       const isBusy = report === undefined || report.started.length > 0;
-      await clock.sleep(isBusy ? 15 * 60_000 : Math.max(hourMs, Math.min(now + dayMs, ...next) - now));
+      await clock.sleep(isBusy ? 15 * 60_000 : Math.max(2 * hourMs, Math.min(now + dayMs, ...next) - now));
     }
   };
   void scheduler();
   void every(dayMs, async () => void (await simulation.sweep()));
-  void every(dayMs, simulation.reconcile);
+  void every(3 * dayMs, simulation.reconcile);
   // Every hour where it would find something: a rotation that was started and came to nothing.
   void every(hourMs, async () => {
     const now = clock.now().getTime();
@@ -262,5 +262,5 @@ test('a year of 200 credentials on 20 targets: in time, in their windows, one at
   expect(simulation.starts.length).toBeGreaterThan(1_500);
   expect(simulation.counts.deaths).toBeGreaterThan(20);
   expect(simulation.counts.failures).toBeGreaterThan(20);
-  expect(logins).toBeGreaterThan(500_000);
+  expect(logins).toBeGreaterThan(250_000);
 }, 600_000);
