@@ -97,8 +97,8 @@ interface Life {
   /** Opened with the first login, and never thought of again; undefined where the engine knows no connections. */
   forgotten: ForgottenConnection | undefined;
   meddlings: readonly Meddling[];
-  /** What had been found and repaired before anybody meddled: people's own users, for one. */
-  before: { readonly found: number; readonly repaired: number };
+  /** What was found and repaired while somebody meddled: people's own users had been found before, and what is left is seen again. */
+  drift: { readonly found: readonly string[]; readonly repaired: readonly string[] };
 }
 
 /**
@@ -157,7 +157,7 @@ async function onStage<T>(
         clients: undefined,
         forgotten: undefined,
         meddlings: [],
-        before: { found: 0, repaired: 0 },
+        drift: { found: [], repaired: [] },
       })),
     ),
     secretsManager: new SecretsManagerClient(connection),
@@ -287,12 +287,13 @@ async function drainAndRetire(stage: Stage): Promise<void> {
 
 async function findDrift(stage: Stage): Promise<void> {
   const { world, lives, tell } = stage;
+  const kinds = (life: Life, type: string): readonly string[] =>
+    eventsOf(stage, life, type).map(({ detail }) => String(detail['kind']));
+  const before = new Map(
+    lives.map((life) => [life, { found: kinds(life, 'DriftFound'), repaired: kinds(life, 'DriftRepaired') }]),
+  );
   for (const life of lives) {
     const { declared, spec } = life;
-    life.before = {
-      found: eventsOf(stage, life, 'DriftFound').length,
-      repaired: eventsOf(stage, life, 'DriftRepaired').length,
-    };
     const { username } = await untilCurrent(
       stage.secretsManager,
       secretName(spec.name),
@@ -310,6 +311,13 @@ async function findDrift(stage: Stage): Promise<void> {
   }
   await world.deployment.advance(2 * hourMs, { passes: { everyMs: hourMs } });
   await quiet(world);
+  for (const life of lives) {
+    const { found = [], repaired = [] } = before.get(life) ?? {};
+    life.drift = {
+      found: kinds(life, 'DriftFound').slice(found.length).toSorted(),
+      repaired: kinds(life, 'DriftRepaired').slice(repaired.length).toSorted(),
+    };
+  }
 }
 
 async function compromise(stage: Stage): Promise<void> {
@@ -389,13 +397,7 @@ function outcomeOf(
   const { spec, clients, meddlings, problems } = life;
   const { deployment } = stage.world;
   const count = (type: string) => eventsOf(stage, life, type).length;
-  const kinds = (type: string, before: number): readonly string[] =>
-    eventsOf(stage, life, type)
-      .slice(before)
-      .map(({ detail }) => String(detail['kind']))
-      .toSorted();
-  const found = kinds('DriftFound', life.before.found);
-  const repaired = kinds('DriftRepaired', life.before.repaired);
+  const { found, repaired } = life.drift;
   const users = (after.get(spec.provider) ?? []).filter(
     (username) => !before.get(spec.provider)?.includes(username) && username !== 'somebody',
   );

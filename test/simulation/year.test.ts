@@ -188,13 +188,17 @@ test('a year of 200 credentials on 20 targets: in time, in their windows, one at
       const report = await simulation.start();
       const now = clock.now().getTime();
       const next = (report?.held ?? []).map(({ until }) => until?.getTime() ?? now + 15 * 60_000);
-      const isBusy = report === undefined || report.started.length > 0;
+      const isBusy =
+        report === undefined ||
+        report.held.some(
+          ({ reason }) => reason === 'TARGET_BUSY' || reason === 'SPACING' || reason === 'BUDGET',
+        );
       await clock.sleep(isBusy ? 15 * 60_000 : Math.max(2 * hourMs, Math.min(now + dayMs, ...next) - now));
     }
   };
   void scheduler();
   void every(dayMs, async () => void (await simulation.sweep()));
-  void every(3 * dayMs, simulation.reconcile);
+  void every(7 * dayMs, simulation.reconcile);
   // Every hour where it would find something: a rotation that was started and came to nothing.
   void every(hourMs, async () => {
     const now = clock.now().getTime();
