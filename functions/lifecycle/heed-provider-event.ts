@@ -1,0 +1,40 @@
+import type { Invocation } from '../core/events.ts';
+import { targetKey, targetsOf } from '../core/fleet.ts';
+import { readFleet } from './fleet.ts';
+import type { Rekey } from './rekey.ts';
+
+/**
+ * How long after an event its target is looked at. Events come in bursts, one look does for all of them; and the webhook about
+ * a change of our own may be here before our own note of that change.
+ */
+const delaySeconds = 60;
+
+/**
+ * Makes reconcile look soon at what a vendor told about, where it is a target of ours, and does nothing else: not even what
+ * happened is taken from the event. A target that waits in the queue already is not queued again, as far as this function
+ * instance knows; looking twice is harmless, and an event that is lost costs no more than the time until the next pass.
+ *
+ * `waiting` says until when a look at a target is still to come: targets of ours only, and only as long as they wait.
+ */
+export function providerEventHeeder(
+  waiting = new Map<string, Date>(),
+): (event: Extract<Invocation, { readonly is: 'provider-event' }>, rekey: Rekey) => Promise<void> {
+  return async ({ target }, rekey) => {
+    if (target === undefined) return;
+    const { ports, log } = rekey;
+    const now = await ports.now();
+    for (const [id, until] of waiting) if (until <= now) waiting.delete(id);
+    if (waiting.has(target)) return;
+    // By its id alone: the vendor is known by its endpoint, not by which of its services we manage, and ids are its own.
+    const targets = targetsOf((await readFleet(rekey)).credentials).filter(
+      ({ targetId }) => targetId === target,
+    );
+    if (targets.length === 0) return;
+    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId, delaySeconds })));
+    // Counted from before the message was sent, so that the look is certain to come after every event that is not queued again.
+    waiting.set(target, new Date(now.getTime() + delaySeconds * 1000));
+    log('info', 'a target is looked at after an event of its vendor', {
+      targets: targets.map(({ provider, targetId }) => targetKey(provider, targetId)),
+    });
+  };
+}

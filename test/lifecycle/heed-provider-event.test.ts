@@ -1,0 +1,159 @@
+import { beforeEach, describe, expect, test } from 'vitest';
+import { loadConsumer } from '../../functions/consumers/index.ts';
+import { StoreError } from '../../functions/core/errors.ts';
+import { parseInvocation } from '../../functions/core/events.ts';
+import type { QueuedTask } from '../../functions/core/fleet.ts';
+import type { ListedParameter, Ports } from '../../functions/core/ports.ts';
+import { providerEventHeeder } from '../../functions/lifecycle/heed-provider-event.ts';
+import { loadProvider } from '../../functions/providers/index.ts';
+
+const postgresId = 'dpg-d1abc2d3e4f5g6h7i8j9-a';
+const otherId = 'dpg-d9zyx8w7v6u5t4s3r2q1-a';
+const spec = (name: string, id: string): ListedParameter => ({
+  parameter: `/rekey/credentials/${name}`,
+  document: JSON.stringify({
+    name,
+    provider: 'render-postgres',
+    target: { postgresId: id },
+    apiKeySecret: 'rekey/api-keys/render',
+    usernamePrefix: name.replaceAll('-', '_'),
+    strategy: 'replace-user',
+    rotation: { every: 'P30D' },
+  }),
+});
+
+function startDispatcher() {
+  let now = new Date('2026-07-15T12:00:00Z');
+  let enqueue: Ports['enqueue'] = async (tasks) => void queued.push(...tasks);
+  const queued: QueuedTask[] = [];
+  const waiting = new Map<string, Date>();
+  const calls: string[] = [];
+  const used: Partial<Ports> = {
+    now: async () => now,
+    listParameters: async ({ path }) =>
+      path === '/rekey/credentials/'
+        ? [spec('orders-api', postgresId), spec('orders-jobs', postgresId), spec('invoices', otherId)]
+        : [],
+    enqueue: (tasks) => enqueue(tasks),
+  };
+  const ports = new Proxy(used as Ports, {
+    get(target, name: keyof Ports) {
+      calls.push(name);
+      return target[name];
+    },
+  });
+  const heed = providerEventHeeder(waiting);
+  return {
+    queued,
+    waiting,
+    calls,
+    move: (ms: number) => {
+      now = new Date(now.getTime() + ms);
+    },
+    queue: (next: Ports['enqueue']) => {
+      enqueue = next;
+    },
+    told: (target: string | undefined, isCaughtUp?: boolean) =>
+      heed(
+        parseInvocation(
+          {
+            version: '0',
+            source: 'rekey',
+            'detail-type': 'ProviderEventReceived',
+            detail: {
+              provider: 'render',
+              providerEventId: 'evt-cph1rs3idesc73a2b2mg',
+              providerEventType: 'postgres_credentials_created',
+              target,
+              isCaughtUp,
+            },
+          },
+          ['provider-event'],
+        ),
+        {
+          ports,
+          loadProvider,
+          loadConsumer,
+          sha256: () => new Uint8Array(32),
+          log: () => undefined,
+          measure: () => undefined,
+        },
+      ),
+  };
+}
+let world: ReturnType<typeof startDispatcher>;
+beforeEach(() => {
+  world = startDispatcher();
+});
+
+const task = { provider: 'render-postgres', targetId: postgresId, delaySeconds: 60 };
+
+describe('what a vendor told', () => {
+  test('about a target of ours has it looked at in a minute, once however many credentials it has', async () => {
+    await world.told(postgresId);
+    expect(world.queued).toEqual([task]);
+  });
+
+  test.each([['dpg-c0000000000000000000-a'], ['srv-d1abc2d3e4f5g6h7i8j9'], [undefined]])(
+    'about anything else does nothing: %s',
+    async (target) => {
+      await world.told(target);
+      expect(world.queued).toEqual([]);
+      expect(world.waiting.size).toBe(0);
+    },
+  );
+
+  test('and reconcile found out by itself, while it looked at the target, does nothing', async () => {
+    await world.told(postgresId, true);
+    expect(world.calls).toEqual([]);
+  });
+
+  test('never makes another call than to read the specs and to queue', async () => {
+    await world.told(postgresId);
+    expect([...new Set(world.calls)].toSorted()).toEqual(['enqueue', 'listParameters', 'now']);
+  });
+
+  test('is one look while that is still to come, and another afterwards', async () => {
+    await world.told(postgresId);
+    world.move(59_999);
+    await world.told(postgresId);
+    expect(world.queued).toEqual([task]);
+    world.move(1);
+    await world.told(postgresId);
+    expect(world.queued).toEqual([task, task]);
+  });
+
+  test('about one target does not keep another from being looked at', async () => {
+    await world.told(postgresId);
+    await world.told(otherId);
+    expect(world.queued.map(({ targetId }) => targetId)).toEqual([postgresId, otherId]);
+  });
+
+  test('is not forgotten when the queue was out of reach', async () => {
+    world.queue(async () => {
+      throw new StoreError('STORE_UNAVAILABLE', 'unknown', 'SendMessageBatch failed');
+    });
+    await expect(world.told(postgresId)).rejects.toThrow('STORE_UNAVAILABLE');
+    world.queue(async (tasks) => void world.queued.push(...tasks));
+    await world.told(postgresId);
+    expect(world.queued).toEqual([task]);
+  });
+
+  test('a thousand times leaves nothing behind but the targets that wait', async () => {
+    for (let told = 0; told < 1_000; told += 1) {
+      await world.told(told % 2 === 0 ? otherId : `dpg-${String(told).padStart(20, '0')}-a`);
+      world.move(1_000);
+    }
+    expect(world.waiting.size).toBeLessThanOrEqual(1);
+    expect(world.queued).toHaveLength(17);
+  });
+});
+
+test.each([{ detail: undefined }, { detail: { target: 7 } }, { detail: { target: '' } }])(
+  'an event of that type that is none is refused: %j',
+  (event) => {
+    expect(() =>
+      parseInvocation({ 'detail-type': 'ProviderEventReceived', ...event }, ['provider-event']),
+    ).toThrow(/^EVENT_INVALID: detail.*; this function takes an event of detail type ProviderEventReceived$/);
+  },
+);
