@@ -1,9 +1,18 @@
 import { parseInvocation } from './core/events.ts';
+import { providerEventHeeder } from './lifecycle/heed-provider-event.ts';
 import { reconcileUsers } from './lifecycle/reconcile-users.ts';
 import { handlerOf } from './runtime/compose.ts';
 import { reconcileUsersEnvironment } from './runtime/env.ts';
 
-/** Invoked by its schedule as dispatcher and by its queue as worker. Answers the messages that are to come again. */
-export const handler = handlerOf(reconcileUsersEnvironment, (event, until, rekey) =>
-  reconcileUsers(parseInvocation(event, ['pass', 'messages']), until, rekey),
-);
+const heed = providerEventHeeder();
+
+/**
+ * Invoked by its schedule as dispatcher, by its queue as worker, and by the bus with what a vendor told. Answers the messages
+ * that are to come again.
+ */
+export const handler = handlerOf(reconcileUsersEnvironment, (event, until, rekey) => {
+  const invocation = parseInvocation(event, ['pass', 'messages', 'provider-event']);
+  return invocation.is === 'provider-event'
+    ? heed(invocation, rekey)
+    : reconcileUsers(invocation, until, rekey);
+});

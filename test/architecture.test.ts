@@ -55,6 +55,11 @@ const layers: readonly Layer[] = [
     advice: 'a kind of consumer knows core and the seams to the vendors, never another kind or a provider',
   },
   {
+    files: /^functions\/webhooks\//,
+    mayImport: [/^functions\/(core|webhooks)\//, /^(zod|node:crypto)$/],
+    advice: 'webhooks are verified and read, and nothing else: pure over the bytes that arrived',
+  },
+  {
     files: /^functions\/aws\//,
     mayImport: [/^functions\/(core|aws)\//, /^zod$/, /^@aws-sdk\//],
     advice: 'the adapters know core and the SDK',
@@ -64,7 +69,7 @@ const layers: readonly Layer[] = [
     mayImport: [
       /^functions\/(core|lifecycle|aws|runtime)\//,
       /^functions\/providers\/[a-z-]+\.ts$/,
-      /^functions\/consumers\/index\.ts$/,
+      /^functions\/(consumers|webhooks)\/index\.ts$/,
       /^zod$/,
       /^@aws-sdk\//,
       /^@aws-lambda-powertools\//,

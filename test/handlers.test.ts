@@ -18,6 +18,23 @@ vi.mock('../functions/lifecycle/reconcile-users.ts', () => ({
 vi.mock('../functions/lifecycle/update-consumers.ts', () => ({
   updateConsumers: useCase('updateConsumers'),
 }));
+/** What was made once for the life of a function, not once an invocation. */
+const made = vi.hoisted((): string[] => []);
+vi.mock('../functions/lifecycle/heed-provider-event.ts', () => ({
+  providerEventHeeder: () => {
+    made.push('heed');
+    return async (given: unknown) => void used.push(['heed', given]);
+  },
+}));
+vi.mock('../functions/lifecycle/receive-webhook.ts', () => ({
+  webhookReceiver: () => {
+    made.push('receive');
+    return async (given: unknown) => {
+      used.push(['receive', given]);
+      return { statusCode: 401 };
+    };
+  },
+}));
 
 const rotationFunctionArn = 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret';
 vi.stubEnv('AWS_REGION', 'eu-central-1');
@@ -31,8 +48,10 @@ const handlers = {
   'delete-user': (await import('../functions/delete-user.ts')).handler,
   'reconcile-users': (await import('../functions/reconcile-users.ts')).handler,
   'update-consumers': (await import('../functions/update-consumers.ts')).handler,
+  'receive-webhook': (await import('../functions/receive-webhook.ts')).handler,
 };
-type Name = keyof typeof handlers;
+/** Those that run through `takes`, where all get the same events. */
+type Name = Exclude<keyof typeof handlers, 'receive-webhook'>;
 
 beforeEach(() => {
   used.length = 0;
@@ -40,7 +59,7 @@ beforeEach(() => {
   vi.spyOn(process.stderr, 'write').mockImplementation(() => true);
 });
 
-const invoke = (name: Name, event: unknown) =>
+const invoke = (name: keyof typeof handlers, event: unknown) =>
   handlers[name](event, { getRemainingTimeInMillis: () => 60_000 });
 
 const orderedAt = new Date('2026-03-01T12:00:00Z');
@@ -123,6 +142,65 @@ describe.each(Object.entries(takes) as [Name, (typeof takes)[Name]][])('%s', (na
   test('refuses what is no event at all', async () => {
     for (const event of [undefined, null, 'scheduled', {}, { pass: 'sometimes' }, { Records: 'none' }])
       await expect(invoke(name, event)).rejects.toThrow(/^EVENT_INVALID: /);
+    expect(used).toEqual([]);
+  });
+});
+
+const told = {
+  'detail-type': 'ProviderEventReceived',
+  detail: { provider: 'render', providerEventId: 'evt-1', target: 'dpg-1' },
+};
+
+describe('what a vendor told', () => {
+  test('is handed by reconcile-users to the use case that only queues, made once', async () => {
+    for (let invocation = 0; invocation < 2; invocation += 1) await invoke('reconcile-users', told);
+    expect(used).toEqual([
+      ['heed', { is: 'provider-event', target: 'dpg-1' }],
+      ['heed', { is: 'provider-event', target: 'dpg-1' }],
+    ]);
+    expect(made.filter((each) => each === 'heed')).toHaveLength(1);
+  });
+
+  test.each(['start-rotations', 'delete-user', 'update-consumers'] as const)(
+    'is refused by %s',
+    async (name) => {
+      await expect(invoke(name, told)).rejects.toThrow(
+        'EVENT_INVALID: got an event of detail type ProviderEv',
+      );
+      expect(used).toEqual([]);
+    },
+  );
+});
+
+describe('receive-webhook', () => {
+  const request = {
+    version: '2.0',
+    routeKey: 'POST /webhooks/render',
+    headers: { 'webhook-id': 'evt-1' },
+    body: '{}',
+    isBase64Encoded: false,
+    requestContext: { stage: '$default' },
+  };
+  const read = {
+    endpoint: 'render',
+    headers: { 'webhook-id': 'evt-1' },
+    body: '{}',
+    isBase64Encoded: false,
+  };
+
+  test('answers what its use case answers, which lives as long as the function', async () => {
+    for (let invocation = 0; invocation < 2; invocation += 1)
+      expect(await invoke('receive-webhook', request)).toEqual({ statusCode: 401 });
+    expect(used).toEqual([
+      ['receive', read],
+      ['receive', read],
+    ]);
+    expect(made.filter((each) => each === 'receive')).toHaveLength(1);
+  });
+
+  test('refuses what is no request of the HTTP API, and believes none of it', async () => {
+    for (const event of [undefined, {}, told, { ...request, version: '1.0' }, { ...request, body: 7 }])
+      await expect(invoke('receive-webhook', event)).rejects.toThrow(/^EVENT_INVALID: /);
     expect(used).toEqual([]);
   });
 });

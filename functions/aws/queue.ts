@@ -1,5 +1,5 @@
 import { SendMessageBatchCommand, type SQSClient } from '@aws-sdk/client-sqs';
-import type { TargetTask } from '../core/fleet.ts';
+import type { QueuedTask } from '../core/fleet.ts';
 import type { Ports } from '../core/ports.ts';
 import { type RefusedEntry, sendAll } from './batches.ts';
 
@@ -13,11 +13,15 @@ export function targetQueue(
     sendAll(
       tasks,
       { call: 'SendMessageBatch', things: 'tasks', to: queueUrl },
-      async (sent): Promise<readonly RefusedEntry<TargetTask>[]> => {
+      async (sent): Promise<readonly RefusedEntry<QueuedTask>[]> => {
         const { Successful = [], Failed = [] } = await client.send(
           new SendMessageBatchCommand({
             QueueUrl: queueUrl,
-            Entries: sent.map((task, index) => ({ Id: String(index), MessageBody: JSON.stringify(task) })),
+            Entries: sent.map(({ delaySeconds, ...task }, index) => ({
+              Id: String(index),
+              MessageBody: JSON.stringify(task),
+              ...(delaySeconds === undefined ? {} : { DelaySeconds: delaySeconds }),
+            })),
           }),
         );
         const taken = new Set(Successful.map(({ Id }) => Id));

@@ -31,13 +31,15 @@ export type RekeyEvent =
         readonly effect: string;
       };
     }
-  | {
-      readonly type: 'DatabaseUserCreated';
-      /** Without a version where the user only stands in as the default, and no secret ever holds its login. */
-      readonly detail: CredentialFacts &
-        Partial<Pick<RotationFacts, 'versionId'>> &
-        Pick<RotationFacts, 'secretArn'> & { readonly username: string };
-    }
+  /**
+   * The intent, published before the provider is asked to make this user, or to give it the password or the privileges of this
+   * version. Outcomes are DatabaseUserCreated or DatabaseUserPasswordChanged, then CredentialRotated or CredentialRotationFailed;
+   * of a repair DriftRepaired or DriftRepairFailed.
+   */
+  | { readonly type: 'DatabaseUserPlanned'; readonly detail: UserChange }
+  /** The outcome where the user was there before. */
+  | { readonly type: 'DatabaseUserPasswordChanged'; readonly detail: UserChange }
+  | { readonly type: 'DatabaseUserCreated'; readonly detail: UserChange }
   /** The credential names a user that was there before; nothing was changed at the provider. */
   | { readonly type: 'CredentialAdopted'; readonly detail: CredentialFacts & { readonly username: string } }
   /** Its users and its secret are gone; the secret can be restored for some days, its login cannot. */
@@ -45,7 +47,7 @@ export type RekeyEvent =
       readonly type: 'CredentialDeleted';
       readonly detail: CredentialFacts & { readonly reason: 'requested' | 'expired' };
     }
-  /** The intent, published before the provider is asked to delete the user. */
+  /** The intent, published before the provider is asked to end the user's connections, where the evidence says so, and to delete it. */
   | {
       readonly type: 'DatabaseUserRetired';
       readonly detail: UserFacts & { readonly evidence: DrainEvidence };
@@ -53,7 +55,26 @@ export type RekeyEvent =
   /** The outcome: the provider's list no longer has the user. */
   | {
       readonly type: 'DatabaseUserDeleted';
-      readonly detail: UserFacts & { readonly outcome: 'deleted' | 'absent' };
+      readonly detail: UserFacts & {
+        readonly outcome: 'deleted' | 'absent';
+        /** What came of its connections; absent where a later pass only finds the user gone. */
+        readonly evidence?: DrainEvidence;
+      };
+    }
+  /** The intent, published before the provider is asked to end the connections of a revoked password, of a user that stays. */
+  | { readonly type: 'DatabaseSessionsEndPlanned'; readonly detail: SessionsEnd }
+  /** The outcome. */
+  | {
+      readonly type: 'DatabaseSessionsEnded';
+      readonly detail: SessionsEnd & { readonly outcome: 'ended' | 'not-ended'; readonly because?: string };
+    }
+  /**
+   * The intent, published before the first write to a consumer. Outcomes are ConsumerUpdated, or DriftRepaired where it was found
+   * behind; of one that does not come up DriftFound or DriftRepairFailed.
+   */
+  | {
+      readonly type: 'ConsumerUpdatePlanned';
+      readonly detail: RotationFacts & { readonly consumer: string };
     }
   | {
       readonly type: 'ConsumerUpdated';
@@ -64,8 +85,19 @@ export type RekeyEvent =
         readonly outcome: 'moved' | 'told';
       };
     }
+  /** A vendor told us of something, and proved to be that vendor. It says where to look, and is no reason to change anything. */
+  | { readonly type: 'ProviderEventReceived'; readonly detail: ProviderEvent }
   | { readonly type: 'DriftFound'; readonly detail: Finding }
   | { readonly type: 'DriftRepaired'; readonly detail: Finding & { readonly repair: Repair } }
+  /** The repair was begun and has failed; the next pass tries again. */
+  | {
+      readonly type: 'DriftRepairFailed';
+      readonly detail: Finding & {
+        readonly repair: Repair;
+        readonly code: string;
+        readonly effect: string;
+      };
+    }
   | {
       readonly type: 'BreakerChanged';
       readonly detail: {
@@ -77,6 +109,21 @@ export type RekeyEvent =
       };
     };
 
+export interface ProviderEvent {
+  /** The vendor, by the name of its webhook endpoint: it sends events of all its services. */
+  readonly provider: string;
+  /** The vendor's id of the event, the same in every delivery of it. */
+  readonly providerEventId: string;
+  /** In the vendor's words; an open string. */
+  readonly providerEventType: string;
+  /** When it happened, as the vendor says; absent where that cannot be read. */
+  readonly happenedAt?: string;
+  /** The vendor's id of what it happened to, a target of ours or not; absent where the vendor named none. */
+  readonly target?: string;
+  /** Learned from the vendor's own record of sent webhooks, and not from a delivery. @default false */
+  readonly isCaughtUp?: boolean;
+}
+
 export interface UserFacts extends CredentialFacts {
   readonly username: string;
   /** Why it is of no use any more. */
@@ -87,6 +134,8 @@ export interface UserFacts extends CredentialFacts {
 export type DrainEvidence =
   | { readonly drain: 'nobody-connected-twice' }
   | { readonly drain: 'not-observed'; readonly because: string }
+  /** Before the provider is asked; what came of it is one of the last two. */
+  | { readonly drain: 'connections-to-be-ended'; readonly because: string }
   | { readonly drain: 'connections-ended' | 'connections-not-ended'; readonly because: string };
 
 export interface CredentialFacts {
@@ -100,6 +149,22 @@ export interface RotationFacts extends CredentialFacts {
   readonly secretArn: string;
   /** The version that is being made: the rotation's ClientRequestToken. */
   readonly versionId: string;
+}
+
+/** Which user is made or changed, for which login. */
+export interface UserChange extends CredentialFacts {
+  readonly secretArn: string;
+  /** Absent where the user only stands in as the default, and no secret ever holds its login. */
+  readonly versionId?: string;
+  readonly username: string;
+  /** What is being repaired, outside any rotation. */
+  readonly repair?: Repair;
+}
+
+export interface SessionsEnd extends RotationFacts {
+  readonly username: string;
+  /** Younger connections stay, as they may have the new password. */
+  readonly openedBefore: string;
 }
 
 /** The event that asks for a new credential: `detail` holds the spec. */
@@ -150,6 +215,8 @@ export type Invocation =
       readonly is: 'messages';
       readonly messages: readonly { readonly id: string; readonly body: string }[];
     }
+  /** A vendor told of something; `target` is undefined where there is nothing to look at that was not looked at. */
+  | { readonly is: 'provider-event'; readonly target: string | undefined }
   /** A label of a secret has moved. Sent for all but AWSPENDING and AWSPREVIOUS (AWS documentation). */
   | {
       readonly is: 'label-moved';
@@ -186,6 +253,18 @@ const invocationSchemas = {
       messages: Records.map(({ messageId, body }) => ({ id: messageId, body })),
     }),
   ),
+  'provider-event': z
+    .object({
+      'detail-type': z.literal('ProviderEventReceived'),
+      detail: z.object({ target: z.string().min(1).optional(), isCaughtUp: z.boolean().default(false) }),
+    })
+    .transform(
+      // Whoever caught up was looking at the target.
+      ({ detail: { target, isCaughtUp } }): Invocation => ({
+        is: 'provider-event',
+        target: isCaughtUp ? undefined : target,
+      }),
+    ),
   'label-moved': z
     .object({
       'detail-type': z.literal('Secret Label Updated'),
@@ -215,11 +294,13 @@ export function parseInvocation<Kind extends Invocation['is']>(
       ? 'label-moved'
       : type === 'CredentialRotated'
         ? 'rotated'
-        : type !== undefined
-          ? 'order'
-          : shape?.Records !== undefined
-            ? 'messages'
-            : 'pass';
+        : type === 'ProviderEventReceived'
+          ? 'provider-event'
+          : type !== undefined
+            ? 'order'
+            : shape?.Records !== undefined
+              ? 'messages'
+              : 'pass';
   const expected = `this function takes ${taken.map((kind) => descriptions[kind]).join(', or ')}`;
   if (!taken.some((kind) => kind === is))
     throw new InputError('EVENT_INVALID', `got ${descriptions[is]}; ${expected}`);
@@ -233,6 +314,7 @@ const descriptions: Readonly<Record<Invocation['is'], string>> = {
   order: `an event of detail type ${credentialOrders.join(', ')} with detail {"credential": "…"}`,
   rotated: 'an event of detail type CredentialRotated',
   messages: 'messages of the queue of targets',
+  'provider-event': 'an event of detail type ProviderEventReceived',
   'label-moved': "Secrets Manager's event Secret Label Updated",
 };
 

@@ -23,6 +23,9 @@ export interface Target {
 const targetTaskSchema = z.object({ provider: z.string().min(1), targetId: z.string().min(1) });
 export type TargetTask = z.output<typeof targetTaskSchema>;
 
+/** A task as it is put into the queue, which hands it out after so many seconds, 900 at most. @default 0 */
+export type QueuedTask = TargetTask & { readonly delaySeconds?: number };
+
 /** The task in the body of a queued message. Throws EVENT_INVALID that names every wrong field. */
 export function parseTargetTask(body: unknown): TargetTask {
   const parsed = targetTaskSchema.safeParse(body);

@@ -17,6 +17,16 @@ export const metrics = {
   OpenFindings: 'Count',
   /** Consumers that do not have the current login, for the longest of them. */
   ConsumerBehindAge: 'Seconds',
+  /** Deliveries to our webhook that nobody whom we know has signed, or not just now. */
+  WebhooksRejected: 'Count',
+  /** Those that a vendor did sign, and that are not as it describes them. */
+  WebhooksOdd: 'Count',
+  /** Those that the vendor was asked to send again, as the bus or the secret was out of reach: it tries for about a day. */
+  WebhooksDeferred: 'Count',
+  /** Records and seals that could not be written; they are tried again, and end in the dead-letter queue. */
+  AuditWriteFailed: 'Count',
+  /** For how long the oldest day that is over has been without a seal when a pass has done its work: 0 when all have one. */
+  AuditUnsealedAge: 'Seconds',
 } as const;
 export type MetricName = keyof typeof metrics;
 export const metricNamespace = 'rekey';

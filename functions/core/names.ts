@@ -25,6 +25,8 @@ export const apiKeySecretPrefix = 'rekey/api-keys/';
 export const adminSecretPrefix = 'rekey/admin/';
 /** Logins of users that existed before rekey, for specs that adopt one. */
 export const adoptSecretPrefix = 'rekey/adopt/';
+/** Signing secrets of the vendors' webhooks: one secret an endpoint, several values in it while one is replaced. */
+export const webhookSecretPrefix = 'rekey/webhooks/';
 
 /** Names of credentials. No slash: `rekey/api-keys/…` and its like can never be taken for a credential. */
 export const credentialNamePattern = /^[a-z][a-z0-9-]{0,62}$/;

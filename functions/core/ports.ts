@@ -1,5 +1,5 @@
 import type { RekeyEvent } from './events.ts';
-import type { TargetTask } from './fleet.ts';
+import type { QueuedTask } from './fleet.ts';
 import type { Sensitive } from './sensitive.ts';
 
 /**
@@ -51,8 +51,13 @@ export interface Ports {
   readonly publish: Port<readonly RekeyEvent[], void>;
   /** One event on a bus of the user's own; accepted, or it throws. */
   readonly notify: Port<Notification, void>;
+  /** Writes an object once and for all: `exists` when the key was taken, by whomever; what is there is never changed. */
+  readonly archive: Port<{ key: string; document: string }, 'written' | 'exists'>;
+  readonly readArchive: Port<{ key: string }, string | 'absent'>;
+  /** Every key below a prefix, all pages read, in the order of their text. */
+  readonly listArchive: Port<{ prefix: string }, readonly string[]>;
   /** All tasks are in the queue, or it throws. */
-  readonly enqueue: Port<readonly TargetTask[], void>;
+  readonly enqueue: Port<readonly QueuedTask[], void>;
 
   readonly now: Port<void, Date>;
   /** Waits so many milliseconds. */

@@ -45,11 +45,13 @@ type Detailed =
       readonly deadline: Date;
     };
 
-export type Retire = { readonly say: 'retire'; readonly reason: UserFacts['reason'] } & (
-  | { readonly endSessions: false; readonly evidence: DrainEvidence }
-  /** Connections are ended before the user is deleted; whether that worked is the evidence. */
-  | { readonly endSessions: true }
-);
+export interface Retire {
+  readonly say: 'retire';
+  readonly reason: UserFacts['reason'];
+  /** Connections are ended before the user is deleted, whether that works or not; `evidence` says why. */
+  readonly endSessions: boolean;
+  readonly evidence: DrainEvidence;
+}
 
 /** What was found out about one user beside its name. */
 export interface Observed {
@@ -87,7 +89,7 @@ export function judgeUser({ user, standing }: KnownUser, observed: Observed, now
     case 'superseded': {
       const { spec } = standing.credential;
       const kept = protection(user);
-      if (standing.isRevoked) return kept ?? { say: 'retire', reason: 'revoked', endSessions: true };
+      if (standing.isRevoked) return kept ?? retireRevoked;
       const graceEnds = later(standing.since, graceMs(spec) + marginMs);
       // Not the other way round, so that a date that cannot be compared keeps the user.
       if (!(now >= graceEnds)) return { say: 'keep', reason: 'GRACE_RUNNING', until: graceEnds };
@@ -135,14 +137,23 @@ export function judgeEndingUser(
 ): UserVerdict {
   if (user.isProtected && user.isDefault !== true) return { say: 'keep', reason: 'PROTECTED' };
   const newest = versions.at(-1)?.createdAt;
-  if (newest !== undefined && isRevoked(directives, newest))
-    return { say: 'retire', reason: 'revoked', endSessions: true };
+  if (newest !== undefined && isRevoked(directives, newest)) return retireRevoked;
   return judgeDrain(
     'credential-deleted',
     { spec, overdueSince: ending.at, readings: observed.readings ?? [] },
     now,
   );
 }
+
+const retireRevoked: Retire = {
+  say: 'retire',
+  reason: 'revoked',
+  endSessions: true,
+  evidence: {
+    drain: 'connections-to-be-ended',
+    because: 'somebody may know the password who must not',
+  },
+};
 
 /** Whether the connections of a user that is of no use any more let it go. */
 function judgeDrain(
@@ -173,7 +184,13 @@ function judgeDrain(
     .at(-1);
   if (open !== undefined)
     return drain.force && now >= deadline
-      ? { say: 'retire', reason, endSessions: true }
+      ? {
+          ...retire({
+            drain: 'connections-to-be-ended',
+            because: 'somebody is still connected after the deadline, and drain.force is set',
+          }),
+          endSessions: true,
+        }
       : { say: 'keep', reason: 'STILL_CONNECTED', open, overdueSince, deadline };
   const unseen = readings.filter((reading) => !reading.observed);
   const because = unseen[0]?.reason;

@@ -1,7 +1,9 @@
 import { z } from 'zod';
 import type { Consumer, ConsumerStanding, DeclaredConsumer, WantedLogin } from '../core/consumer.ts';
 import { InputError } from '../core/errors.ts';
+import type { RekeyEvent } from '../core/events.ts';
 import { jsonOf } from '../core/json.ts';
+import type { Ports } from '../core/ports.ts';
 import { parseApiKey } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import type { CredentialSpec } from '../core/spec.ts';
@@ -27,7 +29,7 @@ export async function openConsumers(
   const wanted = spec.consumers.length === 0 ? undefined : await wantedLogin(spec, secretArn, rekey);
   return wanted === undefined
     ? []
-    : spec.consumers.map((declared) => openConsumer(declared, wanted, until, rekey));
+    : spec.consumers.map((declared) => openConsumer(declared, { spec, wanted }, until, rekey));
 }
 
 /** The login that the consumers of a credential should have now; undefined where AWSCURRENT names no user. */
@@ -55,15 +57,32 @@ const fieldsSchema = z.record(z.string(), z.unknown());
 /** Opened at the first question, as only then its key is read: a key that is missing is this consumer's trouble alone. */
 export function openConsumer(
   { definition, settings }: DeclaredConsumer,
-  wanted: WantedLogin,
+  { spec, wanted }: { readonly spec: CredentialSpec; readonly wanted: WantedLogin },
   until: Date,
   rekey: Rekey,
 ): OpenedConsumer {
+  const { kind } = definition;
+  const label = definition.label(settings);
+  const ports = tellingFirst(
+    {
+      type: 'ConsumerUpdatePlanned',
+      detail: {
+        credential: spec.name,
+        provider: spec.provider,
+        target: spec.targetId,
+        strategy: spec.strategy,
+        secretArn: wanted.secretArn,
+        versionId: wanted.versionId,
+        consumer: consumerName({ kind, label }),
+      },
+    },
+    rekey.ports,
+  );
   let opened: Consumer | undefined;
   const open = async (): Promise<Consumer> => {
     const secretId = definition.apiKeySecret(settings);
     const apiKey = secretId === undefined ? undefined : await stored(secretId, parseApiKey, rekey);
-    return definition.open(settings, wanted, { apiKey, until }, rekey.ports);
+    return definition.open(settings, wanted, { apiKey, until }, ports);
   };
   const asked = async (question: keyof Consumer): Promise<ConsumerStanding> => {
     try {
@@ -79,9 +98,33 @@ export function openConsumer(
     }
   };
   return {
-    kind: definition.kind,
-    label: definition.label(settings),
+    kind,
+    label,
     consumer: { standing: () => asked('standing'), advance: () => asked('advance') },
+  };
+}
+
+/**
+ * `ports` that let the first write out only after the bus has taken the intent. Done here and not by each kind of consumer: so none
+ * can forget it, and one that is where it should be, or that is only looked at, is announced by nobody.
+ */
+function tellingFirst(intent: RekeyEvent, ports: Ports): Ports {
+  let isTold = false;
+  const tell = async (): Promise<void> => {
+    if (isTold) return;
+    await ports.publish([intent]);
+    isTold = true;
+  };
+  return {
+    ...ports,
+    async http(request) {
+      if (request.method !== 'GET') await tell();
+      return ports.http(request);
+    },
+    async notify(request) {
+      await tell();
+      return ports.notify(request);
+    },
   };
 }
 

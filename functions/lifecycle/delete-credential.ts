@@ -1,6 +1,6 @@
 import { directiveKinds, directiveParameter } from '../core/directives.ts';
 import { ProviderError } from '../core/errors.ts';
-import type { CredentialFacts } from '../core/events.ts';
+import type { CredentialFacts, UserChange } from '../core/events.ts';
 import type { Credential } from '../core/fleet.ts';
 import {
   type CredentialVersions,
@@ -183,20 +183,17 @@ async function replaceDefault(
       `${targetId} has ${maximumPlaceholders} users whose names begin with rekey_placeholder; delete those that are not the default`,
       { code: 'BLOCKED', effect: 'none', provider: provider.id, operation: 'placeDefault' },
     );
+  const detail: UserChange = {
+    credential: name,
+    provider: providerId,
+    target: targetId,
+    strategy: spec.strategy,
+    secretArn: secret.arn,
+    username: free,
+  };
+  await rekey.ports.publish([{ type: 'DatabaseUserPlanned', detail }]);
   await provider.placeDefault(free);
-  await rekey.ports.publish([
-    {
-      type: 'DatabaseUserCreated',
-      detail: {
-        credential: name,
-        provider: providerId,
-        target: targetId,
-        strategy: spec.strategy,
-        secretArn: secret.arn,
-        username: free,
-      },
-    },
-  ]);
+  await rekey.ports.publish([{ type: 'DatabaseUserCreated', detail }]);
   if ((await list()).some((user) => user.username === username && user.isDefault !== false))
     throw new ProviderError(
       `${username} is still the default user of ${targetId}; the next pass looks again`,

@@ -1,6 +1,6 @@
 import { directiveParameter, directivesByCredential, isRevoked, readDirectives } from '../core/directives.ts';
 import { InputError, ProviderError, RotationRefused } from '../core/errors.ts';
-import type { Invocation } from '../core/events.ts';
+import type { Invocation, SessionsEnd } from '../core/events.ts';
 import { type Credential, type Target, targetKey, targetsOf } from '../core/fleet.ts';
 import { type CredentialState, lastSwitch, standings } from '../core/generations.ts';
 import { directivesPath, specParameterName } from '../core/names.ts';
@@ -361,7 +361,19 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
   await seeTo(state, scene, async () => {
     const login = await readLogin({ secretArn: secret.arn, versionId: currentId }, state.spec, rekey);
     if (login === undefined) return;
-    const ended = await endedBy(await scene.providerOf(state), currentUsername, login, switchedAt);
+    const provider = await scene.providerOf(state);
+    const detail: SessionsEnd = {
+      credential: name,
+      provider: state.spec.provider,
+      target: state.spec.targetId,
+      strategy: state.spec.strategy,
+      secretArn: secret.arn,
+      versionId: currentId,
+      username: currentUsername,
+      openedBefore: switchedAt.toISOString(),
+    };
+    await rekey.ports.publish([{ type: 'DatabaseSessionsEndPlanned', detail }]);
+    const ended = await endedBy(provider, currentUsername, login, switchedAt);
     rekey.log(ended.ended ? 'info' : 'warn', 'sessions of a revoked password', {
       credential: name,
       username: currentUsername,
@@ -373,5 +385,15 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
       outcome: ended.ended ? 'sessions-ended' : 'kept',
       because: ended.ended ? 'connections-ended' : 'connections-not-ended',
     });
+    await rekey.ports.publish([
+      {
+        type: 'DatabaseSessionsEnded',
+        detail: {
+          ...detail,
+          outcome: ended.ended ? 'ended' : 'not-ended',
+          ...(ended.ended ? {} : { because: ended.reason }),
+        },
+      },
+    ]);
   });
 }

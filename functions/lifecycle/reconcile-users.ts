@@ -2,7 +2,7 @@ import type { ConsumerStanding } from '../core/consumer.ts';
 import { directiveParameter } from '../core/directives.ts';
 import { consumerDetails, fleetFindings, targetFindings } from '../core/drift.ts';
 import { InputError, VerificationFailed } from '../core/errors.ts';
-import type { Invocation } from '../core/events.ts';
+import type { Invocation, RekeyEvent } from '../core/events.ts';
 import type { Finding, Repair } from '../core/findings.ts';
 import { parseTargetTask, type Target, type TargetTask, targetKey, targetsOf } from '../core/fleet.ts';
 import { lastSwitch } from '../core/generations.ts';
@@ -13,7 +13,7 @@ import { announce } from './announce.ts';
 import { type Fleet, readFleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
-import { endStuckRotation, isExpected } from './stuck-rotation.ts';
+import { changeOf, endStuckRotation, isExpected } from './stuck-rotation.ts';
 import { type Reading, type Survey, surveyTarget } from './survey-target.ts';
 
 export interface Reconciled {
@@ -151,17 +151,22 @@ async function reconcileTarget(target: Target, fleet: Fleet, until: Date, rekey:
       isDone = false;
       break;
     }
+    let repair: Repair | undefined;
     try {
-      const repair = await repairs[finding.repair](finding, readingOf(finding, survey), until, rekey);
-      if (repair === undefined) continue;
-      repaired += 1;
-      // Only what was done is said. Dying before this line says nothing: the finding that is gone does.
-      await rekey.ports.publish([{ type: 'DriftRepaired', detail: { ...finding, repair } }]);
-      log('info', 'drift was repaired', { ...finding, repair });
+      repair = await repairs[finding.repair](finding, readingOf(finding, survey), until, rekey);
     } catch (error) {
       if (!isExpected(error)) throw error;
-      log('warn', error.message, { ...finding, code: error.code });
+      const { code, effect } = error;
+      log('warn', error.message, { ...finding, code });
+      const detail = { ...finding, repair: finding.repair, code, effect };
+      await tellOutcome({ type: 'DriftRepairFailed', detail }, rekey);
+      continue;
     }
+    if (repair === undefined) continue;
+    repaired += 1;
+    log('info', 'drift was repaired', { ...finding, repair });
+    // Only what was done is said. Dying before this line says nothing: the finding that is gone does.
+    await tellOutcome({ type: 'DriftRepaired', detail: { ...finding, repair } }, rekey);
   }
   const count = (kind: Finding['kind']): number =>
     announced.filter((finding) => finding.kind === kind).length;
@@ -173,6 +178,16 @@ async function reconcileTarget(target: Target, fleet: Fleet, until: Date, rekey:
   measure('RotationsStuck', count('RotationStuck'));
   measure('ConsumerBehindAge', behindMs(announced, survey) / 1000);
   return isDone;
+}
+
+/** What is done is done: a bus that fails then keeps no other repair from its turn. */
+async function tellOutcome(event: RekeyEvent, { ports, log }: Rekey): Promise<void> {
+  try {
+    await ports.publish([event]);
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    log('error', 'the outcome of a repair could not be published', { ...event.detail, code: error.code });
+  }
 }
 
 /** For how long the consumer that is furthest behind has not had the current login, as far as the labels or the notes tell. */
@@ -242,13 +257,24 @@ async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair |
   const canReplace = credential.spec.strategy === 'replace-user';
   if (provider.passwords === 'chosen-by-us')
     try {
+      await rekey.ports.publish([
+        { type: 'DatabaseUserPlanned', detail: changeOf(reading, currentLogin, 'apply-privileges') },
+      ]);
       await provider.applyPrivileges(currentLogin);
       // The vendor's word is not enough: what the user holds is.
-      if ((await provider.privilegeDifferences(currentLogin)).length === 0) return 'apply-privileges';
+      const differences = await provider.privilegeDifferences(currentLogin);
+      if (differences.length === 0) return 'apply-privileges';
+      throw new VerificationFailed(
+        'PRIVILEGES_DIFFER',
+        `${currentLogin.username}: ${differences.join(', ')}; the next pass tries again`,
+      );
     } catch (error) {
       // A user cannot always give itself what it lost. A new one is born with it.
       const isBeyondIt = error instanceof VerificationFailed && error.code === 'PRIVILEGES_DIFFER';
-      if (!isBeyondIt || !canReplace) throw error;
+      const ordered = isBeyondIt && canReplace ? await orderRotation(reading, rekey) : undefined;
+      // Where the order stands already, too: the vendor was asked, so it is said what came of it.
+      if (ordered === undefined) throw error;
+      return ordered;
     }
   return canReplace ? orderRotation(reading, rekey) : undefined;
 }

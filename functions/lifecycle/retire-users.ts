@@ -146,12 +146,7 @@ async function retire(candidate: Candidate, verdict: Retire, scene: Scene): Prom
   const { rekey } = scene;
   const { ports } = rekey;
   if (scene.dryRun) {
-    report(
-      candidate,
-      'would-retire',
-      verdict.endSessions ? 'connections-ended' : verdict.evidence.drain,
-      scene,
-    );
+    report(candidate, 'would-retire', verdict.evidence.drain, scene);
     return false;
   }
   const provider = await scene.providerOf(credential ?? firstOf(scene.target));
@@ -164,13 +159,14 @@ async function retire(candidate: Candidate, verdict: Retire, scene: Scene): Prom
     if (!(await mayGo())) return hold(candidate, 'LABELS_MOVED', scene);
   }
 
-  const evidence = verdict.endSessions ? await endSessions(candidate, scene) : verdict.evidence;
   const facts = factsOf(candidate, verdict.reason, scene);
-  // The intent first: whoever reads the record must find out who deleted the user, whatever happens from here on. Killed after
-  // this line, the next pass finds the user listed and does it again, or not listed, and tells the outcome by its note.
-  await ports.publish([{ type: 'DatabaseUserRetired', detail: { ...facts, evidence } }]);
+  // The intent first: whoever reads the record must find out who cut the connections and deleted the user, whatever happens from
+  // here on. Killed after this line, the next pass finds the user listed and does it again, or not listed, and tells the outcome
+  // by its note.
+  await ports.publish([{ type: 'DatabaseUserRetired', detail: { ...facts, evidence: verdict.evidence } }]);
+  const evidence = verdict.endSessions ? await endSessions(candidate, scene) : verdict.evidence;
   const outcome = await provider.deleteUser(user.username, await ownLogin(candidate, scene));
-  await ports.publish([{ type: 'DatabaseUserDeleted', detail: { ...facts, outcome } }]);
+  await ports.publish([{ type: 'DatabaseUserDeleted', detail: { ...facts, outcome, evidence } }]);
   report(candidate, outcome, evidence.drain, scene);
   return true;
 }

@@ -178,6 +178,7 @@ async function issueLogin(
 ): Promise<Login> {
   for (let attempt = 0; attempt < maximumAttempts; attempt += 1) {
     const username = names.generation(event.token, attempt);
+    await tellIntent(facts, username, rekey);
     const issued = await provider.issueUser(username);
     if (issued !== 'lost') return issued;
     rekey.log('warn', 'the password of a new user was lost, going on with the next name', {
@@ -202,6 +203,7 @@ async function setSecret(rotation: Rotation): Promise<void> {
       return;
     case 'chosen-by-us':
       await refuseForeignHost(rotation, provider, login);
+      await tellIntent(rotation.facts, login.username, rotation.rekey);
       // Done by an earlier run: then the vendor must not be asked again, as it may refuse the same password twice.
       if (spec.verify === 'none' || (await provider.verify(login)) === 'rejected')
         await makeUser(rotation, provider, login);
@@ -214,6 +216,10 @@ async function setSecret(rotation: Rotation): Promise<void> {
   }
 }
 
+/** First: a vendor is asked to change nothing that the bus has not taken, so that whoever reads the record finds out who it was. */
+const tellIntent = (facts: RotationFacts, username: string, { ports }: Rekey): Promise<void> =>
+  ports.publish([{ type: 'DatabaseUserPlanned', detail: { ...facts, username } }]);
+
 async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: Login): Promise<void> {
   const { facts, rekey } = rotation;
   const { username, password: next } = login;
@@ -225,6 +231,7 @@ async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: L
       ...(current === undefined ? {} : { current }),
       isIdle: rotation.current.kind !== 'login' || rotation.current.login.username !== username,
     });
+    await rekey.ports.publish([{ type: 'DatabaseUserPasswordChanged', detail: { ...facts, username } }]);
   } else {
     await rekey.ports.publish([{ type: 'DatabaseUserCreated', detail: { ...facts, username } }]);
   }

@@ -6,7 +6,10 @@ import {
   StoreError,
   VerificationFailed,
 } from '../core/errors.ts';
+import type { UserChange } from '../core/events.ts';
 import type { Repair } from '../core/findings.ts';
+import type { Login } from '../core/provider.ts';
+import { holderOf } from '../core/rotation.ts';
 import { firstSecretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import { type Rekey, untilFound } from './rekey.ts';
@@ -83,15 +86,34 @@ export const isExpected = (error: unknown): error is Expected =>
   error instanceof VerificationFailed ||
   error instanceof StoreError;
 
+/** What is told of a repair before the provider is asked for it: `current` is the login in AWSCURRENT. */
+export function changeOf(
+  { credential: { name, spec }, state }: Pick<Reading, 'credential' | 'state'>,
+  current: Login,
+  repair: Repair,
+): UserChange {
+  const versionId = state === 'absent' ? undefined : holderOf(state.secret.labelsByVersion, 'AWSCURRENT');
+  if (state === 'absent' || versionId === undefined)
+    throw new Error(`a login of ${name} was read, so it has a secret with AWSCURRENT`);
+  return {
+    credential: name,
+    provider: spec.provider,
+    target: spec.targetId,
+    strategy: spec.strategy,
+    secretArn: state.secret.arn,
+    versionId,
+    username: current.username,
+    repair,
+  };
+}
+
 /**
  * The one user has one password. Afterwards it is the one in AWSCURRENT, as far as the vendor lets anybody set it; throws `error`
  * where it is the pending one: consumers are locked out until the rotation is rolled forward, which the next pass tries again.
  */
-async function secureOnlyUser(
-  { credential: { name, spec }, provider, current, currentLogin, pendingLogin }: Reading,
-  error: Error,
-  { ports, log }: Rekey,
-): Promise<void> {
+async function secureOnlyUser(reading: Reading, error: Error, { ports, log }: Rekey): Promise<void> {
+  const { provider, current, currentLogin, pendingLogin } = reading;
+  const { name, spec } = reading.credential;
   if (provider?.passwords !== 'chosen-by-us' || currentLogin === undefined || pendingLogin === undefined)
     return;
   const { username, password: next, host, port } = currentLogin;
@@ -103,6 +125,8 @@ async function secureOnlyUser(
     if (isHere && (await provider.verify(pendingLogin)) === 'accepted') throw error;
     if ((await provider.verify(currentLogin)) === 'accepted') return;
   }
+  const detail = changeOf(reading, currentLogin, 'abandon-rotation');
+  await ports.publish([{ type: 'DatabaseUserPlanned', detail }]);
   try {
     await provider.setPassword({ username, next });
   } catch (refusal) {
@@ -112,6 +136,7 @@ async function secureOnlyUser(
     log('warn', refusal.message, { credential: name, code: refusal.code });
     return;
   }
+  await ports.publish([{ type: 'DatabaseUserPasswordChanged', detail }]);
   if (spec.verify === 'none') return;
   const answer = await untilFound(
     ports,

@@ -49,7 +49,7 @@ export async function updateConsumers(
     versionId: wanted.versionId,
   };
   let seen: readonly Seen[] = spec.consumers.map((declared) => ({
-    opened: openConsumer(declared, wanted, until, rekey),
+    opened: openConsumer(declared, { spec, wanted }, until, rekey),
     isNews: false,
     outcome: { say: 'behind', details: 'not asked yet' },
   }));

@@ -12,16 +12,24 @@ import { loadConsumer } from '../consumers/index.ts';
 import { InputError, ProviderError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
+import type { LoadWebhook } from '../core/webhook.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
 import { loadProvider } from '../providers/index.ts';
-import { parseEnvironment, type reconcileUsersEnvironment, type rotateSecretEnvironment } from './env.ts';
+import { loadWebhook } from '../webhooks/index.ts';
+import {
+  parseEnvironment,
+  type reconcileUsersEnvironment,
+  type recordAuditEnvironment,
+  type rotateSecretEnvironment,
+} from './env.ts';
 import { createLog } from './logger.ts';
 import { createMeasure } from './metrics.ts';
 import { patience } from './patience.ts';
 
 /** What every function has, and what some have. */
 type Environment = z.output<typeof rotateSecretEnvironment> &
-  Partial<z.output<typeof reconcileUsersEnvironment>>;
+  Partial<z.output<typeof reconcileUsersEnvironment>> &
+  Partial<z.output<typeof recordAuditEnvironment>>;
 
 /** The one secret that comes without the store: a failed connection may name the proxy with everything in its URL. */
 function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
@@ -30,8 +38,11 @@ function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
   return [password, unescaped(password)];
 }
 
+/** With what only receive-webhook uses. */
+type Composed = Rekey & { readonly loadWebhook: LoadWebhook };
+
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
-export function compose(environment: Environment, redactor: Redactor): Rekey {
+export function compose(environment: Environment, redactor: Redactor): Composed {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
   };
@@ -49,6 +60,12 @@ export function compose(environment: Environment, redactor: Redactor): Rekey {
       throw new InputError('ENVIRONMENT_INVALID', 'REKEY_TARGET_QUEUE_URL: this function has no queue');
     return (await import('./queue.ts')).openQueue(REKEY_TARGET_QUEUE_URL, { sleep });
   });
+  const archive = once(async () => {
+    const { REKEY_AUDIT_BUCKET } = environment;
+    if (REKEY_AUDIT_BUCKET === undefined)
+      throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
+    return (await import('./archive.ts')).openArchive(REKEY_AUDIT_BUCKET, { sleep });
+  });
   return {
     ports: {
       http: async (request) => (await http())(request),
@@ -59,12 +76,16 @@ export function compose(environment: Environment, redactor: Redactor): Rekey {
       publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
       notify: otherBuses(events, { sleep }),
       enqueue: async (tasks) => (await queue())(tasks),
+      archive: async (request) => (await archive()).archive(request),
+      readArchive: async (request) => (await archive()).readArchive(request),
+      listArchive: async (request) => (await archive()).listArchive(request),
       now: async () => new Date(),
       sleep,
       randomBytes: async (size) => randomBytes(size),
     },
     loadProvider,
     loadConsumer,
+    loadWebhook,
     sha256: (text) => createHash('sha256').update(text, 'utf8').digest(),
     log,
     measure: createMeasure(log),
@@ -80,7 +101,7 @@ const marginMs = 10_000;
  */
 export function handlerOf<E extends Environment>(
   schema: z.ZodType<E>,
-  use: (event: unknown, until: Date, rekey: Rekey, environment: E) => Promise<unknown>,
+  use: (event: unknown, until: Date, rekey: Composed, environment: E) => Promise<unknown>,
 ): (event: unknown, context: { getRemainingTimeInMillis(): number }) => Promise<unknown> {
   const environment = parseEnvironment(schema, process.env);
   const redactor = createRedactor(proxyPasswords(environment));

@@ -29,6 +29,14 @@ export const reconcileUsersEnvironment = z.object({
   REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
 });
 export const updateConsumersEnvironment = z.object(common);
+export const receiveWebhookEnvironment = z.object(common);
+export const recordAuditEnvironment = z.object({
+  ...common,
+  /** Holds the audit trail, and nothing else. */
+  REKEY_AUDIT_BUCKET: z.string().regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, {
+    error: 'expected the name of a bucket',
+  }),
+});
 
 /** The environment as `schema` says. Throws ENVIRONMENT_INVALID that names every wrong variable, never a value. */
 export function parseEnvironment<T>(

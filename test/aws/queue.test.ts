@@ -52,6 +52,16 @@ test('a task is a message that names the target and nothing else', async () => {
   });
 });
 
+test('a task that is to wait says so beside its message, and not in it', async () => {
+  const { mock, enqueue } = adapter();
+  mock.on(SendMessageBatchCommand).resolves(taken('0', '1'));
+  await enqueue([{ ...task('db-1'), delaySeconds: 60 }, task('db-2')]);
+  expect(mock.commandCalls(SendMessageBatchCommand)[0]?.args[0].input.Entries).toEqual([
+    { Id: '0', MessageBody: '{"provider":"acme","targetId":"db-1"}', DelaySeconds: 60 },
+    { Id: '1', MessageBody: '{"provider":"acme","targetId":"db-2"}' },
+  ]);
+});
+
 test('no task calls nobody', async () => {
   const { enqueue, sent } = adapter();
   await enqueue([]);

@@ -2,12 +2,13 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { Invocation } from '../../functions/core/events.ts';
 import type { Login } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
+import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
 import {
   addCockroachdbOrders,
   addRenderOrders,
   addVultrOrders,
 } from '../../infra/local/providers/fixtures.ts';
-import { deaths, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
+import { deaths, startTestRekey, type TestRekey, token, withoutEvent } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -97,6 +98,11 @@ const graceOverMs = 25 * hourMs;
 
 const pass = { is: 'pass', dryRun: false } as const;
 const sweep = (call?: Extract<Invocation, { is: 'pass' | 'order' | 'rotated' }>) => rekey.sweep(call);
+/** A pass while the bus takes no event of this type: whatever must not happen untold does not happen. */
+const sweepWithout = (type: string) =>
+  rekey
+    .invoke((inner, until) => deleteUsers(pass, until, { ...inner, ports: withoutEvent(type, inner.ports) }))
+    .catch((error: unknown) => error);
 /** The outcome and reason of each user of a credential. */
 const outcomes = ({ targets }: Awaited<ReturnType<TestRekey['sweep']>>, { prefix }: Made) =>
   Object.fromEntries(
@@ -249,6 +255,9 @@ describe.each(providers)('%s', (provider) => {
     await directive(one, 'revokeBefore', vendors().clock.now().toISOString());
     move(minuteMs);
     await rekey.rotate(one.name);
+    await sweepWithout('DatabaseUserRetired');
+    expect(await usersAt(one)).toContain(old.username);
+    expect(await client?.isOpen()).not.toBe(false);
 
     const report = outcomes(await sweep({ is: 'rotated', credential: one.name }), one);
 
@@ -261,7 +270,12 @@ describe.each(providers)('%s', (provider) => {
     }[provider];
     expect(report).toEqual({ [old.username]: `deleted: ${ended}` });
     expect(await usersAt(one)).toEqual([(await login(one)).username]);
-    expect(published('DatabaseUserRetired', one)).toMatchObject([{ reason: 'revoked' }]);
+    expect(published('DatabaseUserRetired', one)).toMatchObject([
+      { reason: 'revoked', evidence: { drain: 'connections-to-be-ended' } },
+    ]);
+    expect(published('DatabaseUserDeleted', one)).toMatchObject([
+      { reason: 'revoked', evidence: { drain: ended } },
+    ]);
     // Where nothing can end them, they end with their client.
     if (client !== undefined) expect(await client.isOpen()).toBe(provider === 'cockroachdb-cloud');
     await client?.close().catch(() => undefined);
@@ -375,6 +389,13 @@ describe('Render', () => {
       vendors().requests.filter(({ url }) => url.endsWith('/connection-info')).length;
     const before = reads();
 
+    const standIns = () => usersAt({ provider: 'render-postgres', prefix: 'rekey_placeholder_' });
+    await sweep();
+    const there = await standIns();
+    await directive(one, 'deleteSince', vendors().clock.now().toISOString());
+    await sweepWithout('DatabaseUserPlanned');
+    expect(await standIns()).toEqual(there);
+    expect(await usersAt(one)).toHaveLength(1);
     await sweep(deletion(one));
     await sweepUntilGone(one);
 
@@ -383,6 +404,8 @@ describe('Render', () => {
     const { databases } = vendors().render.api;
     const [standIn] = (databases.get(postgresId)?.users() ?? []).filter(({ isDefault }) => isDefault);
     expect(standIn?.username).toMatch(/^rekey_placeholder_[a-z2-7]{12}$/);
+    for (const type of ['DatabaseUserPlanned', 'DatabaseUserCreated'])
+      expect(published(type, one).at(-1)).toMatchObject({ username: standIn?.username });
 
     const next = await credential('render-postgres');
     await sweep();
@@ -403,6 +426,9 @@ describe('a client that stays connected', () => {
     expect(outcomes(await sweep(), one)).toEqual({ [old.username]: 'deleted: connections-ended' });
     await expect(client.query('SELECT 1')).rejects.toThrow();
     expect(published('DatabaseUserRetired', one)).toMatchObject([
+      { reason: 'superseded', evidence: { drain: 'connections-to-be-ended' } },
+    ]);
+    expect(published('DatabaseUserDeleted', one)).toMatchObject([
       { reason: 'superseded', evidence: { drain: 'connections-ended' } },
     ]);
   });
@@ -898,14 +924,20 @@ test('under reset-password the connections of a revoked password end after the s
   move(minuteMs);
   await rekey.rotate(one.name);
   const current = await login(one);
+  await sweepWithout('DatabaseSessionsEndPlanned');
   expect(await client?.isOpen()).toBe(true);
   expect(outcomes(await sweep({ is: 'rotated', credential: one.name }), one)).toEqual({
     [current.username]: 'sessions-ended: connections-ended',
   });
   expect(await client?.isOpen()).toBe(false);
   expect(await vendors().logsIn(current)).toBe(true);
+  const { AWSCURRENT: versionId } = await rekey.labels(one.name);
+  const told = { versionId, username: current.username, openedBefore: expect.any(String) };
+  expect(published('DatabaseSessionsEndPlanned', one)).toMatchObject([told]);
+  expect(published('DatabaseSessionsEnded', one)).toMatchObject([{ ...told, outcome: 'ended' }]);
   move(2 * hourMs);
   expect(outcomes(await sweep(), one)).toEqual({});
+  expect(published('DatabaseSessionsEndPlanned', one)).toHaveLength(1);
 });
 
 test('the idle user of a revoked password goes once the next one is current', async () => {

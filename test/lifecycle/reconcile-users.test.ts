@@ -10,7 +10,7 @@ import {
   addRenderOrders,
   addVultrOrders,
 } from '../../infra/local/providers/fixtures.ts';
-import { deaths, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
+import { deaths, startTestRekey, type TestRekey, token, withoutEvent } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -121,6 +121,14 @@ const message = ({ provider, target }: Pick<Scenario, 'provider' | 'target'>) =>
 /** One pass over the target of a credential. */
 const look = ({ target }: Pick<Made, 'target'>) =>
   rekey.reconcile({ is: 'messages', messages: [message(target)] });
+/** The same while the bus takes no event of this type. */
+const withoutWord = (type: string, { target }: Made) =>
+  rekey.invoke((given, until) =>
+    reconcileUsers({ is: 'messages', messages: [message(target)] }, until, {
+      ...given,
+      ports: withoutEvent(type, given.ports),
+    }),
+  );
 const thrice = async (made: Made): Promise<void> => {
   for (let pass = 1; pass <= 3; pass += 1) expect(await look(made)).toEqual({ batchItemFailures: [] });
 };
@@ -338,6 +346,28 @@ describe('a foreign hand changes rights:', () => {
     expect(mended(made)).toEqual(['apply-privileges']);
     expect(await works(made)).toBe(true);
     expect(await order(made)).toBe('none');
+    const { AWSCURRENT: versionId } = await rekey.labels(made.name);
+    const { username } = await current(made);
+    expect(published('DatabaseUserPlanned', made).at(-1)).toMatchObject({
+      versionId,
+      username,
+      repair: 'apply-privileges',
+    });
+  });
+
+  test('nothing is put right that could not be told before, and the next pass does both', async () => {
+    const made = await credential(scenario('zilliz-cloud, replace-user'));
+    const { username } = await current(made);
+    vendors().zilliz.api.actor.revokeRole(vectorsId, username, 'orders_rw');
+    const before = vendors().requests.filter(isWrite).length;
+    await withoutWord('DatabaseUserPlanned', made);
+    expect(vendors().requests.filter(isWrite).length).toBe(before);
+    expect(mended(made)).toEqual([]);
+    expect(published('DriftRepairFailed', made)).toMatchObject([
+      { kind: 'PrivilegeDrift', repair: 'apply-privileges', code: 'EVENT_NOT_PUBLISHED', effect: 'none' },
+    ]);
+    await look(made);
+    expect(mended(made)).toEqual(['apply-privileges']);
   });
 
   test('a role that the user cannot give back to itself: a new user is ordered, which is born with it', async () => {
@@ -347,6 +377,9 @@ describe('a foreign hand changes rights:', () => {
     await thrice(made);
     expect(found(made)).toEqual(['PrivilegeDrift']);
     expect(mended(made)).toEqual(['rotate-at-once']);
+    // While the order waits to be carried out.
+    const failed = { repair: 'apply-privileges', code: 'PRIVILEGES_DIFFER' };
+    expect(published('DriftRepairFailed', made)).toMatchObject([failed, failed]);
     await rekey.rotate(made.name);
     expect(await works(made)).toBe(true);
   });
@@ -359,6 +392,9 @@ describe('a foreign hand changes rights:', () => {
     expect(found(made)).toEqual(['PrivilegeDrift']);
     expect(mended(made)).toEqual([]);
     expect(await order(made)).toBe('none');
+    // Each pass has asked the vendor, and says what came of it.
+    const failed = { repair: 'apply-privileges', code: 'PRIVILEGES_DIFFER' };
+    expect(published('DriftRepairFailed', made)).toMatchObject([failed, failed, failed]);
   });
 });
 
@@ -642,9 +678,16 @@ describe('a rotation that nobody is working on any more', () => {
       );
       await vendors().cockroachdb.api.actor.setPassword(clusterId, username, foreignPassword);
       vendors().clock.move(7 * hourMs);
+      await withoutWord('DatabaseUserPlanned', made);
+      expect(await works(made)).toBe(false);
+      expect(mended(made)).toEqual([]);
       await look(made);
       expect(mended(made)).toEqual(['abandon-rotation']);
       expect(await works(made)).toBe(true);
+      const { AWSCURRENT: versionId } = await rekey.labels(made.name);
+      const told = { versionId, username, repair: 'abandon-rotation' };
+      expect(published('DatabaseUserPlanned', made).at(-1)).toMatchObject(told);
+      expect(published('DatabaseUserPasswordChanged', made).at(-1)).toMatchObject(told);
     });
 
     test('where the vendor refuses that, it is given up all the same, as only another rotation can help', async () => {

@@ -597,6 +597,46 @@ test('a credential that is published untested has its rights all the same', asyn
   ).toMatchObject({ credential: name, evidence: 'not-tested' });
 });
 
+describe('whatever a vendor is asked to change', () => {
+  const types = (name: string): readonly string[] =>
+    rekey
+      .published()
+      .filter(({ detail }) => detail['credential'] === name)
+      .map((event) => event['detail-type']);
+
+  test.each([
+    ['render-postgres, replace-user', ['DatabaseUserPlanned', 'DatabaseUserCreated', 'CredentialRotated']],
+    ['cockroachdb-cloud, replace-user', ['DatabaseUserPlanned', 'DatabaseUserCreated', 'CredentialRotated']],
+    [
+      'vultr-valkey, reset-password',
+      ['DatabaseUserPlanned', 'DatabaseUserPasswordChanged', 'CredentialRotated'],
+    ],
+  ] as const)('is told before it is asked, and what came of it afterwards (%s)', async (scenario, told) => {
+    const { name } = await credential(scenarios[scenario]);
+    const before = types(name).length;
+    await rekey.rotate(name);
+    expect(types(name).slice(before)).toEqual(told);
+  });
+
+  test.each([
+    'render-postgres, replace-user',
+    'cockroachdb-cloud, replace-user',
+    'vultr-valkey, reset-password',
+  ] as const)('is not changed until that is told (%s)', async (scenario) => {
+    const { name, prefix } = await credential(scenarios[scenario]);
+    rekey.killAt(undefined);
+    await rekey.rotate(name);
+    const before = { writes: writes(), users: await usersAt(prefix) };
+    let then: typeof before | undefined;
+    const look = async () => {
+      then = { writes: writes(), users: await usersAt(prefix) };
+    };
+    rekey.killAt({ call: rekey.calls.indexOf('publish') + 1, when: 'before', look });
+    await rekey.rotate(name);
+    expect(then).toEqual(before);
+  });
+});
+
 test('a password that the vendor made is stored before anything is told about its user', async () => {
   const { name } = await credential(scenarios['render-postgres, replace-user']);
   rekey.killAt(undefined);
@@ -605,7 +645,9 @@ test('a password that the vendor made is stored before anything is told about it
   const look = async () => {
     stored = await rekey.login(name, 'AWSPENDING');
   };
-  rekey.killAt({ call: rekey.calls.indexOf('publish') + 1, when: 'before', look });
+  // The first says what is planned, before there is a user.
+  const [, told = -1] = [...rekey.calls.keys()].filter((index) => rekey.calls[index] === 'publish');
+  rekey.killAt({ call: told + 1, when: 'before', look });
   await rekey.rotate(name);
   expect(stored?.username).toBe((await rekey.login(name, 'AWSCURRENT'))?.username);
 });

@@ -106,6 +106,9 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     valkey: unused,
     notify: unused,
     enqueue: unused,
+    archive: unused,
+    readArchive: unused,
+    listArchive: unused,
     randomBytes: unused,
     startRotation: async (request) => {
       const credential = nameOf(request.secretId);

@@ -12,7 +12,7 @@ import type {
   RenderPostgres,
 } from '../../infra/local/providers/render-postgres.ts';
 import type { RenderService } from '../../infra/local/providers/render-services.ts';
-import { deaths, startTestRekey, type TestRekey } from '../support/rekey.ts';
+import { deaths, startTestRekey, type TestRekey, withoutEvent } from '../support/rekey.ts';
 import { useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -120,6 +120,40 @@ describe('when AWSCURRENT has moved', () => {
     const password = (await current(name)).password.reveal();
     const said = JSON.stringify([rekey.logged, rekey.published(), rekey.bus.history('orders')]);
     expect(spellings(password).filter((spelling) => said.includes(spelling))).toEqual([]);
+  });
+
+  test('no consumer is changed or told before the bus has taken that, and it is said once a run', async () => {
+    const service = addService();
+    const name = await credential([serviceConsumer(service), bus]);
+    const { AWSCURRENT: versionId = '' } = await rekey.labels(name);
+    const run = rekey.invoke((own, until) =>
+      updateConsumers(
+        { is: 'label-moved', secretName: secretName(name), label: 'AWSCURRENT', versionId },
+        until,
+        { ...own, ports: withoutEvent('ConsumerUpdatePlanned', own.ports) },
+      ),
+    );
+    await expect(run).rejects.toMatchObject({ code: 'EVENT_NOT_PUBLISHED' });
+    expect(service.variables()).toEqual({ PORT: '8080' });
+    expect(calls('startDeploy')).toEqual([]);
+    expect(rekey.bus.history('orders').filter(({ detail }) => detail['credential'] === name)).toEqual([]);
+    await rekey.update(name);
+    const consumers = [`render-service ${service.id} DATABASE_URL`, 'event-bridge orders'];
+    for (const type of ['ConsumerUpdatePlanned', 'ConsumerUpdated'])
+      expect(
+        published(name, type)
+          .map(({ consumer }) => consumer)
+          .toSorted(),
+      ).toEqual(consumers.toSorted());
+    expect(published(name, 'ConsumerUpdatePlanned')[0]).toMatchObject({ versionId, credential: name });
+  });
+
+  test('a consumer that runs with the login already is not announced', async () => {
+    const service = addService();
+    const name = await credential([serviceConsumer(service)]);
+    await rekey.update(name);
+    await rekey.update(name);
+    expect(published(name, 'ConsumerUpdatePlanned')).toHaveLength(1);
   });
 
   test('a bus of the user’s own is told ids and nothing else', async () => {

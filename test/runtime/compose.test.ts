@@ -401,6 +401,7 @@ describe('the bundle of a handler', () => {
     'functions/delete-user.ts',
     'functions/reconcile-users.ts',
     'functions/update-consumers.ts',
+    'functions/receive-webhook.ts',
   ])('%s starts without a driver, a provider, a kind of consumer or the queue', (handler) => {
     const sources = loadedBy(handler);
     expect(sources).toContain('functions/runtime/compose.ts');

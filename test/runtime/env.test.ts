@@ -6,7 +6,9 @@ import {
   createUserEnvironment,
   deleteUserEnvironment,
   parseEnvironment,
+  receiveWebhookEnvironment,
   reconcileUsersEnvironment,
+  recordAuditEnvironment,
   rotateSecretEnvironment,
   startRotationsEnvironment,
   updateConsumersEnvironment,
@@ -16,6 +18,7 @@ const valid = {
   REKEY_EVENT_BUS_NAME: 'rekey-bus',
   REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret',
   REKEY_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets',
+  REKEY_AUDIT_BUCKET: 'rekey-audit',
 };
 const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
 
@@ -27,10 +30,14 @@ const functions: Record<string, { schema: z.ZodType; own: readonly (keyof typeof
   'delete-user': { schema: deleteUserEnvironment, own: [] },
   'reconcile-users': { schema: reconcileUsersEnvironment, own: ['REKEY_TARGET_QUEUE_URL'] },
   'update-consumers': { schema: updateConsumersEnvironment, own: [] },
+  'record-audit': { schema: recordAuditEnvironment, own: ['REKEY_AUDIT_BUCKET'] },
+  'receive-webhook': { schema: receiveWebhookEnvironment, own: [] },
 };
 
 /** Everything that any function reads. */
-const everyEnvironment = createUserEnvironment.extend(reconcileUsersEnvironment.shape);
+const everyEnvironment = createUserEnvironment
+  .extend(reconcileUsersEnvironment.shape)
+  .extend(recordAuditEnvironment.shape);
 
 /** What parsing these variables throws. */
 function faultIn(
@@ -59,7 +66,7 @@ describe.each(Object.entries(functions))('the environment of %s', (_name, { sche
   test('names every variable that is missing', () => {
     const { message } = faultIn({}, schema);
     const named = Object.keys(valid).filter((variable) => message.includes(`${variable}: `));
-    expect(named.toSorted()).toEqual(['REKEY_EVENT_BUS_NAME', ...own]);
+    expect(named.toSorted()).toEqual(['REKEY_EVENT_BUS_NAME', ...own].toSorted());
   });
 });
 
@@ -80,6 +87,7 @@ test('every wrong variable is named at once, with what was expected and what to 
     POWERTOOLS_LOG_LEVEL: 'LOUD',
     REKEY_ROTATION_FUNCTION_ARN: 'rotate-secret',
     REKEY_TARGET_QUEUE_URL: 'rekey-targets',
+    REKEY_AUDIT_BUCKET: 'rekey_audit',
   });
   expect({ code, effect }).toEqual({ code: 'ENVIRONMENT_INVALID', effect: 'none' });
   expect(message).toContain('REKEY_EVENT_BUS_NAME: expected the name of an event bus');
@@ -87,6 +95,7 @@ test('every wrong variable is named at once, with what was expected and what to 
   expect(message).toContain('POWERTOOLS_LOG_LEVEL: ');
   expect(message).toContain('REKEY_ROTATION_FUNCTION_ARN: expected the ARN of a function');
   expect(message).toContain('REKEY_TARGET_QUEUE_URL: expected the http(s) URL of a queue');
+  expect(message).toContain('REKEY_AUDIT_BUCKET: expected the name of a bucket');
   expect(message).toContain('deploy the stack again');
 });
 
@@ -109,6 +118,10 @@ describe('a variable is refused', () => {
     'that is no URL of a queue': {
       variable: 'REKEY_TARGET_QUEUE_URL',
       values: [undefined, '', 'rekey-targets', 'arn:aws:sqs:eu-central-1:111122223333:rekey-targets'],
+    },
+    'that is no name of a bucket': {
+      variable: 'REKEY_AUDIT_BUCKET',
+      values: [undefined, '', 'ab', 'Rekey-Audit', 'arn:aws:s3:::rekey-audit'],
     },
     'that is no http proxy': {
       variable: 'HTTPS_PROXY',
@@ -136,6 +149,7 @@ describe('no value is in the error', () => {
       REKEY_EVENT_BUS_NAME: 'canary password',
       REKEY_ROTATION_FUNCTION_ARN: 'canary password',
       REKEY_TARGET_QUEUE_URL: 'canary password',
+      REKEY_AUDIT_BUCKET: 'canary password',
       POWERTOOLS_LOG_LEVEL: 'canary password',
       HTTPS_PROXY: 'canary password',
     },

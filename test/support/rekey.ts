@@ -7,6 +7,7 @@ import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
 import { parameterStore } from '../../functions/aws/parameters.ts';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
 import { loadConsumer } from '../../functions/consumers/index.ts';
+import { StoreError } from '../../functions/core/errors.ts';
 import { type Invocation, parseRotationEvent } from '../../functions/core/events.ts';
 import type { TargetTask } from '../../functions/core/fleet.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
@@ -47,6 +48,16 @@ export const deaths = (calls: readonly string[]): readonly (Kill & { readonly na
   ...calls.map((name, index) => ({ call: index + 1, when: 'before', name }) as const),
   ...calls.slice(-1).map((name) => ({ call: calls.length, when: 'after', name }) as const),
 ];
+
+/** `ports` of a bus that takes no event of this type. */
+export const withoutEvent = (type: string, ports: Ports): Ports => ({
+  ...ports,
+  async publish(events) {
+    if (events.some((event) => event.type === type))
+      throw new StoreError('EVENT_NOT_PUBLISHED', 'none', 'the bus is told to refuse it');
+    return ports.publish(events);
+  },
+});
 
 /** The ports that leave the process for somewhere that remembers; the others cannot tell a killed run from a slow one. */
 const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
