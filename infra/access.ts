@@ -1,6 +1,7 @@
 import { ArnFormat } from 'aws-cdk-lib';
 import type { EventBus } from 'aws-cdk-lib/aws-events';
 import { Effect, type PolicyStatementProps } from 'aws-cdk-lib/aws-iam';
+import type { Bucket } from 'aws-cdk-lib/aws-s3';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import type { Construct } from 'constructs';
 import {
@@ -11,6 +12,7 @@ import {
   findingsPath,
   secretPrefix,
   specParameterPath,
+  webhookSecretPrefix,
 } from '../functions/core/names.ts';
 import { arnOf, functionName } from './handler.ts';
 
@@ -21,6 +23,8 @@ export interface AccessProps {
   readonly targets: IQueue;
   /** Buses on which consumers want to hear of a new login. */
   readonly consumerBuses: readonly string[];
+  /** Where the audit trail lies. */
+  readonly auditBucket: Bucket;
 }
 
 type Statements = readonly PolicyStatementProps[];
@@ -28,7 +32,7 @@ type Statements = readonly PolicyStatementProps[];
 /** What each function may do: exactly what its use case calls, on rekey's own things. */
 export function accessOf(
   scope: Construct,
-  { bus, targets, consumerBuses }: AccessProps,
+  { bus, targets, consumerBuses, auditBucket }: AccessProps,
 ): {
   readonly rotateSecret: Statements;
   readonly createUser: Statements;
@@ -36,6 +40,8 @@ export function accessOf(
   readonly deleteUser: Statements;
   readonly reconcileUsers: Statements;
   readonly updateConsumers: Statements;
+  readonly receiveWebhook: Statements;
+  readonly recordAudit: Statements;
 } {
   // Wildcards: secrets and specs are also made at run time, and Secrets Manager ends each ARN in six random characters.
   const secretsUnder = (prefix: string): string =>
@@ -44,6 +50,14 @@ export function accessOf(
   // A credential's name has no slash, and all that people keep under the prefix has one: API keys, administrators, logins to adopt.
   const keptSecrets = secretsUnder(`${secretPrefix}*/`);
   const vendorSecrets = [apiKeySecretPrefix, adminSecretPrefix].map(secretsUnder);
+  const signingSecrets = secretsUnder(webhookSecretPrefix);
+  /** Taken back from those who read everything under the prefix: whoever knows such a secret can speak as the vendor. */
+  const neverReadSigningSecrets: PolicyStatementProps = {
+    sid: 'NeverReadSigningSecrets',
+    effect: Effect.DENY,
+    actions: ['secretsmanager:GetSecretValue'],
+    resources: [signingSecrets],
+  };
   const parametersUnder = (path: string): string => arnOf(scope, 'ssm', 'parameter', `${path.slice(1)}*`);
   const specs = parametersUnder(specParameterPath);
   const directives = parametersUnder(directivesPath);
@@ -68,6 +82,7 @@ export function accessOf(
       actions: actions.filter((action) => action !== 'secretsmanager:GetSecretValue'),
       resources: [keptSecrets],
     },
+    ...(actions.includes('secretsmanager:GetSecretValue') ? [neverReadSigningSecrets] : []),
   ];
   const onParameters = (
     sid: string,
@@ -218,8 +233,38 @@ export function accessOf(
         actions: ['secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'],
         resources: [secrets],
       },
+      neverReadSigningSecrets,
       publish,
       ...tellConsumers,
+    ],
+    receiveWebhook: [
+      {
+        sid: 'ReadSigningSecrets',
+        actions: ['secretsmanager:GetSecretValue'],
+        resources: [signingSecrets],
+      },
+      publish,
+    ],
+    recordAudit: [
+      {
+        sid: 'WriteRecordsAndSeals',
+        actions: ['s3:GetObject', 's3:PutObject'],
+        resources: [auditBucket.arnForObjects('*')],
+      },
+      // Without it S3 answers 403 for what is not there, and absence could not be told from lost permission (AWS documentation).
+      { sid: 'ListRecords', actions: ['s3:ListBucket'], resources: [auditBucket.bucketArn] },
+      // Whatever else this role is ever given: it never takes a record away, nor the lock off it.
+      {
+        sid: 'NeverUndoARecord',
+        effect: Effect.DENY,
+        actions: [
+          's3:BypassGovernanceRetention',
+          's3:DeleteObject*',
+          's3:PutObjectLegalHold',
+          's3:PutObjectRetention',
+        ],
+        resources: [auditBucket.arnForObjects('*')],
+      },
     ],
   };
 }

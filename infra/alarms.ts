@@ -58,6 +58,7 @@ type MetricAlarm =
 
 /** How long the passes of start-rotations, and those of the sweeps, leave between two readings at most. */
 const [quarter, hour] = [Duration.minutes(15), Duration.hours(1)];
+const day = Duration.days(1);
 
 /** Every alarm of rekey, and the topic that tells people. */
 export class Alarms extends Construct {
@@ -93,7 +94,7 @@ export class Alarms extends Construct {
       {
         name: 'request-lost',
         description:
-          'An event or a scheduled pass came to nothing. The messages say which: read the queue, mend what the error names, send the events again, then purge. Nothing is locked out: the next passes find what is to do, but requests for credentials and orders are only here.',
+          'An event or a scheduled pass came to nothing. The messages say which: read the queue, mend what the error names, send the events again, then purge. Nothing is locked out: the next passes find what is to do, but requests for credentials and orders are only here; of an event for record-audit the archive has a copy.',
         threshold: 1,
         silence: TreatMissingData.NOT_BREACHING,
       },
@@ -263,6 +264,52 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       description:
         'A consumer has not had the current login for an hour. The finding ConsumerBehind names it and what its platform says; most often a deploy failed. The user before is kept until it has moved.',
       threshold: 3_600,
+    },
+    WebhooksRejected: {
+      name: 'webhooks-rejected',
+      description:
+        'Ten deliveries to the webhook address in a quarter of an hour were not signed with a secret that we know. Nothing was believed. If the log of rekey-receive-webhook says NO_MATCH and Render shows failures, the secret in rekey/webhooks/render is not that of the webhook; else somebody is trying, and the access log says from where.',
+      statistic: 'Sum',
+      period: quarter,
+      threshold: 10,
+      silence: TreatMissingData.NOT_BREACHING,
+    },
+    WebhooksOdd: {
+      name: 'webhooks-odd',
+      description:
+        'A delivery was signed by the vendor and is not as it describes them. It was taken in all the same, and its target is looked at. The log of rekey-receive-webhook says what is odd; the vendor may have changed its webhooks.',
+      statistic: 'Sum',
+      period: hour,
+      threshold: 1,
+      silence: TreatMissingData.NOT_BREACHING,
+    },
+    WebhooksDeferred: {
+      name: 'webhooks-deferred',
+      description:
+        'A vendor was asked to send a webhook again, as the bus or the secret could not be reached. Mend what the log of rekey-receive-webhook says within a day: after eight tries in about 33 hours Render switches the webhook off.',
+      statistic: 'Sum',
+      period: Duration.minutes(5),
+      threshold: 1,
+      silence: TreatMissingData.NOT_BREACHING,
+    },
+    AuditWriteFailed: {
+      name: 'audit-write-failed',
+      description:
+        'An audit record or a seal could not be written. It is tried again, and what fails three times lies in the queue of lost requests. Mend what the log of rekey-record-audit says, then replay the archive rekey on the bus to the rule of record-audit only: what is there already is not written twice.',
+      statistic: 'Sum',
+      period: Duration.minutes(5),
+      threshold: 1,
+      silence: TreatMissingData.NOT_BREACHING,
+    },
+    AuditUnsealedAge: {
+      name: 'audit-unsealed',
+      description:
+        'For two days no pass of record-audit came to its end, or a day that is over has waited as long for its seal. Until it has one, a record that goes missing from it is not noticed. See whether the schedule record-audit in the group rekey is enabled, and what the log of rekey-record-audit says.',
+      statistic: 'Maximum',
+      period: day,
+      threshold: 2 * day.toSeconds(),
+      periods: 2,
+      silence: TreatMissingData.BREACHING,
     },
   };
 }

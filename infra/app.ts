@@ -20,3 +20,11 @@ new CfnOutput(stack, 'AlarmTopic', {
   description: 'Subscribe here to hear of alarms',
   value: rekey.alarms.topic.topicArn,
 });
+new CfnOutput(stack, 'WebhookUrl', {
+  description: "Where Render's webhook has to point; its secret goes to rekey/webhooks/render",
+  value: rekey.webhooks.renderUrl,
+});
+new CfnOutput(stack, 'AuditBucket', {
+  description: 'Holds the audit trail',
+  value: rekey.audit.bucket.bucketName,
+});

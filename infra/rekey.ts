@@ -18,16 +18,20 @@ import type { CredentialSpec } from '../functions/core/spec.ts';
 import type {
   createUserEnvironment,
   deleteUserEnvironment,
+  receiveWebhookEnvironment,
   reconcileUsersEnvironment,
+  recordAuditEnvironment,
   rotateSecretEnvironment,
   startRotationsEnvironment,
   updateConsumersEnvironment,
 } from '../functions/runtime/env.ts';
 import { accessOf } from './access.ts';
 import { Alarms } from './alarms.ts';
+import { Audit, type AuditLock } from './audit.ts';
 import { Credential } from './credential.ts';
 import { addHandler } from './handler.ts';
 import { Schedule } from './schedule.ts';
+import { Webhooks } from './webhooks.ts';
 
 export interface RekeyProps {
   /** The directory that bundle.ts makes: every handler as `<handler>.mjs`. */
@@ -43,6 +47,16 @@ export interface RekeyProps {
   readonly toleratedForeignUsers?: number;
   /** How long the functions' logs are kept. @default RetentionDays.ONE_YEAR */
   readonly logRetention?: RetentionDays;
+  /** How long nobody can change or delete an audit record, in whole days. What is written keeps its own. @default Duration.days(365) */
+  readonly auditRetention?: Duration;
+  /**
+   * `governance` lets those end a record early who have s3:BypassGovernanceRetention. `compliance` lets nobody, which cannot be
+   * taken back for what is written: try the stack under the other first.
+   * @default 'governance'
+   */
+  readonly auditLock?: AuditLock;
+  /** For how long events are kept to be replayed, in whole days. @default Duration.days(365) */
+  readonly eventRetention?: Duration;
   /** An egress proxy between the functions and the vendors, as an http(s) URL. @default none */
   readonly httpsProxy?: string;
 }
@@ -55,6 +69,12 @@ export class Rekey extends Construct {
   readonly deleteUser: LambdaHandler;
   readonly reconcileUsers: LambdaHandler;
   readonly updateConsumers: LambdaHandler;
+  readonly receiveWebhook: LambdaHandler;
+  readonly recordAudit: LambdaHandler;
+  /** `webhooks.renderUrl` is where Render's webhook has to point. */
+  readonly webhooks: Webhooks;
+  /** `audit.bucket` holds the records and their seals. */
+  readonly audit: Audit;
   /** `alarms.topic` is where people subscribe. */
   readonly alarms: Alarms;
 
@@ -65,6 +85,13 @@ export class Rekey extends Construct {
     const bus = new EventBus(this, 'Bus', {
       eventBusName: 'rekey',
       description: 'rekey: requests and facts',
+    });
+    const year = Duration.days(365);
+    this.audit = new Audit(this, 'Audit', {
+      bus,
+      retention: props.auditRetention ?? year,
+      lock: props.auditLock ?? 'governance',
+      replayable: props.eventRetention ?? year,
     });
     // What came to nothing: what rules and schedules could not deliver, and what failed in a function. Attributes and bodies of the
     // messages say which it was.
@@ -92,6 +119,7 @@ export class Rekey extends Construct {
     const access = accessOf(this, {
       bus,
       targets,
+      auditBucket: this.audit.bucket,
       consumerBuses: [...new Set([...credentials.flatMap(busesOf), ...(props.consumerBuses ?? [])])].sort(),
     });
     const environment = { REKEY_EVENT_BUS_NAME: bus.eventBusName, HTTPS_PROXY: httpsProxy };
@@ -172,6 +200,30 @@ export class Rekey extends Construct {
       statements: access.updateConsumers,
       lostRequests,
     });
+    this.receiveWebhook = addHandler(this, 'ReceiveWebhook', {
+      code,
+      logRetention,
+      handler: 'receive-webhook',
+      description: 'rekey: verifies what a vendor tells, and passes it on',
+      // Render gives up after 15 seconds (Render's webhook page) and sends it again.
+      timeout: Duration.seconds(15),
+      environment: environment satisfies z.input<typeof receiveWebhookEnvironment>,
+      statements: access.receiveWebhook,
+    });
+    this.recordAudit = addHandler(this, 'RecordAudit', {
+      code,
+      logRetention,
+      handler: 'record-audit',
+      description: 'rekey: keeps one record of every event, and seals each day',
+      // A seal reads every record of its day.
+      timeout: Duration.minutes(15),
+      environment: { ...environment, REKEY_AUDIT_BUCKET: this.audit.bucket.bucketName } satisfies z.input<
+        typeof recordAuditEnvironment
+      >,
+      statements: access.recordAudit,
+      lostRequests,
+    });
+    this.webhooks = new Webhooks(this, 'Webhooks', { receiver: this.receiveWebhook, logRetention });
 
     // Not by `addEventSource`, which widens the role. Lambda tries the role as soon as the mapping is made.
     new EventSourceMapping(this, 'TargetsToReconcileUsers', {
@@ -238,6 +290,27 @@ export class Rekey extends Construct {
       },
       to: this.updateConsumers,
     });
+    on('ProviderEventReceived', {
+      bus,
+      does: 'a vendor told of something: its target is looked at soon',
+      pattern: facts('ProviderEventReceived'),
+      to: this.reconcileUsers,
+    });
+    on('EverythingToRecord', {
+      bus,
+      does: 'every event has its record',
+      pattern: { source: [eventSource] },
+      to: this.recordAudit,
+    });
+    on('LabelToRecord', {
+      does: 'so has every label of a credential that moved',
+      pattern: {
+        source: ['aws.secretsmanager'],
+        detailType: ['Secret Label Updated'],
+        detail: { name: Match.prefix(secretPrefix) },
+      },
+      to: this.recordAudit,
+    });
 
     const passes = [
       {
@@ -274,6 +347,17 @@ export class Rekey extends Construct {
         handler: called,
         lostRequests,
       });
+    // It is called for events all day: a metric of its own tells whether the seals come.
+    new Schedule(this, 'Schedule-record-audit', {
+      name: 'record-audit',
+      description: 'rekey: seals the days that are over',
+      group,
+      every: Duration.days(1),
+      // Late enough for what was tried again after midnight.
+      at: { hour: 4 },
+      handler: this.recordAudit,
+      lostRequests,
+    });
 
     this.alarms = new Alarms(this, 'Alarms', {
       rotateSecret: this.rotateSecret,

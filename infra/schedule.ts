@@ -1,4 +1,4 @@
-import { Aws, type Duration } from 'aws-cdk-lib';
+import { Aws, type Duration, TimeZone } from 'aws-cdk-lib';
 import { PolicyStatement, Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
 import {
@@ -19,6 +19,8 @@ export interface ScheduleProps {
   readonly description: string;
   readonly group: IScheduleGroup;
   readonly every: Duration;
+  /** At this time of every day, UTC; for passes that come once a day. @default `every` counts from the deployment */
+  readonly at?: { readonly hour: number };
   readonly handler: IFunction;
   /** Takes the passes that could not be delivered. */
   readonly lostRequests: IQueue;
@@ -29,7 +31,7 @@ export class Schedule extends Construct {
   constructor(
     scope: Construct,
     id: string,
-    { name, description, group, every, handler, lostRequests }: ScheduleProps,
+    { name, description, group, every, at, handler, lostRequests }: ScheduleProps,
   ) {
     super(scope, id);
     const role = new Role(this, 'Role', {
@@ -58,7 +60,10 @@ export class Schedule extends Construct {
       scheduleName: name,
       description,
       scheduleGroup: group,
-      schedule: ScheduleExpression.rate(every),
+      schedule:
+        at === undefined
+          ? ScheduleExpression.rate(every)
+          : ScheduleExpression.cron({ hour: String(at.hour), minute: '0', timeZone: TimeZone.ETC_UTC }),
       timeWindow: TimeWindow.off(),
       target: new LambdaInvoke(handler, {
         // Left as it is: the target would let it call every version of the function.

@@ -1,7 +1,8 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { EventBridgeClient, PutEventsCommand } from '@aws-sdk/client-eventbridge';
+import { S3Client } from '@aws-sdk/client-s3';
 import {
   DescribeSecretCommand,
   GetSecretValueCommand,
@@ -9,11 +10,14 @@ import {
   RotateSecretCommand,
   SecretsManagerClient,
 } from '@aws-sdk/client-secrets-manager';
+import { auditArchive } from '../../functions/aws/archive.ts';
 import { loadConsumer } from '../../functions/consumers/index.ts';
+import { dayOf, lastOverDay } from '../../functions/core/audit.ts';
 import { openings } from '../../functions/core/calendar.ts';
 import { type CredentialOrder, credentialRequested } from '../../functions/core/events.ts';
 import { eventSource, secretName } from '../../functions/core/names.ts';
 import { type CredentialSpec, graceMs, parseSpec } from '../../functions/core/spec.ts';
+import { verifyArchive } from '../../functions/lifecycle/verify-archive.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import type { BusEvent } from './aws/bus-event.ts';
 import { type Clients, type ForgottenConnection, forgetConnection, startClients } from './clients.ts';
@@ -25,9 +29,18 @@ export interface Outcome {
   readonly providers: readonly ProviderOutcome[];
   /** The price of having only one user, measured; undefined when no declared provider can do it. */
   readonly resetPassword?: Refusal;
+  readonly audit: AuditOutcome;
   /** Simulated time, in days. */
   readonly days: number;
   readonly seconds: number;
+}
+
+/** The records in the audit bucket, read back and compared with the seals. */
+export interface AuditOutcome {
+  readonly records: number;
+  /** Whether every record is as it was sealed, and the seals are a chain. */
+  readonly verified: boolean;
+  readonly problems: readonly string[];
 }
 
 /** One rotation under `reset-password`, as consumers saw it who read AWSCURRENT before every login. */
@@ -121,9 +134,10 @@ export async function runDemo(world: World, options: DemoOptions): Promise<Outco
     await stopApplications(stage);
     await compromise(stage);
     await deleteAll(stage, resetPassword?.name);
-    await quiet(world);
+    const audit = await verifyAudit(stage, startedOn);
     const after = await usersAtVendors(world);
     return {
+      audit,
       days: Math.round((clock.now().getTime() - startedOn.getTime()) / dayMs),
       seconds: Math.round((Date.now() - startedAt) / 100) / 10,
       ...(resetPassword === undefined ? {} : { resetPassword: resetPassword.refusal }),
@@ -372,6 +386,38 @@ async function deleteAll(stage: Stage, another: string | undefined): Promise<voi
   for (let passes = 0; !names.every(isDone) && passes < 12; passes += 1) {
     await world.deployment.advance(hourMs / 2, { passes: { everyMs: hourMs / 4 } });
     await quiet(world);
+  }
+}
+
+/** Two nights later every day of the run is sealed: an auditor reads all of it back. */
+async function verifyAudit({ world, tell }: Stage, startedOn: Date): Promise<AuditOutcome> {
+  const { deployment, clock } = world;
+  tell('the clock', 'two nights pass, and the days are sealed');
+  await deployment.advance(2 * dayMs, { passes: 'sparse' });
+  await quiet(world);
+  const client = new S3Client({
+    endpoint: deployment.endpointUrl,
+    region: deployment.region,
+    credentials: { accessKeyId: 'auditor', secretAccessKey: 'auditor' },
+  });
+  try {
+    const ports = auditArchive(client, deployment.stack.buckets[0]?.name ?? '', {
+      sleep: async (ms) => {
+        await pause(ms);
+      },
+    });
+    const { records, findings } = await verifyArchive(
+      { from: dayOf(startedOn), to: lastOverDay(clock.now()) },
+      { ports, sha256: (text) => createHash('sha256').update(text, 'utf8').digest() },
+    );
+    tell('the auditor', `${records} records are as they were sealed, ${findings.length} are not`);
+    return {
+      records,
+      verified: records > 0 && findings.length === 0,
+      problems: findings.map(({ kind, key, details }) => `${kind} ${key}: ${details}`),
+    };
+  } finally {
+    client.destroy();
   }
 }
 
@@ -662,6 +708,9 @@ const sentences: Readonly<Record<string, (detail: Readonly<Record<string, unknow
     DatabaseUserCreated: ({ username }) => `made the user ${username}, which nobody knows yet`,
     CredentialRotated: ({ username }) =>
       `AWSCURRENT is ${username} now, which has logged in; whoever was before stays through its grace`,
+    DatabaseUserPasswordChanged: ({ username }) => `changed the password of ${username}`,
+    ProviderEventReceived: ({ provider, providerEventType }) =>
+      `a webhook of ${provider} says ${providerEventType}, and its signature is right`,
     CredentialRotationFailed: ({ step, code }) => `${step} failed with ${code}; Secrets Manager tries again`,
     ConsumerUpdated: ({ consumer }) => `${consumer} was given the login and is live with it`,
     DriftFound: ({ kind, username, details }) =>

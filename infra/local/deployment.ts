@@ -5,15 +5,17 @@ import { type DeliveryResult, letterAttributes } from './aws/delivery.ts';
 import { type OnCall, startAwsEndpoint } from './aws/endpoint.ts';
 import { createEventBridge, type EventBridge } from './aws/event-bridge.ts';
 import { type EventSource, startEventSource } from './aws/event-source-mapping.ts';
+import { type HttpApi, startHttpApi } from './aws/http-api.ts';
 import { createParameters } from './aws/parameters.ts';
 import { createQueues, type QueuedMessage, type Queues } from './aws/queues.ts';
+import { createS3, type S3 } from './aws/s3.ts';
 import { createScheduler, type Scheduler, type SchedulerOptions } from './aws/scheduler.ts';
 import type { Variants } from './aws/secrets-manager/model.ts';
 import { createSecretsManager, type SecretsManager } from './aws/secrets-manager.ts';
 import { createTopics, type Topics } from './aws/topics.ts';
 import { type Clock, isMovable } from './clock.ts';
 import { type AsyncFailure, type FunctionLogLine, type LambdaHost, startLambda } from './lambda.ts';
-import { allows } from './permissions.ts';
+import { allows, covers } from './permissions.ts';
 import { type LocalStack, readTemplate } from './template.ts';
 
 /** The synthesized stack, alive: what `cdk deploy` would leave behind, on loopback. */
@@ -29,6 +31,10 @@ export interface Deployment {
   readonly topics: Topics;
   readonly alarms: Alarms;
   readonly lambda: LambdaHost;
+  readonly httpApis: readonly HttpApi[];
+  readonly s3: S3;
+  /** Where a vendor's webhook has to point. Throws where the stack has no route for one. */
+  readonly webhookUrl: string;
   /** What came to nothing and lies in a dead-letter queue: events, passes of schedules, messages. */
   readonly lostRequests: readonly LostRequest[];
   /**
@@ -69,6 +75,15 @@ export interface DeploymentOptions {
   readonly variants?: Partial<Variants>;
   /** When a schedule of the form `rate(…)` comes for the first time. @default 'after-one-interval' */
   readonly firstRate?: SchedulerOptions['firstRate'];
+  /** What goes on beside the stack and reaches into it, such as webhooks on their way: the clock waits for it, too. @default nothing */
+  readonly outside?: UnderWay;
+}
+
+/** Something that runs, and has to end before the clock goes on. */
+export interface UnderWay {
+  isBusy(): boolean;
+  /** Resolves as soon as one part of it that is under way now has ended; at once when there is none. */
+  oneEnded(): Promise<void>;
 }
 
 const account = '123456789012';
@@ -88,6 +103,14 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         permission.functionArn === functionArn &&
         permission.principal === principal &&
         (permission.sourceAccount ?? account) === account,
+    );
+  /** API Gateway's permissions are for one route of one API each. */
+  const mayBeCalled = (functionArn: string, sourceArn: string): boolean =>
+    stack.permissions.some(
+      (permission) =>
+        permission.functionArn === functionArn &&
+        permission.principal === 'apigateway.amazonaws.com' &&
+        (permission.sourceArn === undefined || covers(permission.sourceArn, sourceArn)),
     );
   const isFunction = (arn: string) => stack.functions.some((each) => each.arn === arn);
   const isQueue = (arn: string) => stack.queues.some((each) => each.arn === arn);
@@ -185,8 +208,15 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     ...(options.variants === undefined ? {} : { variants: options.variants }),
   });
   const parameters = createParameters({ account, region, clock });
+  const s3 = createS3({
+    buckets: [],
+    clock,
+    ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
+  });
   const endpoint = await startAwsEndpoint({
     services: [secretsManager, bus, parameters, queues],
+    // The only service of the stack that is spoken to in REST.
+    otherwise: s3.serve,
     clock,
     ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
   });
@@ -231,6 +261,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   });
 
   const eventSources: EventSource[] = [];
+  const httpApis: HttpApi[] = [];
   let heartbeat: NodeJS.Timeout | undefined;
   let isStopped = false;
   let isAdvancing = false;
@@ -257,10 +288,11 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     // Whatever follows from an answer follows within a turn, and what a function wrote before it is read within the next ones.
     for (let quietTurns = 0; quietTurns < 5; quietTurns += 1) {
       await nextTurn();
-      while (lambda.isBusy()) {
-        quietTurns = 0;
-        await lambda.oneEnded();
-      }
+      for (const part of [lambda, ...httpApis, ...(options.outside === undefined ? [] : [options.outside])])
+        while (part.isBusy()) {
+          quietTurns = 0;
+          await part.oneEnded();
+        }
     }
   }
 
@@ -306,6 +338,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     // Before the host closes, or what fails for that reason would be handed out again.
     const ending = eventSources.map((source) => source.stop());
     queues.stop();
+    await Promise.all(httpApis.map((api) => api.close()));
     await Promise.all([scheduler.stop(), secretsManager.stop(), bus.stop(), lambda.close()]);
     await Promise.all(ending);
     await endpoint.close();
@@ -330,6 +363,28 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
           ...(deadLetterArn === undefined ? {} : { deadLetterArn }),
         })),
       });
+    for (const { name, busName, pattern, retentionDays } of stack.archives)
+      bus.addArchive({
+        name,
+        busName,
+        ...(pattern === undefined ? {} : { pattern }),
+        ...(retentionDays === undefined ? {} : { retentionDays }),
+      });
+    for (const { name, defaultRetention: objectLock } of stack.buckets)
+      s3.addBucket({ name, ...(objectLock === undefined ? {} : { objectLock }) });
+    for (const { id, routes, throttle } of stack.httpApis)
+      httpApis.push(
+        await startHttpApi({
+          id,
+          account,
+          region,
+          clock,
+          routes,
+          ...(throttle === undefined ? {} : { throttle }),
+          mayInvoke: mayBeCalled,
+          invoke: (functionArn, event) => lambda.invoke(functionArn, event),
+        }),
+      );
     const create = (service: typeof secretsManager | typeof parameters, operation: string, input: object) =>
       service.call(operation, input);
     for (const [name, value] of Object.entries(options.secrets))
@@ -407,6 +462,16 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     topics,
     alarms,
     lambda,
+    httpApis,
+    s3,
+    get webhookUrl() {
+      for (const { url, routes } of httpApis)
+        for (const { routeKey } of routes) {
+          const path = /^POST (\/webhooks\/.+)$/.exec(routeKey)?.[1];
+          if (path !== undefined) return `${url}${path}`;
+        }
+      throw new Error('no HTTP API of the stack has a route POST /webhooks/…');
+    },
     get lostRequests() {
       return stack.queues
         .filter(({ arn }) => deadLetterArns.has(arn))

@@ -16,8 +16,8 @@ export function allows(statements: readonly RoleStatement[], action: string, res
   );
 }
 
-/** IAM's own wildcards, and nothing else, have a meaning. */
-function covers(pattern: string, value: string, flags = ''): boolean {
+/** Whether a pattern of IAM is about this value: only its own wildcards have a meaning. */
+export function covers(pattern: string, value: string, flags = ''): boolean {
   const literal = pattern
     .replaceAll(/[.+^${}()|[\]\\]/g, '\\$&')
     .replaceAll('*', '.*')

@@ -18,7 +18,7 @@ const columns: readonly {
 ];
 
 /** The outcome as a table for people. */
-export function table({ providers, resetPassword, days, seconds }: Outcome): string {
+export function table({ providers, resetPassword, audit, days, seconds }: Outcome): string {
   const rows = [
     columns.map(({ title }) => title),
     ...providers.map((row) => columns.map(({ of }) => of(row))),
@@ -37,8 +37,10 @@ export function table({ providers, resetPassword, days, seconds }: Outcome): str
     ...body.map(line),
     '',
     ...(resetPassword === undefined ? [] : [refusal(resetPassword), '']),
-    ...problems.map((problem) => `NOT GOOD  ${problem}`),
-    `${isGood({ providers }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}: ${days} days in ${seconds} s.`,
+    `Audit trail: ${audit.records} records, ${audit.verified ? 'each as it was sealed, the chain of seals whole' : 'NOT as they were sealed'}.`,
+    '',
+    ...[...problems, ...audit.problems].map((problem) => `NOT GOOD  ${problem}`),
+    `${isGood({ providers, audit }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}: ${days} days in ${seconds} s.`,
   ].join('\n');
 }
 
@@ -53,8 +55,12 @@ const refusal = ({
 (announced: at most ${atMostMs} ms). Under replace-user that is 0.`;
 
 /** The outcome as one JSON document. */
-export const json = ({ providers, ...rest }: Outcome): string =>
-  JSON.stringify({ providers: providers.map(({ problems: _problems, ...row }) => row), ...rest }, null, 2);
+export const json = ({ providers, audit: { problems: _none, ...audit }, ...rest }: Outcome): string =>
+  JSON.stringify(
+    { providers: providers.map(({ problems: _problems, ...row }) => row), audit, ...rest },
+    null,
+    2,
+  );
 
-export const isGood = ({ providers }: Pick<Outcome, 'providers'>): boolean =>
-  providers.length > 0 && providers.every(({ problems }) => problems.length === 0);
+export const isGood = ({ providers, audit }: Pick<Outcome, 'providers' | 'audit'>): boolean =>
+  audit.verified && providers.length > 0 && providers.every(({ problems }) => problems.length === 0);

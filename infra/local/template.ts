@@ -19,6 +19,9 @@ export interface LocalStack {
   readonly functions: readonly FunctionRecord[];
   readonly buses: readonly { readonly logicalId: string; readonly name: string; readonly arn: string }[];
   readonly rules: readonly RuleRecord[];
+  readonly archives: readonly ArchiveRecord[];
+  readonly httpApis: readonly HttpApiRecord[];
+  readonly buckets: readonly BucketRecord[];
   readonly queues: readonly QueueRecord[];
   readonly eventSources: readonly EventSourceRecord[];
   readonly schedules: readonly ScheduleRecord[];
@@ -79,6 +82,37 @@ export interface RuleRecord {
     readonly deadLetterArn: string | undefined;
     readonly retryPolicy: { readonly maximumRetryAttempts: number; readonly maximumEventAgeSeconds: number };
   }[];
+}
+
+export interface ArchiveRecord {
+  readonly logicalId: string;
+  readonly name: string;
+  readonly arn: string;
+  readonly busName: string;
+  /** Every event of the bus when there is none. */
+  readonly pattern: Readonly<Record<string, unknown>> | undefined;
+  /** For ever when there is none. */
+  readonly retentionDays: number | undefined;
+}
+
+export interface HttpApiRecord {
+  readonly logicalId: string;
+  readonly id: string;
+  readonly name: string;
+  readonly routes: readonly { readonly routeKey: string; readonly functionArn: string }[];
+  /** Of the stage `$default`, for each route; without one the account's own, which is no bound here. */
+  readonly throttle: { readonly ratePerSecond: number; readonly burst: number } | undefined;
+}
+
+export interface BucketRecord {
+  readonly logicalId: string;
+  readonly name: string;
+  readonly arn: string;
+  readonly isVersioned: boolean;
+  /** What every new version is locked by. */
+  readonly defaultRetention:
+    | { readonly mode: 'GOVERNANCE' | 'COMPLIANCE'; readonly days: number }
+    | undefined;
 }
 
 export interface QueueRecord {
@@ -285,6 +319,64 @@ const schemas = {
       )
       .default([]),
   }),
+  'AWS::Events::Archive': z.strictObject({
+    ArchiveName: z.string().optional(),
+    Description: z.string().optional(),
+    SourceArn: arn.includes(':event-bus/'),
+    EventPattern: z.record(z.string(), z.unknown()).optional(),
+    RetentionDays: z.int().min(0).default(0),
+    KmsKeyIdentifier: z.literal('').optional(),
+  }),
+  'AWS::ApiGatewayV2::Api': z.strictObject({
+    Name: z.string(),
+    Description: z.string().optional(),
+    ProtocolType: z.literal('HTTP'),
+    Tags: z.unknown().optional(),
+  }),
+  'AWS::ApiGatewayV2::Integration': z.strictObject({
+    ApiId: z.string(),
+    IntegrationType: z.literal('AWS_PROXY'),
+    IntegrationUri: arn.includes(':lambda:', 'only functions are called here'),
+    PayloadFormatVersion: z.literal('2.0'),
+  }),
+  'AWS::ApiGatewayV2::Route': z.strictObject({
+    ApiId: z.string(),
+    AuthorizationType: z.literal('NONE').default('NONE'),
+    RouteKey: z.string().regex(/^[A-Z]+ \/[^{}]*$/, { error: 'only a method with a path without variables' }),
+    Target: z.string().startsWith('integrations/'),
+  }),
+  'AWS::ApiGatewayV2::Stage': z.strictObject({
+    ApiId: z.string(),
+    StageName: z.literal('$default'),
+    AutoDeploy: z.literal(true),
+    // Who came is kept by the stand-in, whatever form the log has.
+    AccessLogSettings: z.unknown().optional(),
+    DefaultRouteSettings: z
+      .strictObject({ ThrottlingRateLimit: z.number().min(0), ThrottlingBurstLimit: z.int().min(0) })
+      .optional(),
+    Tags: z.unknown().optional(),
+  }),
+  'AWS::S3::Bucket': z.strictObject({
+    BucketName: z.string().optional(),
+    ObjectLockEnabled: z.boolean().default(false),
+    ObjectLockConfiguration: z
+      .strictObject({
+        ObjectLockEnabled: z.literal('Enabled'),
+        Rule: z.strictObject({
+          DefaultRetention: z.strictObject({
+            Mode: z.enum(['GOVERNANCE', 'COMPLIANCE']),
+            Days: z.int().min(1),
+          }),
+        }),
+      })
+      .optional(),
+    VersioningConfiguration: z.strictObject({ Status: z.enum(['Enabled', 'Suspended']) }).optional(),
+    // Nobody but our own processes comes here, and at rest it is gone with them.
+    BucketEncryption: z.unknown().optional(),
+    OwnershipControls: z.unknown().optional(),
+    PublicAccessBlockConfiguration: z.unknown().optional(),
+    Tags: z.unknown().optional(),
+  }),
   'AWS::SQS::Queue': z.strictObject({
     QueueName: z.string().optional(),
     VisibilityTimeout: z.int().min(0).max(43_200).default(30),
@@ -392,10 +484,11 @@ const schemas = {
   }),
 } as const;
 
-/** Of no consequence here: logs go to the screen, and nobody but our own processes reaches queues, topics and keys. */
+/** Of no consequence here: logs go to the screen, and nobody but our own processes reaches queues, buckets, topics and keys. */
 const withoutEffect: readonly string[] = [
   'AWS::Logs::LogGroup',
   'AWS::SQS::QueuePolicy',
+  'AWS::S3::BucketPolicy',
   'AWS::SNS::TopicPolicy',
   'AWS::KMS::Key',
   'AWS::KMS::Alias',
@@ -480,6 +573,29 @@ function readResources(
         return bus === 'default'
           ? identity(name, arnOf('events', `rule/${name}`), name)
           : identity(name, arnOf('events', `rule/${bus}/${name}`), `${bus}|${name}`);
+      }
+      case 'AWS::Events::Archive': {
+        const name = property('ArchiveName', generated);
+        return identity(name, arnOf('events', `archive/${name}`), name, { ArchiveName: name });
+      }
+      case 'AWS::ApiGatewayV2::Api': {
+        const id = digest(logicalId, 10);
+        const attributes = { ApiId: id, ApiEndpoint: `https://${id}.execute-api.${region}.amazonaws.com` };
+        return identity(property('Name', generated), arnOf('execute-api', id), id, attributes);
+      }
+      case 'AWS::ApiGatewayV2::Integration': {
+        const id = digest(logicalId, 7);
+        return identity(id, id, id);
+      }
+      case 'AWS::S3::Bucket': {
+        const name = property(
+          'BucketName',
+          generated
+            .toLowerCase()
+            .slice(-63)
+            .replace(/^[^a-z0-9]+/, ''),
+        );
+        return identity(name, `arn:aws:s3:::${name}`, name);
       }
       case 'AWS::SQS::Queue': {
         const name = property('QueueName', generated);
@@ -571,6 +687,11 @@ function readResources(
     if (statements === undefined) throw new Error(`Resources.${logicalId}: no role here is ${roleArn}`);
     return statements;
   };
+  const [integrations, routes, stages] = [
+    all('AWS::ApiGatewayV2::Integration'),
+    all('AWS::ApiGatewayV2::Route'),
+    all('AWS::ApiGatewayV2::Stage'),
+  ];
   const groups = ['default', ...all('AWS::Scheduler::ScheduleGroup').map(({ name }) => name)];
 
   return {
@@ -614,6 +735,48 @@ function readResources(
         },
       })),
     })),
+    archives: all('AWS::Events::Archive').map(({ logicalId, name, arn, properties }) => ({
+      logicalId,
+      name,
+      arn,
+      busName: properties.SourceArn.replace(/^.*:event-bus\//, ''),
+      pattern: properties.EventPattern,
+      retentionDays: properties.RetentionDays === 0 ? undefined : properties.RetentionDays,
+    })),
+    httpApis: all('AWS::ApiGatewayV2::Api').map(({ logicalId, name, ref: id }) => {
+      const settings = stages.find(({ properties }) => properties.ApiId === id)?.properties;
+      if (settings === undefined) throw new Error(`Resources.${logicalId}: no stage here serves it`);
+      const { DefaultRouteSettings } = settings;
+      return {
+        logicalId,
+        id,
+        name,
+        routes: routes
+          .filter(({ properties }) => properties.ApiId === id)
+          .map((route) => {
+            const target = integrations.find(({ ref }) => `integrations/${ref}` === route.properties.Target);
+            if (target === undefined)
+              throw new Error(
+                `Resources.${route.logicalId}: no integration here is ${route.properties.Target}`,
+              );
+            return { routeKey: route.properties.RouteKey, functionArn: target.properties.IntegrationUri };
+          }),
+        throttle: DefaultRouteSettings && {
+          ratePerSecond: DefaultRouteSettings.ThrottlingRateLimit,
+          burst: DefaultRouteSettings.ThrottlingBurstLimit,
+        },
+      };
+    }),
+    buckets: all('AWS::S3::Bucket').map(({ logicalId, name, arn, properties }) => {
+      const retention = properties.ObjectLockConfiguration?.Rule.DefaultRetention;
+      return {
+        logicalId,
+        name,
+        arn,
+        isVersioned: properties.VersioningConfiguration?.Status === 'Enabled',
+        defaultRetention: retention && { mode: retention.Mode, days: retention.Days },
+      };
+    }),
     queues: all('AWS::SQS::Queue').map(({ logicalId, name, arn, ref, properties }) => ({
       logicalId,
       name,

@@ -104,6 +104,7 @@ export async function startVendors({ directory, clock, apiKeys, log }: VendorsOp
       clock,
       apiKeys: [apiKeys.render],
     });
+    lifetime.add(() => render.webhooks.stop());
     const cockroachdb = createCockroachdbCloud({
       postgres: cockroachdbEngine,
       front: cockroachdbFront,

@@ -1,17 +1,19 @@
 import { execFile } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { z } from 'zod';
+import { webhookSecretPrefix } from '../../functions/core/names.ts';
 import type { OnCall } from './aws/endpoint.ts';
 import type { Variants } from './aws/secrets-manager/model.ts';
 import { createMovableClock, type MovableClock } from './clock.ts';
 import { type Deployment, startDeployment } from './deployment.ts';
 import type { FunctionLogLine } from './lambda.ts';
 import { createLifetime, settledTogether } from './lifetime.ts';
+import type { RenderWebhook } from './providers/render-webhooks.ts';
 import { type ApiKeys, startVendors, type Vendors } from './vendors.ts';
 
 /** Everything on this machine: the vendors with their engines, and the stack deployed against them. */
@@ -22,6 +24,8 @@ export interface World {
   /** The specs that the template declares, as they stand in Parameter Store. */
   readonly specs: readonly Spec[];
   readonly apiKeys: ApiKeys;
+  /** Render's webhook, which points to the deployed HTTP API. */
+  readonly webhook: RenderWebhook;
   /** A file with the CA that clients must trust, in PEM. */
   readonly caFile: string;
   /** Afterwards no process, no socket and no file of the world is left. May be called again. */
@@ -102,13 +106,18 @@ export async function startWorld(options: WorldOptions = {}): Promise<World> {
           ),
         ]),
       ),
+      outside: vendors.render.api.webhooks,
       log,
       ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
       ...(options.variants === undefined ? {} : { variants: options.variants }),
     });
     lifetime.add(() => deployment.stop());
     onProgress(`${specs.length} credentials are deployed; none has a user yet`);
-    return { vendors, deployment, clock, specs, apiKeys, caFile, stop: lifetime.end };
+    const webhook = await connectWebhook(vendors, deployment);
+    onProgress(
+      'Render tells of users that are made or deleted: its webhook points to the HTTP API of the stack',
+    );
+    return { vendors, deployment, clock, specs, apiKeys, webhook, caFile, stop: lifetime.end };
   } catch (error) {
     await lifetime.end();
     throw error;
@@ -139,6 +148,17 @@ async function specsIn(template: string): Promise<readonly Spec[]> {
       const document = z.record(z.string(), z.unknown()).parse(JSON.parse(parameter.parse(Properties).Value));
       return { ...specSchema.parse(document), document };
     });
+}
+
+/** What people do once after a deployment: the webhook gets the address, and Secrets Manager the webhook's secret. */
+async function connectWebhook({ render }: Vendors, deployment: Deployment): Promise<RenderWebhook> {
+  const webhook = render.api.webhooks.add({ url: deployment.webhookUrl });
+  await deployment.secretsManager.call('CreateSecret', {
+    Name: `${webhookSecretPrefix}render`,
+    SecretString: webhook.secret,
+    ClientRequestToken: randomUUID(),
+  });
+  return webhook;
 }
 
 /** Makes the targets and consumers that the specs name, so that a run rehearses what `infra/credentials.ts` declares. */

@@ -107,7 +107,15 @@ describe('a superseded user', () => {
       spec: { drain: { deadline: 'P1D', force: true } },
       given: { ...moved, readings: [somebody] },
       now: new Date('2026-03-03T12:15:00Z'),
-      want: { say: 'retire', reason: 'superseded', endSessions: true },
+      want: {
+        say: 'retire',
+        reason: 'superseded',
+        endSessions: true,
+        evidence: {
+          drain: 'connections-to-be-ended',
+          because: 'somebody is still connected after the deadline, and drain.force is set',
+        },
+      },
     },
     'goes by the grace alone where the vendor tells nobody who is connected': {
       by: 'nothing',
@@ -253,6 +261,10 @@ describe('a user of a credential that is to go', () => {
       say: 'retire',
       reason: 'revoked',
       endSessions: true,
+      evidence: {
+        drain: 'connections-to-be-ended',
+        because: 'somebody may know the password who must not',
+      },
     });
     // The newest version was made after the order: only what is older was revoked, and that goes by other rules.
     expect(await judged({}, { revokeBefore: '2026-02-04T00:00:00Z' })).toEqual({ say: 'observe' });

@@ -21,6 +21,7 @@ beforeAll(async () => {
     variants: { retryDelaysMs: [200] },
   });
   for (const [name, key] of Object.entries(world.apiKeys)) secrets.set(key, `API key of ${name}`);
+  secrets.set(world.webhook.secret, 'signing secret of the webhook');
 });
 afterAll(() => world?.stop());
 
@@ -196,10 +197,18 @@ describe('the real bundles', () => {
   });
 });
 
-describe('no password, API key or RotationToken', () => {
-  test('is in any log line, event, answer or error of all of the above, in any spelling', async () => {
+describe('no password, API key, RotationToken or signing secret', () => {
+  test('is in any log line, event, answer, error or audit record of all of the above, in any spelling', async () => {
     await learnPasswords();
+    await world.deployment.settled();
     seen.push(JSON.stringify(world.deployment.bus.history()), JSON.stringify(world.deployment.lostRequests));
+    const { s3, stack } = world.deployment;
+    const bucket = stack.buckets[0]?.name ?? '';
+    const records = s3
+      .keys(bucket)
+      .flatMap((key) => s3.versions(bucket, key).map(({ body }) => String(body)));
+    expect(records.length).toBeGreaterThan(20);
+    seen.push(...records);
     expect([...secrets.values()].filter((origin) => origin.startsWith('password')).length).toBeGreaterThan(5);
     expect(
       [...secrets.values()].filter((origin) => origin.startsWith('RotationToken')).length,

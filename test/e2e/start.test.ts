@@ -59,6 +59,7 @@ test('npm start -- --json tells the whole life of each credential in one documen
   const outcome: {
     providers: Record<string, unknown>[];
     resetPassword: { refusedLogins: number; refusedForMs: number; atMostMs: number };
+    audit: { records: number; verified: boolean };
     days: number;
   } = JSON.parse(await output);
   const life = (provider: string, drift: { found: number; repaired: number }, users: number) => ({
@@ -82,6 +83,10 @@ test('npm start -- --json tells the whole life of each credential in one documen
     life('zilliz-cloud', { found: 1, repaired: 1 }, 0),
   ]);
   expect(code).toBe(0);
+  expect(outcome.audit).toEqual({
+    records: expect.toSatisfy((records: number) => records > 60),
+    verified: true,
+  });
   expect(outcome.days).toBeGreaterThan(28);
   expect(outcome.resetPassword).toMatchObject({ provider: 'cockroachdb-cloud' });
   // Somebody with one user only is refused for a while, and is told for how long.

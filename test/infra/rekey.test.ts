@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { App, Stack } from 'aws-cdk-lib';
+import { App, Duration, Stack } from 'aws-cdk-lib';
 import { Match, Template } from 'aws-cdk-lib/assertions';
 import { Code } from 'aws-cdk-lib/aws-lambda';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -14,7 +14,9 @@ import { loadProvider } from '../../functions/providers/index.ts';
 import {
   createUserEnvironment,
   deleteUserEnvironment,
+  receiveWebhookEnvironment,
   reconcileUsersEnvironment,
+  recordAuditEnvironment,
   rotateSecretEnvironment,
   startRotationsEnvironment,
   updateConsumersEnvironment,
@@ -123,11 +125,15 @@ describe('rotation', () => {
     });
     expect(stack.permissions.map(({ principal, functionArn }) => [principal, functionArn])).toEqual([
       ['secretsmanager.amazonaws.com', rotator],
+      ['apigateway.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-receive-webhook'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-create-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-update-consumers'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-reconcile-users'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-record-audit'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-record-audit'],
     ]);
     // A rule is of one account, so its ARN says whose it is.
     for (const { principal, sourceArn } of stack.permissions)
@@ -281,36 +287,48 @@ describe('events', () => {
     'detail-type': 'Secret Label Updated',
     detail: { name, labelUpdated, versionId: '0d4f1c9a-2f4b-4c7e-9b53-6f0a1c2d3e4f' },
   });
+  // Whatever else an event sets off: it is recorded.
+  const audit = 'rekey-record-audit';
   const cases: Record<string, { event: Record<string, unknown>; bus: string; want: readonly string[] }> = {
     'a request for a credential reaches create-user': {
       event: fact('CredentialRequested'),
       bus: 'rekey',
-      want: ['rekey-create-user'],
+      want: ['rekey-create-user', audit],
     },
     'an ordered rotation reaches start-rotations': {
       event: fact('CredentialRotationRequested'),
       bus: 'rekey',
-      want: ['rekey-start-rotations'],
+      want: ['rekey-start-rotations', audit],
     },
     'a compromised credential reaches start-rotations': {
       event: fact('CredentialCompromised'),
       bus: 'rekey',
-      want: ['rekey-start-rotations'],
+      want: ['rekey-start-rotations', audit],
     },
     'an ordered deletion reaches delete-user': {
       event: fact('CredentialDeletionRequested'),
       bus: 'rekey',
-      want: ['rekey-delete-user'],
+      want: ['rekey-delete-user', audit],
     },
     'a finished rotation reaches delete-user': {
       event: fact('CredentialRotated'),
       bus: 'rekey',
-      want: ['rekey-delete-user'],
+      want: ['rekey-delete-user', audit],
     },
-    'a fact that nobody has to act on reaches no function': {
+    'what a vendor told reaches reconcile-users': {
+      event: fact('ProviderEventReceived'),
+      bus: 'rekey',
+      want: ['rekey-reconcile-users', audit],
+    },
+    'a fact that nobody has to act on is recorded': {
       event: fact('DatabaseUserDeleted'),
       bus: 'rekey',
-      want: [],
+      want: [audit],
+    },
+    'so is one of a type that nobody knows yet': {
+      event: fact('SomethingNew'),
+      bus: 'rekey',
+      want: [audit],
     },
     'an order from another source reaches no function': {
       event: { ...fact('CredentialCompromised'), source: 'somebody' },
@@ -325,12 +343,12 @@ describe('events', () => {
     'a new current login reaches update-consumers': {
       event: label('rekey/orders', 'AWSCURRENT'),
       bus: 'default',
-      want: ['rekey-update-consumers'],
+      want: ['rekey-update-consumers', audit],
     },
-    'another label of a secret reaches no function': {
+    'another label of a secret is recorded': {
       event: label('rekey/orders', 'blue'),
       bus: 'default',
-      want: [],
+      want: [audit],
     },
     "somebody else's secret reaches no function": {
       event: label('payroll/orders', 'AWSCURRENT'),
@@ -343,7 +361,7 @@ describe('events', () => {
   });
 
   test('that cannot be delivered are tried for a day and kept', () => {
-    expect(stack.rules).toHaveLength(5);
+    expect(stack.rules).toHaveLength(8);
     for (const { isEnabled, targets } of stack.rules)
       expect({ isEnabled, targets }).toEqual({
         isEnabled: true,
@@ -369,6 +387,9 @@ describe('events', () => {
       'rekey-delete-user': [2, queueNamed('LostRequests').arn],
       'rekey-reconcile-users': [2, queueNamed('LostRequests').arn],
       'rekey-update-consumers': [2, queueNamed('LostRequests').arn],
+      // The vendor waits for the answer, and sends again by itself.
+      'rekey-receive-webhook': [2, undefined],
+      'rekey-record-audit': [2, queueNamed('LostRequests').arn],
     });
   });
 });
@@ -388,7 +409,9 @@ describe('a schedule', () => {
       ['start-rotations', 'rate(5 minutes)', 'rekey-start-rotations'],
       ['delete-user', 'rate(15 minutes)', 'rekey-delete-user'],
       ['reconcile-users', 'rate(1 hour)', 'rekey-reconcile-users'],
+      ['record-audit', 'cron(0 4 * * ? *)', 'rekey-record-audit'],
     ]);
+    expect(schedules().at(-1)?.ScheduleExpressionTimezone).toBe('Etc/UTC');
     for (const { Target } of schedules())
       expect(parseInvocation(JSON.parse(Target.Input), ['pass'])).toEqual({ is: 'pass', dryRun: false });
   });
@@ -404,7 +427,7 @@ describe('a schedule', () => {
         kept: Target.DeadLetterConfig,
       })),
     ).toEqual(
-      [300, 900, 3_600].map((seconds) => ({
+      [300, 900, 3_600, 86_400].map((seconds) => ({
         GroupName: 'rekey',
         State: 'ENABLED',
         FlexibleTimeWindow: { Mode: 'OFF' },
@@ -529,6 +552,11 @@ describe('alarms', () => {
       'rekey-breaker-open | Maximum BreakersOpen | >= 1 | 1 x 900 s | silence: as before',
       'rekey-findings-stay-open | Maximum OpenFindings | >= 1 | 3 x 3600 s | silence: as before',
       'rekey-consumer-behind | Maximum ConsumerBehindAge | >= 3600 | 1 x 3600 s | silence: as before',
+      'rekey-webhooks-rejected | Sum WebhooksRejected | >= 10 | 1 x 900 s | silence: fine',
+      'rekey-webhooks-odd | Sum WebhooksOdd | >= 1 | 1 x 3600 s | silence: fine',
+      'rekey-webhooks-deferred | Sum WebhooksDeferred | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-audit-write-failed | Sum AuditWriteFailed | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-audit-unsealed | Maximum AuditUnsealedAge | >= 172800 | 2 x 86400 s | silence: wrong',
       'rekey-request-lost | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
       'rekey-target-not-reconciled | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
       'rekey-rotate-secret-failing | Sum Errors | >= 3 | 1 x 900 s | silence: fine',
@@ -635,6 +663,132 @@ describe('alarms', () => {
   });
 });
 
+describe('the webhook address', () => {
+  test('has one route, which leads to the function that verifies, and is slow for everybody', () => {
+    expect(stack.httpApis).toEqual([
+      {
+        logicalId: expect.any(String),
+        id: expect.any(String),
+        name: 'rekey-webhooks',
+        routes: [
+          {
+            routeKey: 'POST /webhooks/render',
+            functionArn: 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-receive-webhook',
+          },
+        ],
+        throttle: { ratePerSecond: 5, burst: 10 },
+      },
+    ]);
+  });
+
+  test('may call that function by that route only', () => {
+    const [permission] = stack.permissions.filter(
+      ({ principal }) => principal === 'apigateway.amazonaws.com',
+    );
+    expect(permission?.sourceArn).toBe(
+      `arn:aws:execute-api:eu-central-1:111122223333:${stack.httpApis[0]?.id}/*/*/webhooks/render`,
+    );
+  });
+
+  test('logs who came and what became of it, and no header, body or query', () => {
+    const [stage] = Object.values(template.findResources('AWS::ApiGatewayV2::Stage'));
+    const line: Record<string, string> = JSON.parse(stage?.['Properties'].AccessLogSettings.Format);
+    expect(Object.values(line)).toEqual([
+      '$context.requestId',
+      '$context.requestTime',
+      '$context.identity.sourceIp',
+      '$context.routeKey',
+      '$context.protocol',
+      '$context.status',
+      '$context.responseLatency',
+      '$context.integrationStatus',
+      '$context.integrationLatency',
+      '$context.integrationErrorMessage',
+    ]);
+    const [destination] = stage?.['Properties'].AccessLogSettings.DestinationArn['Fn::GetAtt'] ?? [];
+    expect(propertiesOf(destination)).toMatchObject({ LogGroupName: '/aws/vendedlogs/rekey-webhooks' });
+  });
+});
+
+describe('the audit trail', () => {
+  const bucketOf = (of: Template = template) => Object.values(of.findResources('AWS::S3::Bucket'))[0];
+
+  test('cannot be changed for a year without a right that no function has', () => {
+    expect(stack.buckets).toMatchObject([
+      { isVersioned: true, defaultRetention: { mode: 'GOVERNANCE', days: 365 } },
+    ]);
+  });
+
+  test('can be locked against everybody, for as long as the user says', async () => {
+    const { template: strict } = await synthesize({
+      auditRetention: Duration.days(2_555),
+      auditLock: 'compliance',
+    });
+    expect(bucketOf(strict)?.['Properties'].ObjectLockConfiguration.Rule.DefaultRetention).toEqual({
+      Mode: 'COMPLIANCE',
+      Days: 2_555,
+    });
+  });
+
+  test('is kept when the stack goes', () => {
+    template.allResources('AWS::S3::Bucket', { DeletionPolicy: 'Retain', UpdateReplacePolicy: 'Retain' });
+  });
+
+  test('is encrypted, closed to the public, and reached over TLS only', () => {
+    template.resourceCountIs('AWS::S3::Bucket', 1);
+    expect(bucketOf()?.['Properties']).toMatchObject({
+      BucketEncryption: {
+        ServerSideEncryptionConfiguration: [{ ServerSideEncryptionByDefault: { SSEAlgorithm: 'AES256' } }],
+      },
+      OwnershipControls: { Rules: [{ ObjectOwnership: 'BucketOwnerEnforced' }] },
+      PublicAccessBlockConfiguration: {
+        BlockPublicAcls: true,
+        BlockPublicPolicy: true,
+        IgnorePublicAcls: true,
+        RestrictPublicBuckets: true,
+      },
+    });
+    const [policy] = Object.values(template.findResources('AWS::S3::BucketPolicy'));
+    expect(
+      policy?.['Properties'].PolicyDocument.Statement.map(
+        ({ Effect, Action, Principal, Condition }: Record<string, unknown>) => ({
+          Effect,
+          Action,
+          Principal,
+          Condition,
+        }),
+      ),
+    ).toEqual([
+      {
+        Effect: 'Deny',
+        Action: 's3:*',
+        Principal: { AWS: '*' },
+        Condition: { Bool: { 'aws:SecureTransport': 'false' } },
+      },
+      {
+        Effect: 'Deny',
+        Action: 's3:*',
+        Principal: { AWS: '*' },
+        Condition: { NumericLessThan: { 's3:TlsVersion': 1.2 } },
+      },
+    ]);
+  });
+
+  test('has an archive of events behind it, for a year or as long as the user says', async () => {
+    expect(stack.archives).toMatchObject([
+      { name: 'rekey', busName: 'rekey', pattern: { source: ['rekey'] }, retentionDays: 365 },
+    ]);
+    const { template: short } = await synthesize({ eventRetention: Duration.days(30) });
+    short.hasResourceProperties('AWS::Events::Archive', { RetentionDays: 30 });
+  });
+
+  test.each(['auditRetention', 'eventRetention'])('refuses an %s that is not of whole days', async (name) => {
+    await expect(synthesize({ [name]: Duration.hours(36) })).rejects.toThrow(
+      `${name}: expected whole days, at least one, got 1 day 12 hours`,
+    );
+  });
+});
+
 describe('two declared credentials with one prefix', () => {
   test('on one target are refused, and both are named', async () => {
     const twins = await Promise.all([spec({ name: 'orders' }), spec({ name: 'billing' })]);
@@ -651,12 +805,14 @@ describe('two declared credentials with one prefix', () => {
 });
 
 describe('every function', () => {
-  test('runs on the Node that the tests run on, for longer than the 30 seconds that cut rotations short', () => {
+  test('runs on the Node that the tests run on, for longer than the 30 seconds that cut rotations short, unless a vendor waits', () => {
     template.allResourcesProperties('AWS::Lambda::Function', {
       Runtime: 'nodejs24.x',
       Architectures: ['arm64'],
     });
-    for (const { timeoutSeconds } of stack.functions) expect(timeoutSeconds).toBeGreaterThan(30);
+    for (const { name, timeoutSeconds } of stack.functions)
+      if (name !== 'rekey-receive-webhook') expect(timeoutSeconds).toBeGreaterThan(30);
+    expect(functionNamed('rekey-receive-webhook').timeoutSeconds).toBe(15);
   });
 
   test('keeps its log for a year, in a group of its own', () => {
@@ -672,6 +828,9 @@ describe('every function', () => {
       '/aws/lambda/rekey-delete-user',
       '/aws/lambda/rekey-reconcile-users',
       '/aws/lambda/rekey-update-consumers',
+      '/aws/lambda/rekey-receive-webhook',
+      '/aws/lambda/rekey-record-audit',
+      '/aws/vendedlogs/rekey-webhooks',
     ]);
   });
 
@@ -693,11 +852,19 @@ describe('every function', () => {
       REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
     });
     expect(read(updateConsumersEnvironment, 'rekey-update-consumers')).toEqual(bus);
+    expect(read(receiveWebhookEnvironment, 'rekey-receive-webhook')).toEqual(bus);
+    expect(read(recordAuditEnvironment, 'rekey-record-audit')).toEqual({
+      ...bus,
+      REKEY_AUDIT_BUCKET: stack.buckets[0]?.name,
+    });
     for (const { environment } of stack.functions)
       for (const name of Object.keys(environment))
-        expect(['REKEY_EVENT_BUS_NAME', 'REKEY_ROTATION_FUNCTION_ARN', 'REKEY_TARGET_QUEUE_URL']).toContain(
-          name,
-        );
+        expect([
+          'REKEY_AUDIT_BUCKET',
+          'REKEY_EVENT_BUS_NAME',
+          'REKEY_ROTATION_FUNCTION_ARN',
+          'REKEY_TARGET_QUEUE_URL',
+        ]).toContain(name);
   });
 
   test('goes through the egress proxy when there is one', async () => {
@@ -749,7 +916,13 @@ describe('least privilege', () => {
       changing.map((action) => `secretsmanager:${action}`),
       [secretsUnder('\\*/')],
     ),
+    ...(actions.includes('GetSecretValue') ? [neverReadSigningSecrets] : []),
   ];
+  const neverReadSigningSecrets = statement(
+    'Deny',
+    ['secretsmanager:GetSecretValue'],
+    [secretsUnder('webhooks/')],
+  );
   const attachRotation = statement(
     'Allow',
     ['lambda:InvokeFunction'],
@@ -884,9 +1057,37 @@ describe('least privilege', () => {
         parameters(['GetParameter'], 'credentials'),
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
         statement('Allow', ['secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'], [secrets]),
+        neverReadSigningSecrets,
         publish,
         reportFailure,
         writeLog('rekey-update-consumers'),
+      ],
+    },
+    'receive-webhook reads the secrets of webhooks, and publishes': {
+      name: 'rekey-receive-webhook',
+      want: [
+        statement('Allow', ['secretsmanager:GetSecretValue'], [secretsUnder('webhooks/')]),
+        publish,
+        writeLog('rekey-receive-webhook'),
+      ],
+    },
+    'record-audit adds to its bucket, and can take nothing away, whatever it is given one day': {
+      name: 'rekey-record-audit',
+      want: [
+        statement('Allow', ['s3:GetObject', 's3:PutObject'], ['s3:::rekey-[a-z0-9-]*/\\*']),
+        statement('Allow', ['s3:ListBucket'], ['s3:::rekey-[a-z0-9-]*']),
+        statement(
+          'Deny',
+          [
+            's3:BypassGovernanceRetention',
+            's3:DeleteObject*',
+            's3:PutObjectLegalHold',
+            's3:PutObjectRetention',
+          ],
+          ['s3:::rekey-[a-z0-9-]*/\\*'],
+        ),
+        reportFailure,
+        writeLog('rekey-record-audit'),
       ],
     },
   };
@@ -912,7 +1113,7 @@ describe('least privilege', () => {
     'UpdateSecretVersionStage',
   ];
   // rotate-secret's only statement about secrets has a condition that none of these meets, so it counts for nothing here.
-  test.each(['api-keys/render', 'admin/orders', 'adopt/orders', 'something/new'])(
+  test.each(['api-keys/render', 'admin/orders', 'adopt/orders', 'webhooks/render', 'something/new'])(
     'no function may change rekey/%s, which people keep',
     (name) => {
       const resource = `arn:aws:secretsmanager:${here}:secret:rekey/${name}-a1B2c3`;
@@ -924,6 +1125,29 @@ describe('least privilege', () => {
       expect(allowed).toEqual([]);
     },
   );
+
+  test('the secret of a webhook is read by receive-webhook and by nobody else', () => {
+    const resource = `arn:aws:secretsmanager:${here}:secret:rekey/webhooks/render-a1B2c3`;
+    const readers = stack.functions.filter(({ roleStatements }) =>
+      allows(roleStatements, 'secretsmanager:GetSecretValue', resource),
+    );
+    expect(readers.map(({ name }) => name)).toEqual(['rekey-receive-webhook']);
+  });
+
+  test('no function but record-audit touches the audit trail', () => {
+    const resource = `${stack.buckets[0]?.arn}/audit/2026/03/01/0d4f1c9a.json`;
+    const actions = ['GetObject', 'PutObject', 'DeleteObject', 'DeleteObjectVersion', 'PutObjectRetention'];
+    expect(
+      stack.functions.flatMap(({ name, roleStatements }) =>
+        actions
+          .filter((action) => allows(roleStatements, `s3:${action}`, resource))
+          .map((action) => [name, action]),
+      ),
+    ).toEqual([
+      ['rekey-record-audit', 'GetObject'],
+      ['rekey-record-audit', 'PutObject'],
+    ]);
+  });
 
   test('a login that is there to be adopted is read by create-user', () => {
     const resource = `arn:aws:secretsmanager:${here}:secret:rekey/adopt/orders-a1B2c3`;
@@ -971,11 +1195,15 @@ describe('least privilege', () => {
   });
 });
 
-test('what has a fixed name keeps its logical id, as CloudFormation cannot make it twice', () => {
-  const named = /^AWS::(Lambda::Function|Logs::LogGroup|Events::EventBus|Scheduler::.*|SSM::Parameter)$/;
+// The bucket would start the trail anew, and the API would get another address.
+test('what has a fixed name keeps its logical id, as CloudFormation cannot make it twice; so do bucket and API', () => {
+  const named =
+    /^AWS::(Lambda::Function|Logs::LogGroup|Events::(EventBus|Archive)|Scheduler::.*|SSM::Parameter|S3::Bucket|ApiGatewayV2::Api)$/;
   const resources: Record<string, { Type: string }> = template.toJSON()['Resources'];
   expect(Object.keys(resources).filter((id) => named.test(resources[id]?.Type ?? ''))).toEqual([
     'RekeyBusCFAF4CDC',
+    'RekeyAuditBucket12C5EA01',
+    'RekeyAuditEventsArchive118A1C9D',
     'RekeyRotateSecretLog4F5F7DD4',
     'RekeyRotateSecret082B7802',
     'RekeyCreateUserLog8F42D213',
@@ -988,10 +1216,17 @@ test('what has a fixed name keeps its logical id, as CloudFormation cannot make 
     'RekeyReconcileUsers504EDFEB',
     'RekeyUpdateConsumersLogF8945EBE',
     'RekeyUpdateConsumers44DB3079',
+    'RekeyReceiveWebhookLogB8E3F95D',
+    'RekeyReceiveWebhook8F31EBF4',
+    'RekeyRecordAuditLogBA4798B8',
+    'RekeyRecordAudit36D6129B',
+    'RekeyWebhooksApiD915E9AC',
+    'RekeyWebhooksAccessLogAD96AB81',
     'RekeySchedules36E2FAC2',
     'RekeySchedulestartrotations8D93061E',
     'RekeyScheduledeleteuser1A25D51B',
     'RekeySchedulereconcileusersF8EE05DD',
+    'RekeySchedulerecordaudit93AEADAB',
     'RekeyordersrenderSpec12F21F08',
     'RekeyorderscockroachSpec5A7AD4F5',
   ]);

@@ -27,6 +27,27 @@ export interface Rule {
   readonly targets: readonly RuleTarget[];
 }
 
+/** Keeps the events of a bus, to be replayed. */
+export interface EventArchive {
+  readonly name: string;
+  readonly busName: string;
+  /** @default every event */
+  readonly pattern?: unknown;
+  /** @default for ever */
+  readonly retentionDays?: number;
+}
+
+/** Which events of an archive are delivered again, and to which rules of their bus. */
+export interface Replay {
+  readonly name: string;
+  readonly archiveName: string;
+  /** By the events' own time: from this moment on, and before that one. */
+  readonly from: Date;
+  readonly until: Date;
+  /** Names of rules. @default all of the bus */
+  readonly ruleNames?: readonly string[];
+}
+
 /** An event that did not reach a target. */
 export interface UndeliveredEvent extends FailedDelivery {
   readonly ruleName: string;
@@ -73,6 +94,12 @@ export interface EventBridge extends AwsService {
   emit(event: BusEvent): void;
   /** Delivers old events again under their old ids, marked with `replay-name`. */
   replay(replayName: string, events: readonly BusEvent[], busName?: string): void;
+  /** From now on the archive keeps what is put on its bus; what is replayed is not kept again. */
+  addArchive(archive: EventArchive): void;
+  /** What an archive holds, oldest first; what it held longer than its retention is gone. */
+  archived(archiveName: string): readonly BusEvent[];
+  /** Delivers a part of an archive again. Answers how many events that was. */
+  startReplay(replay: Replay): number;
   /** Every accepted event of a bus, oldest first; without a name, of all buses. */
   history(busName?: string): readonly BusEvent[];
   /** Events in dead-letter queues. */
@@ -106,6 +133,12 @@ const putEvents = z.object({
     .min(1)
     .max(10),
 });
+
+interface Archived {
+  readonly archive: EventArchive;
+  readonly pattern: EventPattern | undefined;
+  readonly kept: { readonly event: BusEvent; readonly at: number }[];
+}
 
 type Entry = z.output<typeof putEvents>['Entries'][number];
 type EntryResult = { EventId: string } | { ErrorCode: string; ErrorMessage: string };
@@ -157,11 +190,20 @@ export function createEventBridge({
 }: EventBridgeOptions): EventBridge {
   const knownBuses = new Set(['default', ...buses]);
   const rules = new Map<string, { rule: Rule; pattern: EventPattern }>();
+  const archives = new Map<string, Archived>();
   const accepted: { busName: string; event: BusEvent }[] = [];
   const undelivered: UndeliveredEvent[] = [];
   const active = new Set<Promise<void>>();
   const stopping = new AbortController();
   let held: { busName: string; event: BusEvent }[] = [];
+
+  function archiveOf(name: string): readonly BusEvent[] {
+    const found = archives.get(name);
+    if (found === undefined) throw new Error(`no event archive ${name}`);
+    const { retentionDays = Number.POSITIVE_INFINITY } = found.archive;
+    const oldest = clock.now().getTime() - retentionDays * 86_400_000;
+    return found.kept.filter(({ at }) => at >= oldest).map(({ event }) => event);
+  }
 
   const ruleKey = (name: string, busName: string) => `${busName}/${name}`;
 
@@ -182,9 +224,10 @@ export function createEventBridge({
     onDeadLetter({ ...letter, deadLetterArn });
   }
 
-  function route(busName: string, event: BusEvent): void {
+  function route(busName: string, event: BusEvent, ruleNames?: readonly string[]): void {
     for (const { rule, pattern } of rules.values()) {
       if ((rule.busName ?? 'default') !== busName || !matchesPattern(pattern, event)) continue;
+      if (ruleNames !== undefined && !ruleNames.includes(rule.name)) continue;
       for (const target of rule.targets) {
         // Later, so that the caller of PutEvents has its answer before a target sees the event.
         const delivery = Promise.resolve()
@@ -203,6 +246,10 @@ export function createEventBridge({
 
   function accept(busName: string, event: BusEvent, disturbance: Disturbance | undefined): void {
     accepted.push({ busName, event });
+    // Whatever becomes of its delivery: archives are for the events that did not arrive.
+    for (const { archive, pattern, kept } of archives.values())
+      if (archive.busName === busName && (pattern === undefined || matchesPattern(pattern, event)))
+        kept.push({ event, at: clock.now().getTime() });
     if (disturbance?.do === 'reorder') {
       held.push({ busName, event });
       return;
@@ -284,6 +331,26 @@ export function createEventBridge({
     },
     replay(replayName, events, busName = 'default') {
       for (const event of events) route(busName, { ...event, 'replay-name': replayName });
+    },
+    addArchive(archive) {
+      const { name, busName, pattern } = archive;
+      if (!knownBuses.has(busName))
+        throw new Error(`no event bus ${busName} for archive ${name}; add the bus first`);
+      archives.set(name, {
+        archive,
+        pattern: pattern === undefined ? undefined : parsePattern(pattern),
+        kept: [],
+      });
+    },
+    archived: archiveOf,
+    startReplay({ name, archiveName, from, until, ruleNames }) {
+      const events = archiveOf(archiveName).filter(({ time }) => {
+        const at = Date.parse(time);
+        return at >= from.getTime() && at < until.getTime();
+      });
+      const busName = archives.get(archiveName)?.archive.busName ?? 'default';
+      for (const event of events) route(busName, { ...event, 'replay-name': name }, ruleNames);
+      return events.length;
     },
     history: (busName) =>
       accepted.filter((each) => busName === undefined || each.busName === busName).map(({ event }) => event),

@@ -21,6 +21,13 @@ import {
   type RenderServiceOptions,
 } from './render-services.ts';
 import {
+  createRenderWebhooks,
+  type RenderWebhookOperation,
+  type RenderWebhookSwitches,
+  type RenderWebhooks,
+  webhookSwitches,
+} from './render-webhooks.ts';
+import {
   createRateLimiter,
   createVendorListener,
   type Handling,
@@ -34,6 +41,7 @@ import {
 
 export type RenderOperation =
   | RenderServiceOperation
+  | RenderWebhookOperation
   | 'listUsers'
   | 'createUser'
   | 'deleteUser'
@@ -86,6 +94,7 @@ export interface RenderSwitches {
   limits: { reads: number; writes: number };
   resetHeader: 'seconds' | 'epoch';
   deploys: RenderDeploySwitches;
+  webhooks: RenderWebhookSwitches;
 }
 
 export interface RenderDatabaseOptions {
@@ -151,6 +160,8 @@ export interface RenderPostgres {
   addReplica(primaryId: string): RenderDatabase;
   readonly services: ReadonlyMap<string, RenderService>;
   addService(options: RenderServiceOptions): RenderService;
+  /** Tell of users that were made and deleted, once one was added. Whoever added one stops them in the end. */
+  readonly webhooks: RenderWebhooks;
 }
 
 export interface RenderPostgresOptions {
@@ -260,6 +271,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     limits: { reads: 400, writes: 30 },
     resetHeader: 'seconds',
     deploys: deploySwitches(),
+    webhooks: webhookSwitches(),
     ...options.switches,
   };
 
@@ -285,6 +297,19 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     instant,
     freshId: () => madeOf(lowerAlphanumeric, 20),
   });
+
+  const webhooks = createRenderWebhooks({
+    clock,
+    switches: () => switches.webhooks,
+    freshId: () => madeOf(lowerAlphanumeric, 20),
+  });
+  /** The event names the database by its id, a replica's users being those of its primary. */
+  const tell = (
+    type: Parameters<typeof webhooks.happened>[0],
+    { id, name }: StoredDatabase,
+    username: string,
+    by: 'api' | 'dashboard',
+  ): void => webhooks.happened(type, { serviceId: id, serviceName: name, username }, by);
 
   const databaseOf = (id: string): StoredDatabase => {
     const found = stored.get(id);
@@ -333,7 +358,11 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     return { username, password, createdAt: clock.now(), listed, isOriginal, isDeactivated: false };
   };
 
-  const createUser = async (database: StoredDatabase, asked: string): Promise<void> => {
+  const createUser = async (
+    database: StoredDatabase,
+    asked: string,
+    by: 'api' | 'dashboard',
+  ): Promise<void> => {
     const isTooLong = Buffer.byteLength(asked) > 63;
     if (asked === '' || /^pg_/.test(asked) || asked === 'public' || asked === 'none')
       throw refused(400, `invalid username`);
@@ -352,6 +381,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     const user = await makeUser(database, username, false);
     database.users.set(username, user);
     promote(database, user);
+    tell('postgres_credentials_created', database, username, by);
   };
 
   const endConnections = async (username: string): Promise<void> => {
@@ -361,12 +391,18 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     ]);
   };
 
-  const deleteUser = async (database: StoredDatabase, user: StoredUser): Promise<void> => {
+  const deleteUser = async (
+    database: StoredDatabase,
+    user: StoredUser,
+    by: 'api' | 'dashboard',
+  ): Promise<void> => {
     const role = quoteIdentifier(user.username);
     if (switches.connectionsOfDeleted === 'ended') await endConnections(user.username);
     if (user.isOriginal) {
       await postgres.query(`ALTER ROLE ${role} NOLOGIN`);
       user.isDeactivated = true;
+      if (switches.webhooks.firesOnDeactivation)
+        tell('postgres_credentials_deleted', database, user.username, by);
       return;
     }
     if (switches.ownedObjects === 'reassign')
@@ -384,6 +420,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
       throw refused(400, `role ${user.username} cannot be dropped because some objects depend on it`);
     }
     user.listed.set(false, switches.delays.userUnlisted);
+    tell('postgres_credentials_deleted', database, user.username, by);
   };
 
   const askedToDelete = async (database: StoredDatabase, username: string): Promise<Answer> => {
@@ -394,7 +431,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     }
     if (database.shown.latest === user)
       throw refused(switches.deleteDefault, 'cannot delete the default user');
-    await deleteUser(database, user);
+    await deleteUser(database, user, 'api');
     return { status: 200 };
   };
 
@@ -514,7 +551,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
   };
 
   const route = (request: VendorRequest): Handling<RenderOperation> => {
-    const handling = hosting.route(request);
+    const handling = hosting.route(request) ?? webhooks.route(request);
     if (handling !== undefined) return handling;
     const { method, segments, query, json } = request;
     const [version, kind, id = '', part, name, ...rest] = segments;
@@ -563,7 +600,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
           const isReady = database.status.latest === 'available' && !database.isSuspended;
           if (!isReady && switches.createWhileNotAvailable === 'refuse')
             throw refused(400, 'the database is not available');
-          await createUser(database, username);
+          await createUser(database, username, 'api');
           return { status: 202 };
         });
       return { operation: 'createUser', username, act, pretend: () => ({ status: 202 }) };
@@ -686,6 +723,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
       return calls.filter(({ operation }) => catastrophic.has(operation));
     },
     databases,
+    webhooks: webhooks.ofOwner,
     services,
     addService(service) {
       const added = hosting.add(service);
@@ -746,8 +784,9 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     },
     actor: {
       ...hosting.actor,
-      createUser: (id, username) => inTurn(() => createUser(known(id), username)),
-      deleteUser: (id, username) => inTurn(async () => deleteUser(known(id), knownUser(known(id), username))),
+      createUser: (id, username) => inTurn(() => createUser(known(id), username, 'dashboard')),
+      deleteUser: (id, username) =>
+        inTurn(async () => deleteUser(known(id), knownUser(known(id), username), 'dashboard')),
       makeDefault: (id, username) => inTurn(async () => promote(known(id), knownUser(known(id), username))),
       suspend(id) {
         known(id).isSuspended = true;

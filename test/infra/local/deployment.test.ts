@@ -3,6 +3,7 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { DeleteObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { SendMessageBatchCommand, SQSClient } from '@aws-sdk/client-sqs';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { type Clock, createMovableClock, systemClock } from '../../../infra/local/clock.ts';
@@ -28,6 +29,11 @@ const handlers = {
     await new Promise((resolve) => setTimeout(resolve, ms));
     const status = url === undefined ? undefined : (await fetch(url)).status;
     return { at: new Date().toISOString().slice(0, 16), before, status };
+  };`,
+  // Answers with what it was sent, or not at all.
+  'receive.mjs': `export const handler = async ({ headers, body, routeKey }) => {
+    if (body === 'fail') throw new Error('it was told to fail');
+    return { statusCode: 202, body: JSON.stringify({ at: new Date().toISOString().slice(0, 16), routeKey, id: headers['webhook-id'], body }) };
   };`,
   // The least that Secrets Manager takes for a rotation.
   'rotate.mjs': `const call = async (operation, input) => {
@@ -340,6 +346,131 @@ describe('advancing the clock', () => {
     await deployment.stop();
     await ended;
   });
+});
+
+test('a bucket of the stack is reached where the functions look for AWS, and its lock holds', async () => {
+  const { deployment } = await start({
+    Trail: {
+      Type: 'AWS::S3::Bucket',
+      Properties: {
+        BucketName: 'trail',
+        ObjectLockEnabled: true,
+        VersioningConfiguration: { Status: 'Enabled' },
+        ObjectLockConfiguration: {
+          ObjectLockEnabled: 'Enabled',
+          Rule: { DefaultRetention: { Mode: 'GOVERNANCE', Days: 30 } },
+        },
+      },
+    },
+  });
+  const s3 = new S3Client({
+    endpoint: deployment.endpointUrl,
+    region: deployment.region,
+    credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+  });
+  onTestFinished(() => s3.destroy());
+  const object = { Bucket: 'trail', Key: 'audit/1.json' };
+  const { VersionId } = await s3.send(new PutObjectCommand({ ...object, Body: '{}', IfNoneMatch: '*' }));
+  expect(deployment.s3.keys('trail')).toEqual(['audit/1.json']);
+  const remove = () => s3.send(new DeleteObjectCommand({ ...object, VersionId }));
+  await expect(remove()).rejects.toMatchObject({ name: 'AccessDenied' });
+  await deployment.advance(30 * 86_400_000);
+  await remove();
+  expect(deployment.s3.keys('trail')).toEqual([]);
+});
+
+describe('an HTTP API', () => {
+  const api = (SourceArn: object | string) => ({
+    receive: handler('receive'),
+    Api: { Type: 'AWS::ApiGatewayV2::Api', Properties: { Name: 'webhooks', ProtocolType: 'HTTP' } },
+    Integration: {
+      Type: 'AWS::ApiGatewayV2::Integration',
+      Properties: {
+        ApiId: { Ref: 'Api' },
+        IntegrationType: 'AWS_PROXY',
+        IntegrationUri: arnOf('receive'),
+        PayloadFormatVersion: '2.0',
+      },
+    },
+    Route: {
+      Type: 'AWS::ApiGatewayV2::Route',
+      Properties: {
+        ApiId: { Ref: 'Api' },
+        RouteKey: 'POST /webhooks/render',
+        Target: { 'Fn::Join': ['', ['integrations/', { Ref: 'Integration' }]] },
+      },
+    },
+    Stage: {
+      Type: 'AWS::ApiGatewayV2::Stage',
+      Properties: { ApiId: { Ref: 'Api' }, StageName: '$default', AutoDeploy: true },
+    },
+    ApiCallsReceive: mayCall('receive', 'apigateway.amazonaws.com', { SourceArn }),
+  });
+  const ofRoute = (path: string) => ({
+    'Fn::Join': ['', ['arn:aws:execute-api:eu-central-1:123456789012:', { Ref: 'Api' }, `/*/*${path}`]],
+  });
+  const post = (deployment: Deployment, body: string) =>
+    fetch(deployment.webhookUrl, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', 'Webhook-Id': 'evt-1' },
+      body,
+    });
+
+  test('hands a request to the function of its route, and answers what that answers', async () => {
+    const { deployment } = await start(api(ofRoute('/webhooks/render')));
+    const answer = await post(deployment, '{}');
+    expect([answer.status, await answer.json()]).toEqual([
+      202,
+      { at: '2026-03-01T12:00', routeKey: 'POST /webhooks/render', id: 'evt-1', body: '{}' },
+    ]);
+    expect((await post(deployment, 'fail')).status).toBe(500);
+    await deployment.stop();
+    await expect(post(deployment, '{}')).rejects.toThrow('fetch failed');
+  });
+
+  test('calls no function whose permission is for another route', async () => {
+    const { deployment } = await start(api(ofRoute('/webhooks/another')));
+    expect((await post(deployment, '{}')).status).toBe(500);
+    expect(deployment.httpApis[0]?.served).toMatchObject([{ refusal: 'no-permission' }]);
+  });
+
+  test('is asked for by nobody where the stack has none', async () => {
+    const { deployment } = await start();
+    expect(() => deployment.webhookUrl).toThrow('no HTTP API of the stack has a route POST /webhooks/…');
+  });
+});
+
+test('the clock waits for what goes on outside', async () => {
+  const clock = createMovableClock(new Date('2026-03-01T12:00:00Z'));
+  const ending = Promise.withResolvers<void>();
+  let isBusy = true;
+  const outside = { isBusy: () => isBusy, oneEnded: () => ending.promise };
+  const { deployment } = await start({}, { outside }, clock);
+  const advancing = deployment.advance(3_600_000);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(clock.now().toISOString().slice(0, 16)).toBe('2026-03-01T12:00');
+  isBusy = false;
+  ending.resolve();
+  await advancing;
+  expect(clock.now().toISOString().slice(0, 16)).toBe('2026-03-01T13:00');
+});
+
+test('an archive of the stack keeps events, which can be replayed', async () => {
+  const { deployment, calls } = await start({
+    Archive: {
+      Type: 'AWS::Events::Archive',
+      Properties: { ArchiveName: 'kept', SourceArn: arnOf('Bus'), EventPattern: { source: ['rekey'] } },
+    },
+  });
+  await request(deployment, 'rekey', { n: 1 });
+  await request(deployment, 'nobody', { n: 2 });
+  await deployment.settled();
+  const [kept] = deployment.bus.archived('kept');
+  expect(deployment.bus.archived('kept')).toMatchObject([{ detail: { n: 1 } }]);
+  const span = { from: new Date('2026-03-01T00:00:00Z'), until: new Date('2026-03-02T00:00:00Z') };
+  deployment.bus.startReplay({ name: 'again', archiveName: 'kept', ...span });
+  await deployment.settled();
+  expect(calls.map(({ event }) => event)).toEqual([kept, { ...kept, 'replay-name': 'again' }]);
 });
 
 describe('what comes to nothing lies in a queue, and an alarm says so', () => {

@@ -592,6 +592,129 @@ describe('resources', () => {
     },
   );
 
+  const served = (stage: object = {}, route: object = {}) => ({
+    Resources: {
+      ...withValue({ 'Fn::GetAtt': ['Api', 'ApiEndpoint'] }).Resources,
+      Api: { Type: 'AWS::ApiGatewayV2::Api', Properties: { Name: 'webhooks', ProtocolType: 'HTTP' } },
+      Integration: {
+        Type: 'AWS::ApiGatewayV2::Integration',
+        Properties: {
+          ApiId: { Ref: 'Api' },
+          IntegrationType: 'AWS_PROXY',
+          IntegrationUri: { 'Fn::GetAtt': ['Handler', 'Arn'] },
+          PayloadFormatVersion: '2.0',
+        },
+      },
+      Route: {
+        Type: 'AWS::ApiGatewayV2::Route',
+        Properties: {
+          ApiId: { Ref: 'Api' },
+          RouteKey: 'POST /webhooks/render',
+          Target: { 'Fn::Join': ['', ['integrations/', { Ref: 'Integration' }]] },
+          ...route,
+        },
+      },
+      Stage: {
+        Type: 'AWS::ApiGatewayV2::Stage',
+        Properties: { ApiId: { Ref: 'Api' }, StageName: '$default', AutoDeploy: true, ...stage },
+      },
+    },
+    Parameters: { Stage: { Default: 'test' } },
+  });
+
+  test('an HTTP API carries its routes, the functions behind them, and its throttling', async () => {
+    const { httpApis, parameters } = await read(
+      served({ DefaultRouteSettings: { ThrottlingRateLimit: 5, ThrottlingBurstLimit: 10 } }),
+    );
+    expect(httpApis).toEqual([
+      {
+        logicalId: 'Api',
+        id: expect.stringMatching(/^[0-9a-f]{10}$/),
+        name: 'webhooks',
+        routes: [
+          {
+            routeKey: 'POST /webhooks/render',
+            functionArn: 'arn:aws:lambda:eu-central-1:111122223333:function:rotator',
+          },
+        ],
+        throttle: { ratePerSecond: 5, burst: 10 },
+      },
+    ]);
+    expect(parameters[0]?.value).toBe(`https://${httpApis[0]?.id}.execute-api.eu-central-1.amazonaws.com`);
+    expect((await read(served())).httpApis).toMatchObject([{ throttle: undefined }]);
+  });
+
+  test('a route with a variable in its path, or that leads nowhere, is refused', async () => {
+    await expect(read(served({}, { RouteKey: 'POST /{proxy+}' }))).rejects.toThrow(
+      'Resources.Route.Properties',
+    );
+    await expect(read(served({}, { Target: 'integrations/none' }))).rejects.toThrow(
+      'Resources.Route: no integration here is integrations/none',
+    );
+  });
+
+  test('a bucket carries what its versions are locked by', async () => {
+    const bucket = (Properties: object) => ({
+      Resources: { Trail: { Type: 'AWS::S3::Bucket', Properties } },
+    });
+    const locked = await read(
+      bucket({
+        VersioningConfiguration: { Status: 'Enabled' },
+        ObjectLockEnabled: true,
+        ObjectLockConfiguration: {
+          ObjectLockEnabled: 'Enabled',
+          Rule: { DefaultRetention: { Mode: 'GOVERNANCE', Days: 365 } },
+        },
+      }),
+    );
+    expect(locked.buckets).toEqual([
+      {
+        logicalId: 'Trail',
+        name: expect.stringMatching(/^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$/),
+        arn: `arn:aws:s3:::${locked.buckets[0]?.name}`,
+        isVersioned: true,
+        defaultRetention: { mode: 'GOVERNANCE', days: 365 },
+      },
+    ]);
+    expect((await read(bucket({ BucketName: 'plain' }))).buckets).toEqual([
+      {
+        logicalId: 'Trail',
+        name: 'plain',
+        arn: 'arn:aws:s3:::plain',
+        isVersioned: false,
+        defaultRetention: undefined,
+      },
+    ]);
+    await expect(read(bucket({ LifecycleConfiguration: {} }))).rejects.toThrow('Resources.Trail.Properties');
+  });
+
+  test('an archive carries its bus, its pattern and its retention', async () => {
+    const archive = (more: object) => ({
+      Parameters: { Stage: { Default: 'test' } },
+      Resources: {
+        ...withValue('').Resources,
+        Archive: {
+          Type: 'AWS::Events::Archive',
+          Properties: { ArchiveName: 'kept', SourceArn: { 'Fn::GetAtt': ['Bus', 'Arn'] }, ...more },
+        },
+      },
+    });
+    const { archives } = await read(archive({ EventPattern: { source: ['rekey'] }, RetentionDays: 365 }));
+    expect(archives).toEqual([
+      {
+        logicalId: 'Archive',
+        name: 'kept',
+        arn: 'arn:aws:events:eu-central-1:111122223333:archive/kept',
+        busName: 'bus-test',
+        pattern: { source: ['rekey'] },
+        retentionDays: 365,
+      },
+    ]);
+    expect((await read(archive({}))).archives).toMatchObject([
+      { pattern: undefined, retentionDays: undefined },
+    ]);
+  });
+
   test('a setting of a rule target that would be ignored is refused', async () => {
     const Targets = [{ Id: 'T', Arn: 'arn:aws:sqs:::q', InputPath: '$.detail' }];
     const Rule = { Type: 'AWS::Events::Rule', Properties: { EventPattern: {}, Targets } };

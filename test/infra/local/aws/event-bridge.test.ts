@@ -283,6 +283,67 @@ describe('delivery', () => {
   });
 });
 
+describe('an archive', () => {
+  const all = { from: new Date(0), until: new Date('2100-01-01T00:00:00Z') };
+
+  test('keeps what matches, delivered or not, and delivers it again under the old ids', async () => {
+    const { put, delivered, eventBridge } = await startBus({
+      disturb: ({ detail }) => (detail['n'] === 2 ? { do: 'drop' } : undefined),
+    });
+    eventBridge.addArchive({ name: 'all', busName: 'rekey', pattern: { source: ['rekey'] } });
+    await put(rotated({ n: 1 }), rotated({ n: 2 }), { ...rotated({ n: 3 }), Source: 'somebody' });
+    await eventBridge.idle();
+    expect(delivered.map(({ detail }) => detail['n'])).toEqual([1]);
+    expect(eventBridge.startReplay({ name: 'again', archiveName: 'all', ...all })).toBe(2);
+    await eventBridge.idle();
+    expect(delivered.map(({ id, detail, 'replay-name': replay }) => [id, detail['n'], replay])).toEqual([
+      [delivered[0]?.id, 1, undefined],
+      [delivered[0]?.id, 1, 'again'],
+      [eventBridge.archived('all')[1]?.id, 2, 'again'],
+    ]);
+    // What is replayed is not archived again (AWS documentation).
+    expect(eventBridge.archived('all')).toHaveLength(2);
+  });
+
+  test('replays a span of time, to the rules that are named', async () => {
+    const { put, deliveredNumbers, eventBridge } = await startBus();
+    eventBridge.addArchive({ name: 'all', busName: 'rekey' });
+    for (const [n, time] of [
+      '2026-03-01T11:00:00Z',
+      '2026-03-01T12:00:00Z',
+      '2026-03-01T13:00:00Z',
+    ].entries())
+      await put({ ...rotated({ n }), Time: new Date(time) });
+    await eventBridge.idle();
+    const span = { from: new Date('2026-03-01T12:00:00Z'), until: new Date('2026-03-01T13:00:00Z') };
+    const replay = { name: 'again', archiveName: 'all', ...span };
+    expect(eventBridge.startReplay({ ...replay, ruleNames: ['another'] })).toBe(1);
+    await eventBridge.idle();
+    expect(deliveredNumbers()).toEqual([0, 1, 2]);
+    expect(eventBridge.startReplay({ ...replay, ruleNames: ['audit'] })).toBe(1);
+    await eventBridge.idle();
+    expect(deliveredNumbers()).toEqual([0, 1, 2, 1]);
+  });
+
+  test('forgets what it has held for its retention', async () => {
+    const { put, clock, eventBridge } = await startBus();
+    eventBridge.addArchive({ name: 'short', busName: 'rekey', retentionDays: 2 });
+    await put(rotated());
+    await clock.advance(2 * 86_400_000);
+    expect(eventBridge.archived('short')).toHaveLength(1);
+    await clock.advance(1);
+    expect(eventBridge.archived('short')).toEqual([]);
+  });
+
+  test('on an unknown bus, or asked for by a name that it has not, is a mistake of who starts the system', async () => {
+    const { eventBridge } = await startBus();
+    expect(() => eventBridge.addArchive({ name: 'x', busName: 'nowhere' })).toThrow(
+      'no event bus nowhere for archive x; add the bus first',
+    );
+    expect(() => eventBridge.archived('x')).toThrow('no event archive x');
+  });
+});
+
 test('a rule on an unknown bus is a mistake of who starts the system', async () => {
   const { eventBridge } = await startBus();
   expect(() =>

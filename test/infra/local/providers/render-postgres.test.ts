@@ -723,3 +723,52 @@ describe('services', () => {
     expect(JSON.stringify(render.calls)).not.toContain('canaryValue0123456789');
   });
 });
+
+describe('webhooks', () => {
+  const types = (from: number) =>
+    render.webhooks.events
+      .slice(from)
+      .map(({ type, serviceId, serviceName, username }) => [type, serviceId, serviceName, username]);
+  const [created, deleted] = ['postgres_credentials_created', 'postgres_credentials_deleted'];
+
+  test('tell of a user that was made or deleted, through the API or by somebody in the dashboard', async () => {
+    const before = render.webhooks.events.length;
+    const mine = await create();
+    const theirs = freshName();
+    await render.actor.createUser(database.id, theirs);
+    expect((await remove(mine)).status).toBe(200);
+    await supersede();
+    await render.actor.deleteUser(database.id, theirs);
+    expect(types(before)).toEqual([
+      [created, database.id, 'orders', mine],
+      [created, database.id, 'orders', theirs],
+      [deleted, database.id, 'orders', mine],
+      [created, database.id, 'orders', expect.any(String)],
+      [deleted, database.id, 'orders', theirs],
+    ]);
+  });
+
+  test('tell nothing of what was refused, and of what was done although the answer was lost', async () => {
+    const name = await create();
+    const before = render.webhooks.events.length;
+    expect((await ask('POST', `${path}/credentials`, { username: name })).status).toBe(400);
+    expect((await remove('nobody')).status).toBe(404);
+    expect((await remove(name)).status).toBe(400);
+    expect(types(before)).toEqual([]);
+    render.faults.inject({ operation: 'createUser', kind: 'reset-after-apply' });
+    const lost = freshName();
+    await expect(ask('POST', `${path}/credentials`, { username: lost })).rejects.toThrow();
+    expect(types(before)).toEqual([[created, database.id, 'orders', lost]]);
+  });
+
+  test('are managed under the same key as everything else', async () => {
+    expect(await ask('GET', '/v1/webhooks?ownerId=tea-local0000000000000')).toMatchObject({
+      status: 200,
+      json: [],
+    });
+    expect(await ask('GET', '/v1/webhooks', undefined, { authorization: 'Bearer rnd_wrong' })).toMatchObject({
+      status: 401,
+    });
+    expect(render.calls.at(-2)).toMatchObject({ operation: 'listWebhooks', status: 200 });
+  });
+});

@@ -1,0 +1,64 @@
+import { type Duration, RemovalPolicy } from 'aws-cdk-lib';
+import { Archive, type EventBus } from 'aws-cdk-lib/aws-events';
+import {
+  BlockPublicAccess,
+  Bucket,
+  BucketEncryption,
+  ObjectLockRetention,
+  ObjectOwnership,
+} from 'aws-cdk-lib/aws-s3';
+import { Construct } from 'constructs';
+import { eventSource } from '../functions/core/names.ts';
+
+export interface AuditProps {
+  /** The bus `rekey`. */
+  readonly bus: EventBus;
+  /** How long a record can neither be changed nor deleted. */
+  readonly retention: Duration;
+  readonly lock: AuditLock;
+  /** For how long events can be replayed. */
+  readonly replayable: Duration;
+}
+
+/**
+ * Who may end a record before its time: under `governance` whoever has s3:BypassGovernanceRetention, under `compliance` nobody,
+ * the root user included, until the retention is over.
+ */
+export type AuditLock = 'governance' | 'compliance';
+
+/** Where the audit trail lies, and the archive out of which a gap in it can be filled. */
+export class Audit extends Construct {
+  readonly bucket: Bucket;
+
+  constructor(scope: Construct, id: string, { bus, retention, lock, replayable }: AuditProps) {
+    super(scope, id);
+    for (const [name, duration] of Object.entries({
+      auditRetention: retention,
+      eventRetention: replayable,
+    })) {
+      const days = duration.toDays({ integral: false });
+      // Both S3 and EventBridge count whole days.
+      if (!Number.isInteger(days) || days < 1)
+        throw new Error(`${name}: expected whole days, at least one, got ${duration.toHumanString()}`);
+    }
+    this.bucket = new Bucket(this, 'Bucket', {
+      // A lock is on a version, so it comes with versions. Nobody need ask for it when writing: it is the bucket's default.
+      versioned: true,
+      objectLockDefaultRetention: ObjectLockRetention[lock](retention),
+      encryption: BucketEncryption.S3_MANAGED,
+      enforceSSL: true,
+      minimumTLSVersion: 1.2,
+      blockPublicAccess: BlockPublicAccess.BLOCK_ALL,
+      objectOwnership: ObjectOwnership.BUCKET_OWNER_ENFORCED,
+      // The trail outlives what it is about.
+      removalPolicy: RemovalPolicy.RETAIN,
+    });
+    new Archive(this, 'Events', {
+      sourceEventBus: bus,
+      archiveName: 'rekey',
+      description: 'rekey: facts and requests, to be replayed where the audit trail has a gap',
+      eventPattern: { source: [eventSource] },
+      retention: replayable,
+    });
+  }
+}
