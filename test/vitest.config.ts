@@ -28,7 +28,7 @@ export default defineConfig({
     // Real servers and processes start in many suites; on two cores the default five seconds only measure load.
     testTimeout: 60_000,
     // Most of the time is spent waiting for engines and processes: leaving a core free, as is the default, would double it.
-    maxWorkers: '100%',
+    maxWorkers: '150%',
     hookTimeout: 120_000,
     sequence: { sequencer: LongestFirst },
   },

@@ -20,7 +20,7 @@ import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
-import type { AwsService } from '../../infra/local/aws/service.ts';
+import { clientOf } from '../support/aws-client.ts';
 import { randomOfRun } from './random.ts';
 import { createSimulatedVendors } from './vendors.ts';
 import { createVirtualClock } from './virtual-clock.ts';
@@ -69,6 +69,13 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
   const counts = { rotations: 0, deaths: 0, failures: 0, passes: 0, invocations: 0 };
   const measured = new Map<MetricName, number>();
   const defects: unknown[] = [];
+  // The same few thousand names are derived in every pass of the year.
+  const digests = new Map<string, Uint8Array>();
+  const sha256 = (text: string): Uint8Array => {
+    const digest = digests.get(text) ?? createHash('sha256').update(text).digest();
+    digests.set(text, digest);
+    return digest;
+  };
   const starts: { readonly at: Date; readonly secretId: string }[] = [];
   const tasks: TargetTask[] = [];
   /** Hears of each RotateSecret before it is carried out. */
@@ -128,7 +135,7 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
       ports,
       loadProvider: vendors.loadProvider,
       loadConsumer,
-      sha256: (text) => createHash('sha256').update(text).digest(),
+      sha256,
       log: () => undefined,
       measure: (metric, value) => void measured.set(metric, value),
     };
@@ -209,24 +216,4 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
         );
     },
   };
-}
-
-/** A client of the SDK as far as the adapters go: `send`, without serialization and sockets between. */
-function clientOf(service: AwsService): never {
-  const send = async (command: {
-    readonly constructor: { readonly name: string };
-    readonly input: object;
-  }) => {
-    const operation = command.constructor.name.replace(/Command$/, '');
-    return dated(await service.call(operation, command.input));
-  };
-  return { send } as never;
-}
-
-/** On the wire instants are seconds; the SDK makes them dates. */
-function dated(value: unknown, key = ''): unknown {
-  if (typeof value === 'number' && /Date$/.test(key)) return new Date(value * 1000);
-  if (Array.isArray(value)) return value.map((each) => dated(each));
-  if (value === null || typeof value !== 'object') return value;
-  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, dated(inner, name)]));
 }

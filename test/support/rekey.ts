@@ -1,8 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
-import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
-import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
-import { SSMClient } from '@aws-sdk/client-ssm';
 import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
 import { parameterStore } from '../../functions/aws/parameters.ts';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
@@ -20,11 +17,11 @@ import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
-import { startAwsEndpoint } from '../../infra/local/aws/endpoint.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
+import { clientOf } from './aws-client.ts';
 import type { TestVendors } from './vendors.ts';
 
 const account = '123456789012';
@@ -84,7 +81,7 @@ const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'enqueue',
 ]);
 
-/** The use cases in this process, between the AWS stand-ins (over the SDK and sockets) and the vendors. */
+/** The use cases in this process, between the AWS stand-ins and the vendors, over sockets to these. */
 export type TestRekey = Awaited<ReturnType<typeof startTestRekey>>;
 
 export async function startTestRekey(vendors: () => TestVendors, variants: Partial<Variants> = {}) {
@@ -160,23 +157,11 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     },
   });
   const parameters = createParameters({ account, region, clock });
-  const endpoint = await startAwsEndpoint({ services: [secretsManager, bus, parameters], clock });
-  const connection = {
-    endpoint: endpoint.url,
-    region,
-    maxAttempts: 1,
-    credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
-  };
-  const clients = {
-    secrets: new SecretsManagerClient(connection),
-    events: new EventBridgeClient(connection),
-    specs: new SSMClient(connection),
-  };
   const awsPorts = {
-    ...secretsManagerPorts(clients.secrets, createRedactor()),
-    ...parameterStore(clients.specs),
-    publish: eventBridge(clients.events, busName, { sleep: clock.sleep }),
-    notify: otherBuses(clients.events, { sleep: clock.sleep }),
+    ...secretsManagerPorts(clientOf(secretsManager), createRedactor()),
+    ...parameterStore(clientOf(parameters)),
+    publish: eventBridge(clientOf(bus), busName, { sleep: clock.sleep }),
+    notify: otherBuses(clientOf(bus), { sleep: clock.sleep }),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
     randomBytes: async (size: number) => randomBytes(size),
   };
@@ -311,8 +296,6 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     async stop() {
       await secretsManager.stop();
       await bus.stop();
-      for (const client of Object.values(clients)) client.destroy();
-      await endpoint.close();
     },
   };
 }

@@ -115,11 +115,11 @@ export function createStore(clock: Clock, variants: () => Variants, arnPrefix: s
       return result;
     },
     purge() {
+      // Before every call: nearly always there is nothing to do.
       const now = clock.now();
-      const gone = secrets
-        .values()
-        .filter((secret) => secret.deletedAt !== undefined && secret.deletedAt <= now)
-        .toArray();
+      const gone: Secret[] = [];
+      for (const secret of secrets.values())
+        if (secret.deletedAt !== undefined && secret.deletedAt <= now) gone.push(secret);
       for (const secret of gone) {
         if (mayLag()) remember(secret, structuredClone(secret));
         staleCopies.delete(secret.name);
