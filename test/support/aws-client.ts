@@ -1,3 +1,4 @@
+import { AwsError } from '../../infra/local/aws/aws-error.ts';
 import type { AwsService } from '../../infra/local/aws/service.ts';
 
 /**
@@ -10,7 +11,14 @@ export function clientOf(service: AwsService): never {
     readonly input: object;
   }) => {
     const operation = command.constructor.name.replace(/Command$/, '');
-    return dated(await service.call(operation, command.input));
+    try {
+      return dated(await service.call(operation, command.input));
+    } catch (error) {
+      // What the adapters tell a refusal from a broken call by.
+      if (error instanceof AwsError)
+        Object.assign(error, { $metadata: { httpStatusCode: error.status, attempts: 1 } });
+      throw error;
+    }
   };
   return { send } as never;
 }
