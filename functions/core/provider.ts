@@ -41,6 +41,51 @@ interface ProviderBase {
    * password, stays. Where the vendor has no way for this login it says so: never to be read as ended.
    */
   endSessions(username: string, login: Login, openedBefore: Date): Promise<EndedSessions>;
+  /** The vendor's own record of the webhooks that it sends; absent where the vendor sends none. */
+  readonly webhooks?: VendorWebhooks;
+}
+
+/** What a vendor tells of its webhooks, which may have failed in silence. Only ever read. */
+export interface VendorWebhooks {
+  /** Where they are received: the last part of the route, and of the name of the secret. */
+  readonly endpoint: string;
+  /** How the webhook that points to `url` is doing. */
+  standing(url: string): Promise<WebhookStanding>;
+  /** Every event of which an attempt was sent in this time, in the order of the first attempts; all pages read. */
+  deliveries(
+    webhookId: string,
+    sent: { readonly after: Date; readonly before: Date },
+  ): Promise<readonly WebhookDelivery[]>;
+  /** What the vendor says of an event. `absent` where it has nothing to say: not every type can be asked for. */
+  event(id: string): Promise<VendorEvent | 'absent'>;
+}
+
+export type WebhookStanding =
+  | { readonly is: 'enabled' | 'disabled'; readonly id: string }
+  /** Of all webhooks that this key may see none points there. */
+  | { readonly is: 'absent' }
+  /** The vendor does not show webhooks to this key. */
+  | { readonly is: 'unreadable'; readonly reason: string };
+
+/** One event's attempts to reach us. */
+export interface WebhookDelivery {
+  readonly eventId: string;
+  /** In the vendor's words; an open string. */
+  readonly eventType: string;
+  readonly firstSentAt: Date;
+  /** Whether one of the attempts in the time that was asked for was answered with success. */
+  readonly isDelivered: boolean;
+}
+
+export interface VendorEvent {
+  readonly id: string;
+  readonly type: string;
+  /** As the vendor writes it. */
+  readonly happenedAt?: string;
+  /** What it happened to. */
+  readonly target?: string;
+  /** The database user that it is about, where the vendor says so: no documented detail does. */
+  readonly username?: string;
 }
 
 /** The vendor takes the password that we choose, so it is stored as AWSPENDING before the vendor hears of it. */

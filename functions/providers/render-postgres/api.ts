@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { ProviderError } from '../../core/errors.ts';
 import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import type { VendorApi, VendorFailure, VendorResponse } from '../http.ts';
@@ -49,6 +50,66 @@ export const processesSchema = z.object({
     .transform((processes) => processes ?? []),
 });
 
+/** Whose workspace the database is in. The owner's name and e-mail address are left behind. */
+export const ownedSchema = z.object({
+  owner: z.object({ id: z.string().regex(/^[a-z]{3}-[0-9a-z]{1,64}$/, { error: 'expected an id' }) }),
+});
+
+const cursor = z.string().min(1);
+
+/** Without the `secret`, which Render answers in clear or empty (recorded answers): it is nobody's business here. */
+export const webhookItemSchema = z.object({
+  cursor,
+  webhook: z.object({
+    id: z.string().regex(/^whk-[0-9a-z]{1,64}$/, { error: 'expected the id of a webhook' }),
+    url: z.string(),
+    enabled: z.boolean(),
+  }),
+});
+export type Webhook = z.output<typeof webhookItemSchema>['webhook'];
+
+/** `evt-` and 20 characters (OpenAPI document); what came in a request from outside may be anything. */
+export const eventIdPattern = /^evt-[0-9a-z]{1,64}$/;
+
+/**
+ * Types come and go, and the API's own list lacks those of credentials: an open string, bounded, since it goes into logs and
+ * on the bus. One that is no name is `unparsable`, as where a webhook with it is received.
+ */
+const eventType = z
+  .string()
+  .regex(/^[\w.:-]{1,128}$/)
+  .catch('unparsable');
+
+/** One row an attempt. There is no status where no answer came; what was answered, and the error, are left behind. */
+export const deliveryItemSchema = z.object({
+  cursor,
+  webhookEvent: z.object({
+    eventId: z.string().regex(eventIdPattern, { error: 'expected the id of an event' }),
+    eventType,
+    /** Nine fractional digits were seen; a Date cuts them. */
+    sentAt: z.iso
+      .datetime({ offset: true })
+      .max(64)
+      .transform((text) => new Date(text)),
+    statusCode: z.int().optional().catch(undefined),
+  }),
+});
+export type Attempt = z.output<typeof deliveryItemSchema>['webhookEvent'];
+
+/** Details have no schema for events about credentials: whatever they are, nothing of them is relied on. */
+export const eventSchema = z.object({
+  id: z.string(),
+  type: eventType,
+  timestamp: z.iso.datetime({ offset: true }).max(64).optional().catch(undefined),
+  serviceId: z
+    .string()
+    .regex(/^[a-z]+-[a-z0-9-]{1,60}$/)
+    .optional()
+    .catch(undefined),
+  details: z.record(z.string(), z.unknown()).catch({}),
+});
+export type RenderEvent = z.output<typeof eventSchema>;
+
 /** Create and delete answer 202 and 200 without a declared body: any body, or none, is fine. */
 const anything = z.unknown();
 
@@ -62,7 +123,22 @@ export interface RenderApi {
   /** Shown in Render's audit log as ViewConnectionInfoEvent: read it as few times as possible. */
   connectionInfo(): Promise<ConnectionInfo>;
   processes(): Promise<z.output<typeof processesSchema>['processes']>;
+  /** The workspace that the database is in. */
+  ownerId(): Promise<string>;
+  /** All of a workspace, which only its admins may see. */
+  webhooks(ownerId: string): Promise<readonly Webhook[]>;
+  /** Every attempt of the webhook between the two instants, in any order. */
+  attempts(
+    webhookId: string,
+    sent: { readonly after: Date; readonly before: Date },
+  ): Promise<readonly Attempt[]>;
+  event(id: string): Promise<RenderEvent>;
 }
+
+/** As many as Render gives (pagination page). */
+const pageSize = 100;
+/** Of an endless list; 20,000 attempts are ten a minute for the 34 hours that a webhook is tried. */
+const mostPages = 200;
 
 export function renderApi(
   { postgresId, apiKey, until }: { postgresId: string; apiKey: Sensitive; until: Date },
@@ -70,6 +146,39 @@ export function renderApi(
 ): RenderApi {
   const api: VendorApi = callRender({ provider: 'render-postgres', apiKey, failureOf, until }, ports);
   const here = ['postgres', postgresId];
+  async function everyPage<Item extends { readonly cursor: string }>(
+    operation: string,
+    path: readonly string[],
+    query: Readonly<Record<string, string>>,
+    item: z.ZodType<Item>,
+  ): Promise<readonly Item[]> {
+    const items: Item[] = [];
+    const cursors = new Set<string>();
+    const endless = (message: string): ProviderError =>
+      new ProviderError(`render-postgres: ${message}`, {
+        code: 'UNREADABLE',
+        effect: 'none',
+        provider: 'render-postgres',
+        operation,
+      });
+    for (let after: { cursor?: string } = {}; ; ) {
+      const page = await api.call({
+        operation,
+        method: 'GET',
+        path,
+        query: { ...query, limit: String(pageSize), ...after },
+        answer: z.array(item),
+      });
+      items.push(...page);
+      const last = page.at(-1);
+      // Nothing else marks the end (pagination page).
+      if (last === undefined || page.length < pageSize) return items;
+      if (cursors.has(last.cursor)) throw endless(`${operation} never ends (a cursor came twice)`);
+      cursors.add(last.cursor);
+      if (cursors.size >= mostPages) throw endless(`${operation} has more than ${mostPages} pages`);
+      after = { cursor: last.cursor };
+    }
+  }
   return {
     database: () => api.call({ operation: 'readiness', method: 'GET', path: here, answer: databaseSchema }),
     users: () =>
@@ -112,6 +221,22 @@ export function renderApi(
           answer: processesSchema,
         })
       ).processes,
+    ownerId: async () =>
+      (await api.call({ operation: 'readOwner', method: 'GET', path: here, answer: ownedSchema })).owner.id,
+    webhooks: async (ownerId) =>
+      (await everyPage('listWebhooks', ['webhooks'], { ownerId }, webhookItemSchema)).map(
+        ({ webhook }) => webhook,
+      ),
+    attempts: async (webhookId, { after, before }) => {
+      // Both, always: which span Render takes where one is left out is not documented.
+      const span = { sentAfter: after.toISOString(), sentBefore: before.toISOString() };
+      const path = ['webhooks', webhookId, 'events'];
+      return (await everyPage('listDeliveries', path, span, deliveryItemSchema)).map(
+        ({ webhookEvent }) => webhookEvent,
+      );
+    },
+    event: (id) =>
+      api.call({ operation: 'readEvent', method: 'GET', path: ['events', id], answer: eventSchema }),
   };
 }
 

@@ -13,6 +13,7 @@ import { usernamePattern } from '../../core/username.ts';
 import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, postgresUrl, verifyBySql } from '../sql.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
+import { vendorWebhooks } from './webhooks.ts';
 
 // Options.
 
@@ -272,6 +273,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
 
     verify: (login) => verifyBySql(login, ports),
     privilegeDifferences: async () => [],
+    webhooks: vendorWebhooks(api),
 
     // Render has no call for it; PostgreSQL lets a role end its own connections.
     endSessions: (username, login, openedBefore) =>

@@ -22,6 +22,7 @@ import {
 } from './render-services.ts';
 import {
   createRenderWebhooks,
+  localOwnerId,
   type RenderWebhookOperation,
   type RenderWebhookSwitches,
   type RenderWebhooks,
@@ -497,7 +498,7 @@ export function createRenderPostgres(options: RenderPostgresOptions): RenderPost
     databaseUser: (database.primary ?? database).databaseUser.read(),
     highAvailabilityEnabled: false,
     name: database.name,
-    owner: { id: 'tea-local0000000000000', name: 'local', email: 'local@localhost', type: 'team' },
+    owner: { id: localOwnerId, name: 'local', email: 'local@localhost', type: 'team' },
     plan: database.plan,
     diskSizeGB: 15,
     region: 'oregon',

@@ -2,6 +2,10 @@ import { createHmac, randomBytes } from 'node:crypto';
 import { request as requestOverHttp } from 'node:http';
 import { request as requestOverHttps } from 'node:https';
 import { z } from 'zod';
+import type {
+  deliveryItemSchema,
+  webhookItemSchema,
+} from '../../../functions/providers/render-postgres/api.ts';
 import { type Clock, pause } from '../clock.ts';
 import type { Answer } from './faults.ts';
 import { type Handling, Refused, type VendorRequest } from './vendor-http.ts';
@@ -45,6 +49,8 @@ export interface RenderWebhookSwitches {
   keyIsAdmin: boolean;
   /** Per workspace. */
   urlLimit: number;
+  /** Of the attempts, when they are asked for. */
+  attemptOrder: 'newest-first' | 'oldest-first';
   /** What an event says of itself when asked for. */
   details: 'empty' | 'username' | 'user' | 404 | 406 | 410 | 429 | 500;
 }
@@ -71,6 +77,7 @@ export const webhookSwitches = (): RenderWebhookSwitches => ({
   credentialFilter: 'accepted',
   keyIsAdmin: true,
   urlLimit: 1,
+  attemptOrder: 'newest-first',
   details: 'empty',
 });
 
@@ -127,7 +134,12 @@ export interface Alteration {
 export interface RenderWebhooks {
   readonly switches: RenderWebhookSwitches;
   /** As from the dashboard, for every type of event. The secret is made here; a second one signs as well while both are there. */
-  add(options: { readonly url: string; readonly secret?: string }): RenderWebhook;
+  add(options: {
+    readonly url: string;
+    readonly secret?: string;
+    /** @default the workspace of all databases here */
+    readonly ownerId?: string;
+  }): RenderWebhook;
   /** The webhooks that there are. */
   list(): readonly RenderWebhook[];
   remove(id: string): void;
@@ -154,6 +166,7 @@ export interface RenderWebhooks {
 
 interface StoredWebhook {
   readonly id: string;
+  readonly ownerId: string;
   name: string;
   url: string;
   readonly secrets: string[];
@@ -166,6 +179,13 @@ const displaySpelling: Readonly<Record<string, string>> = {
   postgres_credentials_created: 'PostgresCredentialsCreated',
   postgres_credentials_deleted: 'PostgresCredentialsDeleted',
 };
+
+/** The workspace that every database here is in. */
+export const localOwnerId = 'tea-local0000000000000';
+
+// The client's own schemas, so that client and stand-in cannot disagree about a name.
+type WebhookItem = Omit<z.input<typeof webhookItemSchema>, 'cursor'>;
+type DeliveryItem = Omit<z.input<typeof deliveryItemSchema>, 'cursor'>;
 
 const refused = (status: number, message: string): Refused => new Refused({ status, json: { message } });
 
@@ -335,7 +355,7 @@ export function createRenderWebhooks({
     if (secretShown === 'empty') return '';
     return secretShown === 'without-prefix' ? secret.replace(/^whsec_/, '') : secret;
   };
-  const shown = (webhook: StoredWebhook): object => ({
+  const shown = (webhook: StoredWebhook): WebhookItem['webhook'] & Record<string, unknown> => ({
     id: webhook.id,
     url: webhook.url,
     name: webhook.name,
@@ -353,9 +373,10 @@ export function createRenderWebhooks({
     if (isUnknown && switches().credentialFilter === 'refused')
       throw refused(400, 'invalid event type in eventFilter');
   };
-  const add = (url: string, secret = newSecret()): StoredWebhook => {
+  const add = (url: string, secret = newSecret(), ownerId = localOwnerId): StoredWebhook => {
     const webhook: StoredWebhook = {
       id: `whk-${freshId()}`,
+      ownerId,
       name: 'rekey',
       url,
       secrets: [secret],
@@ -395,9 +416,14 @@ export function createRenderWebhooks({
     const rows = attempts.filter(
       ({ webhookId, sentAt }) => webhookId === id && sentAt.getTime() >= after && sentAt.getTime() <= before,
     );
-    return paged(rows.toReversed(), query, ({ webhookId: _, sentAt, ...row }) => ({
-      webhookEvent: { ...row, sentAt: instant(sentAt) },
-    }));
+    const ordered = switches().attemptOrder === 'newest-first' ? rows.toReversed() : rows;
+    return paged(
+      ordered,
+      query,
+      ({ webhookId: _, sentAt, ...row }): DeliveryItem => ({
+        webhookEvent: { ...row, sentAt: instant(sentAt) },
+      }),
+    );
   }
 
   function getEvent(id: string): Answer {
@@ -440,7 +466,12 @@ export function createRenderWebhooks({
     if (id === undefined && method === 'GET')
       return {
         operation: 'listWebhooks',
-        act: asAdmin(() => paged([...stored.values()], query, (webhook) => ({ webhook: shown(webhook) }))),
+        act: asAdmin(() => {
+          // Several may be asked for, with commas between; without it, all that the key may see.
+          const ownerIds = query.get('ownerId')?.split(',');
+          const all = [...stored.values()].filter(({ ownerId }) => ownerIds?.includes(ownerId) ?? true);
+          return paged(all, query, (webhook): WebhookItem => ({ webhook: shown(webhook) }));
+        }),
       };
     if (id === undefined && method === 'POST')
       return {
@@ -450,7 +481,7 @@ export function createRenderWebhooks({
           if (data === undefined) throw refused(400, 'invalid JSON');
           mayFilter(data.eventFilter);
           if (stored.size >= switches().urlLimit) throw refused(400, 'webhook limit reached');
-          const webhook = add(data.url);
+          const webhook = add(data.url, undefined, data.ownerId);
           const { name, enabled: isEnabled, eventFilter } = data;
           Object.assign(webhook, { name, isEnabled, eventFilter });
           return { status: 201, json: shown(webhook) };
@@ -508,7 +539,7 @@ export function createRenderWebhooks({
     get switches() {
       return switches();
     },
-    add: ({ url, secret }) => view(add(url, secret)),
+    add: ({ url, secret, ownerId }) => view(add(url, secret, ownerId)),
     list: () => [...stored.values()].map(view),
     remove: (id) => void stored.delete(id),
     enable(id) {

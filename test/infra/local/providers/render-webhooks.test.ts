@@ -456,6 +456,21 @@ describe('the management API', () => {
     expect(await s.ask('GET', '/v1/webhooks')).toMatchObject({ status: 403 });
   });
 
+  test('shows those of the workspaces that are asked for, and all where none is', async () => {
+    const { ask, url, webhooks } = await stage();
+    const { id } = webhooks.add({ url });
+    const other = webhooks.add({ url, ownerId: 'tea-other000000000000' });
+    const ids = async (query: string) => {
+      const { json } = await ask('GET', `/v1/webhooks${query}`);
+      return (json as { webhook: { id: string } }[]).map(({ webhook }) => webhook.id);
+    };
+    expect(await ids('?ownerId=tea-local0000000000000')).toEqual([id]);
+    expect(await ids('?ownerId=tea-other000000000000')).toEqual([other.id]);
+    expect(await ids('?ownerId=tea-local0000000000000,tea-other000000000000')).toEqual([id, other.id]);
+    expect(await ids('?ownerId=tea-none0000000000000')).toEqual([]);
+    expect(await ids('')).toEqual([id, other.id]);
+  });
+
   test('sends only what the filter wants', async () => {
     const s = await stage();
     await s.ask('POST', '/v1/webhooks', wanted(s.url, { eventFilter: ['postgres_credentials_deleted'] }));
@@ -494,6 +509,9 @@ describe('the management API', () => {
     expect(await rows('sentAfter=2026-03-01T12:01:00Z&sentBefore=2026-03-01T12:10:00Z')).toEqual(
       all.slice(1, 3),
     );
+    s.webhooks.switches.attemptOrder = 'oldest-first';
+    expect(await rows('')).toEqual(all.toReversed());
+    s.webhooks.switches.attemptOrder = 'newest-first';
     const page = await rows('limit=2');
     expect([...page, ...(await rows(`limit=20&cursor=${page.at(-1)?.cursor}`))]).toEqual(all);
     expect(await s.ask('GET', `/v1/webhooks/${id}/events?sentAfter=yesterday`)).toMatchObject({
