@@ -145,17 +145,34 @@ const finding = {
 };
 
 const by = (useCase: string) => (): Who => ({ actor: 'rekey', useCase });
+const userChangeFacts = {
+  ...rotationFacts,
+  versionId: versionId.optional(),
+  username: text,
+  repair: text.optional(),
+};
 const userChange = {
   who: ({ versionId: made, repair }: Readonly<Record<string, unknown>>): Who =>
     by(repair !== undefined ? 'reconcile-users' : made === undefined ? 'delete-user' : 'rotate-secret')(),
+  detail: z.object(userChangeFacts),
+};
+const failedCall = { code: text, effect: text };
+const sessionsEnd = { ...rotationFacts, username: text, openedBefore: text };
+/** Who has done it is not in the list; the standing says whether rekey may have. */
+const sighting: Kind = {
+  nature: 'fact',
+  who: by('reconcile-users'),
   detail: z.object({
-    ...rotationFacts,
-    versionId: versionId.optional(),
+    provider,
+    target: text,
     username: text,
-    repair: text.optional(),
+    standing: text,
+    credential: credential.optional(),
+    versionId: versionId.optional(),
+    providerEventId: z.string().min(1).max(256).optional(),
+    isCaughtUp: z.boolean().optional(),
   }),
 };
-const sessionsEnd = { ...rotationFacts, username: text, openedBefore: text };
 const drainEvidence = z.object({ drain: text, because: text.optional() });
 const order: Kind = {
   nature: 'intent',
@@ -212,6 +229,11 @@ const kinds = {
   DatabaseUserPlanned: { ...userChange, nature: 'intent' },
   DatabaseUserCreated: { ...userChange, nature: 'outcome' },
   DatabaseUserPasswordChanged: { ...userChange, nature: 'outcome' },
+  DatabaseUserChangeFailed: {
+    ...userChange,
+    nature: 'outcome',
+    detail: z.object({ ...userChangeFacts, ...failedCall }),
+  },
   DatabaseUserRetired: {
     nature: 'intent',
     who: by('delete-user'),
@@ -224,6 +246,13 @@ const kinds = {
     who: by('delete-user'),
     detail: z
       .object({ ...userFacts, outcome: text, evidence: drainEvidence.optional() })
+      .transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
+  },
+  DatabaseUserDeletionFailed: {
+    nature: 'outcome',
+    who: by('delete-user'),
+    detail: z
+      .object({ ...userFacts, ...failedCall, evidence: drainEvidence })
       .transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
   },
   DatabaseSessionsEndPlanned: {
@@ -247,6 +276,12 @@ const kinds = {
     who: by('update-consumers'),
     detail: z.object({ ...credentialFacts, versionId, consumer: text, outcome: text }),
   },
+  // By update-consumers, or by reconcile-users where that did not get through.
+  ConsumerLeftBehind: {
+    nature: 'outcome',
+    who: () => ({ actor: 'rekey' }),
+    detail: z.object({ ...rotationFacts, consumer: text, because: text }),
+  },
   // Which of its names are ours is for reconcile to say, which knows them: the vendor names no user.
   ProviderEventReceived: {
     nature: 'fact',
@@ -260,6 +295,8 @@ const kinds = {
       isCaughtUp: z.boolean().optional(),
     }),
   },
+  DatabaseUserAppeared: sighting,
+  DatabaseUserDisappeared: sighting,
   DriftFound: { nature: 'fact', who: () => ({ actor: 'rekey' }), detail: z.object(finding) },
   DriftRepaired: { nature: 'outcome', who: by('reconcile-users'), detail: z.object(finding) },
   DriftRepairFailed: {

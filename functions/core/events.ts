@@ -34,12 +34,14 @@ export type RekeyEvent =
   /**
    * The intent, published before the provider is asked to make this user, or to give it the password or the privileges of this
    * version. Outcomes are DatabaseUserCreated or DatabaseUserPasswordChanged, then CredentialRotated or CredentialRotationFailed;
-   * of a repair DriftRepaired or DriftRepairFailed.
+   * of a repair DriftRepaired or DriftRepairFailed; DatabaseUserChangeFailed where none of these would say that it failed.
    */
   | { readonly type: 'DatabaseUserPlanned'; readonly detail: UserChange }
   /** The outcome where the user was there before. */
   | { readonly type: 'DatabaseUserPasswordChanged'; readonly detail: UserChange }
   | { readonly type: 'DatabaseUserCreated'; readonly detail: UserChange }
+  /** The outcome where the provider did not make or change the user, or did not say that it has. */
+  | { readonly type: 'DatabaseUserChangeFailed'; readonly detail: UserChange & FailedCall }
   /** The credential names a user that was there before; nothing was changed at the provider. */
   | { readonly type: 'CredentialAdopted'; readonly detail: CredentialFacts & { readonly username: string } }
   /** Its users and its secret are gone; the secret can be restored for some days, its login cannot. */
@@ -61,6 +63,14 @@ export type RekeyEvent =
         readonly evidence?: DrainEvidence;
       };
     }
+  /**
+   * The outcome where the provider did not delete the user, or did not say that it has. Every pass tries again: neither that nor
+   * the same outcome is told again, until something else comes of it.
+   */
+  | {
+      readonly type: 'DatabaseUserDeletionFailed';
+      readonly detail: UserFacts & FailedCall & { readonly evidence: DrainEvidence };
+    }
   /** The intent, published before the provider is asked to end the connections of a revoked password, of a user that stays. */
   | { readonly type: 'DatabaseSessionsEndPlanned'; readonly detail: SessionsEnd }
   /** The outcome. */
@@ -69,8 +79,8 @@ export type RekeyEvent =
       readonly detail: SessionsEnd & { readonly outcome: 'ended' | 'not-ended'; readonly because?: string };
     }
   /**
-   * The intent, published before the first write to a consumer. Outcomes are ConsumerUpdated, or DriftRepaired where it was found
-   * behind; of one that does not come up DriftFound or DriftRepairFailed.
+   * The intent, published before the first write to a consumer. Outcomes are ConsumerUpdated or ConsumerLeftBehind; where it was
+   * found behind DriftRepaired or DriftRepairFailed.
    */
   | {
       readonly type: 'ConsumerUpdatePlanned';
@@ -85,8 +95,19 @@ export type RekeyEvent =
         readonly outcome: 'moved' | 'told';
       };
     }
+  /** The outcome where the run ended and the consumer had not moved: reconcile-users looks after it from here on. */
+  | {
+      readonly type: 'ConsumerLeftBehind';
+      readonly detail: RotationFacts & {
+        readonly consumer: string;
+        /** How it stood when it was looked at last, or the code of what kept it from being asked. */
+        readonly because: string;
+      };
+    }
   /** A vendor told us of something, and proved to be that vendor. It says where to look, and is no reason to change anything. */
   | { readonly type: 'ProviderEventReceived'; readonly detail: ProviderEvent }
+  /** The list of the target's users has one more, or one less, than when it was looked at before. */
+  | { readonly type: 'DatabaseUserAppeared' | 'DatabaseUserDisappeared'; readonly detail: UserSighting }
   | { readonly type: 'DriftFound'; readonly detail: Finding }
   | { readonly type: 'DriftRepaired'; readonly detail: Finding & { readonly repair: Repair } }
   /** The repair was begun and has failed; the next pass tries again. */
@@ -122,6 +143,28 @@ export interface ProviderEvent {
   readonly target?: string;
   /** Learned from the vendor's own record of sent webhooks, and not from a delivery. @default false */
   readonly isCaughtUp?: boolean;
+}
+
+/** A difference between two lists of a target's users. */
+export interface UserSighting {
+  readonly provider: string;
+  readonly target: string;
+  readonly username: string;
+  /** `expected` where the name is one that rekey derives for a credential, or that its values name; `foreign` otherwise. */
+  readonly standing: 'expected' | 'foreign';
+  /** Whose user it is or was, and the version that it was made for, where rekey made it. */
+  readonly credential?: string;
+  readonly versionId?: string;
+  /** The vendor's event about it: told by a webhook, and matched by what the vendor says of the event or by being the only one. */
+  readonly providerEventId?: string;
+  /** A webhook should have told of it and has not, as far as is known when it is seen. @default false */
+  readonly isCaughtUp?: boolean;
+}
+
+export interface FailedCall {
+  readonly code: string;
+  /** What the call did at the provider: of `unknown`, what is there afterwards will tell. */
+  readonly effect: string;
 }
 
 export interface UserFacts extends CredentialFacts {
@@ -215,8 +258,12 @@ export type Invocation =
       readonly is: 'messages';
       readonly messages: readonly { readonly id: string; readonly body: string }[];
     }
-  /** A vendor told of something; `target` is undefined where there is nothing to look at that was not looked at. */
-  | { readonly is: 'provider-event'; readonly target: string | undefined }
+  /** A vendor told of something; `target` is undefined where there is nothing to look at because of it. */
+  | {
+      readonly is: 'provider-event';
+      readonly target: string | undefined;
+      readonly because: { readonly endpoint: string; readonly eventId: string; readonly eventType: string };
+    }
   /** A label of a secret has moved. Sent for all but AWSPENDING and AWSPREVIOUS (AWS documentation). */
   | {
       readonly is: 'label-moved';
@@ -256,13 +303,20 @@ const invocationSchemas = {
   'provider-event': z
     .object({
       'detail-type': z.literal('ProviderEventReceived'),
-      detail: z.object({ target: z.string().min(1).optional(), isCaughtUp: z.boolean().default(false) }),
+      detail: z.object({
+        provider: z.string().regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the name of an endpoint' }),
+        providerEventId: z.string().min(1).max(256),
+        providerEventType: z.string().max(256),
+        target: z.string().min(1).optional(),
+        isCaughtUp: z.boolean().default(false),
+      }),
     })
     .transform(
-      // Whoever caught up was looking at the target.
-      ({ detail: { target, isCaughtUp } }): Invocation => ({
+      // Whoever caught up was looking, and every pass looks at every target.
+      ({ detail: { provider, providerEventId, providerEventType, target, isCaughtUp } }): Invocation => ({
         is: 'provider-event',
         target: isCaughtUp ? undefined : target,
+        because: { endpoint: provider, eventId: providerEventId, eventType: providerEventType },
       }),
     ),
   'label-moved': z

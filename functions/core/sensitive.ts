@@ -1,3 +1,5 @@
+import { jsonOf } from './json.ts';
+
 /**
  * A value that must not be seen: a password, an API key, a connection string, a RotationToken.
  * Prints `‹redacted›` under every way of printing; `reveal()` is the one way to the value, so that it can be searched for.
@@ -69,8 +71,26 @@ function base64Alignments(bytes: Buffer): readonly string[] {
   });
 }
 
+/**
+ * What would betray a value alone. Several may be stored as one, a line or an item of a JSON array each, as signing secrets are while
+ * one replaces the other: whoever prints one of them prints it without the rest. Their prefix and padding are no secret; what lies
+ * between is, wherever it stands, as what is stored may be spoiled. Which fields of a JSON object are secret is for those to say
+ * who know it.
+ */
+function partsOf(value: string): readonly string[] {
+  const keys = [...value.matchAll(/whsec_([A-Za-z0-9+/]+)/g)].map(([, key = '']) => key);
+  const document = jsonOf(value);
+  if (typeof document === 'object' && document !== null && !Array.isArray(document)) return [value, ...keys];
+  const listed: readonly unknown[] = Array.isArray(document) ? document : value.split('\n');
+  const parts = listed.filter((part) => typeof part === 'string').map((part) => part.trim());
+  return [value, ...parts, ...parts.map((part) => part.replace(/=+$/, '')), ...keys];
+}
+
 export interface Redactor {
-  /** From now on `value` is taken out of everything that is scrubbed. Short values would hide ordinary text: ignored. */
+  /**
+   * From now on `value` is taken out of everything that is scrubbed, and each of the values that are stored as one in it. Short
+   * values would hide ordinary text: ignored.
+   */
   learn(value: Sensitive | string): void;
   /** `text` without any spelling of any learned value. */
   scrub(text: string): string;
@@ -93,16 +113,19 @@ export function createRedactor(always: readonly string[] = []): Redactor {
   // A warm function lives for hours: what was not learned again through so many others is long out of every buffer. A pass reads
   // some four values a credential.
   const most = 2_000;
+  const learnOne = (text: string): void => {
+    if (text.length < shortest) return;
+    const spelled = known.get(text) ?? formsOf(text);
+    const isNew = !known.delete(text);
+    known.set(text, spelled);
+    if (!isNew) return;
+    if (known.size > most) known.delete(known.keys().next().value ?? '');
+    forms = undefined;
+  };
   return {
     learn(value) {
       const text = typeof value === 'string' ? value : value.reveal();
-      if (text.length < shortest) return;
-      const spelled = known.get(text) ?? formsOf(text);
-      const isNew = !known.delete(text);
-      known.set(text, spelled);
-      if (!isNew) return;
-      if (known.size > most) known.delete(known.keys().next().value ?? '');
-      forms = undefined;
+      for (const part of new Set(partsOf(text))) learnOne(part);
     },
     scrub(text) {
       forms ??= [...new Set([...kept, ...[...known.values()].flat()])].toSorted(

@@ -14,7 +14,10 @@ export interface OpenedConsumer {
   readonly kind: string;
   readonly label: string;
   readonly consumer: Consumer;
+  /** The intent, where a write was let out: without an outcome nobody would know what came of it. */
+  intent(): ConsumerIntent | undefined;
 }
+export type ConsumerIntent = Extract<RekeyEvent, { readonly type: 'ConsumerUpdatePlanned' }>['detail'];
 
 /**
  * The consumers of a credential, each wanting the login that is in AWSCURRENT now. None where AWSCURRENT names no user. One whose
@@ -63,21 +66,16 @@ export function openConsumer(
 ): OpenedConsumer {
   const { kind } = definition;
   const label = definition.label(settings);
-  const ports = tellingFirst(
-    {
-      type: 'ConsumerUpdatePlanned',
-      detail: {
-        credential: spec.name,
-        provider: spec.provider,
-        target: spec.targetId,
-        strategy: spec.strategy,
-        secretArn: wanted.secretArn,
-        versionId: wanted.versionId,
-        consumer: consumerName({ kind, label }),
-      },
-    },
-    rekey.ports,
-  );
+  const intent: ConsumerIntent = {
+    credential: spec.name,
+    provider: spec.provider,
+    target: spec.targetId,
+    strategy: spec.strategy,
+    secretArn: wanted.secretArn,
+    versionId: wanted.versionId,
+    consumer: consumerName({ kind, label }),
+  };
+  const { ports, isTold } = tellingFirst(intent, rekey.ports);
   let opened: Consumer | undefined;
   const open = async (): Promise<Consumer> => {
     const secretId = definition.apiKeySecret(settings);
@@ -101,6 +99,7 @@ export function openConsumer(
     kind,
     label,
     consumer: { standing: () => asked('standing'), advance: () => asked('advance') },
+    intent: () => (isTold() ? intent : undefined),
   };
 }
 
@@ -108,22 +107,28 @@ export function openConsumer(
  * `ports` that let the first write out only after the bus has taken the intent. Done here and not by each kind of consumer: so none
  * can forget it, and one that is where it should be, or that is only looked at, is announced by nobody.
  */
-function tellingFirst(intent: RekeyEvent, ports: Ports): Ports {
+function tellingFirst(
+  detail: ConsumerIntent,
+  ports: Ports,
+): { readonly ports: Ports; readonly isTold: () => boolean } {
   let isTold = false;
   const tell = async (): Promise<void> => {
     if (isTold) return;
-    await ports.publish([intent]);
+    await ports.publish([{ type: 'ConsumerUpdatePlanned', detail }]);
     isTold = true;
   };
   return {
-    ...ports,
-    async http(request) {
-      if (request.method !== 'GET') await tell();
-      return ports.http(request);
-    },
-    async notify(request) {
-      await tell();
-      return ports.notify(request);
+    isTold: () => isTold,
+    ports: {
+      ...ports,
+      async http(request) {
+        if (request.method !== 'GET') await tell();
+        return ports.http(request);
+      },
+      async notify(request) {
+        await tell();
+        return ports.notify(request);
+      },
     },
   };
 }

@@ -15,7 +15,14 @@ import type { DatabaseUser } from '../core/provider.ts';
 import { type Ending, judgeEndingUser, judgeUser, marginMs } from '../core/retirement.ts';
 import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
-import { type Candidate, retireUsers, type Scene, sameLabels, secondReadingMs } from './retire-users.ts';
+import {
+  betweenWords,
+  type Candidate,
+  retireUsers,
+  type Scene,
+  sameLabels,
+  secondReadingMs,
+} from './retire-users.ts';
 import { readVersions } from './target.ts';
 
 /** How far the deletion of a credential has come in this pass. */
@@ -191,8 +198,16 @@ async function replaceDefault(
     secretArn: secret.arn,
     username: free,
   };
-  await rekey.ports.publish([{ type: 'DatabaseUserPlanned', detail }]);
-  await provider.placeDefault(free);
+  await betweenWords(
+    {
+      username,
+      change: `place ${free}`,
+      intent: { type: 'DatabaseUserPlanned', detail },
+      failure: (failed) => ({ type: 'DatabaseUserChangeFailed', detail: { ...detail, ...failed } }),
+    },
+    () => provider.placeDefault(free),
+    scene,
+  );
   await rekey.ports.publish([{ type: 'DatabaseUserCreated', detail }]);
   if ((await list()).some((user) => user.username === username && user.isDefault !== false))
     throw new ProviderError(

@@ -4,7 +4,7 @@ import type { Invocation, SessionsEnd } from '../core/events.ts';
 import { type Credential, type Target, targetKey, targetsOf } from '../core/fleet.ts';
 import { type CredentialState, lastSwitch, standings } from '../core/generations.ts';
 import { directivesPath, specParameterName } from '../core/names.ts';
-import type { DatabaseUser, Provider } from '../core/provider.ts';
+import type { DatabaseUser, EndedSessions, Provider } from '../core/provider.ts';
 import { endingOf, judgeUser } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
 import { announce } from './announce.ts';
@@ -372,8 +372,22 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
       username: currentUsername,
       openedBefore: switchedAt.toISOString(),
     };
+    const tell = (ended: EndedSessions): Promise<void> =>
+      rekey.ports.publish([
+        {
+          type: 'DatabaseSessionsEnded',
+          detail: {
+            ...detail,
+            outcome: ended.ended ? 'ended' : 'not-ended',
+            ...(ended.ended ? {} : { because: ended.reason }),
+          },
+        },
+      ]);
     await rekey.ports.publish([{ type: 'DatabaseSessionsEndPlanned', detail }]);
-    const ended = await endedBy(provider, currentUsername, login, switchedAt);
+    const ended = await endedBy(provider, currentUsername, login, switchedAt).catch(async (error) => {
+      await tell({ ended: false, reason: 'asking for it failed with DEFECT' });
+      throw error;
+    });
     rekey.log(ended.ended ? 'info' : 'warn', 'sessions of a revoked password', {
       credential: name,
       username: currentUsername,
@@ -385,15 +399,6 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
       outcome: ended.ended ? 'sessions-ended' : 'kept',
       because: ended.ended ? 'connections-ended' : 'connections-not-ended',
     });
-    await rekey.ports.publish([
-      {
-        type: 'DatabaseSessionsEnded',
-        detail: {
-          ...detail,
-          outcome: ended.ended ? 'ended' : 'not-ended',
-          ...(ended.ended ? {} : { because: ended.reason }),
-        },
-      },
-    ]);
+    await tell(ended);
   });
 }

@@ -6,7 +6,7 @@ import {
   StoreError,
   VerificationFailed,
 } from '../core/errors.ts';
-import type { DrainEvidence, UserFacts } from '../core/events.ts';
+import type { DrainEvidence, FailedCall, RekeyEvent, UserFacts } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
 import { type Credential, type Target, targetKey } from '../core/fleet.ts';
 import type { CredentialState, CredentialVersions } from '../core/generations.ts';
@@ -85,7 +85,7 @@ export async function retireUsers(candidates: readonly Candidate[], scene: Scene
   const open: Open[] = [];
   for (const candidate of candidates)
     await guarded(candidate, scene, async () => {
-      if (!(await hasTime(scene))) return void hold(candidate, 'NO_TIME', scene);
+      if (!(await hasTime(scene))) return hold(candidate, 'NO_TIME', scene);
       const [verdict, observed] = await firstVerdict(candidate, scene);
       if (verdict.say === 'keep') await keep(candidate, verdict, scene);
       else if (open.length < mostAtOnce) open.push({ candidate, verdict, observed });
@@ -94,12 +94,18 @@ export async function retireUsers(candidates: readonly Candidate[], scene: Scene
   if (open.length === 0) return candidates.length === 0;
   if (open.some(({ verdict }) => verdict.say === 'observe')) await ports.sleep(secondReadingMs);
 
-  for (const { candidate } of open) scene.notes.set(candidate.user.username, noteOf(candidate));
+  for (const { candidate } of open) {
+    const failed = scene.notes.get(candidate.user.username)?.failed;
+    scene.notes.set(candidate.user.username, {
+      ...noteOf(candidate),
+      ...(failed === undefined ? {} : { failed }),
+    });
+  }
   await saveNotes(scene);
   let gone = 0;
   for (const { candidate, observed, verdict: first } of open)
     await guarded(candidate, scene, async () => {
-      if (!(await hasTime(scene))) return void hold(candidate, 'NO_TIME', scene);
+      if (!(await hasTime(scene))) return hold(candidate, 'NO_TIME', scene);
       // The second reading comes right before the deletion: a vendor may end connections with it.
       const verdict =
         first.say === 'observe'
@@ -108,10 +114,13 @@ export async function retireUsers(candidates: readonly Candidate[], scene: Scene
               readings: [...(observed.readings ?? []), await readSessions(candidate, scene)],
             })
           : first;
+      const { username } = candidate.user;
+      let came: 'gone' | 'stays' | 'waits' = 'stays';
       if (verdict.say === 'keep') await keep(candidate, verdict, scene);
-      else if (verdict.say === 'retire' && (await retire(candidate, verdict, scene))) gone += 1;
-      // Not where it failed: then it may be gone before the next pass.
-      scene.notes.delete(candidate.user.username);
+      else if (verdict.say === 'retire') came = await retire(candidate, verdict, scene);
+      if (came === 'gone') gone += 1;
+      // Not where it failed, now or when it was tried before: then it may be gone before the next pass.
+      if (came !== 'waits' || scene.notes.get(username)?.failed === undefined) scene.notes.delete(username);
     });
   await saveNotes(scene);
   return gone === candidates.length;
@@ -140,36 +149,106 @@ async function firstVerdict(candidate: Candidate, scene: Scene): Promise<readonl
   return [verdict, observed];
 }
 
-/** Whether the user is gone. */
-async function retire(candidate: Candidate, verdict: Retire, scene: Scene): Promise<boolean> {
+/** What came of it: `stays` where it is not to go after all, `waits` where the next pass is to try. */
+async function retire(
+  candidate: Candidate,
+  verdict: Retire,
+  scene: Scene,
+): Promise<'gone' | 'stays' | 'waits'> {
   const { user, credential } = candidate;
   const { rekey } = scene;
   const { ports } = rekey;
   if (scene.dryRun) {
     report(candidate, 'would-retire', verdict.evidence.drain, scene);
-    return false;
+    return 'stays';
   }
   const provider = await scene.providerOf(credential ?? firstOf(scene.target));
   // Holds are checked last: a label that was moved meanwhile, by a rotation or by hand, may have made the user one of use.
   const mayGo = async (): Promise<boolean> => credential === undefined || isUnchanged(credential, rekey);
-  if (!(await mayGo())) return hold(candidate, 'LABELS_MOVED', scene);
-  if (!scene.takeWrite(credential ?? firstOf(scene.target))) return hold(candidate, 'BUDGET', scene);
+  const held = (reason: HoldReason): 'stays' | 'waits' => {
+    hold(candidate, reason, scene);
+    return reason === 'LABELS_MOVED' ? 'stays' : 'waits';
+  };
+  if (!(await mayGo())) return held('LABELS_MOVED');
+  if (!scene.takeWrite(credential ?? firstOf(scene.target))) return held('BUDGET');
   if (candidate.prepare !== undefined) {
     await candidate.prepare();
-    if (!(await mayGo())) return hold(candidate, 'LABELS_MOVED', scene);
+    if (!(await mayGo())) return held('LABELS_MOVED');
   }
 
   const facts = factsOf(candidate, verdict.reason, scene);
+  let { evidence } = verdict;
   // The intent first: whoever reads the record must find out who cut the connections and deleted the user, whatever happens from
   // here on. Killed after this line, the next pass finds the user listed and does it again, or not listed, and tells the outcome
   // by its note.
-  await ports.publish([{ type: 'DatabaseUserRetired', detail: { ...facts, evidence: verdict.evidence } }]);
-  const evidence = verdict.endSessions ? await endSessions(candidate, scene) : verdict.evidence;
-  const outcome = await provider.deleteUser(user.username, await ownLogin(candidate, scene));
+  const outcome = await betweenWords(
+    {
+      username: user.username,
+      change: `${verdict.reason} ${verdict.evidence.drain}`,
+      intent: { type: 'DatabaseUserRetired', detail: { ...facts, evidence } },
+      failure: (failed) => ({
+        type: 'DatabaseUserDeletionFailed',
+        detail: { ...facts, ...failed, evidence },
+      }),
+    },
+    async () => {
+      if (verdict.endSessions) evidence = await endSessions(candidate, scene);
+      return provider.deleteUser(user.username, await ownLogin(candidate, scene));
+    },
+    scene,
+  );
+  // Where the bus does not take it, the note stands, and the next pass tells it.
   await ports.publish([{ type: 'DatabaseUserDeleted', detail: { ...facts, outcome, evidence } }]);
   report(candidate, outcome, evidence.drain, scene);
-  return true;
+  return 'gone';
 }
+
+interface Words {
+  /** The user that the note is kept under. */
+  readonly username: string;
+  /** What is done to it, and why: another change is told anew. */
+  readonly change: string;
+  readonly intent: RekeyEvent;
+  readonly failure: (failed: FailedCall) => RekeyEvent;
+}
+
+/**
+ * `act` after its intent, and where it fails, the outcome. What a vendor does not let go is tried in every pass, for months if
+ * nobody mends it: an intent that the same change failed under stands, and an outcome is told when it is another than before. Told
+ * first, noted afterwards: a crash between the two tells it twice, never not at all.
+ */
+export async function betweenWords<Answer>(
+  { username, change, intent, failure }: Words,
+  act: () => Promise<Answer>,
+  { rekey: { ports, log, sha256 }, notes }: Scene,
+): Promise<Answer> {
+  const markOf = (text: string): string => Buffer.from(sha256(text).subarray(0, 6)).toString('base64url');
+  const before = notes.get(username)?.failed;
+  const changeMark = markOf(change);
+  if (before?.startsWith(`${changeMark} `) !== true) await ports.publish([intent]);
+  try {
+    return await act();
+  } catch (error) {
+    const failed = failedCallOf(error);
+    const result = `${changeMark} ${markOf(`${failed.code} ${failed.effect}`)}`;
+    if (result === before) throw error;
+    try {
+      await ports.publish([failure(failed)]);
+      const note = notes.get(username);
+      if (note !== undefined) notes.set(username, { ...note, failed: result });
+    } catch (refusal) {
+      // What kept the user is the error to be seen: a bus that fails as well must not hide it. The next pass tells it.
+      log('error', 'the failure could not be published', { username, code: codeOf(refusal) ?? 'DEFECT' });
+    }
+    throw error;
+  }
+}
+
+/** Of a defect nobody knows what was done. */
+const failedCallOf = (error: unknown): FailedCall => ({
+  code: codeOf(error) ?? 'DEFECT',
+  effect: error instanceof Error && 'effect' in error ? String(error.effect) : 'unknown',
+});
 
 const firstOf = ({ credentials }: Target): Credential => {
   const [first] = credentials;
@@ -357,6 +436,8 @@ const noteSchema = z.object({
   credential: z.string(),
   strategy: z.string(),
   reason: z.enum(['superseded', 'revoked', 'credential-deleted', 'never-published']),
+  /** The marks of a change that failed, and of what came of it, as both were told: words would not fit for all. */
+  failed: z.string().optional(),
 });
 const notesSchema = z.record(z.string(), noteSchema).catch({});
 type Note = z.output<typeof noteSchema>;
@@ -406,7 +487,7 @@ export async function tellOutcomes(scene: Scene): Promise<void> {
   if (gone.length === 0) return;
   const { provider, targetId } = target;
   await rekey.ports.publish(
-    gone.map(([username, note]) => ({
+    gone.map(([username, { failed: _failed, ...note }]) => ({
       type: 'DatabaseUserDeleted',
       detail: { ...note, provider, target: targetId, username, outcome: 'absent' },
     })),
@@ -474,9 +555,8 @@ export function hold(
   candidate: Pick<Candidate, 'user' | 'credential'>,
   reason: HoldReason,
   scene: Scene,
-): false {
+): void {
   report(candidate, 'kept', reason, scene);
-  return false;
 }
 
 async function keep(candidate: Candidate, verdict: Keep, scene: Scene): Promise<void> {

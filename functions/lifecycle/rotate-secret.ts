@@ -94,22 +94,32 @@ async function createSecret(rotation: Rotation): Promise<void> {
     provider.passwords === 'chosen-by-us'
       ? await chooseLogin(rotation, provider)
       : await issueLogin(rotation, provider);
-  const { ports } = rotation.rekey;
-  const written = await ports.writeSecret({
-    secretId: rotation.description.arn,
-    token: rotation.event.token,
-    value: secretString(login, rotation.spec),
+  if (provider.passwords === 'chosen-by-us') return storePending(rotation, login);
+  try {
+    await storePending(rotation, login);
+  } catch (error) {
+    // The user is there all the same. What kept it from being stored is the error to be seen.
+    await tellMade(rotation, login.username).catch(() =>
+      rotation.rekey.log('error', 'a new user could not be told', { ...rotation.facts }),
+    );
+    throw error;
+  }
+  // Only now: until it is stored, a password that the vendor made is lost with the next user that anybody makes there, and
+  // a bus that fails must not be what loses it. Dying before this line loses the event, which the user list makes up for.
+  await tellMade(rotation, login.username);
+}
+
+async function storePending(rotation: Rotation, login: Login): Promise<void> {
+  const { event, description, spec, rekey } = rotation;
+  const written = await rekey.ports.writeSecret({
+    secretId: description.arn,
+    token: event.token,
+    value: secretString(login, spec),
     label: 'AWSPENDING',
-    ...(rotation.event.rotationToken === undefined ? {} : { rotationToken: rotation.event.rotationToken }),
+    ...(event.rotationToken === undefined ? {} : { rotationToken: event.rotationToken }),
   });
   // An earlier or parallel run of this step was first. Its value is the one; ours was given to nobody.
   if (written === 'taken') await requirePending(rotation);
-  // Only now: until it is stored, a password that the vendor made is lost with the next user that anybody makes there, and
-  // a bus that fails must not be what loses it. Dying before this line loses the event, which the user list makes up for.
-  if (provider.passwords === 'chosen-by-provider')
-    await ports.publish([
-      { type: 'DatabaseUserCreated', detail: { ...rotation.facts, username: login.username } },
-    ]);
 }
 
 /** Nothing is touched at the vendor: a crash from here on leaves a stored login whose user may not exist yet. */
@@ -172,10 +182,8 @@ function refuseOtherPrefix({ description, spec, current, rekey }: Rotation): voi
  * The user is made before anything is stored, as its password comes from the vendor. It is named after the token, which
  * Secrets Manager stored first: a run that dies here is found again by that name.
  */
-async function issueLogin(
-  { event, names, facts, rekey }: Rotation,
-  provider: IssuingProvider,
-): Promise<Login> {
+async function issueLogin(rotation: Rotation, provider: IssuingProvider): Promise<Login> {
+  const { event, names, facts, rekey } = rotation;
   for (let attempt = 0; attempt < maximumAttempts; attempt += 1) {
     const username = names.generation(event.token, attempt);
     await tellIntent(facts, username, rekey);
@@ -185,6 +193,7 @@ async function issueLogin(
       ...facts,
       username,
     });
+    await tellMade(rotation, username);
   }
   throw new ProviderError(
     `the passwords of ${maximumAttempts} new users were lost; somebody else is creating users on ${facts.target} at the same time: stop that, then rotate again`,
@@ -220,6 +229,9 @@ async function setSecret(rotation: Rotation): Promise<void> {
 const tellIntent = (facts: RotationFacts, username: string, { ports }: Rekey): Promise<void> =>
   ports.publish([{ type: 'DatabaseUserPlanned', detail: { ...facts, username } }]);
 
+const tellMade = ({ facts, rekey }: Rotation, username: string): Promise<void> =>
+  rekey.ports.publish([{ type: 'DatabaseUserCreated', detail: { ...facts, username } }]);
+
 async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: Login): Promise<void> {
   const { facts, rekey } = rotation;
   const { username, password: next } = login;
@@ -233,7 +245,7 @@ async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: L
     });
     await rekey.ports.publish([{ type: 'DatabaseUserPasswordChanged', detail: { ...facts, username } }]);
   } else {
-    await rekey.ports.publish([{ type: 'DatabaseUserCreated', detail: { ...facts, username } }]);
+    await tellMade(rotation, username);
   }
   if (rotation.spec.verify === 'login') await untilAccepted(rotation, login);
 }

@@ -134,6 +134,8 @@ async function secureOnlyUser(reading: Reading, error: Error, { ports, log }: Re
     // same: only another one can help now.
     if (!(refusal instanceof ProviderError) || refusal.code !== 'REJECTED') throw refusal;
     log('warn', refusal.message, { credential: name, code: refusal.code });
+    const { code, effect } = refusal;
+    await ports.publish([{ type: 'DatabaseUserChangeFailed', detail: { ...detail, code, effect } }]);
     return;
   }
   await ports.publish([{ type: 'DatabaseUserPasswordChanged', detail }]);

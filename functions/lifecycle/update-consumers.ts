@@ -62,10 +62,12 @@ export async function updateConsumers(
     // Or this run would put the login of before back in place of the one that a later run has just set.
     if (!(await isCurrent())) {
       rekey.log('info', 'AWSCURRENT has moved again; the consumers are left to the run for that', facts);
+      await publishLeft(seen, rekey);
       return;
     }
   }
 
+  await publishLeft(seen, rekey);
   const findings = seen.flatMap((each) => behind(spec, each) ?? []);
   await announce({ scope: 'consumers', place: spec.name }, findings, rekey);
   for (const { outcome } of seen) if (outcome.say === 'unclear') throw outcome.error;
@@ -138,6 +140,20 @@ async function publishNews(
   for (const detail of news) log('info', `the consumer was ${detail.outcome}`, detail);
 }
 
+/** What came of each that was written to and has not moved. */
+async function publishLeft(seen: readonly Seen[], { ports }: Rekey): Promise<void> {
+  const left = seen.flatMap(({ opened, outcome }) => {
+    const intent = opened.intent();
+    if (intent === undefined || outcome.say === 'moved' || outcome.say === 'unobservable') return [];
+    return [{ ...intent, because: outcome.say === 'unclear' ? codeOf(outcome.error) : outcome.say }];
+  });
+  if (left.length > 0)
+    await ports.publish(left.map((detail) => ({ type: 'ConsumerLeftBehind', detail }) as const));
+}
+
+const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error ? String(error.code) : 'DEFECT';
+
 /** Undefined where there is nothing to find: it has moved, or nobody can see. */
 function behind(
   { name, provider, targetId }: CredentialSpec,
@@ -161,5 +177,5 @@ function behind(
 /** Codes only: what the platform said changes from time to time. */
 const unanswered = (error: unknown): ConsumerStanding => ({
   say: 'behind',
-  details: `it could not be asked (${error instanceof Error && 'code' in error ? String(error.code) : 'a defect'})`,
+  details: `it could not be asked (${codeOf(error)})`,
 });

@@ -108,6 +108,37 @@ describe('the record', () => {
     });
   });
 
+  test.each(['DatabaseUserAppeared', 'DatabaseUserDisappeared'])(
+    'of a user that comes or goes says whose it is and which event of the vendor it was (%s)',
+    (type) => {
+      const detail = {
+        provider: 'acme-postgres',
+        target: 'db-1',
+        username: 'orders_abc',
+        standing: 'expected',
+        credential: 'orders-api',
+        versionId,
+        providerEventId: 'evt-1',
+      };
+      expect(recordOf(busEvent(type, detail))).toMatchObject({
+        who: { actor: 'rekey', useCase: 'reconcile-users' },
+        nature: 'fact',
+        provider: 'acme-postgres',
+        target: 'db-1',
+        username: 'orders_abc',
+        credential: 'orders-api',
+        evidence: { standing: 'expected' },
+        correlation: { providerEventId: 'evt-1', versionId },
+      });
+      const missed = { provider: 'acme', target: 'db-1', username: 'Ünïcödé {{x}}', standing: 'foreign' };
+      expect(recordOf(busEvent(type, { ...missed, isCaughtUp: true }))).toMatchObject({
+        username: 'Ünïcödé {{x}}',
+        evidence: { standing: 'foreign', isCaughtUp: true },
+        correlation: {},
+      });
+    },
+  );
+
   test('of a retirement has the reason and how it was known that nobody is connected', () => {
     const detail = {
       ...facts,
@@ -225,6 +256,8 @@ describe('the record', () => {
       'ConsumerUpdatePlanned',
       'ConsumerUpdated',
       'ProviderEventReceived',
+      'DatabaseUserAppeared',
+      'DatabaseUserDisappeared',
       'DriftFound',
       'DriftRepaired',
       'DriftRepairFailed',
@@ -242,6 +275,7 @@ describe('the record', () => {
       providerEventId: 'evt-1',
       providerEventType: 't',
       kind: 'ForeignUser',
+      standing: 'foreign',
       details: 'd',
       state: 'opened',
       failures: 1,

@@ -85,6 +85,36 @@ describe('scrubbing', () => {
     expect(own.scrub('x canary-canary-and-more y canary-canary z')).toBe('x ‹redacted› y ‹redacted› z');
   });
 
+  const one = 'MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
+  const two = 'MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nw==';
+  const stored: Record<string, string> = {
+    'one a line': `whsec_${one}\n${two}\n`,
+    'one a line, with the breaks of a console': `${one}\r\n\r\n whsec_${two} \r\n`,
+    'as a JSON array': JSON.stringify([`whsec_${one}`, two]),
+    'as an array of several lines': JSON.stringify([one, `whsec_${two}`], undefined, 2),
+    'as an array that does not end': `["whsec_${one}", "whsec_${two}"`,
+    'behind a version': `v1,whsec_${one}\nv1,whsec_${two}`,
+    'in a document': JSON.stringify({ secrets: [`whsec_${one}`, `whsec_${two}`] }),
+  };
+  test.each(Object.entries(stored))('takes out each of two secrets that are stored %s', (_how, text) => {
+    const own = createRedactor();
+    own.learn(new Sensitive(text));
+    expect(own.scrub(text)).not.toMatch(/MfKQ|MDEy/);
+    for (const secret of [one, two]) {
+      const bare = secret.replace(/=+$/, '');
+      for (const shown of [secret, bare, `whsec_${secret}`, ...spellings(bare)])
+        expect(own.scrub(`got ${shown}.`)).not.toContain(shown);
+      expect(own.scrub(`key ${secret} refused`)).toMatch(/^key ‹redacted›=* refused$/);
+    }
+  });
+
+  test('leaves the names in a document readable, however it is laid out', () => {
+    const own = createRedactor();
+    own.learn(JSON.stringify({ username: 'orders_api_k3v9', host: 'db.example.com' }, undefined, 2));
+    const text = '"username": "orders_api_k3v9",';
+    expect(own.scrub(text)).toBe(text);
+  });
+
   test('keeps what is learned again and again through any number of others', () => {
     const own = createRedactor();
     for (let value = 0; value < 1_200; value += 1) {

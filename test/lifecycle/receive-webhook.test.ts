@@ -1,20 +1,25 @@
 import { createHash, createHmac } from 'node:crypto';
 import { EventBridgeClient, PutEventsCommand } from '@aws-sdk/client-eventbridge';
+import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { mockClient } from 'aws-sdk-client-mock';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { eventBridge } from '../../functions/aws/bus.ts';
+import { secretsManager } from '../../functions/aws/secrets.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import type { ProviderEvent, RekeyEvent } from '../../functions/core/events.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
 import type { Ports } from '../../functions/core/ports.ts';
-import { Sensitive, spellings } from '../../functions/core/sensitive.ts';
+import { createRedactor, Sensitive, spellings } from '../../functions/core/sensitive.ts';
 import {
   type LoadWebhook,
   parseWebhookRequest,
   type WebhookDefinition,
 } from '../../functions/core/webhook.ts';
 import { type Known, webhookReceiver } from '../../functions/lifecycle/receive-webhook.ts';
+import type { Rekey } from '../../functions/lifecycle/rekey.ts';
+import { createLog } from '../../functions/runtime/logger.ts';
 import { loadWebhook } from '../../functions/webhooks/index.ts';
+import { renderWebhook } from '../../functions/webhooks/render.ts';
 
 const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const nextSecret = 'whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz';
@@ -22,7 +27,10 @@ const postgresId = 'dpg-d7sg9ln7f7vs73d9bg5g-a';
 const start = new Date('2026-07-15T12:00:00Z');
 
 /** A warm function between a secret store and a bus that can fail. */
-function startReceiver(definitions: LoadWebhook = loadWebhook) {
+function startReceiver(
+  definitions: LoadWebhook = loadWebhook,
+  replaced: Partial<Pick<Ports, 'readSecret'> & Pick<Rekey, 'log'>> = {},
+) {
   let now = start;
   let stored: string | StoreError | 'absent' = secret;
   let publish: Ports['publish'] = async (events) => void published.push(...events);
@@ -35,6 +43,7 @@ function startReceiver(definitions: LoadWebhook = loadWebhook) {
     now: async () => now,
     readSecret: async (request) => {
       reads.push(request);
+      if (replaced.readSecret !== undefined) return replaced.readSecret(request);
       if (stored instanceof StoreError) throw stored;
       return stored === 'absent' ? 'absent' : { versionId: 'version-1', value: new Sensitive(stored) };
     },
@@ -54,8 +63,10 @@ function startReceiver(definitions: LoadWebhook = loadWebhook) {
     loadConsumer: async () => undefined,
     loadWebhook: definitions,
     sha256: (text: string) => createHash('sha256').update(text).digest(),
-    log: (level: string, message: string, fields = {}) =>
-      void logged.push(`${level} ${message} ${JSON.stringify(fields)}`),
+    log:
+      replaced.log ??
+      ((level: string, message: string, fields = {}) =>
+        void logged.push(`${level} ${message} ${JSON.stringify(fields)}`)),
     measure: (metric: MetricName, value: number) => {
       measured[metric] = (measured[metric] ?? 0) + value;
     },
@@ -379,6 +390,50 @@ describe('the secret', () => {
       [],
     );
     expect(seen).not.toContain('v1,');
+  });
+});
+
+describe('of two secrets that are stored as one', () => {
+  const stored = [`${secret}\n${nextSecret}\n`, JSON.stringify([secret, nextSecret])];
+  const lines = [secret, nextSecret].flatMap((line) => [line, line.slice('whsec_'.length)]);
+
+  test.each(stored)('neither is seen in a log, though a defect prints one of them (%j)', async (value) => {
+    const client = new SecretsManagerClient({ region: 'eu-central-1' });
+    mockClient(client).on(GetSecretValueCommand).resolves({ VersionId: 'version-1', SecretString: value });
+    const redactor = createRedactor();
+    const ports = secretsManager(client, redactor);
+    let written = '';
+    const keep = (chunk: string | Uint8Array): boolean => {
+      written += String(chunk);
+      return true;
+    };
+    const spies = [process.stdout, process.stderr].map((stream) =>
+      vi.spyOn(stream, 'write').mockImplementation(keep),
+    );
+    const log = createLog('INFO', redactor);
+    for (const leak of lines) {
+      /** Says a part of its secret wherever it can. */
+      const leaking: LoadWebhook = async () => ({
+        verifierOf: (given) => {
+          const definition = renderWebhook.verifierOf(given);
+          log('warn', `the keys are ${leak}`, { [`at ${leak.length}`]: leak, deep: { list: [leak] } });
+          return definition;
+        },
+        read: (authentic) => {
+          const { event } = renderWebhook.read(authentic);
+          return { event: { ...event, happenedAt: leak }, oddities: [leak as 'UNPARSABLE'] };
+        },
+      });
+      const leaky = startReceiver(leaking, { readSecret: ports.readSecret, log });
+      leaky.bus(async () => {
+        throw new StoreError('STORE_UNAVAILABLE', 'unknown', `PutEvents of ${leak} failed`);
+      });
+      expect(await leaky.send(delivery({ secret: nextSecret }))).toBe(503);
+    }
+    for (const spy of spies) spy.mockRestore();
+    expect(written.match(/‹redacted›/g)?.length).toBeGreaterThanOrEqual(5 * lines.length);
+    for (const line of lines)
+      expect(spellings(line).filter((spelling) => written.includes(spelling))).toEqual([]);
   });
 });
 

@@ -511,6 +511,15 @@ describe('other people at work', () => {
     expect(await logsIn(await rekey.login(name, 'AWSCURRENT'))).toBe(true);
     // The first, the lost one and its successor; reconcile is what retires the lost one.
     expect(await usersAt(prefix)).toHaveLength(3);
+    // Whichever of them is published: each that was made is told.
+    const made = rekey
+      .published()
+      .filter(
+        ({ detail, ...event }) =>
+          event['detail-type'] === 'DatabaseUserCreated' && detail['credential'] === name,
+      )
+      .map(({ detail }) => detail['username']);
+    expect([...new Set(made)].toSorted()).toEqual((await usersAt(prefix)).toSorted());
   });
 
   test('somebody gives the new CockroachDB user admin before it is published: it is taken away or not published', async () => {

@@ -1,8 +1,9 @@
+import { createHash } from 'node:crypto';
 import { DeleteObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import fc from 'fast-check';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { auditArchive } from '../../functions/aws/archive.ts';
-import { parseAuditInvocation } from '../../functions/core/audit.ts';
+import { parseAuditInvocation, type Seal } from '../../functions/core/audit.ts';
 import { recordAudit } from '../../functions/lifecycle/record-audit.ts';
 import { sealAudit } from '../../functions/lifecycle/seal-audit.ts';
 import { verifyArchive } from '../../functions/lifecycle/verify-archive.ts';
@@ -48,6 +49,16 @@ async function sealedDays() {
 const [one, two] = [1, 2].map(
   (number) => `audit/2026/03/01/00000000-0000-4000-8000-00000000000${number}.json`,
 ) as [string, string];
+
+const six = 'audit/2026/03/04/00000000-0000-4000-8000-000000000006.json';
+const eight = 'audit/2026/03/02/00000000-0000-4000-8000-000000000008.json';
+const last = 'seal/2026/03/04.json';
+
+/** The last seal with other contents, its count put right: no other seal betrays it. */
+function rewriteLast(objects: Map<string, string>, change: (seal: Seal) => Omit<Seal, 'count'>): void {
+  const { count: _count, ...seal } = { count: 0, ...change(JSON.parse(objects.get(last) ?? '')) };
+  objects.set(last, JSON.stringify({ ...seal, count: seal.records.length + seal.late.length }));
+}
 
 describe('a seal', () => {
   test('lists the day’s records with their digests, and is chained to the seal of the day before', async () => {
@@ -117,7 +128,56 @@ describe('a seal', () => {
   });
 });
 
+describe('a note of a late record', () => {
+  const note = 'late/2026/03/04/00000000-0000-4000-8000-000000000009.json';
+  const sealFourth = async (document: string) => {
+    const { archive } = await sealedDays();
+    archive.objects.delete(last);
+    archive.objects.set(note, document);
+    await seal(archive);
+    return archive;
+  };
+
+  test('whose record was never written is in no seal', async () => {
+    const archive = await sealFourth('{"key":"audit/2026/03/01/00000000-0000-4000-8000-000000000009.json"}');
+    expect(sealedOf(archive, '2026-03-04')).toMatchObject({ count: 3, late: [expect.anything()] });
+    expect(await verify(archive, '2026-03-01', '2026-03-04')).toMatchObject({ findings: [], records: 8 });
+  });
+
+  test('that somebody spoiled keeps no day from being sealed, and is logged', async () => {
+    const archive = await sealFourth('{"key":"elsewhere"}');
+    expect(sealedOf(archive, '2026-03-04')).toMatchObject({ count: 3 });
+    expect(archive.logged).toContainEqual(
+      `warn a note of a late record is spoiled or gone {"key":"${note}"}`,
+    );
+  });
+});
+
 describe('a pass', () => {
+  test('that cannot read what is listed seals nothing, and the next one does', async () => {
+    const archive = archiveRekey('2026-03-01T12:00:00Z');
+    const key = await record(archive, 1, '2026-03-01T12:00:00Z');
+    const document = archive.objects.get(key) ?? '';
+    archive.moveTo('2026-03-02T04:00:00Z');
+    archive.disturb((port) => {
+      if (port === 'readArchive') archive.objects.delete(key);
+    });
+    await expect(seal(archive)).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE', effect: 'none' });
+    expect(archive.keys('seal/')).toEqual([]);
+    archive.disturb();
+    archive.objects.set(key, document);
+    expect((await seal(archive)).sealed).toMatchObject([{ day: '2026-03-01', count: 1 }]);
+  });
+
+  test('reads of the days that are sealed nothing but the last seal', async () => {
+    const { archive } = await sealedDays();
+    archive.moveTo('2026-03-06T04:00:00Z');
+    const asked: string[] = [];
+    archive.disturb((port, key) => void asked.push(`${port} ${key}`));
+    expect((await seal(archive)).sealed).toMatchObject([{ day: '2026-03-05' }]);
+    expect(asked.filter((call) => /2026\/03\/0[1-4]/.test(call))).toEqual([`readArchive ${last}`]);
+  });
+
   test('that has no time left leaves the rest to the next, and says since when a day waits', async () => {
     const archive = archiveRekey('2026-03-01T12:00:00Z');
     await record(archive, 1, '2026-03-01T12:00:00Z');
@@ -294,6 +354,63 @@ describe('the verifier', () => {
         ['SealUnreadable', 'seal/2026/03/02.json'],
       ],
     },
+    'a record that was edited, and listed once more in the seal that nothing is chained to': {
+      tamper: (objects) => {
+        const document = (objects.get(one) ?? '').replace('orders-1', 'orders-9');
+        objects.set(one, document);
+        const sha256 = createHash('sha256').update(document).digest('hex');
+        rewriteLast(objects, ({ late, ...seal }) => ({ ...seal, late: [{ key: one, sha256 }, ...late] }));
+      },
+      found: [['RecordChanged', one]],
+    },
+    'a record that was inserted with a note of a day that is sealed': {
+      tamper: (objects) => {
+        objects.set('audit/2026/03/01/forged.json', '{}');
+        objects.set('late/2026/03/04/forged.json', '{"key":"audit/2026/03/01/forged.json"}');
+      },
+      found: [['RecordAdded', 'audit/2026/03/01/forged.json']],
+    },
+    'a seal that lists a record twice': {
+      tamper: (objects) =>
+        rewriteLast(objects, ({ records, ...seal }) => ({
+          ...seal,
+          records: records.toSpliced(1, 0, ...records.slice(0, 1)),
+        })),
+      found: [['RecordReordered', six]],
+    },
+    'a seal that lists a record of its own day as late': {
+      tamper: (objects) =>
+        rewriteLast(objects, ({ records, late, ...seal }) => ({
+          ...seal,
+          records: records.slice(1),
+          late: [...late, ...records.slice(0, 1)],
+        })),
+      found: [['RecordReordered', six]],
+    },
+    'a seal that lists a late record as one of its own day': {
+      tamper: (objects) =>
+        rewriteLast(objects, ({ records, late, ...seal }) => ({
+          ...seal,
+          records: [...late, ...records],
+          late: [],
+        })),
+      found: [['RecordReordered', eight]],
+    },
+    'a seal that does not count what it lists': {
+      tamper: (objects) => objects.set(last, (objects.get(last) ?? '').replace('"count":3', '"count":4')),
+      // With the only seal that lists it nobody can say of a late record that it was sealed.
+      found: [
+        ['SealUnreadable', last],
+        ['RecordAdded', eight],
+      ],
+    },
+    'a seal in the place of another': {
+      tamper: (objects) => objects.set(last, objects.get('seal/2026/03/03.json') ?? ''),
+      found: [
+        ['SealUnreadable', last],
+        ['RecordAdded', eight],
+      ],
+    },
     'a seal that begins a chain of its own': {
       tamper: (objects) => {
         const { previous: _previous, ...seal } = JSON.parse(objects.get('seal/2026/03/04.json') ?? '');
@@ -308,6 +425,15 @@ describe('the verifier', () => {
     const { findings } = await verify(archive, '2026-03-01', '2026-03-04');
     const pairs = findings.map(({ kind, key }) => [kind, key]);
     expect(pairs.toSorted()).toEqual(found.toSorted());
+  });
+
+  test('looks at the seal before the days that it is asked for, as the first of them is chained to it', async () => {
+    const { archive } = await sealedDays();
+    const key = 'seal/2026/03/01.json';
+    archive.objects.set(key, (archive.objects.get(key) ?? '').replace('12:00:00.000Z', '12:00:00.001Z'));
+    expect((await verify(archive, '2026-03-02', '2026-03-02')).findings).toMatchObject([
+      { kind: 'SealChanged', key },
+    ]);
   });
 
   test('finds any one record that was deleted, edited, inserted or put in the place of another, by name', async () => {
@@ -336,7 +462,7 @@ describe('the verifier', () => {
           archive.objects.clear();
           for (const [key, document] of whole) archive.objects.set(key, document);
           const document = whole.get(change.key) ?? '';
-          let named = change.key;
+          let named = [change.key];
           switch (change.is) {
             case 'deleted':
               archive.objects.delete(change.key);
@@ -348,12 +474,13 @@ describe('the verifier', () => {
               break;
             }
             case 'inserted':
-              named = change.key.replace(/[^/]+$/, `${change.name}.json`);
-              fc.pre(!whole.has(named));
-              archive.objects.set(named, document);
+              named = [change.key.replace(/[^/]+$/, `${change.name}.json`)];
+              fc.pre(!whole.has(named[0] ?? ''));
+              archive.objects.set(named[0] ?? '', document);
               break;
             case 'swapped':
               fc.pre(change.key !== change.other);
+              named.push(change.other);
               archive.objects.set(change.key, whole.get(change.other) ?? '').set(change.other, document);
               break;
             case 'replaced':
@@ -362,7 +489,8 @@ describe('the verifier', () => {
               break;
           }
           const { findings } = await verify(archive, '2026-03-01', '2026-03-04');
-          expect(findings.map(({ key }) => key)).toContain(named);
+          // Each of them once, and no other record beside them.
+          expect(findings.map(({ key }) => key)).toEqual(named.toSorted());
         },
       ),
     );

@@ -210,8 +210,11 @@ describe('when AWSCURRENT has moved', () => {
       kind: 'meanwhile',
       run: async () => void (await rekey.rotate(name)),
     });
+    const { AWSCURRENT: versionId } = await rekey.labels(name);
     await rekey.update(name);
     expect(published(name, 'ConsumerUpdated')).toEqual([]);
+    // It was written to, so it is said what came of that.
+    expect(published(name, 'ConsumerLeftBehind')).toMatchObject([{ versionId, because: 'moving' }]);
     await rekey.update(name);
     expect(await runsWithCurrent(service, name)).toBe(true);
     expect(published(name, 'ConsumerUpdated')).toHaveLength(1);
@@ -309,8 +312,16 @@ describe('a consumer that does not come to the login', () => {
       details: `render-service ${bad.id} DATABASE_URL: the deploy ${id} ended as update_failed`,
     };
     expect(found(name)).toEqual([finding]);
+    const left = {
+      consumer: `render-service ${bad.id} DATABASE_URL`,
+      because: 'failed',
+      secretArn: expect.stringContaining('rekey/'),
+    };
+    expect(published(name, 'ConsumerLeftBehind')).toMatchObject([left]);
     await rekey.update(name);
     expect(found(name)).toEqual([finding]);
+    // Nothing was written this time.
+    expect(published(name, 'ConsumerLeftBehind')).toHaveLength(1);
     expect(published(name, 'DriftFound')[0]).toMatchObject({
       provider: 'render-postgres',
       target: database.id,
@@ -331,6 +342,7 @@ describe('a consumer that does not come to the login', () => {
         details: `render-service ${service.id} DATABASE_URL: the deploy ${id} is under way`,
       },
     ]);
+    expect(published(name, 'ConsumerLeftBehind')).toMatchObject([{ because: 'moving' }]);
     const took = vendors().clock.now().getTime() - start;
     expect(took).toBeGreaterThan(800_000);
     expect(took).toBeLessThan(890_000);
@@ -358,9 +370,26 @@ describe('a consumer that does not come to the login', () => {
         details: `render-service ${service.id} DATABASE_URL: it could not be asked (UNAVAILABLE)`,
       },
     ]);
+    // It could not even be looked at: nothing was planned, and nothing is left behind.
+    expect(published(name, 'ConsumerLeftBehind')).toEqual([]);
     render.faults.clear();
     await rekey.update(name);
     expect(await runsWithCurrent(service, name)).toBe(true);
+  });
+
+  test('as its platform refuses what is written is told to be left behind, each time that it was planned', async () => {
+    const service = addService();
+    const name = await credential([serviceConsumer(service)]);
+    inject({ operation: 'startDeploy', kind: 'status', status: 503, times: Number.POSITIVE_INFINITY });
+    for (let run = 1; run <= 2; run += 1)
+      await expect(rekey.update(name)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    expect(published(name, 'ConsumerUpdatePlanned')).toHaveLength(2);
+    expect(published(name, 'ConsumerLeftBehind')).toMatchObject([
+      { because: 'UNAVAILABLE' },
+      { because: 'UNAVAILABLE' },
+    ]);
+    expect(found(name)).toHaveLength(1);
+    render.faults.clear();
   });
 
   test('until its platform is up again is waited for', async () => {
