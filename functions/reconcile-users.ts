@@ -10,9 +10,9 @@ const heed = providerEventHeeder();
  * Invoked by its schedule as dispatcher, by its queue as worker, and by the bus with what a vendor told. Answers the messages
  * that are to come again.
  */
-export const handler = handlerOf(reconcileUsersEnvironment, (event, until, rekey) => {
+export const handler = handlerOf(reconcileUsersEnvironment, (event, until, rekey, environment) => {
   const invocation = parseInvocation(event, ['pass', 'messages', 'provider-event']);
-  return invocation.is === 'provider-event'
-    ? heed(invocation, rekey)
-    : reconcileUsers(invocation, until, rekey);
+  if (invocation.is === 'provider-event') return heed(invocation, rekey);
+  const webhookBaseUrl = environment.REKEY_WEBHOOK_BASE_URL;
+  return reconcileUsers(invocation, { webhookBaseUrl }, until, rekey);
 });

@@ -11,6 +11,7 @@ import {
   directivesPath,
   findingsPath,
   secretPrefix,
+  sightingsPath,
   specParameterPath,
   webhookSecretPrefix,
 } from '../functions/core/names.ts';
@@ -62,6 +63,7 @@ export function accessOf(
   const specs = parametersUnder(specParameterPath);
   const directives = parametersUnder(directivesPath);
   const findings = parametersUnder(findingsPath);
+  const sightings = parametersUnder(sightingsPath);
   const rotator = arnOf(
     scope,
     'lambda',
@@ -204,6 +206,7 @@ export function accessOf(
       // Reads them as well, since a rotation that it rolls forward does.
       onParameters('OrderRotations', ['GetParameter', 'PutParameter'], directives),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
+      onParameters('KeepSightings', ['GetParameter', 'PutParameter'], sightings),
       // Wildcard: ListSecrets knows no resources (AWS documentation); it answers names, never values.
       { sid: 'FindSecretsWithoutSpec', actions: ['secretsmanager:ListSecrets'], resources: ['*'] },
       // GetSecretValue here is for vendors' keys as well.

@@ -292,6 +292,23 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       threshold: 1,
       silence: TreatMissingData.NOT_BREACHING,
     },
+    WebhooksDisabled: {
+      ...eachTarget,
+      name: 'webhook-disabled',
+      description:
+        'A webhook was switched off by its vendor, is gone, or has been silent for an hour about a change that it should have told of. The finding WebhookDisabled says which, and what to do at the vendor. Nothing is lost: the lists of users are compared in each pass meanwhile.',
+      threshold: 1,
+    },
+    WebhooksMissed: {
+      name: 'webhooks-missed',
+      description:
+        'Three times in a day a user or an event at a vendor was found by looking, though a webhook should have told of it. All of it is on the bus and in the audit trail, marked isCaughtUp. See at the vendor which deliveries failed and what was answered, and what the log of rekey-receive-webhook and the access log say of that time.',
+      statistic: 'Sum',
+      period: day,
+      // One that is found so may just be a webhook that a pass has overtaken.
+      threshold: 3,
+      silence: TreatMissingData.NOT_BREACHING,
+    },
     AuditWriteFailed: {
       name: 'audit-write-failed',
       description:

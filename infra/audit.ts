@@ -1,5 +1,6 @@
 import { type Duration, RemovalPolicy } from 'aws-cdk-lib';
 import { Archive, type EventBus } from 'aws-cdk-lib/aws-events';
+import { AnyPrincipal, Effect, PolicyStatement } from 'aws-cdk-lib/aws-iam';
 import {
   BlockPublicAccess,
   Bucket,
@@ -53,6 +54,22 @@ export class Audit extends Construct {
       // The trail outlives what it is about.
       removalPolicy: RemovalPolicy.RETAIN,
     });
+    // The lock keeps versions. It does not keep a delete marker from being put before one: the record then reads as absent, and
+    // "if there is none" holds for whoever writes another in its place (AWS documentation). Nothing here ever needs a marker, so
+    // nobody may set one, an administrator included. The way out is to delete the version itself (s3:DeleteObjectVersion), which is
+    // judged by the lock alone: after the retention, or before it with s3:BypassGovernanceRetention. Therefore these are not denied.
+    // A lifecycle rule is not judged by this policy (AWS documentation): let one only expire noncurrent versions.
+    this.bucket.addToResourcePolicy(
+      new PolicyStatement({
+        sid: 'NobodyHidesARecord',
+        effect: Effect.DENY,
+        principals: [new AnyPrincipal()],
+        actions: ['s3:DeleteObject'],
+        resources: [this.bucket.arnForObjects('*')],
+      }),
+    );
+    // The bucket without it would be open to all that the account allows.
+    this.bucket.policy?.applyRemovalPolicy(RemovalPolicy.RETAIN);
     new Archive(this, 'Events', {
       sourceEventBus: bus,
       archiveName: 'rekey',

@@ -177,15 +177,29 @@ export class Rekey extends Construct {
       statements: access.deleteUser,
       lostRequests,
     });
+    this.receiveWebhook = addHandler(this, 'ReceiveWebhook', {
+      code,
+      logRetention,
+      handler: 'receive-webhook',
+      description: 'rekey: verifies what a vendor tells, and passes it on',
+      // Render gives up after 15 seconds (Render's webhook page) and sends it again.
+      timeout: Duration.seconds(15),
+      environment: environment satisfies z.input<typeof receiveWebhookEnvironment>,
+      statements: access.receiveWebhook,
+    });
+    // Before the function that asks the vendors how a webhook with this address is doing.
+    this.webhooks = new Webhooks(this, 'Webhooks', { receiver: this.receiveWebhook, logRetention });
     this.reconcileUsers = addHandler(this, 'ReconcileUsers', {
       code,
       logRetention,
       handler: 'reconcile-users',
       description: 'rekey: compares every target with what is wanted, reports and repairs',
       timeout: reconcileTimeout,
-      environment: { ...environment, REKEY_TARGET_QUEUE_URL: targets.queueUrl } satisfies z.input<
-        typeof reconcileUsersEnvironment
-      >,
+      environment: {
+        ...environment,
+        REKEY_TARGET_QUEUE_URL: targets.queueUrl,
+        REKEY_WEBHOOK_BASE_URL: this.webhooks.baseUrl,
+      } satisfies z.input<typeof reconcileUsersEnvironment>,
       statements: access.reconcileUsers,
       lostRequests,
     });
@@ -200,16 +214,6 @@ export class Rekey extends Construct {
       statements: access.updateConsumers,
       lostRequests,
     });
-    this.receiveWebhook = addHandler(this, 'ReceiveWebhook', {
-      code,
-      logRetention,
-      handler: 'receive-webhook',
-      description: 'rekey: verifies what a vendor tells, and passes it on',
-      // Render gives up after 15 seconds (Render's webhook page) and sends it again.
-      timeout: Duration.seconds(15),
-      environment: environment satisfies z.input<typeof receiveWebhookEnvironment>,
-      statements: access.receiveWebhook,
-    });
     this.recordAudit = addHandler(this, 'RecordAudit', {
       code,
       logRetention,
@@ -223,7 +227,6 @@ export class Rekey extends Construct {
       statements: access.recordAudit,
       lostRequests,
     });
-    this.webhooks = new Webhooks(this, 'Webhooks', { receiver: this.receiveWebhook, logRetention });
 
     // Not by `addEventSource`, which widens the role. Lambda tries the role as soon as the mapping is made.
     new EventSourceMapping(this, 'TargetsToReconcileUsers', {

@@ -14,6 +14,8 @@ export interface WebhooksProps {
 
 /** The one door to the outside: a vendor posts its webhooks here, and so may anybody else, but slowly. */
 export class Webhooks extends Construct {
+  /** Where every vendor's webhook has to point, but for the name of its endpoint. */
+  readonly baseUrl: string;
   /** Where Render's webhook has to point. */
   readonly renderUrl: string;
 
@@ -24,9 +26,9 @@ export class Webhooks extends Construct {
       description: 'rekey: webhooks of the vendors',
       createDefaultStage: false,
     });
-    const path = '/webhooks/render';
+    const path = '/webhooks/';
     api.addRoutes({
-      path,
+      path: `${path}render`,
       methods: [HttpMethod.POST],
       integration: new HttpLambdaIntegration('Receiver', receiver),
     });
@@ -47,7 +49,8 @@ export class Webhooks extends Construct {
         format: AccessLogFormat.custom(accessLogLine),
       },
     });
-    this.renderUrl = `${api.apiEndpoint}${path}`;
+    this.baseUrl = `${api.apiEndpoint}${path}`;
+    this.renderUrl = `${this.baseUrl}render`;
   }
 }
 

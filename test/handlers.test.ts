@@ -37,10 +37,12 @@ vi.mock('../functions/lifecycle/receive-webhook.ts', () => ({
 }));
 
 const rotationFunctionArn = 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret';
+const webhookBaseUrl = 'https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/webhooks/';
 vi.stubEnv('AWS_REGION', 'eu-central-1');
 vi.stubEnv('POWERTOOLS_LOG_LEVEL', 'ERROR');
 vi.stubEnv('REKEY_EVENT_BUS_NAME', 'rekey-bus');
 vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', rotationFunctionArn);
+vi.stubEnv('REKEY_WEBHOOK_BASE_URL', webhookBaseUrl);
 vi.stubEnv('REKEY_TARGET_QUEUE_URL', 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets');
 
 const handlers = {
@@ -112,7 +114,7 @@ const takes: Record<
   'reconcile-users': {
     kinds: ['pass', 'messages'],
     use: 'reconcileUsers',
-    given: [],
+    given: [{ webhookBaseUrl }],
     answer: { batchItemFailures: [{ itemIdentifier: 'm-1' }] },
   },
   'update-consumers': { kinds: ['label-moved'], use: 'updateConsumers', given: [], answer: undefined },
@@ -148,15 +150,25 @@ describe.each(Object.entries(takes) as [Name, (typeof takes)[Name]][])('%s', (na
 
 const told = {
   'detail-type': 'ProviderEventReceived',
-  detail: { provider: 'render', providerEventId: 'evt-1', target: 'dpg-1' },
+  detail: {
+    provider: 'render',
+    providerEventId: 'evt-1',
+    providerEventType: 'postgres_credentials_created',
+    target: 'dpg-1',
+  },
+};
+const heard = {
+  is: 'provider-event',
+  target: 'dpg-1',
+  because: { endpoint: 'render', eventId: 'evt-1', eventType: 'postgres_credentials_created' },
 };
 
 describe('what a vendor told', () => {
   test('is handed by reconcile-users to the use case that only queues, made once', async () => {
     for (let invocation = 0; invocation < 2; invocation += 1) await invoke('reconcile-users', told);
     expect(used).toEqual([
-      ['heed', { is: 'provider-event', target: 'dpg-1' }],
-      ['heed', { is: 'provider-event', target: 'dpg-1' }],
+      ['heed', heard],
+      ['heed', heard],
     ]);
     expect(made.filter((each) => each === 'heed')).toHaveLength(1);
   });

@@ -23,7 +23,7 @@ import {
 import { findingKinds } from '../functions/core/findings.ts';
 import { type CredentialSpecInput, parseSpec, specDocument } from '../functions/core/spec.ts';
 import { loadProvider } from '../functions/providers/index.ts';
-import type { ProviderOutcome } from '../infra/local/demo.ts';
+import type { AuditOutcome, Outcome, ProviderOutcome, WebhooksOutcome } from '../infra/local/demo.ts';
 import { Rekey } from '../infra/rekey.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -135,18 +135,23 @@ const published = {
   DatabaseUserPlanned: true,
   DatabaseUserCreated: true,
   DatabaseUserPasswordChanged: true,
+  DatabaseUserChangeFailed: true,
   CredentialAdopted: true,
   CredentialDeleted: true,
   DatabaseUserRetired: true,
   DatabaseUserDeleted: true,
+  DatabaseUserDeletionFailed: true,
   ConsumerUpdatePlanned: true,
   ConsumerUpdated: true,
+  ConsumerLeftBehind: true,
   DatabaseSessionsEndPlanned: true,
   DatabaseSessionsEnded: true,
   DriftRepairFailed: true,
   DriftFound: true,
   DriftRepaired: true,
   ProviderEventReceived: true,
+  DatabaseUserAppeared: true,
+  DatabaseUserDisappeared: true,
   BreakerChanged: true,
 } satisfies Record<RekeyEvent['type'], true>;
 const told = {
@@ -162,9 +167,27 @@ const told = {
   deleted: true,
   users: true,
 } satisfies Record<Exclude<keyof ProviderOutcome, 'problems'>, true>;
+const toldOfAll = {
+  providers: true,
+  webhooks: true,
+  audit: true,
+  resetPassword: true,
+  days: true,
+  seconds: true,
+} satisfies Record<keyof Outcome, true>;
+const toldOfAudit = { records: true, verified: true } satisfies Record<
+  Exclude<keyof AuditOutcome, 'problems'>,
+  true
+>;
+const toldOfWebhooks = { received: true, expected: true, foreign: true, caughtUp: true } satisfies Record<
+  Exclude<keyof WebhooksOutcome, 'problems'>,
+  true
+>;
 
 test('every event that is published, and every field of npm start’s document, is named', () => {
-  const words = [...Object.keys(published), ...Object.keys(told)];
+  const words = [published, told, toldOfAll, toldOfAudit, toldOfWebhooks].flatMap((words) =>
+    Object.keys(words),
+  );
   expect(words.filter((word) => !spans.includes(word))).toEqual([]);
 });
 

@@ -21,6 +21,7 @@ export const findingKinds = [
   'DrainUnobservable',
   'DeletionBlocked',
   'ConsumerBehind',
+  'WebhookDisabled',
 ] as const;
 export type FindingKind = (typeof findingKinds)[number];
 
@@ -66,4 +67,5 @@ const identifying: Readonly<Partial<Record<FindingKind, true>>> = {
   ConsumerBehind: true,
   SpecInvalid: true,
   DeletionBlocked: true,
+  WebhookDisabled: true,
 };

@@ -20,7 +20,14 @@ export interface Target {
 }
 
 /** What the queue between dispatcher and workers carries: which target to look at. Everything else is read anew. */
-const targetTaskSchema = z.object({ provider: z.string().min(1), targetId: z.string().min(1) });
+const targetTaskSchema = z.object({
+  provider: z.string().min(1),
+  targetId: z.string().min(1),
+  /** The vendor's event that makes us look, where one does: told by a webhook, by the name of its endpoint. */
+  because: z
+    .object({ endpoint: z.string().min(1), eventId: z.string().min(1), eventType: z.string() })
+    .optional(),
+});
 export type TargetTask = z.output<typeof targetTaskSchema>;
 
 /** A task as it is put into the queue, which hands it out after so many seconds, 900 at most. @default 0 */

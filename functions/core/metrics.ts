@@ -23,6 +23,10 @@ export const metrics = {
   WebhooksOdd: 'Count',
   /** Those that the vendor was asked to send again, as the bus or the secret was out of reach: it tries for about a day. */
   WebhooksDeferred: 'Count',
+  /** Webhooks of ours that their vendor has switched off or does not know any more, or that are silent about what happens. */
+  WebhooksDisabled: 'Count',
+  /** Events and changes of users that a webhook should have told of, and that were found by looking. */
+  WebhooksMissed: 'Count',
   /** Records and seals that could not be written; they are tried again, and end in the dead-letter queue. */
   AuditWriteFailed: 'Count',
   /** For how long the oldest day that is over has been without a seal when a pass has done its work: 0 when all have one. */

@@ -1,7 +1,9 @@
+import { StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
 import { targetKey, targetsOf } from '../core/fleet.ts';
 import { readFleet } from './fleet.ts';
 import type { Rekey } from './rekey.ts';
+import { noteReceived } from './watch-webhooks.ts';
 
 /**
  * How long after an event its target is looked at. Events come in bursts, one look does for all of them; and the webhook about
@@ -10,16 +12,17 @@ import type { Rekey } from './rekey.ts';
 const delaySeconds = 60;
 
 /**
- * Makes reconcile look soon at what a vendor told about, where it is a target of ours, and does nothing else: not even what
- * happened is taken from the event. A target that waits in the queue already is not queued again, as far as this function
- * instance knows; looking twice is harmless, and an event that is lost costs no more than the time until the next pass.
+ * Makes reconcile look soon at what a vendor told about, where it is a target of ours, and notes that the vendor tells: not even
+ * what happened is taken from the event, which only goes with the task, so that what is seen then can be matched with it. A target
+ * that waits in the queue already is not queued again, as far as this function instance knows; looking twice is harmless, and an
+ * event that is lost costs no more than the time until the next pass.
  *
  * `waiting` says until when a look at a target is still to come: targets of ours only, and only as long as they wait.
  */
 export function providerEventHeeder(
   waiting = new Map<string, Date>(),
 ): (event: Extract<Invocation, { readonly is: 'provider-event' }>, rekey: Rekey) => Promise<void> {
-  return async ({ target }, rekey) => {
+  return async ({ target, because }, rekey) => {
     if (target === undefined) return;
     const { ports, log } = rekey;
     const now = await ports.now();
@@ -30,11 +33,20 @@ export function providerEventHeeder(
       ({ targetId }) => targetId === target,
     );
     if (targets.length === 0) return;
-    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId, delaySeconds })));
+    await ports.enqueue(
+      targets.map(({ provider, targetId }) => ({ provider, targetId, because, delaySeconds })),
+    );
     // Counted from before the message was sent, so that the look is certain to come after every event that is not queued again.
     waiting.set(target, new Date(now.getTime() + delaySeconds * 1000));
     log('info', 'a target is looked at after an event of its vendor', {
       targets: targets.map(({ provider, targetId }) => targetKey(provider, targetId)),
     });
+    try {
+      await noteReceived(because.endpoint, rekey);
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      // The look is queued, which is what counts; the next webhook is noted again.
+      log('warn', error.message, { code: error.code });
+    }
   };
 }

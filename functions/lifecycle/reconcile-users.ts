@@ -13,8 +13,15 @@ import { announce } from './announce.ts';
 import { type Fleet, readFleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
+import { type Causes, lastSeen, tellSightings } from './sightings.ts';
 import { changeOf, endStuckRotation, isExpected } from './stuck-rotation.ts';
 import { type Reading, type Survey, surveyTarget } from './survey-target.ts';
+import { looksAfter, watchWebhook } from './watch-webhooks.ts';
+
+export interface Settings {
+  /** What our webhooks point to, but for the name of the endpoint. */
+  readonly webhookBaseUrl: string;
+}
 
 export interface Reconciled {
   /** The messages that are to come again, as Lambda wants to be told. */
@@ -23,14 +30,16 @@ export interface Reconciled {
 
 /**
  * A pass puts one task a target into the queue, and reports what is wrong among the specs. A batch of tasks looks at each target
- * once, publishes what it finds and was not published before, and mends what it may. Each target fails alone, and each repair.
+ * once, publishes what it finds and was not published before and who came and went, and mends what it may. Each target fails
+ * alone, and each repair.
  */
 export async function reconcileUsers(
   invocation: Extract<Invocation, { readonly is: 'pass' | 'messages' }>,
+  settings: Settings,
   until: Date,
   rekey: Rekey,
 ): Promise<Reconciled> {
-  if (invocation.is === 'messages') return work(invocation.messages, until, rekey);
+  if (invocation.is === 'messages') return work(invocation.messages, settings, until, rekey);
   if (!invocation.dryRun) await dispatch(rekey);
   return { batchItemFailures: [] };
 }
@@ -86,6 +95,7 @@ interface Message {
 
 async function work(
   messages: Extract<Invocation, { readonly is: 'messages' }>['messages'],
+  settings: Settings,
   until: Date,
   rekey: Rekey,
 ): Promise<Reconciled> {
@@ -102,11 +112,12 @@ async function work(
   });
   if (read.length === 0) return { batchItemFailures: [] };
   const fleet = await readFleet(rekey);
+  const targets = targetsOf(fleet.credentials);
   // A queue delivers at least once: two messages about one target would only find each other's work.
   const groups = [...Map.groupBy(read, ({ task }) => targetKey(task.provider, task.targetId)).values()];
   const failed = await inParallel(groups, targetsAtOnce, async (same): Promise<readonly Message[]> => {
     const task = same[0]?.task;
-    const target = targetsOf(fleet.credentials).find(
+    const target = targets.find(
       ({ provider, targetId }) => provider === task?.provider && targetId === task.targetId,
     );
     // Its last credential is gone since.
@@ -117,7 +128,10 @@ async function work(
       return same;
     }
     try {
-      const isDone = await reconcileTarget(target, fleet, until, rekey);
+      const causes = same.flatMap(({ task: { because } }) => because ?? []);
+      // A webhook that comes needs no watching; a pass does it.
+      const watch = causes.length < same.length ? { ...settings, targets } : undefined;
+      const isDone = await reconcileTarget(target, { fleet, causes, watch }, until, rekey);
       return isDone ? [] : same;
     } catch (error) {
       // A defect stops this target as well, and no other: its message ends in the dead-letter queue, where it is seen.
@@ -135,9 +149,20 @@ const codeOf = (error: unknown): string =>
   error instanceof Error && 'code' in error ? String(error.code) : 'DEFECT';
 
 /** Whether everything was done that can be done now; what is left undone for want of time is to come again. */
-async function reconcileTarget(target: Target, fleet: Fleet, until: Date, rekey: Rekey): Promise<boolean> {
+async function reconcileTarget(
+  target: Target,
+  { fleet, causes, watch }: { fleet: Fleet; causes: Causes; watch: Watch | undefined },
+  until: Date,
+  rekey: Rekey,
+): Promise<boolean> {
   const { measure, log } = rekey;
-  const survey = await surveyTarget(target, { fleet, readAgain: () => readFleet(rekey) }, until, rekey);
+  const before = await lastSeen(target, rekey);
+  const survey = await surveyTarget(
+    target,
+    { fleet, readAgain: () => readFleet(rekey), seen: [...(before.seen?.users.keys() ?? [])] },
+    until,
+    rekey,
+  );
   const announced = await announce(
     { scope: 'reconcile', place: targetKey(target.provider, target.targetId), isPartial: survey.isPartial },
     [...survey.unreadable, ...targetFindings(survey.snapshot)],
@@ -155,11 +180,13 @@ async function reconcileTarget(target: Target, fleet: Fleet, until: Date, rekey:
     try {
       repair = await repairs[finding.repair](finding, readingOf(finding, survey), until, rekey);
     } catch (error) {
-      if (!isExpected(error)) throw error;
-      const { code, effect } = error;
-      log('warn', error.message, { ...finding, code });
+      // A defect of ours, too: the vendor may have been asked, so it is said what came of it.
+      const code = codeOf(error);
+      const effect = isExpected(error) ? error.effect : 'unknown';
+      log('warn', error instanceof Error ? error.message : String(error), { ...finding, code });
       const detail = { ...finding, repair: finding.repair, code, effect };
       await tellOutcome({ type: 'DriftRepairFailed', detail }, rekey);
+      if (!isExpected(error)) throw error;
       continue;
     }
     if (repair === undefined) continue;
@@ -172,12 +199,33 @@ async function reconcileTarget(target: Target, fleet: Fleet, until: Date, rekey:
     announced.filter((finding) => finding.kind === kind).length;
   measure('OpenFindings', announced.length - repaired);
   // What could not be read is not zero: no reading is better than a good one.
-  if (survey.snapshot.credentials.length === 0) return isDone;
-  measure('OrphanedUsers', count('UserWithoutVersion'));
-  measure('ForeignUsers', count('ForeignUser'));
-  measure('RotationsStuck', count('RotationStuck'));
-  measure('ConsumerBehindAge', behindMs(announced, survey) / 1000);
+  if (survey.snapshot.credentials.length > 0) {
+    measure('OrphanedUsers', count('UserWithoutVersion'));
+    measure('ForeignUsers', count('ForeignUser'));
+    measure('RotationsStuck', count('RotationStuck'));
+    measure('ConsumerBehindAge', behindMs(announced, survey) / 1000);
+  }
+  // Last: no finding and no repair waits for what a vendor says of its webhooks.
+  if (watch !== undefined) await watchFor(target, survey, watch, until, rekey);
+  await tellSightings(survey, before, causes, rekey);
   return isDone;
+}
+
+type Watch = Settings & { readonly targets: readonly Target[] };
+
+/** Before the sightings are told: it says whether a webhook should have told of them. */
+async function watchFor(
+  target: Target,
+  { webhooks }: Survey,
+  { targets, ...settings }: Watch,
+  until: Date,
+  rekey: Rekey,
+): Promise<void> {
+  for (const opened of webhooks) {
+    if (!looksAfter(target, opened, targets)) continue;
+    if ((await timeLeft(until, rekey)) < leastRepairMs) return;
+    await watchWebhook(opened, settings, rekey);
+  }
 }
 
 /** What is done is done: a bus that fails then keeps no other repair from its turn. */
@@ -226,7 +274,7 @@ const repairs: Readonly<Record<Repair, Mend>> = {
   'finish-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
   'abandon-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
   'restore-label': (_finding, reading, _until, rekey) => restoreLabel(reading, rekey),
-  'advance-consumer': advanceConsumer,
+  'advance-consumer': (finding, reading, _until, rekey) => advanceConsumer(finding, reading, rekey),
 };
 
 /** An order that start-rotations carries out within minutes, whatever the window says. Not again while one is open. */
@@ -292,12 +340,17 @@ async function restoreLabel(
 async function advanceConsumer(
   { details }: Finding,
   { consumers }: Reading,
+  rekey: Rekey,
 ): Promise<'advance-consumer' | undefined> {
   const behind = consumers.find(
     ({ name, standing }) => standing.say === 'behind' && consumerDetails(name, standing) === details,
   );
   const after = await behind?.consumer.advance();
-  return after === undefined || after.say === 'behind' || after.say === 'failed'
-    ? undefined
-    : 'advance-consumer';
+  if (after === undefined) return undefined;
+  if (after.say !== 'behind' && after.say !== 'failed') return 'advance-consumer';
+  const intent = behind?.intent();
+  // It was written to, and is not there: the finding that stays was told before, and says nothing of this try.
+  if (intent !== undefined)
+    await tellOutcome({ type: 'ConsumerLeftBehind', detail: { ...intent, because: after.say } }, rekey);
+  return undefined;
 }

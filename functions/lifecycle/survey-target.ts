@@ -17,7 +17,13 @@ import {
 } from '../core/errors.ts';
 import type { Finding } from '../core/findings.ts';
 import type { Credential, Target } from '../core/fleet.ts';
-import { type CredentialState, isOwn, type KnownUser, standings } from '../core/generations.ts';
+import {
+  type CredentialState,
+  isOwn,
+  type KnownUser,
+  type Standing,
+  standings,
+} from '../core/generations.ts';
 import { secretName } from '../core/names.ts';
 import type { SecretDescription, VersionListing } from '../core/ports.ts';
 import type { DatabaseUser, Endpoint, Login, Provider, Readiness } from '../core/provider.ts';
@@ -27,6 +33,7 @@ import type { Fleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
 import { openTarget, readLogin, readVersions, sameLogin } from './target.ts';
+import type { OpenedWebhooks } from './watch-webhooks.ts';
 
 export interface Survey {
   readonly snapshot: Snapshot;
@@ -36,6 +43,10 @@ export interface Survey {
   readonly unreadable: readonly Finding[];
   /** Something could not be read, so what was found before and is not seen now may be there still. */
   readonly isPartial: boolean;
+  /** Of the users that were seen before, those who are gone: two complete lists, some seconds apart, both lack them. */
+  readonly gone: readonly KnownUser[];
+  /** Of the target's vendor, by each key that is there; none where it sends no webhooks. */
+  readonly webhooks: readonly OpenedWebhooks[];
 }
 
 /** A credential as read, with what its repair needs. */
@@ -44,7 +55,8 @@ export interface Reading extends CredentialReading {
   readonly provider: Provider | undefined;
   readonly currentLogin: Login | undefined;
   readonly pendingLogin: Login | undefined;
-  readonly consumers: readonly (CredentialReading['consumers'][number] & Pick<OpenedConsumer, 'consumer'>)[];
+  readonly consumers: readonly (CredentialReading['consumers'][number] &
+    Pick<OpenedConsumer, 'consumer' | 'intent'>)[];
   readonly isPartial: boolean;
 }
 
@@ -55,12 +67,22 @@ const readingsAtOnce = 5;
 const mostOlderVersions = 10;
 
 /**
- * Everything that can be seen of a target and its credentials, with one list call, and a second one where absence matters. Changes
- * nothing. Throws what the next try may mend: a vendor or a store that is busy or gone for the moment.
+ * Everything that can be seen of a target and its credentials, with one list call, and a second one where absence matters: that of
+ * a user whom a credential needs, or who was seen before. Changes nothing. Throws what the next try may mend: a vendor or a store
+ * that is busy or gone for the moment.
  */
 export async function surveyTarget(
   target: Target,
-  { fleet, readAgain }: { readonly fleet: Fleet; readonly readAgain: () => Promise<Fleet> },
+  {
+    fleet,
+    readAgain,
+    seen: seenBefore,
+  }: {
+    readonly fleet: Fleet;
+    readonly readAgain: () => Promise<Fleet>;
+    /** The names of the users that were seen before. */
+    readonly seen: readonly string[];
+  },
   until: Date,
   rekey: Rekey,
 ): Promise<Survey> {
@@ -72,7 +94,10 @@ export async function surveyTarget(
   const seen = (
     what: Pick<Snapshot, 'readiness' | 'users' | 'absent' | 'hasBrokenSpecs'>,
     readings: readonly Reading[],
+    gone: readonly KnownUser[] = [],
   ): Survey => ({
+    gone,
+    webhooks: webhooksOf(target, opened),
     snapshot: { now, provider, targetId, credentials: readings, ...what },
     readings: new Map(readings.map((reading) => [reading.credential.name, reading])),
     unreadable: [...opened.unreadable, ...entered.unreadable],
@@ -95,7 +120,7 @@ export async function surveyTarget(
   let hasBrokenSpecs = fleet.broken.length > 0;
   let readings = await read(target.credentials, users);
   const first = namesOf(users);
-  const doubts = doubtsOf(target, { users, readings, now }, rekey);
+  const doubts = doubtsOf(target, { users, readings, seenBefore, now }, rekey);
   if (doubts.areThere) {
     await ports.sleep(secondLookMs);
     users = await entered.list();
@@ -123,24 +148,26 @@ export async function surveyTarget(
     ];
   }
   const listedNow = namesOf(users);
+  const isAbsent = (name: string): boolean => doubts.areThere && !first.has(name) && !listedNow.has(name);
+  const gone = seenBefore.filter(isAbsent).map((username) => ({ username, isProtected: false }));
   return seen(
     {
       readiness: ready,
-      users: knownUsers(target, users, readings, rekey),
-      absent: new Set(
-        doubts.areThere
-          ? expectedUsers({ credentials: readings, now }).filter(
-              (name) => !first.has(name) && !listedNow.has(name),
-            )
-          : [],
+      // Of whoever came between the two lists the version may be younger than what was read: the next look can say whose it is.
+      users: knownUsers(target, users, readings, rekey).filter(
+        ({ user, standing: { is } }) => first.has(user.username) || !unproved.has(is),
       ),
+      absent: new Set(expectedUsers({ credentials: readings, now }).filter(isAbsent)),
       hasBrokenSpecs,
     },
     readings,
+    knownUsers(target, gone, readings, rekey),
   );
 }
 
 const ready: Readiness = { ready: true };
+
+const unproved: ReadonlySet<Standing['is']> = new Set(['foreign', 'unversioned', 'protected']);
 
 const namesOf = (users: readonly DatabaseUser[]): ReadonlySet<string> =>
   new Set(users.map(({ username }) => username));
@@ -186,10 +213,12 @@ function doubtsOf(
   {
     users,
     readings,
+    seenBefore,
     now,
   }: {
     readonly users: readonly DatabaseUser[];
     readonly readings: readonly Reading[];
+    readonly seenBefore: readonly string[];
     readonly now: Date;
   },
   rekey: Rekey,
@@ -205,7 +234,9 @@ function doubtsOf(
   const areForeign = known.some(
     ({ user, standing }) => standing.is === 'foreign' && isNamedLikeOurs(user.username),
   );
-  const isMissing = expectedUsers({ credentials: readings, now }).some((name) => !listed.has(name));
+  const isMissing = [...expectedUsers({ credentials: readings, now }), ...seenBefore].some(
+    (name) => !listed.has(name),
+  );
   return { areThere: about.size > 0 || areForeign || isMissing, areForeign, about };
 }
 
@@ -246,6 +277,18 @@ async function openAll(credentials: readonly Credential[], until: Date, rekey: R
     }
   }
   return { providers, unreadable };
+}
+
+/** Also of a target that cannot be looked at now: its vendor may be asked for webhooks all the same. */
+function webhooksOf({ credentials }: Target, { providers }: Opened): readonly OpenedWebhooks[] {
+  const byKey = new Map<string, OpenedWebhooks>();
+  for (const { name, spec } of credentials) {
+    const { provider, apiKeySecret } = spec;
+    const webhooks = providers.get(name)?.webhooks;
+    if (webhooks !== undefined && !byKey.has(apiKeySecret))
+      byKey.set(apiKeySecret, { webhooks, provider, apiKeySecret });
+  }
+  return [...byKey.values()];
 }
 
 type Entered = { readonly unreadable: readonly Finding[] } & (
@@ -475,9 +518,7 @@ async function standingsOf(
   const consumers = await openConsumers(spec, arn, until, rekey);
   return inParallel(consumers, readingsAtOnce, async (opened) => {
     const standing = await orUnknown(() => opened.consumer.standing(), name, rekey);
-    return standing === 'unknown'
-      ? standing
-      : { name: consumerName(opened), standing, consumer: opened.consumer };
+    return standing === 'unknown' ? standing : { name: consumerName(opened), standing, ...opened };
   });
 }
 

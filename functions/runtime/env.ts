@@ -25,6 +25,10 @@ export const startRotationsEnvironment = z.object({ ...common, ...rotationFuncti
 export const deleteUserEnvironment = z.object(common);
 export const reconcileUsersEnvironment = z.object({
   ...common,
+  /** What a webhook of ours points to, but for the name of its endpoint: a vendor is asked how the one that points there is doing. */
+  REKEY_WEBHOOK_BASE_URL: z
+    .url({ protocol: /^https?$/, error: 'expected an http(s) URL' })
+    .regex(/\/$/, { error: 'expected a / at the end' }),
   /** The queue between dispatcher and workers. */
   REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
 });

@@ -29,10 +29,24 @@ export interface Outcome {
   readonly providers: readonly ProviderOutcome[];
   /** The price of having only one user, measured; undefined when no declared provider can do it. */
   readonly resetPassword?: Refusal;
+  readonly webhooks: WebhooksOutcome;
   readonly audit: AuditOutcome;
   /** Simulated time, in days. */
   readonly days: number;
   readonly seconds: number;
+}
+
+/** What vendors told by webhooks, and what became of it. */
+export interface WebhooksOutcome {
+  /** Events that arrived, each with a signature that is right. */
+  readonly received: number;
+  /** Users that came or went on the targets that were told about, and are rekey's own. */
+  readonly expected: number;
+  /** Somebody else's. */
+  readonly foreign: number;
+  /** Events and users that no webhook has told of: found by looking. */
+  readonly caughtUp: number;
+  readonly problems: readonly string[];
 }
 
 /** The records in the audit bucket, read back and compared with the seals. */
@@ -85,9 +99,12 @@ export interface DemoOptions {
 const loginsAtLeast = 500;
 /** More would only wait for the two cores. */
 const applications = 4;
-const hourMs = 3_600_000;
+const minuteMs = 60_000;
+const hourMs = 60 * minuteMs;
 const dayMs = 24 * hourMs;
 const reporting = 'orders-report';
+/** Whom people make by hand, see vendors.ts. */
+const peoplesUsers: readonly string[] = ['somebody', 'somebody_else'];
 
 /** Everything that the acts of a run share. */
 interface Stage {
@@ -132,11 +149,13 @@ export async function runDemo(world: World, options: DemoOptions): Promise<Outco
     const resetPassword = await measureRefusal(stage);
     await findDrift(stage);
     await stopApplications(stage);
+    const silenced = await silenceWebhooks(stage);
     await compromise(stage);
     await deleteAll(stage, resetPassword?.name);
     const audit = await verifyAudit(stage, startedOn);
     const after = await usersAtVendors(world);
     return {
+      webhooks: webhooksOutcome(stage, silenced),
       audit,
       days: Math.round((clock.now().getTime() - startedOn.getTime()) / dayMs),
       seconds: Math.round((Date.now() - startedAt) / 100) / 10,
@@ -334,6 +353,49 @@ async function findDrift(stage: Stage): Promise<void> {
   }
 }
 
+/** A vendor's webhook fails until the vendor gives it up. That is noticed, and so is what it should have told of. */
+async function silenceWebhooks({ world, lives, tell }: Stage): Promise<readonly string[]> {
+  const { deployment, vendors } = world;
+  const [life] = lives.filter(({ spec }) => vendors.byProvider[spec.provider]?.silence !== undefined);
+  if (life === undefined) return [];
+  const { spec, declared } = life;
+  const silence = await vendors.byProvider[spec.provider]?.silence?.(declared.target);
+  if (silence === undefined) return [];
+  const { done, username, lastsMs, mend } = silence;
+  const since = deployment.bus.history().length;
+  const isPublished = (type: string, detail: Readonly<Record<string, unknown>>): boolean =>
+    deployment.bus
+      .history()
+      .slice(since)
+      .some(
+        (event) =>
+          event['detail-type'] === type &&
+          Object.entries(detail).every(([name, value]) => event.detail[name] === value),
+      );
+  tell(spec.name, done);
+  // One pass at the end does: more of them would find the same.
+  const duration = lastsMs + 2 * hourMs;
+  await deployment.advance(duration, { passes: { everyMs: duration } });
+  await quiet(world);
+  const expected = {
+    'the webhook that was switched off was not found': isPublished('DriftFound', { kind: 'WebhookDisabled' }),
+    'nobody was alarmed about it': deployment.alarms.state('rekey-webhook-disabled') === 'ALARM',
+    'the event that did not arrive was not caught up': isPublished('ProviderEventReceived', {
+      isCaughtUp: true,
+    }),
+    [`${username} was not caught up as somebody else's user`]: isPublished('DatabaseUserAppeared', {
+      username,
+      standing: 'foreign',
+      isCaughtUp: true,
+    }),
+  };
+  tell(spec.name, await mend());
+  await deployment.advance(hourMs, { passes: { everyMs: hourMs } });
+  await quiet(world);
+  const mended = { 'the alarm went on': deployment.alarms.state('rekey-webhook-disabled') === 'OK' };
+  return Object.entries({ ...expected, ...mended }).flatMap(([problem, isFine]) => (isFine ? [] : [problem]));
+}
+
 async function compromise(stage: Stage): Promise<void> {
   const { world, lives, secretsManager, ca, tell } = stage;
   const leaked = new Map<Life, ForgottenConnection>();
@@ -361,6 +423,9 @@ async function compromise(stage: Stage): Promise<void> {
       await world.deployment.advance(hourMs / 4, { passes: 'all' });
       await quiet(world);
     }
+    // A vendor's webhooks have their target looked at a minute later.
+    await world.deployment.advance(2 * minuteMs, { passes: 'sparse' });
+    await quiet(world);
     for (const [life, connection] of leaked)
       tell(
         life.spec.name,
@@ -445,7 +510,7 @@ function outcomeOf(
   const count = (type: string) => eventsOf(stage, life, type).length;
   const { found, repaired } = life.drift;
   const users = (after.get(spec.provider) ?? []).filter(
-    (username) => !before.get(spec.provider)?.includes(username) && username !== 'somebody',
+    (username) => !before.get(spec.provider)?.includes(username) && !peoplesUsers.includes(username),
   );
   // A vendor that keeps a default user keeps one that nobody knows the password of.
   const expectedUsers = spec.definition.capabilities.passwords === 'chosen-by-provider' ? 1 : 0;
@@ -484,6 +549,43 @@ function outcomeOf(
         ? []
         : [`users left: expected ${expectedUsers}, got ${users.join(', ')}`]),
       ...differs('requests that came to nothing', deployment.lostRequests.length, 0),
+    ],
+  };
+}
+
+function webhooksOutcome({ world, lives }: Stage, silenced: readonly string[]): WebhooksOutcome {
+  const ours = world.deployment.bus.history().filter(({ source }) => source === eventSource);
+  const told = ours.filter((event) => event['detail-type'] === 'ProviderEventReceived');
+  const targets = new Set(told.map(({ detail }) => detail['target']));
+  const sightings = ours.filter(
+    (event) =>
+      ['DatabaseUserAppeared', 'DatabaseUserDisappeared'].includes(event['detail-type']) &&
+      targets.has(event.detail['target']),
+  );
+  const isCaughtUp = ({ detail }: BusEvent) => detail['isCaughtUp'] === true;
+  const standing = (wanted: string) => sightings.filter(({ detail }) => detail['standing'] === wanted);
+  const [expected, foreign] = [standing('expected'), standing('foreign')];
+  const isSomebodys = ({ detail }: BusEvent) => peoplesUsers.includes(text(detail['username']));
+  const wrong = [
+    ...expected.filter((event) => isSomebodys(event)),
+    ...foreign.filter((event) => !isSomebodys(event)),
+  ];
+  const isMatched = ({ spec }: Life): boolean =>
+    !targets.has(spec.targetId) ||
+    expected.some(
+      ({ detail }) => detail['credential'] === spec.name && detail['providerEventId'] !== undefined,
+    );
+  return {
+    received: told.filter((event) => !isCaughtUp(event)).length,
+    expected: expected.length,
+    foreign: foreign.length,
+    caughtUp: [...told, ...sightings].filter(isCaughtUp).length,
+    problems: [
+      ...silenced,
+      ...wrong.map(({ detail }) => `${detail['username']} was taken for ${detail['standing']}`),
+      ...lives
+        .filter((life) => !isMatched(life))
+        .map(({ spec }) => `${spec.name}: no webhook of its vendor was matched with one of its users`),
     ],
   };
 }
@@ -693,7 +795,8 @@ function tellEvents({ deployment }: World, tell: DemoOptions['tell']): () => voi
     for (const { source, 'detail-type': type, detail } of events.slice(told)) {
       if (source !== eventSource || typeof detail['target'] !== 'string') continue;
       const sentence = sentences[type]?.(detail);
-      if (sentence !== undefined) tell(text(detail['credential']) || text(detail['target']), sentence);
+      const subject = text(detail['credential']) || text(detail['target']) || text(detail['provider']);
+      if (sentence !== undefined) tell(subject, sentence);
     }
     told = events.length;
   }, 50);
@@ -702,6 +805,20 @@ function tellEvents({ deployment }: World, tell: DemoOptions['tell']): () => voi
 
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
 
+/** Those of rekey's own that no webhook is about are told by the events of what rekey did. */
+const sighted = (
+  what: string,
+  { username, standing, providerEventId, isCaughtUp }: Readonly<Record<string, unknown>>,
+): string | undefined =>
+  standing === 'expected' && providerEventId === undefined && isCaughtUp !== true
+    ? undefined
+    : [
+        `${username} has ${what}`,
+        standing === 'expected' ? ', as expected' : ': a foreign hand, reported',
+        ...(providerEventId === undefined ? [] : [' (that is what the webhook was about)']),
+        ...(isCaughtUp === true ? [' (no webhook told of it)'] : []),
+      ].join('');
+
 const sentences: Readonly<Record<string, (detail: Readonly<Record<string, unknown>>) => string | undefined>> =
   {
     CredentialCreated: () => 'spec and secret are in place, the first rotation begins',
@@ -709,8 +826,12 @@ const sentences: Readonly<Record<string, (detail: Readonly<Record<string, unknow
     CredentialRotated: ({ username }) =>
       `AWSCURRENT is ${username} now, which has logged in; whoever was before stays through its grace`,
     DatabaseUserPasswordChanged: ({ username }) => `changed the password of ${username}`,
-    ProviderEventReceived: ({ provider, providerEventType }) =>
-      `a webhook of ${provider} says ${providerEventType}, and its signature is right`,
+    ProviderEventReceived: ({ provider, providerEventType, isCaughtUp }) =>
+      isCaughtUp === true
+        ? `${provider} could not tell us of ${providerEventType}: it was asked what it had sent`
+        : `a webhook of ${provider} says ${providerEventType}, and its signature is right`,
+    DatabaseUserAppeared: (detail) => sighted('appeared', detail),
+    DatabaseUserDisappeared: (detail) => sighted('disappeared', detail),
     CredentialRotationFailed: ({ step, code }) => `${step} failed with ${code}; Secrets Manager tries again`,
     ConsumerUpdated: ({ consumer }) => `${consumer} was given the login and is live with it`,
     DriftFound: ({ kind, username, details }) =>

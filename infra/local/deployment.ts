@@ -220,13 +220,35 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     clock,
     ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
   });
-  // Only now is it known where a queue's URL points to.
-  const stack = await readTemplate(options.template, { account, region, queueOrigin: endpoint.url }).catch(
-    async (error: unknown) => {
-      await endpoint.close();
-      throw error;
-    },
-  );
+  const httpApis: HttpApi[] = [];
+  const stack = await readServed().catch(async (error: unknown) => {
+    await Promise.all(httpApis.map((api) => api.close()));
+    await endpoint.close();
+    throw error;
+  });
+  /**
+   * The stack as the functions see it. Only now is it known where a queue's URL points to; the template is read twice, as it is
+   * what says which HTTP APIs there are, and functions are told the addresses that these have here.
+   */
+  async function readServed(): Promise<LocalStack> {
+    const where = { account, region, queueOrigin: endpoint.url };
+    const urls = new Map<string, string>();
+    for (const { id, routes, throttle } of (await readTemplate(options.template, where)).httpApis) {
+      const api = await startHttpApi({
+        id,
+        account,
+        region,
+        clock,
+        routes,
+        ...(throttle === undefined ? {} : { throttle }),
+        mayInvoke: mayBeCalled,
+        invoke: (functionArn, event) => lambda.invoke(functionArn, event),
+      });
+      httpApis.push(api);
+      urls.set(id, api.url);
+    }
+    return readTemplate(options.template, { ...where, apiEndpoint: (id) => urls.get(id) ?? '' });
+  }
   const lambda = startLambda({
     region,
     account,
@@ -261,7 +283,6 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   });
 
   const eventSources: EventSource[] = [];
-  const httpApis: HttpApi[] = [];
   let heartbeat: NodeJS.Timeout | undefined;
   let isStopped = false;
   let isAdvancing = false;
@@ -372,19 +393,6 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
       });
     for (const { name, defaultRetention: objectLock } of stack.buckets)
       s3.addBucket({ name, ...(objectLock === undefined ? {} : { objectLock }) });
-    for (const { id, routes, throttle } of stack.httpApis)
-      httpApis.push(
-        await startHttpApi({
-          id,
-          account,
-          region,
-          clock,
-          routes,
-          ...(throttle === undefined ? {} : { throttle }),
-          mayInvoke: mayBeCalled,
-          invoke: (functionArn, event) => lambda.invoke(functionArn, event),
-        }),
-      );
     const create = (service: typeof secretsManager | typeof parameters, operation: string, input: object) =>
       service.call(operation, input);
     for (const [name, value] of Object.entries(options.secrets))

@@ -21,7 +21,7 @@ async function main(): Promise<number> {
   const say = (subject: string, message: string): void => {
     const seconds = ((Date.now() - startedAt) / 1_000).toFixed(1).padStart(5);
     const day = String(Math.floor((clock.now().getTime() - startedOn) / 86_400_000)).padStart(2);
-    if (!options.json) process.stdout.write(`${seconds} s  day ${day}  ${subject.padEnd(18)}${message}\n`);
+    if (!options.json) process.stdout.write(`${seconds} s  day ${day}  ${subject.padEnd(17)} ${message}\n`);
   };
   const ending = new AbortController();
   const interrupted = Promise.withResolvers<void>();

@@ -18,7 +18,7 @@ const columns: readonly {
 ];
 
 /** The outcome as a table for people. */
-export function table({ providers, resetPassword, audit, days, seconds }: Outcome): string {
+export function table({ providers, resetPassword, webhooks, audit, days, seconds }: Outcome): string {
   const rows = [
     columns.map(({ title }) => title),
     ...providers.map((row) => columns.map(({ of }) => of(row))),
@@ -37,10 +37,13 @@ export function table({ providers, resetPassword, audit, days, seconds }: Outcom
     ...body.map(line),
     '',
     ...(resetPassword === undefined ? [] : [refusal(resetPassword), '']),
+    `Webhooks: ${webhooks.received} received. Of the users that came or went there ${webhooks.expected} were ours, as expected, and ${webhooks.foreign} foreign: reported.`,
+    `${webhooks.caughtUp} of these events and users no webhook had told of: found by looking.`,
+    '',
     `Audit trail: ${audit.records} records, ${audit.verified ? 'each as it was sealed, the chain of seals whole' : 'NOT as they were sealed'}.`,
     '',
-    ...[...problems, ...audit.problems].map((problem) => `NOT GOOD  ${problem}`),
-    `${isGood({ providers, audit }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}: ${days} days in ${seconds} s.`,
+    ...[...problems, ...webhooks.problems, ...audit.problems].map((problem) => `NOT GOOD  ${problem}`),
+    `${isGood({ providers, webhooks, audit }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}: ${days} days in ${seconds} s.`,
   ].join('\n');
 }
 
@@ -55,12 +58,23 @@ const refusal = ({
 (announced: at most ${atMostMs} ms). Under replace-user that is 0.`;
 
 /** The outcome as one JSON document. */
-export const json = ({ providers, audit: { problems: _none, ...audit }, ...rest }: Outcome): string =>
-  JSON.stringify(
-    { providers: providers.map(({ problems: _problems, ...row }) => row), audit, ...rest },
-    null,
-    2,
-  );
+export function json({ providers, webhooks, audit, ...rest }: Outcome): string {
+  const shown = <Part extends { readonly problems: unknown }>({ problems: _, ...part }: Part) => part;
+  const document = {
+    providers: providers.map(shown),
+    webhooks: shown(webhooks),
+    audit: shown(audit),
+    ...rest,
+  };
+  return JSON.stringify(document, null, 2);
+}
 
-export const isGood = ({ providers, audit }: Pick<Outcome, 'providers' | 'audit'>): boolean =>
-  audit.verified && providers.length > 0 && providers.every(({ problems }) => problems.length === 0);
+export const isGood = ({
+  providers,
+  webhooks,
+  audit,
+}: Pick<Outcome, 'providers' | 'webhooks' | 'audit'>): boolean =>
+  audit.verified &&
+  webhooks.problems.length === 0 &&
+  providers.length > 0 &&
+  providers.every(({ problems }) => problems.length === 0);

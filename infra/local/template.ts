@@ -12,6 +12,8 @@ export interface TemplateOptions {
   readonly secretArn?: (name: string) => string;
   /** Where the queues are reached: the SDK takes the address out of a queue's URL. @default AWS's own */
   readonly queueOrigin?: string;
+  /** Where the HTTP API with this id is reached. @default AWS's own address for it */
+  readonly apiEndpoint?: (id: string) => string;
 }
 
 /** What the synthesized stack would be after a deployment, every reference resolved. */
@@ -506,7 +508,13 @@ function readResources(
   template: z.output<typeof templateSchema>,
   stackName: string,
   assets: ReadonlyMap<string, string>,
-  { account, region, secretArn, queueOrigin = `https://sqs.${region}.amazonaws.com` }: TemplateOptions,
+  {
+    account,
+    region,
+    secretArn,
+    queueOrigin = `https://sqs.${region}.amazonaws.com`,
+    apiEndpoint = (id) => `https://${id}.execute-api.${region}.amazonaws.com`,
+  }: TemplateOptions,
 ): LocalStack {
   const arnOf = (service: string, resource: string) => `arn:aws:${service}:${region}:${account}:${resource}`;
   const pseudo: Readonly<Record<string, unknown>> = {
@@ -580,7 +588,7 @@ function readResources(
       }
       case 'AWS::ApiGatewayV2::Api': {
         const id = digest(logicalId, 10);
-        const attributes = { ApiId: id, ApiEndpoint: `https://${id}.execute-api.${region}.amazonaws.com` };
+        const attributes = { ApiId: id, ApiEndpoint: apiEndpoint(id) };
         return identity(property('Name', generated), arnOf('execute-api', id), id, attributes);
       }
       case 'AWS::ApiGatewayV2::Integration': {

@@ -41,6 +41,8 @@ export interface Vendor {
   usernames(target: Readonly<Record<string, string>>): Promise<readonly string[]>;
   /** Does, past rekey, what people do: gives this user more rights than are declared, or makes a user of one's own. */
   meddle(target: Readonly<Record<string, string>>, username: string): Promise<Meddling>;
+  /** Lets the vendor's webhook fail from now on, and makes a user meanwhile. @default the vendor sends no webhooks */
+  readonly silence?: (target: Readonly<Record<string, string>>) => Promise<Silence>;
 }
 
 /** What somebody did by hand, and what reconcile has to make of it. */
@@ -50,6 +52,17 @@ export interface Meddling {
   readonly found: readonly FindingKind[];
   /** Those of them that rekey mends by itself. */
   readonly repaired: readonly FindingKind[];
+}
+
+/** A vendor that tells of nothing, though it should. */
+export interface Silence {
+  readonly done: string;
+  /** The user that somebody made, of which nobody is told. */
+  readonly username: string;
+  /** After that long the vendor has given up. */
+  readonly lastsMs: number;
+  /** Does what people do about it, so that the vendor tells again, and has something to tell. Says what that is. */
+  mend(): Promise<string>;
 }
 
 /** What a run needs of the platform on which a consumer runs. */
@@ -156,6 +169,23 @@ export async function startVendors({ directory, clock, apiKeys, log }: VendorsOp
               done: 'somebody made a user in the dashboard, which is the default now',
               found: ['DefaultUserForeign'],
               repaired: [],
+            };
+          },
+          async silence({ postgresId = '' }) {
+            const { webhooks } = render;
+            const username = 'somebody_else';
+            webhooks.switches.signs = 'with-another-secret';
+            await render.actor.createUser(postgresId, username);
+            return {
+              done: `somebody replaced the signing secret of the webhook, and made the user ${username}`,
+              username,
+              lastsMs: webhooks.switches.retryDelaysMs.reduce((sum, ms) => sum + ms, 0),
+              async mend() {
+                webhooks.switches.signs = 'properly';
+                for (const { id } of webhooks.list()) webhooks.enable(id);
+                webhooks.send({ type: 'postgres_backup_completed', serviceId: postgresId });
+                return 'the secret is put back, the webhook is switched on again on its settings page, and a backup is made';
+              },
             };
           },
         },

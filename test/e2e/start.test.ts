@@ -59,6 +59,7 @@ test('npm start -- --json tells the whole life of each credential in one documen
   const outcome: {
     providers: Record<string, unknown>[];
     resetPassword: { refusedLogins: number; refusedForMs: number; atMostMs: number };
+    webhooks: Record<string, number>;
     audit: { records: number; verified: boolean };
     days: number;
   } = JSON.parse(await output);
@@ -83,6 +84,15 @@ test('npm start -- --json tells the whole life of each credential in one documen
     life('zilliz-cloud', { found: 1, repaired: 1 }, 0),
   ]);
   expect(code).toBe(0);
+  const atLeast = (least: number) => expect.toSatisfy((count: number) => count >= least);
+  expect(outcome.webhooks).toEqual({
+    received: atLeast(6),
+    expected: atLeast(4),
+    // One that somebody made while the webhook worked, and one while it did not.
+    foreign: 2,
+    // The user that was made while the webhook failed, and the event about it.
+    caughtUp: atLeast(2),
+  });
   expect(outcome.audit).toEqual({
     records: expect.toSatisfy((records: number) => records > 60),
     verified: true,

@@ -555,6 +555,8 @@ describe('alarms', () => {
       'rekey-webhooks-rejected | Sum WebhooksRejected | >= 10 | 1 x 900 s | silence: fine',
       'rekey-webhooks-odd | Sum WebhooksOdd | >= 1 | 1 x 3600 s | silence: fine',
       'rekey-webhooks-deferred | Sum WebhooksDeferred | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-webhook-disabled | Maximum WebhooksDisabled | >= 1 | 1 x 3600 s | silence: as before',
+      'rekey-webhooks-missed | Sum WebhooksMissed | >= 3 | 1 x 86400 s | silence: fine',
       'rekey-audit-write-failed | Sum AuditWriteFailed | >= 1 | 1 x 300 s | silence: fine',
       'rekey-audit-unsealed | Maximum AuditUnsealedAge | >= 172800 | 2 x 86400 s | silence: wrong',
       'rekey-request-lost | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
@@ -681,6 +683,14 @@ describe('the webhook address', () => {
     ]);
   });
 
+  // A webhook that points anywhere else is another one, and reconcile-users would say that ours is gone.
+  test('is what reconcile-users asks the vendors about, but for the name of the endpoint', () => {
+    const [{ id = '', routes: [route] = [] } = {}] = stack.httpApis;
+    const { REKEY_WEBHOOK_BASE_URL: baseUrl } = functionNamed('rekey-reconcile-users').environment;
+    expect(baseUrl).toBe(`https://${id}.execute-api.eu-central-1.amazonaws.com/webhooks/`);
+    expect(`POST ${new URL(`${baseUrl}render`).pathname}`).toBe(route?.routeKey);
+  });
+
   test('may call that function by that route only', () => {
     const [permission] = stack.permissions.filter(
       ({ principal }) => principal === 'apigateway.amazonaws.com',
@@ -730,8 +740,9 @@ describe('the audit trail', () => {
     });
   });
 
-  test('is kept when the stack goes', () => {
-    template.allResources('AWS::S3::Bucket', { DeletionPolicy: 'Retain', UpdateReplacePolicy: 'Retain' });
+  test('is kept when the stack goes, and so is what protects it', () => {
+    for (const type of ['AWS::S3::Bucket', 'AWS::S3::BucketPolicy'])
+      template.allResources(type, { DeletionPolicy: 'Retain', UpdateReplacePolicy: 'Retain' });
   });
 
   test('is encrypted, closed to the public, and reached over TLS only', () => {
@@ -771,7 +782,37 @@ describe('the audit trail', () => {
         Principal: { AWS: '*' },
         Condition: { NumericLessThan: { 's3:TlsVersion': 1.2 } },
       },
+      hidingIsDenied,
     ]);
+  });
+
+  const hidingIsDenied = {
+    Effect: 'Deny',
+    Action: 's3:DeleteObject',
+    Principal: { AWS: '*' },
+    Condition: undefined,
+  };
+
+  // A marker is not kept away by the lock, and where there is one the next conditional write finds nothing in its way.
+  test('cannot be hidden behind a delete marker by anybody, and ends as its lock says and no other way', async () => {
+    const { template: strict } = await synthesize({ auditLock: 'compliance' });
+    for (const made of [template, strict]) {
+      const [policy] = Object.values(made.findResources('AWS::S3::BucketPolicy'));
+      const [bucketId] = Object.keys(made.findResources('AWS::S3::Bucket'));
+      // Without TLS everything is denied: what else is, is the marker alone. Versions are left to the lock.
+      const denied = policy?.['Properties'].PolicyDocument.Statement.filter(
+        ({ Condition }: Record<string, unknown>) => Condition === undefined,
+      );
+      expect(denied).toEqual([
+        {
+          Sid: 'NobodyHidesARecord',
+          Effect: 'Deny',
+          Principal: { AWS: '*' },
+          Action: 's3:DeleteObject',
+          Resource: { 'Fn::Join': ['', [{ 'Fn::GetAtt': [bucketId, 'Arn'] }, '/*']] },
+        },
+      ]);
+    }
   });
 
   test('has an archive of events behind it, for a year or as long as the user says', async () => {
@@ -826,11 +867,11 @@ describe('every function', () => {
       '/aws/lambda/rekey-create-user',
       '/aws/lambda/rekey-start-rotations',
       '/aws/lambda/rekey-delete-user',
+      '/aws/lambda/rekey-receive-webhook',
+      '/aws/vendedlogs/rekey-webhooks',
       '/aws/lambda/rekey-reconcile-users',
       '/aws/lambda/rekey-update-consumers',
-      '/aws/lambda/rekey-receive-webhook',
       '/aws/lambda/rekey-record-audit',
-      '/aws/vendedlogs/rekey-webhooks',
     ]);
   });
 
@@ -850,6 +891,7 @@ describe('every function', () => {
     expect(read(reconcileUsersEnvironment, 'rekey-reconcile-users')).toEqual({
       ...bus,
       REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
+      REKEY_WEBHOOK_BASE_URL: expect.stringMatching(/^https:.*\/webhooks\/$/),
     });
     expect(read(updateConsumersEnvironment, 'rekey-update-consumers')).toEqual(bus);
     expect(read(receiveWebhookEnvironment, 'rekey-receive-webhook')).toEqual(bus);
@@ -864,6 +906,7 @@ describe('every function', () => {
           'REKEY_EVENT_BUS_NAME',
           'REKEY_ROTATION_FUNCTION_ARN',
           'REKEY_TARGET_QUEUE_URL',
+          'REKEY_WEBHOOK_BASE_URL',
         ]).toContain(name);
   });
 
@@ -1023,6 +1066,14 @@ describe('least privilege', () => {
         writeLog('rekey-delete-user'),
       ],
     },
+    'receive-webhook reads the secrets of webhooks, and publishes': {
+      name: 'rekey-receive-webhook',
+      want: [
+        statement('Allow', ['secretsmanager:GetSecretValue'], [secretsUnder('webhooks/')]),
+        publish,
+        writeLog('rekey-receive-webhook'),
+      ],
+    },
     'reconcile-users mends secrets, orders rotations, and works on its queue': {
       name: 'rekey-reconcile-users',
       want: [
@@ -1030,6 +1081,7 @@ describe('least privilege', () => {
         parameters(['GetParameter'], 'credentials'),
         parameters(['GetParameter', 'PutParameter'], 'directives'),
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
+        parameters(['GetParameter', 'PutParameter'], 'sightings'),
         statement('Allow', ['secretsmanager:ListSecrets'], ['*']),
         ...onSecrets(
           [
@@ -1061,14 +1113,6 @@ describe('least privilege', () => {
         publish,
         reportFailure,
         writeLog('rekey-update-consumers'),
-      ],
-    },
-    'receive-webhook reads the secrets of webhooks, and publishes': {
-      name: 'rekey-receive-webhook',
-      want: [
-        statement('Allow', ['secretsmanager:GetSecretValue'], [secretsUnder('webhooks/')]),
-        publish,
-        writeLog('rekey-receive-webhook'),
       ],
     },
     'record-audit adds to its bucket, and can take nothing away, whatever it is given one day': {
@@ -1212,16 +1256,16 @@ test('what has a fixed name keeps its logical id, as CloudFormation cannot make 
     'RekeyStartRotations38EFBC82',
     'RekeyDeleteUserLog189494E0',
     'RekeyDeleteUserBF5CE428',
+    'RekeyReceiveWebhookLogB8E3F95D',
+    'RekeyReceiveWebhook8F31EBF4',
+    'RekeyWebhooksApiD915E9AC',
+    'RekeyWebhooksAccessLogAD96AB81',
     'RekeyReconcileUsersLog4A1C5204',
     'RekeyReconcileUsers504EDFEB',
     'RekeyUpdateConsumersLogF8945EBE',
     'RekeyUpdateConsumers44DB3079',
-    'RekeyReceiveWebhookLogB8E3F95D',
-    'RekeyReceiveWebhook8F31EBF4',
     'RekeyRecordAuditLogBA4798B8',
     'RekeyRecordAudit36D6129B',
-    'RekeyWebhooksApiD915E9AC',
-    'RekeyWebhooksAccessLogAD96AB81',
     'RekeySchedules36E2FAC2',
     'RekeySchedulestartrotations8D93061E',
     'RekeyScheduledeleteuser1A25D51B',

@@ -2,8 +2,10 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { parseInvocation } from '../../functions/core/events.ts';
-import type { QueuedTask } from '../../functions/core/fleet.ts';
+import { parseTargetTask, type QueuedTask } from '../../functions/core/fleet.ts';
+import { jsonOf } from '../../functions/core/json.ts';
 import type { ListedParameter, Ports } from '../../functions/core/ports.ts';
+import { parseInstant } from '../../functions/core/webhook-watch.ts';
 import { providerEventHeeder } from '../../functions/lifecycle/heed-provider-event.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 
@@ -26,6 +28,8 @@ function startDispatcher() {
   let now = new Date('2026-07-15T12:00:00Z');
   let enqueue: Ports['enqueue'] = async (tasks) => void queued.push(...tasks);
   const queued: QueuedTask[] = [];
+  const written: unknown[] = [];
+  let write: Ports['writeParameter'] = async (request) => void written.push(request);
   const waiting = new Map<string, Date>();
   const calls: string[] = [];
   const used: Partial<Ports> = {
@@ -35,6 +39,7 @@ function startDispatcher() {
         ? [spec('orders-api', postgresId), spec('orders-jobs', postgresId), spec('invoices', otherId)]
         : [],
     enqueue: (tasks) => enqueue(tasks),
+    writeParameter: (request) => write(request),
   };
   const ports = new Proxy(used as Ports, {
     get(target, name: keyof Ports) {
@@ -45,6 +50,7 @@ function startDispatcher() {
   const heed = providerEventHeeder(waiting);
   return {
     queued,
+    written,
     waiting,
     calls,
     move: (ms: number) => {
@@ -52,6 +58,9 @@ function startDispatcher() {
     },
     queue: (next: Ports['enqueue']) => {
       enqueue = next;
+    },
+    store: (next: Ports['writeParameter']) => {
+      write = next;
     },
     told: (target: string | undefined, isCaughtUp?: boolean) =>
       heed(
@@ -86,7 +95,16 @@ beforeEach(() => {
   world = startDispatcher();
 });
 
-const task = { provider: 'render-postgres', targetId: postgresId, delaySeconds: 60 };
+const because = {
+  endpoint: 'render',
+  eventId: 'evt-cph1rs3idesc73a2b2mg',
+  eventType: 'postgres_credentials_created',
+};
+const task = { provider: 'render-postgres', targetId: postgresId, because, delaySeconds: 60 };
+const note = {
+  parameter: '/rekey/sightings/webhooks/render/received',
+  document: '{"at":"2026-07-15T12:00:00.000Z"}',
+};
 
 describe('what a vendor told', () => {
   test('about a target of ours has it looked at in a minute, once however many credentials it has', async () => {
@@ -99,6 +117,7 @@ describe('what a vendor told', () => {
     async (target) => {
       await world.told(target);
       expect(world.queued).toEqual([]);
+      expect(world.written).toEqual([]);
       expect(world.waiting.size).toBe(0);
     },
   );
@@ -108,9 +127,39 @@ describe('what a vendor told', () => {
     expect(world.calls).toEqual([]);
   });
 
-  test('never makes another call than to read the specs and to queue', async () => {
+  test('never makes another call than to read the specs, to queue and then to note that it came', async () => {
     await world.told(postgresId);
-    expect([...new Set(world.calls)].toSorted()).toEqual(['enqueue', 'listParameters', 'now']);
+    expect(world.calls.filter((call) => call !== 'now')).toEqual([
+      'listParameters',
+      'listParameters',
+      'enqueue',
+      'writeParameter',
+    ]);
+  });
+
+  test('is a task that the worker reads, with the event that it is made because of', async () => {
+    await world.told(postgresId);
+    const [queued] = world.queued;
+    expect(parseTargetTask(jsonOf(JSON.stringify(queued)))).toEqual({
+      provider: 'render-postgres',
+      targetId: postgresId,
+      because,
+    });
+  });
+
+  test('is noted when it came, as often as it is queued', async () => {
+    await world.told(postgresId);
+    await world.told(postgresId);
+    expect(world.written).toEqual([note]);
+    expect(parseInstant(note.document)).toEqual(new Date('2026-07-15T12:00:00Z'));
+  });
+
+  test('has its target looked at also where it cannot be noted that it came', async () => {
+    world.store(async () => {
+      throw new StoreError('STORE_UNAVAILABLE', 'unknown', 'PutParameter failed');
+    });
+    await world.told(postgresId);
+    expect(world.queued).toEqual([task]);
   });
 
   test('is one look while that is still to come, and another afterwards', async () => {
@@ -149,11 +198,16 @@ describe('what a vendor told', () => {
   });
 });
 
-test.each([{ detail: undefined }, { detail: { target: 7 } }, { detail: { target: '' } }])(
-  'an event of that type that is none is refused: %j',
-  (event) => {
-    expect(() =>
-      parseInvocation({ 'detail-type': 'ProviderEventReceived', ...event }, ['provider-event']),
-    ).toThrow(/^EVENT_INVALID: detail.*; this function takes an event of detail type ProviderEventReceived$/);
-  },
-);
+const whole = { provider: 'render', providerEventId: 'evt-1', providerEventType: 'users_created' };
+test.each([
+  { detail: undefined },
+  { detail: { ...whole, target: 7 } },
+  { detail: { ...whole, target: '' } },
+  { detail: { ...whole, target: postgresId, providerEventId: undefined } },
+  // It becomes a part of the name of a parameter.
+  { detail: { ...whole, target: postgresId, provider: '../credentials' } },
+])('an event of that type that is none is refused: %j', (event) => {
+  expect(() =>
+    parseInvocation({ 'detail-type': 'ProviderEventReceived', ...event }, ['provider-event']),
+  ).toThrow(/^EVENT_INVALID: detail.*; this function takes an event of detail type ProviderEventReceived$/);
+});

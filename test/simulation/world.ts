@@ -21,6 +21,7 @@ import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from '../support/aws-client.ts';
+import { webhookBaseUrl } from '../support/rekey.ts';
 import { randomOfRun } from './random.ts';
 import { createSimulatedVendors } from './vendors.ts';
 import { createVirtualClock } from './virtual-clock.ts';
@@ -206,13 +207,20 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
       ),
     sweep: () => pass((rekey, until) => deleteUsers({ is: 'pass', dryRun: false }, until, rekey)),
     async reconcile(): Promise<void> {
-      await pass((rekey, until) => reconcileUsers({ is: 'pass', dryRun: false }, until, rekey));
+      await pass((rekey, until) =>
+        reconcileUsers({ is: 'pass', dryRun: false }, { webhookBaseUrl }, until, rekey),
+      );
       const messages = tasks
         .splice(0)
         .map((task, index) => ({ id: String(index), body: JSON.stringify(task) }));
       for (let from = 0; from < messages.length; from += 5)
         await pass((rekey, until) =>
-          reconcileUsers({ is: 'messages', messages: messages.slice(from, from + 5) }, until, rekey),
+          reconcileUsers(
+            { is: 'messages', messages: messages.slice(from, from + 5) },
+            { webhookBaseUrl },
+            until,
+            rekey,
+          ),
         );
     },
   };

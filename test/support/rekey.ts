@@ -28,6 +28,8 @@ const account = '123456789012';
 const region = 'eu-central-1';
 const functionArn = `arn:aws:lambda:${region}:${account}:function:rekey-rotate-secret`;
 const busName = 'rekey';
+/** What our webhooks point to, but for the name of the endpoint. */
+export const webhookBaseUrl = 'https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/webhooks/';
 
 /** Where an invocation dies: at its n-th call out, before it left or after it took effect. Nothing runs after that. */
 export interface Kill {
@@ -226,7 +228,7 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     reconcile: (call: Extract<Invocation, { is: 'pass' | 'messages' }> = scheduled) =>
       invocation(async (rekey, until) => {
         const { reconcileUsers } = await import('../../functions/lifecycle/reconcile-users.ts');
-        return reconcileUsers(call, until, rekey);
+        return reconcileUsers(call, { webhookBaseUrl }, until, rekey);
       }),
     /** The tasks that the dispatcher queued and nobody took yet, as a worker would get them. */
     takeMessages: (): Extract<Invocation, { is: 'messages' }> => ({

@@ -342,7 +342,7 @@ describe('advancing the clock', () => {
     const { deployment, calls } = await start({ often });
     const advancing = deployment.advance(365 * 86_400_000, { passes: 'all' });
     const ended = expect(advancing).rejects.toThrow('the deployment was stopped while the clock was moved');
-    await expect.poll(() => calls.length).toBeGreaterThan(0);
+    await expect.poll(() => calls.length, { timeout: 20_000 }).toBeGreaterThan(0);
     await deployment.stop();
     await ended;
   });
@@ -426,6 +426,15 @@ describe('an HTTP API', () => {
     expect((await post(deployment, 'fail')).status).toBe(500);
     await deployment.stop();
     await expect(post(deployment, '{}')).rejects.toThrow('fetch failed');
+  });
+
+  test('is where the functions are told that it is', async () => {
+    const { Type, Properties } = handler('slow');
+    const Environment = { Variables: { ADDRESS: { 'Fn::GetAtt': ['Api', 'ApiEndpoint'] } } };
+    const told = { Type, Properties: { ...Properties, FunctionName: 'told', Environment } };
+    const { deployment } = await start({ ...api(ofRoute('/webhooks/render')), told });
+    const address = deployment.stack.functions.find(({ name }) => name === 'told')?.environment['ADDRESS'];
+    expect(`${address}/webhooks/render`).toBe(deployment.webhookUrl);
   });
 
   test('calls no function whose permission is for another route', async () => {

@@ -622,7 +622,7 @@ describe('resources', () => {
     Parameters: { Stage: { Default: 'test' } },
   });
 
-  test('an HTTP API carries its routes, the functions behind them, and its throttling', async () => {
+  test('an HTTP API carries its routes, the functions behind them, its throttling, and the address that the caller gives it', async () => {
     const { httpApis, parameters } = await read(
       served({ DefaultRouteSettings: { ThrottlingRateLimit: 5, ThrottlingBurstLimit: 10 } }),
     );
@@ -642,6 +642,8 @@ describe('resources', () => {
     ]);
     expect(parameters[0]?.value).toBe(`https://${httpApis[0]?.id}.execute-api.eu-central-1.amazonaws.com`);
     expect((await read(served())).httpApis).toMatchObject([{ throttle: undefined }]);
+    const here = await read(served(), { apiEndpoint: (id) => `http://127.0.0.1:4567/${id}` });
+    expect(here.parameters[0]?.value).toBe(`http://127.0.0.1:4567/${httpApis[0]?.id}`);
   });
 
   test('a route with a variable in its path, or that leads nowhere, is refused', async () => {
