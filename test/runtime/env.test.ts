@@ -19,6 +19,7 @@ const valid = {
   REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret',
   REKEY_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets',
   REKEY_AUDIT_BUCKET: 'rekey-audit',
+  REKEY_WEBHOOK_BASE_URL: 'https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/webhooks/',
 };
 const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
 
@@ -28,7 +29,10 @@ const functions: Record<string, { schema: z.ZodType; own: readonly (keyof typeof
   'create-user': { schema: createUserEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
   'start-rotations': { schema: startRotationsEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
   'delete-user': { schema: deleteUserEnvironment, own: [] },
-  'reconcile-users': { schema: reconcileUsersEnvironment, own: ['REKEY_TARGET_QUEUE_URL'] },
+  'reconcile-users': {
+    schema: reconcileUsersEnvironment,
+    own: ['REKEY_TARGET_QUEUE_URL', 'REKEY_WEBHOOK_BASE_URL'],
+  },
   'update-consumers': { schema: updateConsumersEnvironment, own: [] },
   'record-audit': { schema: recordAuditEnvironment, own: ['REKEY_AUDIT_BUCKET'] },
   'receive-webhook': { schema: receiveWebhookEnvironment, own: [] },
@@ -88,6 +92,7 @@ test('every wrong variable is named at once, with what was expected and what to 
     REKEY_ROTATION_FUNCTION_ARN: 'rotate-secret',
     REKEY_TARGET_QUEUE_URL: 'rekey-targets',
     REKEY_AUDIT_BUCKET: 'rekey_audit',
+    REKEY_WEBHOOK_BASE_URL: 'webhooks/',
   });
   expect({ code, effect }).toEqual({ code: 'ENVIRONMENT_INVALID', effect: 'none' });
   expect(message).toContain('REKEY_EVENT_BUS_NAME: expected the name of an event bus');
@@ -96,6 +101,7 @@ test('every wrong variable is named at once, with what was expected and what to 
   expect(message).toContain('REKEY_ROTATION_FUNCTION_ARN: expected the ARN of a function');
   expect(message).toContain('REKEY_TARGET_QUEUE_URL: expected the http(s) URL of a queue');
   expect(message).toContain('REKEY_AUDIT_BUCKET: expected the name of a bucket');
+  expect(message).toContain('REKEY_WEBHOOK_BASE_URL: expected an http(s) URL');
   expect(message).toContain('deploy the stack again');
 });
 
