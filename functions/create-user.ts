@@ -5,6 +5,10 @@ import { createUserEnvironment } from './runtime/env.ts';
 
 /** Invoked by the bus with `CredentialRequested`; an event that fails is retried and ends in the dead-letter queue. */
 export const handler = handlerOf(createUserEnvironment, async (event, until, rekey, environment) => {
-  const rotationFunctionArn = environment.REKEY_ROTATION_FUNCTION_ARN;
-  await createUser(parseCredentialRequested(event), { rotationFunctionArn }, until, rekey);
+  const creation = {
+    rotationFunctionArn: environment.REKEY_ROTATION_FUNCTION_ARN,
+    secretKeyArn: environment.REKEY_SECRET_KEY_ARN,
+    replicas: environment.REKEY_REPLICAS,
+  };
+  await createUser(parseCredentialRequested(event), creation, until, rekey);
 });

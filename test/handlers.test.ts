@@ -18,6 +18,7 @@ vi.mock('../functions/lifecycle/reconcile-users.ts', () => ({
 vi.mock('../functions/lifecycle/update-consumers.ts', () => ({
   updateConsumers: useCase('updateConsumers'),
 }));
+vi.mock('../functions/lifecycle/create-user.ts', () => ({ createUser: useCase('createUser') }));
 /** What was made once for the life of a function, not once an invocation. */
 const made = vi.hoisted((): string[] => []);
 vi.mock('../functions/lifecycle/heed-provider-event.ts', () => ({
@@ -45,15 +46,20 @@ vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', rotationFunctionArn);
 vi.stubEnv('REKEY_WEBHOOK_BASE_URL', webhookBaseUrl);
 vi.stubEnv('REKEY_TARGET_QUEUE_URL', 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets');
 
+const secretKeyArn = 'arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d';
+vi.stubEnv('REKEY_SECRET_KEY_ARN', secretKeyArn);
+vi.stubEnv('REKEY_REPLICAS', '[{"region":"eu-west-1"}]');
+
 const handlers = {
   'start-rotations': (await import('../functions/start-rotations.ts')).handler,
   'delete-user': (await import('../functions/delete-user.ts')).handler,
   'reconcile-users': (await import('../functions/reconcile-users.ts')).handler,
   'update-consumers': (await import('../functions/update-consumers.ts')).handler,
   'receive-webhook': (await import('../functions/receive-webhook.ts')).handler,
+  'create-user': (await import('../functions/create-user.ts')).handler,
 };
 /** Those that run through `takes`, where all get the same events. */
-type Name = Exclude<keyof typeof handlers, 'receive-webhook'>;
+type Name = Exclude<keyof typeof handlers, 'receive-webhook' | 'create-user'>;
 
 beforeEach(() => {
   used.length = 0;
@@ -215,4 +221,16 @@ describe('receive-webhook', () => {
       await expect(invoke('receive-webhook', event)).rejects.toThrow(/^EVENT_INVALID: /);
     expect(used).toEqual([]);
   });
+});
+
+test('create-user hands on the spec, and where secrets of this deployment lie', async () => {
+  const spec = { name: 'orders-api', provider: 'acme' };
+  await invoke('create-user', {
+    source: 'orders',
+    'detail-type': 'CredentialRequested',
+    detail: { spec },
+  });
+  expect(used).toEqual([
+    ['createUser', spec, { rotationFunctionArn, secretKeyArn, replicas: [{ region: 'eu-west-1' }] }],
+  ]);
 });

@@ -7,13 +7,15 @@ import {
   ListSecretsCommand,
   ListSecretVersionIdsCommand,
   PutSecretValueCommand,
+  RemoveRegionsFromReplicationCommand,
+  type ReplicationStatusType,
   RotateSecretCommand,
   type SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { StoreError } from '../core/errors.ts';
 import { jsonOf } from '../core/json.ts';
-import type { Ports } from '../core/ports.ts';
+import type { Ports, SecretReplica } from '../core/ports.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
 import { failureOf, isNamed } from './failure.ts';
 import { everyPage, unreadable } from './pages.ts';
@@ -29,6 +31,7 @@ type SecretPorts = Pick<
   | 'cancelRotation'
   | 'listVersions'
   | 'listSecrets'
+  | 'removeReplicas'
   | 'deleteSecret'
 >;
 
@@ -53,6 +56,9 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
         ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
         ...(answer.LastChangedDate === undefined ? {} : { changedAt: answer.LastChangedDate }),
         ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
+        ...(answer.ReplicationStatus === undefined || answer.ReplicationStatus.length === 0
+          ? {}
+          : { replicas: answer.ReplicationStatus.map(replicaOf) }),
       };
     } catch (error) {
       if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
@@ -129,7 +135,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async createSecret({ name, token, value, description }) {
+    async createSecret({ name, token, value, description, keyArn, replicas = [] }) {
       learnFields(redactor, value);
       try {
         await client.send(
@@ -138,6 +144,16 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
             ClientRequestToken: token,
             SecretString: value.reveal(),
             Description: description,
+            KmsKeyId: keyArn,
+            // Of a secret of that name that is there already nothing is overwritten: the replica fails, and says so.
+            ...(replicas.length === 0
+              ? {}
+              : {
+                  AddReplicaRegions: replicas.map((replica) => ({
+                    Region: replica.region,
+                    KmsKeyId: replica.keyArn,
+                  })),
+                }),
           }),
         );
         return 'created';
@@ -236,6 +252,27 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       return found.filter(({ name }) => name.startsWith(namePrefix));
     },
 
+    async removeReplicas({ secretId, regions }) {
+      try {
+        await client.send(
+          new RemoveRegionsFromReplicationCommand({
+            SecretId: secretId,
+            RemoveReplicaRegions: [...regions],
+          }),
+        );
+        return 'removed';
+      } catch (error) {
+        if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
+        // An earlier pass may have been first: what such a Region is refused by is not known for sure.
+        if (refusals.some((name) => isNamed(error, name))) {
+          const described = await describeSecret({ secretId });
+          if (described === 'absent') return 'absent';
+          if (!(described.replicas ?? []).some(({ region }) => regions.includes(region))) return 'removed';
+        }
+        throw failureOf(error, `RemoveRegionsFromReplication of ${secretId}`, 'unknown');
+      }
+    },
+
     async deleteSecret({ secretId, recoveryDays }) {
       try {
         await client.send(
@@ -244,11 +281,13 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
         return 'scheduled';
       } catch (error) {
         if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
-        // Scheduled before, by us or by hand: the earlier date stands. Whether AWS refuses that is not known for sure.
-        if (isNamed(error, 'InvalidRequestException')) {
+        // Scheduled before, by us or by hand: the earlier date stands. Whether AWS refuses that is not known for sure, nor by which
+        // of the two names it refuses what is replicated.
+        if (refusals.some((name) => isNamed(error, name))) {
           const described = await describeSecret({ secretId });
           if (described === 'absent') return 'absent';
           if (described.deletedAt !== undefined) return 'scheduled';
+          if (described.replicas !== undefined) return 'replicated';
         }
         throw failureOf(error, `DeleteSecret of ${secretId}`, 'unknown');
       }
@@ -256,6 +295,12 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
   };
 }
 
+function replicaOf({ Region, Status, StatusMessage }: ReplicationStatusType): SecretReplica {
+  const status = Status === 'InSync' ? 'in-sync' : Status === 'Failed' ? 'failed' : 'in-progress';
+  return { region: Region ?? '', status, ...(StatusMessage === undefined ? {} : { reason: StatusMessage }) };
+}
+
+const refusals = ['InvalidParameterException', 'InvalidRequestException'];
 const conflicts = ['InvalidParameterException', 'InvalidRequestException', 'ResourceNotFoundException'];
 
 /** The whole value and, where it is JSON, the fields that would betray it alone. */

@@ -35,8 +35,16 @@ export interface Ports {
   readonly listVersions: Port<{ secretId: string }, readonly VersionListing[] | 'absent'>;
   /** All secrets below a prefix of names. May miss changes of the last five minutes (AWS documentation). */
   readonly listSecrets: Port<{ namePrefix: string }, readonly ListedSecret[]>;
-  /** Afterwards the secret can be read by nobody, and be restored for `recoveryDays` (7 to 30). */
-  readonly deleteSecret: Port<{ secretId: string; recoveryDays: number }, 'scheduled' | 'absent'>;
+  /** Afterwards the secret is read in its own Region only, sooner or later. */
+  readonly removeReplicas: Port<{ secretId: string; regions: readonly string[] }, 'removed' | 'absent'>;
+  /**
+   * Afterwards the secret can be read by nobody, and be restored for `recoveryDays` (7 to 30). `replicated` when replicas of it are
+   * left in other Regions: nothing was done.
+   */
+  readonly deleteSecret: Port<
+    { secretId: string; recoveryDays: number },
+    'scheduled' | 'absent' | 'replicated'
+  >;
 
   readonly readParameter: Port<{ parameter: string }, string | 'absent'>;
   /** Never overwrites: a parameter that exists belongs to somebody. */
@@ -177,6 +185,16 @@ export interface SecretDescription {
   readonly changedAt?: Date;
   /** Set while the secret is scheduled for deletion. */
   readonly deletedAt?: Date;
+  /** Absent where it is in its own Region only. */
+  readonly replicas?: readonly SecretReplica[];
+}
+
+export interface SecretReplica {
+  readonly region: string;
+  /** Whether it has what was written last. One that has failed gets no more of it until people mend what `reason` says. */
+  readonly status: 'in-sync' | 'in-progress' | 'failed';
+  /** In AWS's words, without a value. */
+  readonly reason?: string;
 }
 
 export interface VersionListing {
@@ -233,6 +251,15 @@ export interface SecretCreation {
   readonly token: string;
   readonly value: Sensitive;
   readonly description: string;
+  /** The KMS key that encrypts it; the one that AWS manages where there is none. */
+  readonly keyArn?: string;
+  /** The Regions that get a replica, each under a key of its own Region. */
+  readonly replicas?: readonly ReplicaWish[];
+}
+
+export interface ReplicaWish {
+  readonly region: string;
+  readonly keyArn?: string;
 }
 
 export interface RotationStart {

@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import { calendarFaults, isTimeZone } from './calendar.ts';
-import type { DeclaredConsumer, LoadConsumer } from './consumer.ts';
+import type { AnyConsumerDefinition, DeclaredConsumer, LoadConsumer } from './consumer.ts';
 import { durationMs } from './duration.ts';
 import { InputError } from './errors.ts';
-import { faults } from './faults.ts';
+import { eachFault } from './faults.ts';
 import { adminSecretPrefix, adoptSecretPrefix, apiKeySecretPrefix, credentialNamePattern } from './names.ts';
 import type { AnyProviderDefinition, LoadProvider } from './provider.ts';
 import { strategies } from './provider.ts';
@@ -113,6 +113,13 @@ const specSchema = z.strictObject({
   verify: z.enum(['login', 'none']).default('login'),
 });
 
+/** What is compared with each other, if it holds in itself. */
+const timingSchema = z.object({
+  strategy: specSchema.shape.strategy,
+  rotation: specSchema.shape.rotation,
+  grace: specSchema.shape.grace,
+});
+
 /** What a user writes: the desired state of one credential. `target` and `privileges` are the provider's own shapes. */
 export type CredentialSpecInput = z.input<typeof specSchema>;
 
@@ -134,18 +141,61 @@ export async function parseSpec(
   document: unknown,
   { loadProvider, loadConsumer }: Plugins,
 ): Promise<CredentialSpec> {
-  const general = specSchema.safeParse(document);
-  const wrong = general.success ? [] : [faults(general.error)];
-
-  // The provider's own part is read even when the general part is wrong, so that one answer names everything.
-  const { provider, target, privileges, strategy, verify } = looseSchema.parse(document);
+  const { provider, consumers } = looseSchema.parse(document);
   const definition = await loadProvider(provider);
+  const kinds = new Map(
+    await Promise.all(
+      consumers.map(
+        async ({ kind }): Promise<[string, AnyConsumerDefinition | undefined]> => [
+          kind,
+          await loadConsumer(kind),
+        ],
+      ),
+    ),
+  );
+  const read = specOf(document, { definition, consumerOf: (kind) => kinds.get(kind) });
+  if (read.faults !== undefined)
+    throw new InputError(
+      'SPEC_INVALID',
+      `${read.faults.join('; ')}; correct the spec and send it again, nothing was changed`,
+    );
+  return read.spec;
+}
+
+/**
+ * The same for whoever has the provider's definition at hand, or found that there is none. Answers every wrong field, each as
+ * `<field>: <what was expected>`.
+ */
+export function specOf(
+  document: unknown,
+  {
+    definition,
+    consumerOf,
+  }: {
+    readonly definition: AnyProviderDefinition | undefined;
+    readonly consumerOf: (kind: string) => AnyConsumerDefinition | undefined;
+  },
+):
+  | { readonly spec: CredentialSpec; readonly faults?: undefined }
+  | { readonly spec?: undefined; readonly faults: readonly string[] } {
+  const general = specSchema.safeParse(document);
+  const wrong = general.success ? [] : [...eachFault(general.error)];
+
+  // What provider and consumers say of themselves is read even when the general part is wrong, so that one answer names everything.
+  const {
+    provider,
+    target,
+    privileges,
+    strategy,
+    verify,
+    consumers: declarations,
+  } = looseSchema.parse(document);
   if (definition === undefined)
     wrong.push(`provider: expected a provider that rekey has, got ${JSON.stringify(provider)}`);
   const parsedTarget = definition?.targetSchema.safeParse(target);
   const parsedPrivileges = definition?.privilegesSchema.safeParse(privileges);
-  if (parsedTarget?.error) wrong.push(faults(prefixed('target', parsedTarget.error)));
-  if (parsedPrivileges?.error) wrong.push(faults(prefixed('privileges', parsedPrivileges.error)));
+  if (parsedTarget?.error) wrong.push(...eachFault(prefixed('target', parsedTarget.error)));
+  if (parsedPrivileges?.error) wrong.push(...eachFault(prefixed('privileges', parsedPrivileges.error)));
   const possible: readonly string[] = definition?.capabilities.strategies ?? strategies;
   if (strategies.some((known) => known === strategy) && !possible.includes(strategy))
     wrong.push(`strategy: expected one that ${provider} can do (${possible.join(', ')}), got ${strategy}`);
@@ -155,19 +205,22 @@ export async function parseSpec(
       `verify: expected login, as only a login can take away the rights that ${provider} gives a new user`,
     );
 
-  if (general.success) wrong.push(...calendarFaults(general.data.rotation, restMs(general.data)));
-  if (general.success) wrong.push(...graceFaults(general.data));
+  const timing = timingSchema.safeParse(document);
+  if (timing.success)
+    wrong.push(...calendarFaults(timing.data.rotation, restMs(timing.data)), ...graceFaults(timing.data));
 
   const consumers: DeclaredConsumer[] = [];
-  for (const [index, declared] of (general.data?.consumers ?? []).entries()) {
-    const kind = await loadConsumer(declared.kind);
+  for (const [index, declared] of declarations.entries()) {
+    // Told above.
+    if (declared.kind === '') continue;
+    const kind = consumerOf(declared.kind);
     const parsed = kind?.schema.safeParse(declared);
     if (kind === undefined)
       wrong.push(
         `consumers.${index}.kind: expected a kind of consumer that rekey has, got ${JSON.stringify(declared.kind)}`,
       );
     else if (parsed?.success) consumers.push({ definition: kind, settings: parsed.data });
-    else if (parsed?.error) wrong.push(faults(prefixed(`consumers.${index}`, parsed.error)));
+    else if (parsed?.error) wrong.push(...eachFault(prefixed(`consumers.${index}`, parsed.error)));
   }
 
   if (
@@ -177,17 +230,16 @@ export async function parseSpec(
     !parsedTarget?.success ||
     !parsedPrivileges?.success
   )
-    throw new InputError(
-      'SPEC_INVALID',
-      `${wrong.join('; ')}; correct the spec and send it again, nothing was changed`,
-    );
+    return { faults: wrong };
   return {
-    ...general.data,
-    target: parsedTarget.data,
-    privileges: parsedPrivileges.data,
-    consumers,
-    definition,
-    targetId: definition.targetId(parsedTarget.data),
+    spec: {
+      ...general.data,
+      target: parsedTarget.data,
+      privileges: parsedPrivileges.data,
+      consumers,
+      definition,
+      targetId: definition.targetId(parsedTarget.data),
+    },
   };
 }
 
@@ -213,8 +265,9 @@ const looseSchema = z
     privileges: z.unknown().default({}),
     strategy: z.string().catch('').default('replace-user'),
     verify: z.string().catch(''),
+    consumers: z.array(z.looseObject({ kind: z.string() }).catch({ kind: '' })).catch([]),
   })
-  .catch({ provider: '', target: undefined, privileges: {}, strategy: '', verify: '' });
+  .catch({ provider: '', target: undefined, privileges: {}, strategy: '', verify: '', consumers: [] });
 
 const prefixed = (field: string, error: z.ZodError): z.ZodError =>
   new z.ZodError(error.issues.map((issue) => ({ ...issue, path: [field, ...issue.path] })));

@@ -2,7 +2,7 @@ import { InputError, RotationRefused } from '../core/errors.ts';
 import type { CredentialFacts } from '../core/events.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
-import type { SecretDescription } from '../core/ports.ts';
+import type { ReplicaWish, SecretDescription } from '../core/ports.ts';
 import type { Login } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
 import { firstSecretString, parseUser, secretString } from '../core/secret-value.ts';
@@ -11,6 +11,15 @@ import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../c
 import { readFleet } from './fleet.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { openTarget, stored } from './target.ts';
+
+/** What is the same for every credential of this deployment. */
+export interface Creation {
+  readonly rotationFunctionArn: string;
+  /** The KMS key that encrypts the secret. @default the one that AWS manages */
+  readonly secretKeyArn?: string | undefined;
+  /** Where the login can be read beside its own Region. @default nowhere */
+  readonly replicas?: readonly ReplicaWish[] | undefined;
+}
 
 /**
  * A new credential: its spec is stored, its secret made with a first value that names no user, rotation attached and the
@@ -24,7 +33,7 @@ import { openTarget, stored } from './target.ts';
  */
 export async function createUser(
   document: unknown,
-  { rotationFunctionArn }: { rotationFunctionArn: string },
+  { rotationFunctionArn, secretKeyArn, replicas = [] }: Creation,
   until: Date,
   rekey: Rekey,
 ): Promise<void> {
@@ -53,6 +62,8 @@ export async function createUser(
     token: tokenFrom(sha256(`first value of ${secretId}`)),
     value: new Sensitive(firstSecretString),
     description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
+    ...(secretKeyArn === undefined ? {} : { keyArn: secretKeyArn }),
+    ...(replicas.length === 0 ? {} : { replicas }),
   });
   const secret = await describeNew(secretId, rekey);
   if (isMade(secret, rekey)) return;

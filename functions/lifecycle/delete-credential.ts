@@ -33,6 +33,8 @@ export type DeletionStage =
   /** A rotation was begun or is being stopped; its users are left alone until it has ended for sure. */
   | 'rotation-open'
   | 'users-left'
+  /** Its users are gone. The secret goes once its replicas in other Regions have. */
+  | 'replicas-left'
   | 'deleted';
 
 export interface Emptied {
@@ -51,8 +53,8 @@ const recoveryDays = 7;
  * The first part of deleting a credential: rotation is off, and its users go. Each pass continues where the last one stopped; what
  * has been done is read from the world. `kept` are names that other credentials of the target speak for.
  *
- * In this order, as a pass may be killed anywhere: the order is durable, then rotation is off, then users go, then the secret, and
- * the order last. So a secret names a user that is gone only while rotation is off and the order stands, and the names of its
+ * In this order, as a pass may be killed anywhere: the order is durable, then rotation is off, then users go, then the secret with
+ * its replicas first, and the order last. So a secret names a user that is gone only while rotation is off and the order stands, and the names of its
  * users can be derived until the last of them is gone.
  */
 export async function emptyCredential(
@@ -271,7 +273,14 @@ async function deleteSecret(state: CredentialVersions, ending: Ending, scene: Sc
   if (now !== 'absent' && now.deletedAt === undefined) {
     // A rotation that was started since would leave a user behind.
     if (now.rotationEnabled || !sameLabels(now, secret)) return 'rotation-open';
-    await ports.deleteSecret({ secretId: secret.arn, recoveryDays });
+    // Secrets Manager deletes nothing that has replicas (AWS documentation). A pass that is killed between the two finds none.
+    if (now.replicas !== undefined)
+      await ports.removeReplicas({
+        secretId: secret.arn,
+        regions: now.replicas.map(({ region }) => region),
+      });
+    if ((await ports.deleteSecret({ secretId: secret.arn, recoveryDays })) === 'replicated')
+      return 'replicas-left';
   }
   const facts: CredentialFacts = {
     credential: name,

@@ -4,7 +4,7 @@ import type { RotationEvent, RotationFacts } from '../core/events.ts';
 import { jsonOf } from '../core/json.ts';
 import { credentialNameOf, specParameterName } from '../core/names.ts';
 import { passwordFrom, passwordLength } from '../core/password.ts';
-import type { SecretDescription, SecretVersion } from '../core/ports.ts';
+import type { SecretDescription, SecretReplica, SecretVersion } from '../core/ports.ts';
 import type { ChoosingProvider, IssuingProvider, Login, Provider } from '../core/provider.ts';
 import {
   chooseUser,
@@ -304,7 +304,8 @@ async function conclude(
   const { event, description, current, spec, facts, rekey } = rotation;
   const { ports } = rekey;
   // Both ends are legal, with AWSPENDING on the new current version or nowhere; without it the next rotation starts clean.
-  await ports.moveLabel({ secretId: description.arn, label: 'AWSPENDING', from: event.token });
+  if (await haveReplicasFollowed(rotation))
+    await ports.moveLabel({ secretId: description.arn, label: 'AWSPENDING', from: event.token });
   const username = made?.username ?? (current.kind === 'login' ? current.login.username : '');
   const since = made?.createdAt;
   await ports.publish([
@@ -321,6 +322,46 @@ async function conclude(
       },
     },
   ]);
+}
+
+/** How long a rotation waits for replicas in other Regions. */
+const replicationMs = 30_000;
+
+/**
+ * Whether AWSPENDING may go as far as replicas are concerned. Taken off too early, it leaves a replica behind for good (observed by
+ * square/password-rotation-lambda, which waits as long). One that has failed is not waited for: people have to mend it, and the
+ * login must not wait for that.
+ */
+async function haveReplicasFollowed(rotation: Rotation): Promise<boolean> {
+  const { event, description, facts, until, rekey } = rotation;
+  const { ports } = rekey;
+  if (description.replicas === undefined) return true;
+  if (description.labelsByVersion.get(event.token)?.has('AWSPENDING') !== true) return true;
+  const giveUpAt = Math.min((await ports.now()).getTime() + replicationMs, until.getTime());
+  for (let wait = 500; ; wait = Math.min(wait * 2, 5_000)) {
+    // First, as a replica that was in sync before the switch may be said to be so for a moment after it.
+    await ports.sleep(wait);
+    const now = await ports.describeSecret({ secretId: description.arn });
+    const replicas = now === 'absent' ? [] : (now.replicas ?? []);
+    const regions = (status: SecretReplica['status']) =>
+      replicas.filter((replica) => replica.status === status).map(({ region }) => region);
+    const behind = regions('in-progress');
+    const hasTime = (await ports.now()).getTime() + wait < giveUpAt;
+    if (behind.length > 0 && hasTime) continue;
+    const failed = regions('failed');
+    if (behind.length > 0)
+      rekey.log('warn', 'replicas do not have the new login yet, so AWSPENDING stays on it', {
+        ...facts,
+        regions: behind,
+      });
+    if (failed.length > 0)
+      rekey.log('warn', 'replicas have failed and keep the login before; mend what their status says', {
+        ...facts,
+        regions: failed,
+        reasons: replicas.flatMap(({ reason }) => reason ?? []),
+      });
+    return behind.length === 0;
+  }
 }
 
 // Facts.

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { InputError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
+import { jsonOf } from '../core/json.ts';
 
 const common = {
   /** The bus on which rekey publishes. Unknown names swallow events (recorded from AWS): it comes from the stack. */
@@ -18,9 +19,30 @@ const rotationFunction = {
   }),
 };
 
+const keyArn = z.string().regex(/^arn:[^:]+:kms:[^:]+:\d{12}:key\/[A-Za-z0-9-]+$/, {
+  error: 'expected the ARN of a KMS key',
+});
+
+const region = z.string().regex(/^[a-z]{2,}(-[a-z]+)+-\d$/, { error: 'expected a Region' });
+
+/** Where secrets that are made at run time lie: as those that are declared. */
+const secretStorage = {
+  REKEY_SECRET_KEY_ARN: keyArn.optional(),
+  /** A JSON list of Regions, each with the ARN of a key of its own if it has one. */
+  REKEY_REPLICAS: z
+    .string()
+    .transform(jsonOf)
+    .pipe(
+      z.array(z.strictObject({ region, keyArn: keyArn.exactOptional() }), {
+        error: 'expected a JSON list of Regions',
+      }),
+    )
+    .optional(),
+};
+
 /** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
 export const rotateSecretEnvironment = z.object(common);
-export const createUserEnvironment = z.object({ ...common, ...rotationFunction });
+export const createUserEnvironment = z.object({ ...common, ...rotationFunction, ...secretStorage });
 export const startRotationsEnvironment = z.object({ ...common, ...rotationFunction });
 export const deleteUserEnvironment = z.object(common);
 export const reconcileUsersEnvironment = z.object({

@@ -8,6 +8,7 @@ import {
   ListSecretsCommand,
   ListSecretVersionIdsCommand,
   PutSecretValueCommand,
+  RemoveRegionsFromReplicationCommand,
   RotateSecretCommand,
   SecretsManagerClient,
   UpdateSecretVersionStageCommand,
@@ -65,6 +66,10 @@ const calls: Record<keyof SecretPorts, { lost: string; call: (ports: SecretPorts
   cancelRotation: { lost: 'unknown', call: ({ cancelRotation }) => cancelRotation({ secretId: arn }) },
   listVersions: { lost: 'none', call: ({ listVersions }) => listVersions({ secretId: arn }) },
   listSecrets: { lost: 'none', call: ({ listSecrets }) => listSecrets({ namePrefix: 'rekey/' }) },
+  removeReplicas: {
+    lost: 'unknown',
+    call: ({ removeReplicas }) => removeReplicas({ secretId: arn, regions: ['eu-west-1'] }),
+  },
   deleteSecret: {
     lost: 'unknown',
     call: ({ deleteSecret }) => deleteSecret({ secretId: arn, recoveryDays: 30 }),
@@ -465,6 +470,24 @@ describe('creating a secret', () => {
     });
   });
 
+  test('puts it under a key and into other Regions where it is told to', async () => {
+    const { mock, ports } = adapter();
+    mock.on(CreateSecretCommand).resolves({ ARN: arn });
+    const keyArn = 'arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d';
+    await ports.createSecret({
+      name: 'rekey/orders-api',
+      token,
+      value: new Sensitive('{}'),
+      description: 'a login',
+      keyArn,
+      replicas: [{ region: 'eu-west-1', keyArn: 'arn:own' }, { region: 'us-east-1' }],
+    });
+    expect(mock.commandCalls(CreateSecretCommand)[0]?.args[0].input).toMatchObject({
+      KmsKeyId: keyArn,
+      AddReplicaRegions: [{ Region: 'eu-west-1', KmsKeyId: 'arn:own' }, { Region: 'us-east-1' }],
+    });
+  });
+
   test('of a name that is taken says so', async () => {
     const { mock, ports } = adapter();
     mock.on(CreateSecretCommand).rejects(awsError('ResourceExistsException'));
@@ -736,18 +759,98 @@ describe('deleting a secret', () => {
       want: 'scheduled',
     },
     'finds it gone meanwhile': { described: awsError('ResourceNotFoundException'), want: 'absent' },
-    'is a failure where it is not scheduled, such as a secret with replicas': {
+    'waits for its replicas': {
+      described: { ARN: arn, ReplicationStatus: [{ Region: 'eu-west-1', Status: 'InSync' }] },
+      want: 'replicated',
+    },
+    'is a failure where nothing tells why': {
       described: { ARN: arn },
       want: { code: 'STORE_REFUSED' },
     },
   };
   test.each(Object.entries(refusals))('that is refused %s', async (_sentence, { described, want }) => {
     const { mock, ports } = adapter();
-    mock.on(DeleteSecretCommand).rejects(awsError('InvalidRequestException'));
     if (described instanceof Error) mock.on(DescribeSecretCommand).rejects(described);
     else mock.on(DescribeSecretCommand).resolves(described);
-    const asked = ports.deleteSecret({ secretId: arn, recoveryDays: 7 });
-    if (typeof want === 'string') expect(await asked).toBe(want);
-    else expect(await rejectionOf(asked)).toMatchObject(want);
+    // By which name is not known for sure.
+    for (const name of ['InvalidRequestException', 'InvalidParameterException']) {
+      mock.on(DeleteSecretCommand).rejects(awsError(name));
+      const asked = ports.deleteSecret({ secretId: arn, recoveryDays: 7 });
+      if (typeof want === 'string') expect(await asked).toBe(want);
+      else expect(await rejectionOf(asked)).toMatchObject(want);
+    }
+  });
+});
+
+describe('replicas', () => {
+  test('are described with what has become of them', async () => {
+    const { mock, ports } = adapter();
+    mock.on(DescribeSecretCommand).resolves({
+      ARN: arn,
+      ReplicationStatus: [
+        { Region: 'eu-west-1', Status: 'InSync' },
+        { Region: 'us-east-1', Status: 'InProgress' },
+        { Region: 'us-west-2', Status: 'Failed', StatusMessage: 'Secret with this name already exists' },
+        { Region: 'sa-east-1' },
+      ],
+    });
+    expect(await ports.describeSecret({ secretId: arn })).toMatchObject({
+      replicas: [
+        { region: 'eu-west-1', status: 'in-sync' },
+        { region: 'us-east-1', status: 'in-progress' },
+        { region: 'us-west-2', status: 'failed', reason: 'Secret with this name already exists' },
+        { region: 'sa-east-1', status: 'in-progress' },
+      ],
+    });
+  });
+
+  test.each([[undefined], [[]]])('are none where the description has %s', async (ReplicationStatus) => {
+    const { mock, ports } = adapter();
+    mock.on(DescribeSecretCommand).resolves({ ARN: arn, ...(ReplicationStatus && { ReplicationStatus }) });
+    expect(await ports.describeSecret({ secretId: arn })).not.toHaveProperty('replicas');
+  });
+
+  test('are taken from the Regions that are named', async () => {
+    const { mock, ports } = adapter();
+    mock.on(RemoveRegionsFromReplicationCommand).resolves({ ARN: arn });
+    expect(await ports.removeReplicas({ secretId: arn, regions: ['eu-west-1'] })).toBe('removed');
+    expect(mock.commandCalls(RemoveRegionsFromReplicationCommand)[0]?.args[0].input).toEqual({
+      SecretId: arn,
+      RemoveReplicaRegions: ['eu-west-1'],
+    });
+  });
+
+  const refusals: Record<string, { described: DescribeSecretCommandOutput | Error; want: string | object }> =
+    {
+      'where somebody was first': {
+        described: {
+          ARN: arn,
+          ReplicationStatus: [{ Region: 'us-east-1', Status: 'InSync' }],
+          $metadata: {},
+        },
+        want: 'removed',
+      },
+      'where the secret is gone': { described: awsError('ResourceNotFoundException'), want: 'absent' },
+      'is a failure where they are still there': {
+        described: {
+          ARN: arn,
+          ReplicationStatus: [{ Region: 'eu-west-1', Status: 'InSync' }],
+          $metadata: {},
+        },
+        want: { code: 'STORE_REFUSED' },
+      },
+    };
+  test.each(Object.entries(refusals))('that cannot be taken %s', async (_sentence, { described, want }) => {
+    const { mock, ports } = adapter();
+    if (described instanceof Error) mock.on(DescribeSecretCommand).rejects(described);
+    else mock.on(DescribeSecretCommand).resolves(described);
+    for (const name of ['InvalidRequestException', 'InvalidParameterException']) {
+      mock.on(RemoveRegionsFromReplicationCommand).rejects(awsError(name));
+      const asked = ports.removeReplicas({ secretId: arn, regions: ['eu-west-1'] });
+      if (typeof want === 'string') expect(await asked).toBe(want);
+      else expect(await rejectionOf(asked)).toMatchObject(want);
+    }
+    mock.on(RemoveRegionsFromReplicationCommand).rejects(awsError('ResourceNotFoundException'));
+    expect(await ports.removeReplicas({ secretId: arn, regions: ['eu-west-1'] })).toBe('absent');
   });
 });

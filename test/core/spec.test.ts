@@ -32,6 +32,29 @@ const wrong = async (document: unknown): Promise<string> => {
 };
 
 describe('a spec', () => {
+  test('is told all that is wrong at once: consumers and times too, whatever else is', async () => {
+    const message = await wrong({
+      ...cockroach,
+      name: 'No Name',
+      grace: 'P20D',
+      consumers: [{ kind: 'event-bridge', busName: 'no bus' }, { kind: 'nobody' }, {}],
+    });
+    expect(
+      message
+        .replace('SPEC_INVALID: ', '')
+        .split('; ')
+        .map((fault) => fault.split(': ')[0]),
+    ).toEqual([
+      'name',
+      'consumers.2.kind',
+      'grace',
+      'rotate less often, or shorten the grace',
+      'consumers.0.busName',
+      'consumers.1.kind',
+      'correct the spec and send it again, nothing was changed',
+    ]);
+  });
+
   test('is filled up with defaults', async () => {
     const { definition, ...spec } = await parseSpec(cockroach, { loadProvider, loadConsumer });
     expect(definition.id).toBe('cockroachdb-cloud');

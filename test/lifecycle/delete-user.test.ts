@@ -177,7 +177,16 @@ async function linger(provider: ProviderId, old: Login): Promise<Client | undefi
       () => true,
       () => false,
     );
-  return { close: () => client.end(), isOpen };
+  const close = async (): Promise<void> => {
+    await client.end();
+    // The server's process outlives the connection by a moment, and is listed as long as it does.
+    const { render, cockroachdb } = vendors();
+    const { postgres } = provider === 'render-postgres' ? render : cockroachdb;
+    await expect
+      .poll(() => postgres.query('SELECT FROM pg_stat_activity WHERE usename = $1', [old.username]))
+      .toEqual([]);
+  };
+  return { close, isOpen };
 }
 
 /** Sweeps as the schedule would, until the credential is gone. */

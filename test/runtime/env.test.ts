@@ -84,6 +84,21 @@ test('an egress proxy and another log level are taken as they are', () => {
   ).toEqual({ REKEY_EVENT_BUS_NAME: 'rekey-bus', HTTPS_PROXY: proxy, POWERTOOLS_LOG_LEVEL: 'DEBUG' });
 });
 
+test('a key and Regions for secrets that are made at run time are read, and nothing of them has to be there', () => {
+  const storage = {
+    REKEY_SECRET_KEY_ARN: 'arn:aws:kms:eu-central-1:111122223333:key/mrk-0a1b2c3d4e5f60718293a4b5c6d7e8f9',
+    REKEY_REPLICAS:
+      '[{"region":"eu-west-1","keyArn":"arn:aws:kms:eu-west-1:111122223333:key/0a1b"},{"region":"us-gov-west-1"}]',
+  };
+  expect(parseEnvironment(createUserEnvironment, { ...valid, ...storage })).toMatchObject({
+    REKEY_SECRET_KEY_ARN: storage.REKEY_SECRET_KEY_ARN,
+    REKEY_REPLICAS: [
+      { region: 'eu-west-1', keyArn: 'arn:aws:kms:eu-west-1:111122223333:key/0a1b' },
+      { region: 'us-gov-west-1' },
+    ],
+  });
+});
+
 test('every wrong variable is named at once, with what was expected and what to do', () => {
   const { code, effect, message } = faultIn({
     REKEY_EVENT_BUS_NAME: 'a bus',
@@ -132,6 +147,14 @@ describe('a variable is refused', () => {
     'that is no http proxy': {
       variable: 'HTTPS_PROXY',
       values: ['', 'proxy:3128', 'socks5://proxy:1080', 'file:///etc/passwd'],
+    },
+    'that is no key': {
+      variable: 'REKEY_SECRET_KEY_ARN',
+      values: ['', 'alias/rekey', 'mrk-0a1b', 'arn:aws:s3:::bucket'],
+    },
+    'that is no list of Regions': {
+      variable: 'REKEY_REPLICAS',
+      values: ['', 'eu-west-1', '{}', '"eu-west-1"'],
     },
     'that is no level of logs': { variable: 'POWERTOOLS_LOG_LEVEL', values: ['', 'info', 'TRACE', 'SILENT'] },
   };

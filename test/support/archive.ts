@@ -39,6 +39,7 @@ export function archiveRekey(start: string) {
     cancelRotation: unused,
     listVersions: unused,
     listSecrets: unused,
+    removeReplicas: unused,
     deleteSecret: unused,
     readParameter: unused,
     createParameter: unused,

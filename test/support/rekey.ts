@@ -12,7 +12,7 @@ import { secretName } from '../../functions/core/names.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
 import { parseSecretValue } from '../../functions/core/secret-value.ts';
 import { createRedactor, Sensitive } from '../../functions/core/sensitive.ts';
-import { createUser } from '../../functions/lifecycle/create-user.ts';
+import { type Creation, createUser } from '../../functions/lifecycle/create-user.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
@@ -72,6 +72,7 @@ const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'cancelRotation',
   'listVersions',
   'listSecrets',
+  'removeReplicas',
   'deleteSecret',
   'readParameter',
   'createParameter',
@@ -210,8 +211,10 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
       calls = [];
     },
     /** A CredentialRequested event, once; what an earlier run of it left is there. */
-    request: (spec: object) =>
-      invocation((rekey, until) => createUser(spec, { rotationFunctionArn: functionArn }, until, rekey)),
+    request: (spec: object, storage: Omit<Creation, 'rotationFunctionArn'> = {}) =>
+      invocation((rekey, until) =>
+        createUser(spec, { rotationFunctionArn: functionArn, ...storage }, until, rekey),
+      ),
     /** start-rotations, as its handler would call it. Rotations that it starts run on: wait with `secretsManager.idle()`. */
     start: (call: Extract<Invocation, { is: 'pass' | 'order' }> = scheduled) =>
       invocation(async (rekey, until) => {

@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import type { Clock } from '../clock.ts';
 import type { BusEvent } from './bus-event.ts';
 import { type Random, systemRandom } from './random.ts';
@@ -9,7 +10,7 @@ import { defaultVariants, type Variants } from './secrets-manager/model.ts';
 import { createRotations, type InvokeRotation } from './secrets-manager/rotation.ts';
 import { createStore } from './secrets-manager/store.ts';
 import { valueOperations } from './secrets-manager/values.ts';
-import { type AwsService, serveOperation } from './service.ts';
+import { type Authorization, type AwsService, serveOperation } from './service.ts';
 
 export interface SecretsManagerOptions {
   /** Twelve digits. */
@@ -40,6 +41,16 @@ export interface SecretsManager extends AwsService {
   stop(): Promise<void>;
 }
 
+/** What knows no resources (AWS documentation). */
+const withoutResource: readonly string[] = ['ListSecrets', 'BatchGetSecretValue', 'GetRandomPassword'];
+/** What an operation says of the one secret that it is about. */
+const secretNamed = z.object({
+  SecretId: z.string().optional(),
+  Name: z.string().optional(),
+  RotationLambdaARN: z.string().min(1).optional().catch(undefined),
+  AddReplicaRegions: z.unknown().optional(),
+});
+
 /** Secrets Manager in memory: labels, rotation and refusals as AWS has them. */
 export function createSecretsManager({
   account,
@@ -64,11 +75,44 @@ export function createSecretsManager({
     ...administrationOperations(core, rotations),
     ...rotations.operations,
   };
+
+  function authorizations(name: string, input: unknown): readonly Authorization[] {
+    if (!Object.hasOwn(operations, name)) return [];
+    const action = `secretsmanager:${name}`;
+    if (withoutResource.includes(name)) return [{ action, resource: '*' }];
+    const asked = secretNamed.safeParse(input);
+    const id = asked.data?.SecretId ?? asked.data?.Name;
+    if (id === undefined) return [];
+    const secret = store.lookUp(id);
+    // What does not exist is judged by the ARN that it would have.
+    const resource = secret?.arn ?? (id.startsWith('arn:') ? id : `${arnPrefix}${id}-absent`);
+    const rotator = secret?.rotation.lambdaArn;
+    const called = asked.data?.RotationLambdaARN ?? rotator;
+    return [
+      {
+        action,
+        resource,
+        ...(rotator === undefined || name === 'CreateSecret'
+          ? {}
+          : { context: { 'secretsmanager:resource/AllowRotationLambdaArn': rotator } }),
+      },
+      // Asked beside CreateSecret (AWS documentation).
+      ...(name === 'CreateSecret' && asked.data?.AddReplicaRegions !== undefined
+        ? [{ action: 'secretsmanager:ReplicateSecretToRegions', resource }]
+        : []),
+      // Whoever has a secret rotated has the function called (AWS documentation).
+      ...(name === 'RotateSecret' && called !== undefined
+        ? [{ action: 'lambda:InvokeFunction', resource: called }]
+        : []),
+    ];
+  }
+
   return {
     name: 'secretsmanager',
     targetPrefix: 'secretsmanager',
     messageKey: 'Message',
     internalErrorName: 'InternalServiceError',
+    authorizations,
     call: (name, input, context) => serveOperation(operations, name, input, context),
     setVariants(changed) {
       current = { ...current, ...changed };

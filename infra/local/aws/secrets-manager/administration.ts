@@ -5,6 +5,7 @@ import { refusals } from './errors.ts';
 import type { Secret } from './model.ts';
 import { isPublic, parsePolicy } from './policy.ts';
 import { randomPassword } from './random-password.ts';
+import { addReplicas, removeReplicas, replicasOf, replicationStatus } from './replication.ts';
 import type { Rotations } from './rotation.ts';
 import { type Input, schemas } from './schemas.ts';
 import { checkName } from './store.ts';
@@ -40,6 +41,8 @@ export function administrationOperations(
       if (variants().secondDelete === 'error') throw refusals.alreadyDeleted();
       return { ...identity(secret), DeletionDate: epochSeconds(secret.deletedAt) };
     }
+    const regions = replicasOf(core, secret).map(([region]) => region);
+    if (regions.length > 0) throw refusals.stillReplicated(secret.arn, regions);
     const delayMs = isForced ? variants().forcedDeletionMs : (days ?? 30) * dayMs;
     const deletedAt = new Date(now.getTime() + delayMs);
     rotations.endFor(secret);
@@ -100,8 +103,32 @@ export function administrationOperations(
     return { PolicyValidationPassed: ValidationErrors.length === 0, ValidationErrors };
   }
 
+  function replicate(secret: Secret, input: Input<'ReplicateSecretToRegions'>) {
+    store.write(secret, () => addReplicas(core, secret, input.AddReplicaRegions));
+    return { ARN: secret.arn, ReplicationStatus: replicationStatus(core, secret) ?? [] };
+  }
+
+  function unreplicate(secret: Secret, input: Input<'RemoveRegionsFromReplication'>) {
+    store.write(secret, () => removeReplicas(core, secret, input.RemoveReplicaRegions));
+    return { ARN: secret.arn, ReplicationStatus: replicationStatus(core, secret) ?? [] };
+  }
+
   const writes = { find: 'live', logged: true } as const;
   return {
+    ReplicateSecretToRegions: onSecret(
+      core,
+      'ReplicateSecretToRegions',
+      schemas.ReplicateSecretToRegions,
+      writes,
+      replicate,
+    ),
+    RemoveRegionsFromReplication: onSecret(
+      core,
+      'RemoveRegionsFromReplication',
+      schemas.RemoveRegionsFromReplication,
+      writes,
+      unreplicate,
+    ),
     DeleteSecret: operation(schemas.DeleteSecret, remove),
     RestoreSecret: onSecret(
       core,

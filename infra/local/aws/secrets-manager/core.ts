@@ -7,6 +7,7 @@ import type { EventSource } from './events.ts';
 import { labelCount } from './labels.ts';
 import type { Secret, SecretValue, StaleRead, Variants, Version } from './model.ts';
 import { denies, parsePolicy } from './policy.ts';
+import { followWrite } from './replication.ts';
 import { checkName, type Store } from './store.ts';
 
 /** What the operations share. */
@@ -94,9 +95,11 @@ function holders(secret: Secret): Map<string, string> {
 }
 
 /** Writes, and announces every label that reached another version. */
-export function change<T>({ store, events }: Core, secret: Secret, apply: () => T): T {
+export function change<T>(core: Core, secret: Secret, apply: () => T): T {
+  const { store, events } = core;
   const before = holders(secret);
   const result = store.write(secret, apply);
+  followWrite(core, secret);
   for (const [label, versionId] of holders(secret))
     if (before.get(label) !== versionId) events.labelUpdated(secret, label, versionId);
   return result;

@@ -32,6 +32,10 @@ export const refusals = {
     ),
   markedForDeletion: () =>
     badRequest("You can't perform this operation on the secret because it was marked for deletion."),
+  // From moto's source, not recorded; the next one too.
+  stillReplicated: (arn: string, regions: readonly string[]) =>
+    badParameter(`You can't delete secret ${arn} that still has replica regions [${regions.join(',')}]`),
+  replicaAtHome: () => badParameter('Invalid replica region.'),
   // From an emulator's source, not recorded.
   alreadyDeleted: () =>
     badRequest("You tried to perform the operation on a secret that's currently marked deleted."),

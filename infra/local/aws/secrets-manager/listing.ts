@@ -4,6 +4,7 @@ import { type Core, onSecret, purge } from './core.ts';
 import { refusals } from './errors.ts';
 import { sorted } from './labels.ts';
 import type { Secret } from './model.ts';
+import { replicasOf, replicationStatus } from './replication.ts';
 import { type Input, schemas } from './schemas.ts';
 
 /** A managed secret is recognised by its name: `rds!cluster-…` belongs to rds. */
@@ -69,7 +70,7 @@ export function matchesFilters(core: Core, secret: Secret, filters: Filters): bo
 const seconds = (date: Date | undefined) => (date === undefined ? undefined : epochSeconds(date));
 
 /** What DescribeSecret and ListSecrets say alike; members without a value are dropped by JSON. */
-function details(secret: Secret) {
+function details(core: Core, secret: Secret) {
   const { rotation } = secret;
   return {
     ARN: secret.arn,
@@ -88,6 +89,7 @@ function details(secret: Secret) {
     Tags: secret.tags && [...secret.tags].map(([Key, Value]) => ({ Key, Value })),
     OwningService: owningService(secret),
     CreatedDate: seconds(secret.createdAt),
+    PrimaryRegion: replicasOf(core, secret).length > 0 ? core.region : undefined,
   };
 }
 
@@ -122,7 +124,7 @@ export function listingOperations(core: Core): Readonly<Record<string, Operation
       .sort((a, b) => direction * (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0));
     const { items, NextToken } = pageOf(found, pageRequest(input, 100, variants().emptyPages));
     const SecretList = items.map((secret) => ({
-      ...details(secret),
+      ...details(core, secret),
       SecretVersionsToStages: labelledVersions(secret),
     }));
     return { SecretList, ...(NextToken !== undefined && { NextToken }) };
@@ -146,8 +148,9 @@ export function listingOperations(core: Core): Readonly<Record<string, Operation
   const reads = { find: 'stale', logged: false } as const;
   return {
     DescribeSecret: onSecret(core, 'DescribeSecret', schemas.DescribeSecret, reads, (secret) => ({
-      ...details(secret),
+      ...details(core, secret),
       VersionIdsToStages: labelledVersions(secret),
+      ReplicationStatus: replicationStatus(core, secret),
     })),
     ListSecretVersionIds: onSecret(
       core,

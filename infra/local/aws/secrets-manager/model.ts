@@ -30,6 +30,15 @@ export interface Rotation {
   openToken?: string;
 }
 
+/** A copy of the secret in another Region, which follows every write. */
+export interface Replica {
+  kmsKeyId?: string;
+  /** When it will have what was written last. Absent: never, as AWSPENDING was taken off before it had caught up. */
+  inSyncAt?: Date;
+  /** It was told to go: from this moment on it has gone. */
+  goneAt?: Date;
+}
+
 /** Everything the service knows of one secret. Plain data, so that a reader can be shown an old copy. */
 export interface Secret {
   readonly arn: string;
@@ -49,6 +58,8 @@ export interface Secret {
   deletedAt?: Date;
   readonly versions: Map<string, Version>;
   readonly rotation: Rotation;
+  /** By Region. */
+  readonly replicas: Map<string, Replica>;
 }
 
 /** Reads that can be shown the state before the latest write. */
@@ -96,6 +107,12 @@ export interface Variants {
   readonly emptyPages: number;
   /** Time until a forced deletion has happened, milliseconds. @default 0 */
   readonly forcedDeletionMs: number;
+  /** How long a replica needs until it has what was written, milliseconds. @default 0 */
+  readonly replicationMs: number;
+  /** Regions whose replicas get nothing any more, and say so. @default none */
+  readonly failingRegions: readonly string[];
+  /** How long a replica that was told to go is still listed, and in the way of a deletion, milliseconds. @default 0 */
+  readonly replicaRemovalMs: number;
   /** Versions kept; none younger than 24 hours makes room. @default 100 */
   readonly versionLimit: number;
 }
@@ -119,6 +136,9 @@ export const defaultVariants: Variants = {
   listLagMs: 0,
   emptyPages: 0,
   forcedDeletionMs: 0,
+  replicationMs: 0,
+  failingRegions: [],
+  replicaRemovalMs: 0,
   versionLimit: 100,
 };
 

@@ -33,6 +33,11 @@ const filters = z
   .max(10)
   .optional();
 
+const replicaRegion = z.string().regex(/^([a-z]+-)+\d+$/);
+const replicas = z
+  .array(z.object({ Region: replicaRegion, KmsKeyId: z.string().max(2048).optional() }))
+  .min(1);
+
 const onlySecretId = z.object({ SecretId: secretId });
 
 /** Input of each operation, wire form. */
@@ -46,6 +51,8 @@ export const schemas = {
     SecretBinary: secretBinary.optional(),
     Tags: tags.optional(),
     Type: z.string().max(256).optional(),
+    AddReplicaRegions: replicas.optional(),
+    ForceOverwriteReplicaSecret: z.boolean().optional(),
   }),
   PutSecretValue: z.object({
     SecretId: secretId,
@@ -131,6 +138,15 @@ export const schemas = {
     SecretId: secretId,
     RecoveryWindowInDays: z.int().optional(),
     ForceDeleteWithoutRecovery: z.boolean().optional(),
+  }),
+  ReplicateSecretToRegions: z.object({
+    SecretId: secretId,
+    AddReplicaRegions: replicas,
+    ForceOverwriteReplicaSecret: z.boolean().optional(),
+  }),
+  RemoveRegionsFromReplication: z.object({
+    SecretId: secretId,
+    RemoveReplicaRegions: z.array(replicaRegion).min(1),
   }),
   RestoreSecret: onlySecretId,
   GetRandomPassword: z.object({

@@ -17,6 +17,7 @@ import { refusals } from './errors.ts';
 import { holderOf, labelWrittenVersion, moveLabel, sorted } from './labels.ts';
 import { matchesFilters, pageRequest } from './listing.ts';
 import { type Secret, type SecretValue, sameValue, type Version } from './model.ts';
+import { addReplicas, leaveBehind, replicationStatus } from './replication.ts';
 import type { Rotations } from './rotation.ts';
 import { type Input, schemas } from './schemas.ts';
 import { checkName } from './store.ts';
@@ -85,11 +86,13 @@ export function valueOperations(core: Core, rotations: Rotations): Readonly<Reco
       createToken: token,
       versions: new Map(),
       rotation: {},
+      replicas: new Map(),
       ...(input.Description !== undefined && { description: input.Description }),
       ...(input.KmsKeyId !== undefined && { kmsKeyId: input.KmsKeyId }),
       ...(input.Type !== undefined && { type: input.Type }),
       ...(input.Tags !== undefined && { tags: new Map(input.Tags.map(({ Key, Value }) => [Key, Value])) }),
     };
+    addReplicas(core, secret, input.AddReplicaRegions ?? []);
     const version = value && addVersion(core, secret, token, value);
     version?.labels.add('AWSCURRENT');
     store.add(secret);
@@ -98,10 +101,11 @@ export function valueOperations(core: Core, rotations: Rotations): Readonly<Reco
     return created(secret, version);
   }
 
-  const created = ({ arn, name }: Secret, version: Version | undefined) => ({
-    ARN: arn,
-    Name: name,
+  const created = (secret: Secret, version: Version | undefined) => ({
+    ARN: secret.arn,
+    Name: secret.name,
     ...(version !== undefined && { VersionId: version.id }),
+    ReplicationStatus: replicationStatus(core, secret),
   });
 
   function put(secret: Secret, input: Input<'PutSecretValue'>) {
@@ -138,6 +142,7 @@ export function valueOperations(core: Core, rotations: Rotations): Readonly<Reco
     const answer = { ARN: secret.arn, Name: secret.name };
     if (target === undefined) {
       if (label === 'AWSCURRENT') throw refusals.currentNotRemovable();
+      if (label === 'AWSPENDING') leaveBehind(core, secret);
       change(core, secret, () => holder?.labels.delete(label));
       return answer;
     }

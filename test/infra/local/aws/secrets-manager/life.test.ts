@@ -12,11 +12,14 @@ import {
   ListSecretVersionIdsCommand,
   PutResourcePolicyCommand,
   PutSecretValueCommand,
+  RemoveRegionsFromReplicationCommand,
+  ReplicateSecretToRegionsCommand,
   RestoreSecretCommand,
   RotateSecretCommand,
   TagResourceCommand,
   UntagResourceCommand,
   UpdateSecretCommand,
+  UpdateSecretVersionStageCommand,
   ValidateResourcePolicyCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { describe, expect, test } from 'vitest';
@@ -575,5 +578,121 @@ describe('events', () => {
     expect(system.eventBridge.history().map(({ 'detail-type': type }) => type)).toEqual([
       'Secret Label Updated',
     ]);
+  });
+});
+
+describe('a replicated secret', () => {
+  const replicated = (system: System, ...regions: readonly string[]) =>
+    create(system, 'app', { AddReplicaRegions: regions.map((Region) => ({ Region })) });
+  const status = async ({ secrets }: System) =>
+    (await secrets.send(new DescribeSecretCommand({ SecretId: 'app' }))).ReplicationStatus?.map(
+      ({ Region, Status }) => `${Region} ${Status}`,
+    );
+
+  test('has a replica in every Region that is named, at once or later, and says where it comes from', async () => {
+    const system = await startSystem();
+    const made = await replicated(system, 'eu-west-1');
+    expect(made.ReplicationStatus).toMatchObject([{ Region: 'eu-west-1', Status: 'InSync' }]);
+    await system.secrets.send(
+      new ReplicateSecretToRegionsCommand({
+        SecretId: 'app',
+        AddReplicaRegions: [{ Region: 'us-east-1', KmsKeyId: 'alias/own' }],
+      }),
+    );
+    const described = await system.secrets.send(new DescribeSecretCommand({ SecretId: 'app' }));
+    expect(described).toMatchObject({
+      PrimaryRegion: 'eu-central-1',
+      ReplicationStatus: [
+        { Region: 'eu-west-1', Status: 'InSync', KmsKeyId: 'alias/aws/secretsmanager' },
+        { Region: 'us-east-1', Status: 'InSync', KmsKeyId: 'alias/own' },
+      ],
+    });
+  });
+
+  test('that was never replicated says nothing of replicas', async () => {
+    const system = await startSystem();
+    await create(system, 'app');
+    const described = await system.secrets.send(new DescribeSecretCommand({ SecretId: 'app' }));
+    expect(described).not.toHaveProperty('ReplicationStatus');
+    expect(described).not.toHaveProperty('PrimaryRegion');
+  });
+
+  test('has none in its own Region', async () => {
+    const system = await startSystem();
+    expect((await refusalOf(replicated(system, 'eu-central-1'))).name).toBe('InvalidParameterException');
+  });
+
+  test('takes a while to have every write, as long as the variant says', async () => {
+    const system = await startSystem({ variants: { replicationMs: 5_000 } });
+    await replicated(system, 'eu-west-1');
+    expect(await status(system)).toEqual(['eu-west-1 InProgress']);
+    await system.clock.advance(5_000);
+    expect(await status(system)).toEqual(['eu-west-1 InSync']);
+    await system.secrets.send(new PutSecretValueCommand({ SecretId: 'app', SecretString: 'two' }));
+    expect(await status(system)).toEqual(['eu-west-1 InProgress']);
+    await system.clock.advance(5_000);
+    expect(await status(system)).toEqual(['eu-west-1 InSync']);
+  });
+
+  test('may fail in a Region, with a reason', async () => {
+    const system = await startSystem({ variants: { failingRegions: ['us-east-1'] } });
+    await replicated(system, 'eu-west-1', 'us-east-1');
+    const described = await system.secrets.send(new DescribeSecretCommand({ SecretId: 'app' }));
+    expect(described.ReplicationStatus).toMatchObject([
+      { Region: 'eu-west-1', Status: 'InSync' },
+      { Region: 'us-east-1', Status: 'Failed', StatusMessage: expect.any(String) },
+    ]);
+  });
+
+  test('leaves a replica behind for good when AWSPENDING is taken off too early', async () => {
+    const system = await startSystem({ variants: { replicationMs: 5_000 } });
+    await replicated(system, 'eu-west-1');
+    await system.clock.advance(5_000);
+    const put = (id: string) =>
+      system.secrets.send(
+        new PutSecretValueCommand({
+          SecretId: 'app',
+          ClientRequestToken: token(id),
+          SecretString: id,
+          VersionStages: ['AWSPENDING'],
+        }),
+      );
+    const takeOff = (id: string) =>
+      system.secrets.send(
+        new UpdateSecretVersionStageCommand({
+          SecretId: 'app',
+          VersionStage: 'AWSPENDING',
+          RemoveFromVersionId: token(id),
+        }),
+      );
+    await put('v2');
+    await system.clock.advance(5_000);
+    await takeOff('v2');
+    await system.clock.advance(5_000);
+    expect(await status(system)).toEqual(['eu-west-1 InSync']);
+    await put('v3');
+    await takeOff('v3');
+    await system.clock.advance(dayMs);
+    expect(await status(system)).toEqual(['eu-west-1 InProgress']);
+  });
+
+  test('is not deleted before its replicas, which may take a while to go', async () => {
+    const system = await startSystem({ variants: { replicaRemovalMs: 60_000 } });
+    const { ARN } = await replicated(system, 'eu-west-1', 'us-east-1');
+    const remove = () => system.secrets.send(new DeleteSecretCommand({ SecretId: 'app' }));
+    expect(await refusalOf(remove())).toMatchObject({
+      name: 'InvalidParameterException',
+      message: `You can't delete secret ${ARN} that still has replica regions [eu-west-1,us-east-1]`,
+    });
+    await system.secrets.send(
+      new RemoveRegionsFromReplicationCommand({
+        SecretId: 'app',
+        RemoveReplicaRegions: ['eu-west-1', 'us-east-1', 'sa-east-1'],
+      }),
+    );
+    expect((await refusalOf(remove())).name).toBe('InvalidParameterException');
+    await system.clock.advance(60_000);
+    expect(await status(system)).toBeUndefined();
+    await remove();
   });
 });
