@@ -97,16 +97,36 @@ describe('the direction of imports', () => {
     expect(wrong, layer?.advice).toEqual([]);
   });
 
-  test('infra takes from functions only schemas, names, and the lists of providers and consumers', () => {
+  test('infra takes from functions only schemas, names, and the providers and consumers themselves', () => {
     const infra = readdirSync(join(root, 'infra'), { encoding: 'utf8' })
       .filter((file) => file.endsWith('.ts'))
       .flatMap((file) => importsOf(join('infra', file)).map((target) => ({ file, target })));
     const allowed =
-      /^functions\/(core\/(names|secret-value|spec|events|errors|metrics|consumer|calendar|findings)|runtime\/env|(providers|consumers)\/index)\.ts$/;
+      /^functions\/(core\/(names|secret-value|spec|events|errors|metrics|consumer|provider|calendar|findings)|runtime\/env|providers\/([a-z-]+\/provider|index)|consumers\/[a-z-]+)\.ts$/;
     expect(infra.filter(({ target }) => target.startsWith('functions/') && !allowed.test(target))).toEqual(
       [],
     );
   });
+});
+
+test('the evaluator of policies, which is AGPL, is of the development tree alone: one file of the local runner knows it', () => {
+  const everywhere = ['functions', 'infra'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => join(folder, file)),
+  );
+  const importing = (name: RegExp) =>
+    everywhere.filter((file) => importsOf(file).some((each) => name.test(each)));
+  expect(importing(/^@cloud-copilot\//)).toEqual(['infra/local/authorization.ts']);
+  // Nor by a detour: what is deployed, and what other apps take, imports nothing of the local runner.
+  const deployed = everywhere.filter((file) => !file.startsWith('infra/local/'));
+  expect(deployed.filter((file) => importsOf(file).some((each) => each.startsWith('infra/local/')))).toEqual(
+    [],
+  );
+  const { dependencies, devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  const names = (list: object) => Object.keys(list).filter((name) => name.startsWith('@cloud-copilot/'));
+  expect(names(dependencies)).toEqual([]);
+  expect(names(devDependencies)).toContain('@cloud-copilot/iam-simulate');
 });
 
 test('core has no clock, no randomness and no environment of its own', () => {

@@ -31,6 +31,7 @@ export interface Outcome {
   readonly resetPassword?: Refusal;
   readonly webhooks: WebhooksOutcome;
   readonly audit: AuditOutcome;
+  readonly access: AccessOutcome;
   /** Simulated time, in days. */
   readonly days: number;
   readonly seconds: number;
@@ -54,6 +55,15 @@ export interface AuditOutcome {
   readonly records: number;
   /** Whether every record is as it was sealed, and the seals are a chain. */
   readonly verified: boolean;
+  readonly problems: readonly string[];
+}
+
+/** What the policies of the stack said to the functions, and to the services that do something for us. */
+export interface AccessOutcome {
+  readonly judged: number;
+  /** Policy, statement and action of what is allowed, and was needed by nothing in this run. */
+  readonly idle: readonly string[];
+  /** What was refused, in the words of AWS. */
   readonly problems: readonly string[];
 }
 
@@ -157,12 +167,23 @@ export async function runDemo(world: World, options: DemoOptions): Promise<Outco
     return {
       webhooks: webhooksOutcome(stage, silenced),
       audit,
+      access: await accessOutcome(world),
       days: Math.round((clock.now().getTime() - startedOn.getTime()) / dayMs),
       seconds: Math.round((Date.now() - startedAt) / 100) / 10,
       ...(resetPassword === undefined ? {} : { resetPassword: resetPassword.refusal }),
       providers: stage.lives.map((life) => outcomeOf(life, { stage, before, after })),
     };
   });
+}
+
+async function accessOutcome({ deployment }: World): Promise<AccessOutcome> {
+  const { judged, refusals } = deployment.authorizer;
+  const idle = await deployment.idlePermissions();
+  return {
+    judged,
+    idle: idle.map(({ policy, sid = 'a statement without a Sid', action }) => `${policy} ${sid} ${action}`),
+    problems: refusals,
+  };
 }
 
 /** The first act alone: each declared credential has a user and a login in Secrets Manager, for whoever wants to try things. */

@@ -1,5 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import {
+  type Authorizer,
+  createAuthorizer,
+  type Decision,
+  idlePermissions,
+  type Permission,
+  type Principal,
+} from './authorization.ts';
 import { type Alarms, createAlarms } from './aws/alarms.ts';
 import { type DeliveryResult, letterAttributes } from './aws/delivery.ts';
 import { type OnCall, startAwsEndpoint } from './aws/endpoint.ts';
@@ -12,10 +20,16 @@ import { createS3, type S3 } from './aws/s3.ts';
 import { createScheduler, type Scheduler, type SchedulerOptions } from './aws/scheduler.ts';
 import type { Variants } from './aws/secrets-manager/model.ts';
 import { createSecretsManager, type SecretsManager } from './aws/secrets-manager.ts';
+import type { Authorize } from './aws/service.ts';
 import { createTopics, type Topics } from './aws/topics.ts';
 import { type Clock, isMovable } from './clock.ts';
-import { type AsyncFailure, type FunctionLogLine, type LambdaHost, startLambda } from './lambda.ts';
-import { allows, covers } from './permissions.ts';
+import {
+  type AsyncFailure,
+  type FunctionLogLine,
+  functionOfAccessKeyId,
+  type LambdaHost,
+  startLambda,
+} from './lambda.ts';
 import { type LocalStack, readTemplate } from './template.ts';
 
 /** The synthesized stack, alive: what `cdk deploy` would leave behind, on loopback. */
@@ -33,6 +47,10 @@ export interface Deployment {
   readonly lambda: LambdaHost;
   readonly httpApis: readonly HttpApi[];
   readonly s3: S3;
+  /** Judges every call of a function by its role, and all that services do on somebody's behalf, by the policies of the stack. */
+  readonly authorizer: Pick<Authorizer, 'judged' | 'refusals'>;
+  /** What the policies allow and nobody has needed so far. */
+  idlePermissions(): Promise<readonly Permission[]>;
   /** Where a vendor's webhook has to point. Throws where the stack has no route for one. */
   readonly webhookUrl: string;
   /** What came to nothing and lies in a dead-letter queue: events, passes of schedules, messages. */
@@ -87,6 +105,7 @@ export interface UnderWay {
 }
 
 const account = '123456789012';
+const roleArn = (name: string): string => `arn:aws:iam::${account}:role/${name}`;
 const region = 'eu-central-1';
 const dayMs = 86_400_000;
 /** How often the schedules look at the clock while nobody moves it. */
@@ -97,21 +116,44 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   const { clock, egress, log } = options;
   const queues = createQueues({ account, region, clock });
 
-  const mayInvoke = (functionArn: string, principal: string): boolean =>
-    stack.permissions.some(
-      (permission) =>
-        permission.functionArn === functionArn &&
-        permission.principal === principal &&
-        (permission.sourceAccount ?? account) === account,
+  /** What services do by themselves, after somebody was answered: the clock waits for it. */
+  const errands = new Set<Promise<void>>();
+  function runErrand(work: Promise<unknown>): void {
+    const errand: Promise<void> = work.then(() => undefined).finally(() => errands.delete(errand));
+    errands.add(errand);
+  }
+
+  // Whoever has no function's key is the administrator of the account, who may everything: the demo, the tests, a person.
+  const authorize: Authorize = async (accessKeyId = '', authorization) => {
+    const functionName = functionOfAccessKeyId(accessKeyId);
+    if (functionName === undefined) return undefined;
+    const decision = await authorizer.decide(functionPrincipal(functionName), authorization);
+    return decision.allowed ? undefined : decision.message;
+  };
+  const functionPrincipal = (functionName: string): Principal => ({
+    role: lambda.identityOf(functionName).roleName ?? 'none',
+    session: functionName,
+  });
+  /** What a service may do for a resource of ours: `sourceArn` is what a policy knows it by. */
+  const onBehalf = (
+    service: `${string}.amazonaws.com`,
+    sourceArn: string | undefined,
+    action: string,
+    resource: string,
+  ): Promise<Decision> =>
+    authorizer.decide(
+      { service },
+      {
+        action,
+        resource,
+        context: {
+          'aws:SourceAccount': account,
+          ...(sourceArn === undefined ? {} : { 'aws:SourceArn': sourceArn }),
+        },
+      },
     );
-  /** API Gateway's permissions are for one route of one API each. */
-  const mayBeCalled = (functionArn: string, sourceArn: string): boolean =>
-    stack.permissions.some(
-      (permission) =>
-        permission.functionArn === functionArn &&
-        permission.principal === 'apigateway.amazonaws.com' &&
-        (permission.sourceArn === undefined || covers(permission.sourceArn, sourceArn)),
-    );
+  const actionOn = (targetArn: string): string =>
+    isQueue(targetArn) ? 'sqs:SendMessage' : 'lambda:InvokeFunction';
   const isFunction = (arn: string) => stack.functions.some((each) => each.arn === arn);
   const isQueue = (arn: string) => stack.queues.some((each) => each.arn === arn);
   const noResource = (arn: string): DeliveryResult => ({
@@ -120,9 +162,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     isFinal: true,
     code: 'NO_RESOURCE',
   });
-  const noPermission = (who: string, arn: string): DeliveryResult => ({
+  const noPermission = (error: string): DeliveryResult => ({
     ok: false,
-    error: `${who} may not call ${arn}`,
+    error,
     isFinal: true,
     code: 'NO_PERMISSIONS',
   });
@@ -137,32 +179,51 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     account,
     region,
     clock,
-    deliver: async (targetArn, event): Promise<DeliveryResult> => {
+    deliver: async (targetArn, event, { name }): Promise<DeliveryResult> => {
       if (!isFunction(targetArn) && !isQueue(targetArn)) return noResource(targetArn);
-      // Who may send to a queue, its own policy says, which is not read here.
-      if (isFunction(targetArn) && !mayInvoke(targetArn, 'events.amazonaws.com'))
-        return noPermission('events.amazonaws.com', targetArn);
+      const decision = await onBehalf('events.amazonaws.com', ruleArn(name), actionOn(targetArn), targetArn);
+      if (!decision.allowed) return noPermission(decision.message);
       return hand(targetArn, event, JSON.stringify(event));
     },
     onDeadLetter: ({ deadLetterArn, ruleName, targetArn, event, ...failure }) => {
-      const RULE_ARN = stack.rules.find(({ name }) => name === ruleName)?.arn ?? ruleName;
-      queues.send(
-        deadLetterArn,
-        JSON.stringify(event),
-        letterAttributes(failure, { RULE_ARN, TARGET_ARN: targetArn }),
-      );
+      const RULE_ARN = ruleArn(ruleName);
+      const keep = async () => {
+        if ((await onBehalf('events.amazonaws.com', RULE_ARN, 'sqs:SendMessage', deadLetterArn)).allowed)
+          queues.send(
+            deadLetterArn,
+            JSON.stringify(event),
+            letterAttributes(failure, { RULE_ARN, TARGET_ARN: targetArn }),
+          );
+      };
+      runErrand(keep());
     },
   });
+  const ruleArn = (ruleName: string): string =>
+    stack.rules.find(({ name }) => name === ruleName)?.arn ?? ruleName;
+
+  /** Scheduler acts as the role of the schedule, which it has to assume first. */
+  async function asSchedule(scheduleArn: string, resource: string): Promise<Decision> {
+    const schedule = stack.schedules.find(({ arn }) => arn === scheduleArn);
+    if (schedule === undefined) throw new Error(`no such schedule: ${scheduleArn}`);
+    const { roleName: role } = schedule.target;
+    const assumed = await onBehalf(
+      'scheduler.amazonaws.com',
+      // The group, not the schedule (AWS documentation).
+      schedule.groupArn,
+      'sts:AssumeRole',
+      roleArn(role),
+    );
+    return assumed.allowed
+      ? authorizer.decide({ role, session: schedule.name }, { action: actionOn(resource), resource })
+      : assumed;
+  }
   const scheduler = createScheduler({
     clock,
     ...(options.firstRate === undefined ? {} : { firstRate: options.firstRate }),
     deliver: async (targetArn, input, scheduleArn) => {
       if (!isFunction(targetArn) && !isQueue(targetArn)) return noResource(targetArn);
-      const schedule = stack.schedules.find(({ arn }) => arn === scheduleArn);
-      const action = isQueue(targetArn) ? 'sqs:SendMessage' : 'lambda:InvokeFunction';
-      if (!allows(schedule?.target.roleStatements ?? [], action, targetArn))
-        return noPermission(`the role of ${scheduleArn}`, targetArn);
-      return hand(targetArn, JSON.parse(input), input);
+      const decision = await asSchedule(scheduleArn, targetArn);
+      return decision.allowed ? hand(targetArn, JSON.parse(input), input) : noPermission(decision.message);
     },
     onLost: ({ deadLetterArn, scheduleArn, targetArn, scheduledAt, input, ...failure }) => {
       if (deadLetterArn === undefined) return;
@@ -171,37 +232,73 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         TARGET_ARN: targetArn,
         SCHEDULED_TIME: scheduledAt.toISOString(),
       };
-      queues.send(deadLetterArn, input, letterAttributes(failure, more));
+      const keep = async () => {
+        if ((await asSchedule(scheduleArn, deadLetterArn)).allowed)
+          queues.send(deadLetterArn, input, letterAttributes(failure, more));
+      };
+      runErrand(keep());
     },
   });
   const topics = createTopics({
     clock,
-    invoke: async (functionArn, event) => {
-      if (mayInvoke(functionArn, 'sns.amazonaws.com'))
-        await lambda.invoke(functionArn, event, { async: true });
+    invoke: async (functionArn, event, topicArn) => {
+      const decision = await onBehalf('sns.amazonaws.com', topicArn, 'lambda:InvokeFunction', functionArn);
+      if (decision.allowed) await lambda.invoke(functionArn, event, { async: true });
     },
-    send: (queueArn, body) => void queues.send(queueArn, body),
+    send: (queueArn, body, topicArn) => {
+      const keep = async () => {
+        if ((await onBehalf('sns.amazonaws.com', topicArn, 'sqs:SendMessage', queueArn)).allowed)
+          queues.send(queueArn, body);
+      };
+      runErrand(keep());
+    },
   });
   const alarms = createAlarms({
     account,
     region,
     clock,
-    publish: (topicArn, message, subject) => void topics.publish(topicArn, message, subject),
+    publish: (topicArn, message, subject, alarmArn) => {
+      const publish = async () => {
+        const keyArn = stack.topics.find(({ arn }) => arn === topicArn)?.keyArn;
+        const needs = [
+          { action: 'sns:Publish', resource: topicArn },
+          // What is published is encrypted with a key of its own, which is made under the topic's (AWS documentation).
+          ...(keyArn === undefined
+            ? []
+            : ['kms:GenerateDataKey', 'kms:Decrypt'].map((action) => ({ action, resource: keyArn }))),
+        ];
+        for (const { action, resource } of needs)
+          if (!(await onBehalf('cloudwatch.amazonaws.com', alarmArn, action, resource)).allowed) return;
+        topics.publish(topicArn, message, subject);
+      };
+      runErrand(publish());
+    },
   });
+  /** Secrets Manager names the account that it acts for, and no secret (AWS documentation). */
+  const callsRotator = (functionArn: string) =>
+    [
+      { service: 'secretsmanager.amazonaws.com' },
+      {
+        action: 'lambda:InvokeFunction',
+        resource: functionArn,
+        context: { 'aws:SourceAccount': account },
+      },
+    ] as const;
+  /** RotateSecret asks in the middle of its work, for which the answers have to be there. */
+  const rotators = new Map<string, boolean>();
   const secretsManager = createSecretsManager({
     account,
     region,
     clock,
     emit: (event) => bus.emit(event),
-    // Without the account in it a permission would serve anybody's Secrets Manager: none of ours is like that.
-    mayInvoke: (functionArn) =>
-      stack.permissions.some(
-        (permission) =>
-          permission.functionArn === functionArn &&
-          permission.principal === 'secretsmanager.amazonaws.com' &&
-          permission.sourceAccount === account,
-      ),
+    mayInvoke: (functionArn) => {
+      const may = rotators.get(functionArn) ?? false;
+      if (!may) runErrand(authorizer.decide(...callsRotator(functionArn)));
+      return may;
+    },
     invoke: async (functionArn, event) => {
+      // The answer is that of when the rotation was attached; here the permission counts as needed.
+      await authorizer.decide(...callsRotator(functionArn));
       const result = await lambda.invoke(functionArn, event);
       return result.ok ? { ok: true } : { ok: false, error: `${result.errorType}: ${result.errorMessage}` };
     },
@@ -211,6 +308,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   const s3 = createS3({
     buckets: [],
     clock,
+    authorize,
     ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
   });
   const endpoint = await startAwsEndpoint({
@@ -218,6 +316,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     // The only service of the stack that is spoken to in REST.
     otherwise: s3.serve,
     clock,
+    authorize,
     ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
   });
   const httpApis: HttpApi[] = [];
@@ -226,6 +325,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await endpoint.close();
     throw error;
   });
+  const authorizer = createAuthorizer({ account, policies: stack.policies });
   /**
    * The stack as the functions see it. Only now is it known where a queue's URL points to; the template is read twice, as it is
    * what says which HTTP APIs there are, and functions are told the addresses that these have here.
@@ -241,7 +341,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         clock,
         routes,
         ...(throttle === undefined ? {} : { throttle }),
-        mayInvoke: mayBeCalled,
+        mayInvoke: async (functionArn, sourceArn) =>
+          (await onBehalf('apigateway.amazonaws.com', sourceArn, 'lambda:InvokeFunction', functionArn))
+            .allowed,
         invoke: (functionArn, event) => lambda.invoke(functionArn, event),
       });
       httpApis.push(api);
@@ -254,13 +356,23 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     account,
     clock,
     log: (line) => {
-      alarms.observeLine(line.line);
-      log(line);
+      const write = async () => {
+        if (!(await mayLog(line.functionName))) return;
+        alarms.observeLine(line.line);
+        log(line);
+      };
+      runErrand(write());
     },
     onAsyncFailure: (failure) => {
       const failed = stack.functions.find(({ arn }) => arn === failure.functionArn);
-      if (failed?.onFailureArn !== undefined && isQueue(failed.onFailureArn))
-        queues.send(failed.onFailureArn, JSON.stringify(failureRecord(failure, clock.now())));
+      if (failed?.onFailureArn === undefined || !isQueue(failed.onFailureArn)) return;
+      const { name, onFailureArn: resource } = failed;
+      const record = JSON.stringify(failureRecord(failure, clock.now()));
+      const keep = async () => {
+        const asked = { action: 'sqs:SendMessage', resource };
+        if ((await authorizer.decide(functionPrincipal(name), asked)).allowed) queues.send(resource, record);
+      };
+      runErrand(keep());
     },
     onInvocation: (functionName, { ok }) => {
       for (const [metricName, value] of [
@@ -281,6 +393,29 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
       NODE_EXTRA_CA_CERTS: egress.caFile,
     },
   });
+
+  /** Whether a function's role lets it write its log; asked with the first line. */
+  const logging = new Map<string, Promise<boolean>>();
+  function mayLog(functionName: string): Promise<boolean> {
+    const known = logging.get(functionName);
+    if (known !== undefined) return known;
+    const { logGroup } = lambda.identityOf(functionName);
+    const resource = `arn:aws:logs:${region}:${account}:log-group:${logGroup}:log-stream:local`;
+    const ask = async () => {
+      for (const action of ['logs:CreateLogStream', 'logs:PutLogEvents'])
+        if (!(await authorizer.decide(functionPrincipal(functionName), { action, resource })).allowed)
+          return false;
+      return true;
+    };
+    const asked = ask();
+    logging.set(functionName, asked);
+    return asked;
+  }
+  /** Throws as CloudFormation fails: with what AWS refuses the resource for. */
+  async function deployedBy(logicalId: string, decision: Promise<Decision>): Promise<void> {
+    const decided = await decision;
+    if (!decided.allowed) throw new Error(`Resources.${logicalId}: ${decided.message}`);
+  }
 
   const eventSources: EventSource[] = [];
   let heartbeat: NodeJS.Timeout | undefined;
@@ -305,11 +440,21 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     alarms.evaluate();
   }
 
+  const errand: UnderWay = {
+    isBusy: () => errands.size > 0,
+    oneEnded: () => Promise.race(errands),
+  };
   async function settled(): Promise<void> {
     // Whatever follows from an answer follows within a turn, and what a function wrote before it is read within the next ones.
     for (let quietTurns = 0; quietTurns < 5; quietTurns += 1) {
       await nextTurn();
-      for (const part of [lambda, ...httpApis, ...(options.outside === undefined ? [] : [options.outside])])
+      for (const part of [
+        lambda,
+        authorizer,
+        errand,
+        ...httpApis,
+        ...(options.outside === undefined ? [] : [options.outside]),
+      ])
         while (part.isBusy()) {
           quietTurns = 0;
           await part.oneEnded();
@@ -331,6 +476,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         tick();
         await settled();
         judgeAlarms();
+        while (errands.size > 0) await Promise.all(errands);
         if (isStopped) throw new Error('the deployment was stopped while the clock was moved');
         const now = clock.now();
         if (now >= until) return;
@@ -362,11 +508,19 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await Promise.all(httpApis.map((api) => api.close()));
     await Promise.all([scheduler.stop(), secretsManager.stop(), bus.stop(), lambda.close()]);
     await Promise.all(ending);
+    await Promise.all(errands);
     await endpoint.close();
   }
 
   try {
-    for (const record of stack.functions) lambda.addFunction(record);
+    for (const record of stack.functions) {
+      await deployedBy(
+        record.logicalId,
+        onBehalf('lambda.amazonaws.com', undefined, 'sts:AssumeRole', roleArn(record.roleName)),
+      );
+      lambda.addFunction(record);
+      rotators.set(record.arn, (await authorizer.evaluate(...callsRotator(record.arn))).allowed);
+    }
     for (const { name } of stack.buses) bus.addBus(name);
     for (const { redrive, ...queue } of stack.queues)
       queues.addQueue({ ...queue, ...(redrive === undefined ? {} : { redrive }) });
@@ -424,7 +578,14 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
       });
     // What a deployment sets off, here the trial runs of each rotation, belongs to the deployment.
     await secretsManager.idle();
-    for (const mapping of stack.eventSources.filter(({ isEnabled }) => isEnabled))
+    for (const mapping of stack.eventSources.filter(({ isEnabled }) => isEnabled)) {
+      // Lambda receives as the function's role, and makes no mapping for one that may not.
+      const functionName = mapping.functionArn.replace(/^.*:function:/, '');
+      for (const action of ['sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes'])
+        await deployedBy(
+          mapping.logicalId,
+          authorizer.decide(functionPrincipal(functionName), { action, resource: mapping.queueArn }),
+        );
       eventSources.push(
         startEventSource(mapping, {
           region,
@@ -432,6 +593,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
           invoke: (functionArn, event) => lambda.invoke(functionArn, event),
         }),
       );
+    }
     for (const { isEnabled, startAt, endAt, target, ...schedule } of stack.schedules) {
       const { deadLetterArn, retryPolicy, arn, input } = target;
       if (isEnabled)
@@ -472,6 +634,9 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     lambda,
     httpApis,
     s3,
+    authorizer,
+    idlePermissions: () =>
+      idlePermissions({ account, policies: stack.policies, granted: authorizer.granted }),
     get webhookUrl() {
       for (const { url, routes } of httpApis)
         for (const { routeKey } of routes) {

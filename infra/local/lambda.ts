@@ -39,6 +39,10 @@ export interface FunctionOptions {
   /** Absolute. */
   readonly directory: string;
   readonly environment: Readonly<Record<string, string>>;
+  /** The name of its execution role. @default it may nothing */
+  readonly roleName?: string;
+  /** Where it writes its log. @default '/aws/lambda/<name>' */
+  readonly logGroup?: string;
   readonly timeoutSeconds: number;
   readonly memoryMb: number;
   /** Invocations at one time; more wait their turn. @default 10 */
@@ -90,6 +94,8 @@ export interface LambdaHost {
   ): Promise<InvocationResult>;
   /** Invocations that begin from now on run the bundle in `directory`; those under way finish with the old one. */
   swapDirectory(name: string, directory: string): void;
+  /** As whom a function acts, and where it writes its log. No role: an unknown function, or one that may nothing. */
+  identityOf(functionName: string): { readonly roleName?: string; readonly logGroup: string };
   /** Whether a function is running, or waits for a process to run in. The time between two tries does not count. */
   isBusy(): boolean;
   /** Resolves as soon as one invocation that is under way now has ended; at once when there is none. */
@@ -107,6 +113,8 @@ export function functionOfAccessKeyId(accessKeyId: string): string | undefined {
   const hex = /^ASIA((?:[0-9A-F]{2})+)$/.exec(accessKeyId)?.[1];
   return hex === undefined ? undefined : Buffer.from(hex, 'hex').toString();
 }
+
+const defaultLogGroup = (functionName: string): string => `/aws/lambda/${functionName}`;
 
 /** Lambda allows ten seconds; the first start on a busy machine may need more. */
 const initTimeoutMs = 30_000;
@@ -165,6 +173,10 @@ export function startLambda(options: LambdaOptions): LambdaHost {
     },
     swapDirectory(name, directory) {
       find(name).swapDirectory(directory);
+    },
+    identityOf(name) {
+      const { roleName, logGroup = defaultLogGroup(name) } = functions.get(name)?.options ?? {};
+      return { logGroup, ...(roleName === undefined ? {} : { roleName }) };
     },
     isBusy: () => running.size > 0,
     async oneEnded() {
@@ -450,7 +462,7 @@ function ended(child: ChildProcess, log: (line: string) => void): Promise<string
 
 /** All that a function can read, as at AWS. The variables of this process are none of its business. */
 function environmentOf(
-  { name, handler, environment, memoryMb }: FunctionOptions,
+  { name, handler, environment, memoryMb, logGroup = defaultLogGroup(name) }: FunctionOptions,
   directory: string,
   { region, extraEnvironment }: LambdaOptions,
   runtimeApi: string,
@@ -472,7 +484,7 @@ function environmentOf(
     AWS_LAMBDA_FUNCTION_VERSION: '$LATEST',
     AWS_LAMBDA_FUNCTION_MEMORY_SIZE: String(memoryMb),
     AWS_LAMBDA_INITIALIZATION_TYPE: 'on-demand',
-    AWS_LAMBDA_LOG_GROUP_NAME: `/aws/lambda/${name}`,
+    AWS_LAMBDA_LOG_GROUP_NAME: logGroup,
     AWS_LAMBDA_LOG_STREAM_NAME: logStream,
     LAMBDA_TASK_ROOT: directory,
     _HANDLER: handler,

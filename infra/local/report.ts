@@ -18,7 +18,7 @@ const columns: readonly {
 ];
 
 /** The outcome as a table for people. */
-export function table({ providers, resetPassword, webhooks, audit, days, seconds }: Outcome): string {
+export function table({ providers, resetPassword, webhooks, audit, access, days, seconds }: Outcome): string {
   const rows = [
     columns.map(({ title }) => title),
     ...providers.map((row) => columns.map(({ of }) => of(row))),
@@ -42,8 +42,12 @@ export function table({ providers, resetPassword, webhooks, audit, days, seconds
     '',
     `Audit trail: ${audit.records} records, ${audit.verified ? 'each as it was sealed, the chain of seals whole' : 'NOT as they were sealed'}.`,
     '',
-    ...[...problems, ...webhooks.problems, ...audit.problems].map((problem) => `NOT GOOD  ${problem}`),
-    `${isGood({ providers, webhooks, audit }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}: ${days} days in ${seconds} s.`,
+    `Policies: ${access.judged} calls judged, ${access.problems.length === 0 ? 'none refused' : `${access.problems.length} kinds of them refused`}.`,
+    '',
+    ...[...problems, ...webhooks.problems, ...audit.problems, ...access.problems].map(
+      (problem) => `NOT GOOD  ${problem}`,
+    ),
+    `${isGood({ providers, webhooks, audit, access }) ? 'Nobody was locked out and nobody is left over' : 'This run failed'}: ${days} days in ${seconds} s.`,
   ].join('\n');
 }
 
@@ -58,12 +62,14 @@ const refusal = ({
 (announced: at most ${atMostMs} ms). Under replace-user that is 0.`;
 
 /** The outcome as one JSON document. */
-export function json({ providers, webhooks, audit, ...rest }: Outcome): string {
+export function json({ providers, webhooks, audit, access, ...rest }: Outcome): string {
   const shown = <Part extends { readonly problems: unknown }>({ problems: _, ...part }: Part) => part;
   const document = {
     providers: providers.map(shown),
     webhooks: shown(webhooks),
     audit: shown(audit),
+    // Somebody who reads only this has to learn what was refused.
+    access: { ...shown(access), refused: access.problems },
     ...rest,
   };
   return JSON.stringify(document, null, 2);
@@ -73,8 +79,10 @@ export const isGood = ({
   providers,
   webhooks,
   audit,
-}: Pick<Outcome, 'providers' | 'webhooks' | 'audit'>): boolean =>
+  access,
+}: Pick<Outcome, 'providers' | 'webhooks' | 'audit' | 'access'>): boolean =>
   audit.verified &&
   webhooks.problems.length === 0 &&
+  access.problems.length === 0 &&
   providers.length > 0 &&
   providers.every(({ problems }) => problems.length === 0);

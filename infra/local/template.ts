@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
+import type { Policy } from './authorization.ts';
 import { holds, noValue, type References, resolveIntrinsics } from './intrinsics.ts';
 
 export interface TemplateOptions {
@@ -27,7 +28,7 @@ export interface LocalStack {
   readonly queues: readonly QueueRecord[];
   readonly eventSources: readonly EventSourceRecord[];
   readonly schedules: readonly ScheduleRecord[];
-  readonly topics: readonly { readonly logicalId: string; readonly name: string; readonly arn: string }[];
+  readonly topics: readonly TopicRecord[];
   readonly subscriptions: readonly SubscriptionRecord[];
   readonly alarms: readonly AlarmRecord[];
   readonly parameters: readonly {
@@ -38,6 +39,8 @@ export interface LocalStack {
   readonly secrets: readonly SecretRecord[];
   readonly rotations: readonly RotationRecord[];
   readonly permissions: readonly PermissionRecord[];
+  /** What roles may do, who may assume them, and who may do what to buckets, queues, topics, keys, buses and functions. */
+  readonly policies: readonly Policy[];
   /** Resources that have no counterpart here. */
   readonly unknown: readonly { readonly logicalId: string; readonly type: string }[];
 }
@@ -53,6 +56,8 @@ export interface FunctionRecord {
   readonly environment: Readonly<Record<string, string>>;
   readonly timeoutSeconds: number;
   readonly memoryMb: number;
+  readonly logGroup: string;
+  readonly roleName: string;
   /** All that the function may do. */
   readonly roleStatements: readonly RoleStatement[];
   /** Of an asynchronous invocation, after the first try. */
@@ -142,6 +147,8 @@ export interface ScheduleRecord {
   readonly logicalId: string;
   readonly name: string;
   readonly arn: string;
+  /** ARN of its group. */
+  readonly groupArn: string;
   readonly isEnabled: boolean;
   readonly expression: string;
   readonly timeZone: string;
@@ -152,9 +159,17 @@ export interface ScheduleRecord {
     readonly input: string;
     readonly deadLetterArn: string | undefined;
     readonly retryPolicy: { readonly maximumRetryAttempts: number; readonly maximumEventAgeSeconds: number };
-    /** All that Scheduler may do for this schedule. */
-    readonly roleStatements: readonly RoleStatement[];
+    /** As whom Scheduler acts for this schedule. */
+    readonly roleName: string;
   };
+}
+
+export interface TopicRecord {
+  readonly logicalId: string;
+  readonly name: string;
+  readonly arn: string;
+  /** Of the key of the stack that encrypts what is published; undefined where none or AWS's own does. */
+  readonly keyArn: string | undefined;
 }
 
 export interface SubscriptionRecord {
@@ -211,6 +226,7 @@ export interface RotationRecord {
 }
 
 export interface PermissionRecord {
+  readonly logicalId: string;
   readonly functionArn: string;
   readonly action: string;
   readonly principal: string;
@@ -268,6 +284,16 @@ const policySchema = z.object({
     }),
   ),
 });
+/** Evaluated as it stands, by what knows all of the language. */
+const documentSchema = z.looseObject({
+  Statement: z.array(
+    z.looseObject({
+      Sid: z.string().optional(),
+      Effect: z.enum(['Allow', 'Deny']),
+      Action: z.union([z.string(), z.array(z.string())]).optional(),
+    }),
+  ),
+});
 const arn = z.string().startsWith('arn:');
 const schemas = {
   'AWS::Lambda::Function': z.object({
@@ -277,6 +303,7 @@ const schemas = {
     Environment: z.object({ Variables: z.record(z.string(), z.string()) }).default({ Variables: {} }),
     Timeout: z.number().default(3),
     MemorySize: z.number().default(128),
+    LoggingConfig: z.object({ LogGroup: z.string().optional() }).default({}),
   }),
   'AWS::Lambda::EventInvokeConfig': z.object({
     FunctionName: z.string(),
@@ -286,18 +313,24 @@ const schemas = {
   'AWS::Lambda::Permission': z.object({
     FunctionName: z.string(),
     Action: z.string(),
-    Principal: z.string(),
+    // A service: nobody else is let in.
+    Principal: z.string().endsWith('.amazonaws.com'),
     SourceAccount: z.string().optional(),
     SourceArn: z.string().optional(),
   }),
   'AWS::IAM::Role': z.object({
-    Policies: z.array(z.object({ PolicyDocument: policySchema })).default([]),
+    AssumeRolePolicyDocument: documentSchema.optional(),
+    Policies: z.array(z.object({ PolicyName: z.string(), PolicyDocument: documentSchema })).default([]),
     ManagedPolicyArns: z
       .array(z.string())
       .max(0, 'managed policies are not part of the template')
       .default([]),
   }),
-  'AWS::IAM::Policy': z.object({ PolicyDocument: policySchema, Roles: z.array(z.string()).default([]) }),
+  'AWS::IAM::Policy': z.object({ PolicyDocument: documentSchema, Roles: z.array(z.string()).default([]) }),
+  'AWS::S3::BucketPolicy': z.strictObject({ Bucket: z.string(), PolicyDocument: documentSchema }),
+  'AWS::SQS::QueuePolicy': z.strictObject({ Queues: z.array(z.string()), PolicyDocument: documentSchema }),
+  'AWS::SNS::TopicPolicy': z.strictObject({ Topics: z.array(arn), PolicyDocument: documentSchema }),
+  'AWS::KMS::Key': z.object({ KeyPolicy: documentSchema.optional() }),
   'AWS::Events::EventBus': z.object({ Name: z.string() }),
   'AWS::Events::Rule': z.strictObject({
     Name: z.string().optional(),
@@ -486,14 +519,11 @@ const schemas = {
   }),
 } as const;
 
-/** Of no consequence here: logs go to the screen, and nobody but our own processes reaches queues, buckets, topics and keys. */
+/** Of no consequence here: logs go to the screen, and nobody looks at a dashboard. */
 const withoutEffect: readonly string[] = [
   'AWS::Logs::LogGroup',
-  'AWS::SQS::QueuePolicy',
-  'AWS::S3::BucketPolicy',
-  'AWS::SNS::TopicPolicy',
-  'AWS::KMS::Key',
   'AWS::KMS::Alias',
+  'AWS::CloudWatch::Dashboard',
   'AWS::CDK::Metadata',
 ];
 
@@ -674,40 +704,60 @@ function readResources(
       });
   }
 
-  const statementsOfRole = new Map<string, readonly RoleStatement[]>();
-  const policies = all('AWS::IAM::Policy');
-  for (const { name, arn, properties } of all('AWS::IAM::Role'))
-    statementsOfRole.set(
-      arn,
-      [
-        ...properties.Policies,
-        ...policies
-          .filter((policy) => policy.properties.Roles.includes(name))
-          .map((policy) => policy.properties),
-      ].flatMap(({ PolicyDocument }) => PolicyDocument.Statement.map(toStatement)),
-    );
+  const roles = all('AWS::IAM::Role');
+  const rolePolicies: readonly (Policy & { readonly of: { readonly role: string } })[] = [
+    ...roles.flatMap(({ logicalId, name: role, properties }) =>
+      properties.Policies.map(({ PolicyName, PolicyDocument: document }) => ({
+        name: `${logicalId}.${PolicyName}`,
+        of: { role },
+        document,
+      })),
+    ),
+    ...all('AWS::IAM::Policy').flatMap(({ logicalId: name, properties }) =>
+      properties.Roles.map((role) => ({ name, of: { role }, document: properties.PolicyDocument })),
+    ),
+  ];
   const asyncConfigs = all('AWS::Lambda::EventInvokeConfig');
   const functionArn = (nameOrArn: string) =>
     nameOrArn.startsWith('arn:') ? nameOrArn : arnOf('lambda', `function:${nameOrArn}`);
   const secrets = all('AWS::SecretsManager::Secret');
-  const statementsOf = (logicalId: string, roleArn: string): readonly RoleStatement[] => {
-    const statements = statementsOfRole.get(roleArn);
-    if (statements === undefined) throw new Error(`Resources.${logicalId}: no role here is ${roleArn}`);
-    return statements;
+  const roleNamed = (logicalId: string, roleArn: string): string => {
+    const role = roles.find((each) => each.arn === roleArn);
+    if (role === undefined) throw new Error(`Resources.${logicalId}: no role here is ${roleArn}`);
+    return role.name;
   };
+  const statementsOf = (role: string): readonly RoleStatement[] =>
+    rolePolicies
+      .filter(({ of }) => of.role === role)
+      .flatMap(({ name, document }) => {
+        const parsed = policySchema.safeParse(document);
+        if (!parsed.success) throw new Error(`${name}: ${z.prettifyError(parsed.error)}`);
+        return parsed.data.Statement.map(toStatement);
+      });
   const [integrations, routes, stages] = [
     all('AWS::ApiGatewayV2::Integration'),
     all('AWS::ApiGatewayV2::Route'),
     all('AWS::ApiGatewayV2::Stage'),
   ];
   const groups = ['default', ...all('AWS::Scheduler::ScheduleGroup').map(({ name }) => name)];
+  const queues = all('AWS::SQS::Queue');
+  const keys = all('AWS::KMS::Key');
+  const functions = all('AWS::Lambda::Function');
+  const permissions = all('AWS::Lambda::Permission').map(({ logicalId, properties }) => ({
+    logicalId,
+    functionArn: functionArn(properties.FunctionName),
+    action: properties.Action,
+    principal: properties.Principal,
+    sourceAccount: properties.SourceAccount,
+    sourceArn: properties.SourceArn,
+  }));
 
   return {
-    functions: all('AWS::Lambda::Function').map(({ logicalId, name, arn, properties }) => {
+    functions: functions.map(({ logicalId, name, arn, properties }) => {
       const directory = assets.get(properties.Code.S3Key);
       if (directory === undefined)
         throw new Error(`Resources.${logicalId}: no asset is called ${properties.Code.S3Key}`);
-      const roleStatements = statementsOf(logicalId, properties.Role);
+      const roleName = roleNamed(logicalId, properties.Role);
       const asyncConfig = asyncConfigs.find(
         (each) => functionArn(each.properties.FunctionName) === arn,
       )?.properties;
@@ -720,7 +770,9 @@ function readResources(
         environment: properties.Environment.Variables,
         timeoutSeconds: properties.Timeout,
         memoryMb: properties.MemorySize,
-        roleStatements,
+        logGroup: properties.LoggingConfig.LogGroup ?? `/aws/lambda/${name}`,
+        roleName,
+        roleStatements: statementsOf(roleName),
         asyncRetries: asyncConfig?.MaximumRetryAttempts ?? 2,
         onFailureArn: asyncConfig?.DestinationConfig.OnFailure?.Destination,
       };
@@ -785,7 +837,7 @@ function readResources(
         defaultRetention: retention && { mode: retention.Mode, days: retention.Days },
       };
     }),
-    queues: all('AWS::SQS::Queue').map(({ logicalId, name, arn, ref, properties }) => ({
+    queues: queues.map(({ logicalId, name, arn, ref, properties }) => ({
       logicalId,
       name,
       arn,
@@ -815,6 +867,7 @@ function readResources(
         logicalId,
         name,
         arn,
+        groupArn: arnOf('scheduler', `schedule-group/${GroupName}`),
         isEnabled: properties.State === 'ENABLED',
         expression: properties.ScheduleExpression,
         timeZone: properties.ScheduleExpressionTimezone,
@@ -828,11 +881,16 @@ function readResources(
             maximumRetryAttempts: Target.RetryPolicy.MaximumRetryAttempts,
             maximumEventAgeSeconds: Target.RetryPolicy.MaximumEventAgeInSeconds,
           },
-          roleStatements: statementsOf(logicalId, Target.RoleArn),
+          roleName: roleNamed(logicalId, Target.RoleArn),
         },
       };
     }),
-    topics: all('AWS::SNS::Topic').map(({ logicalId, name, arn }) => ({ logicalId, name, arn })),
+    topics: all('AWS::SNS::Topic').map(({ logicalId, name, arn, properties: { KmsMasterKeyId: id } }) => ({
+      logicalId,
+      name,
+      arn,
+      keyArn: keys.find((key) => key.arn === id || key.ref === id)?.arn,
+    })),
     subscriptions: all('AWS::SNS::Subscription').map(({ logicalId, properties }) => ({
       logicalId,
       topicArn: properties.TopicArn,
@@ -881,18 +939,64 @@ function readResources(
       },
       rotateImmediately: properties.RotateImmediatelyOnUpdate,
     })),
-    permissions: all('AWS::Lambda::Permission').map(({ properties }) => ({
-      functionArn: functionArn(properties.FunctionName),
-      action: properties.Action,
-      principal: properties.Principal,
-      sourceAccount: properties.SourceAccount,
-      sourceArn: properties.SourceArn,
-    })),
+    policies: [
+      ...rolePolicies,
+      ...roles.flatMap(({ logicalId, arn: resource, properties: { AssumeRolePolicyDocument: document } }) =>
+        document === undefined ? [] : [{ name: `${logicalId}.AssumeRole`, of: { resource }, document }],
+      ),
+      ...all('AWS::S3::BucketPolicy').map(({ logicalId: name, properties }) => ({
+        name,
+        of: { resource: `arn:aws:s3:::${properties.Bucket}` },
+        document: properties.PolicyDocument,
+      })),
+      ...all('AWS::SQS::QueuePolicy').flatMap(({ logicalId, properties }) =>
+        properties.Queues.map((url) => ({
+          name: properties.Queues.length === 1 ? logicalId : `${logicalId}.${url.split('/').at(-1)}`,
+          of: { resource: queues.find(({ ref }) => ref === url)?.arn ?? url },
+          document: properties.PolicyDocument,
+        })),
+      ),
+      ...all('AWS::SNS::TopicPolicy').flatMap(({ logicalId, properties }) =>
+        properties.Topics.map((resource) => ({
+          name: properties.Topics.length === 1 ? logicalId : `${logicalId}.${resource.split(':').at(-1)}`,
+          of: { resource },
+          document: properties.PolicyDocument,
+        })),
+      ),
+      ...keys.flatMap(({ logicalId: name, arn: resource, properties: { KeyPolicy: document } }) =>
+        document === undefined ? [] : [{ name, of: { resource }, document }],
+      ),
+      ...functions.flatMap(({ logicalId, arn: resource }) => {
+        const Statement = permissions
+          .filter((permission) => permission.functionArn === resource)
+          .map(asStatement);
+        const document = { Version: '2012-10-17', Statement };
+        return Statement.length === 0
+          ? []
+          : [{ name: `${logicalId}.Permissions`, of: { resource }, document }];
+      }),
+    ],
+    permissions,
     unknown: present
       .filter(([, { Type }]) => !Object.hasOwn(schemas, Type) && !withoutEffect.includes(Type))
       .map(([logicalId, { Type }]) => ({ logicalId, type: Type })),
   };
 }
+
+/** As Lambda keeps it, in a policy of the function (AWS documentation). */
+const asStatement = (permission: PermissionRecord) => ({
+  Sid: permission.logicalId,
+  Effect: 'Allow' as const,
+  Principal: { Service: permission.principal },
+  Action: permission.action,
+  Resource: permission.functionArn,
+  Condition: {
+    ...(permission.sourceAccount === undefined
+      ? {}
+      : { StringEquals: { 'AWS:SourceAccount': permission.sourceAccount } }),
+    ...(permission.sourceArn === undefined ? {} : { ArnLike: { 'AWS:SourceArn': permission.sourceArn } }),
+  },
+});
 
 const toStatement = ({
   Sid,

@@ -132,7 +132,8 @@ describe('the real bundles', () => {
     'a secret that does not exist': {
       name: 'rekey-rotate-secret',
       event: { Step: 'setSecret', SecretId: 'rekey/nobody', ClientRequestToken: '1'.repeat(32) },
-      says: /^SECRET_UNKNOWN: /,
+      // What has no rotation, as what does not exist, is not this function's business.
+      says: /^(SECRET_UNKNOWN|STORE_DENIED): /,
     },
     'an API key taken for a credential': {
       name: 'rekey-rotate-secret',
@@ -238,4 +239,16 @@ describe('no password, API key, RotationToken or signing secret', () => {
       [],
     ]);
   });
+});
+
+test('the roles let the functions do all of the above, but touch a secret that rotate-secret does not rotate', () => {
+  const refused = world.deployment.authorizer.refusals.map(
+    (message) => /assumed-role\/[^/]+\/(.*)$/.exec(message)?.[1] ?? message,
+  );
+  const about = (id: string) =>
+    expect.stringMatching(
+      `^rekey-rotate-secret is not authorized to perform: secretsmanager:DescribeSecret on resource: .*:secret:${id}-[^ ]* because no identity-based policy allows`,
+    );
+  expect(refused).toEqual([about('rekey/nobody'), about('rekey/api-keys/render')]);
+  expect(world.deployment.authorizer.judged).toBeGreaterThan(200);
 });

@@ -14,6 +14,7 @@ import {
 } from '@aws-sdk/client-secrets-manager';
 import pg from 'pg';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { idlePermissions } from './idle-permissions.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -35,6 +36,9 @@ function start(...options: readonly string[]) {
   });
   return { child, ended: once(child, 'close'), output: text(child.stdout), errors: text(child.stderr) };
 }
+
+/** Logical ids end in eight characters that CDK makes of the path. */
+const withoutHashes = (text: string): string => text.replaceAll(/[0-9A-F]{8}(?= )/g, '');
 
 const pressCtrlC = (child: ChildProcess): void => {
   process.kill(-(child.pid ?? 0), 'SIGINT');
@@ -61,6 +65,7 @@ test('npm start -- --json tells the whole life of each credential in one documen
     resetPassword: { refusedLogins: number; refusedForMs: number; atMostMs: number };
     webhooks: Record<string, number>;
     audit: { records: number; verified: boolean };
+    access: { judged: number; refused: string[]; idle: string[] };
     days: number;
   } = JSON.parse(await output);
   const life = (provider: string, drift: { found: number; repaired: number }, users: number) => ({
@@ -97,6 +102,10 @@ test('npm start -- --json tells the whole life of each credential in one documen
     records: expect.toSatisfy((records: number) => records > 60),
     verified: true,
   });
+  expect(outcome.access.refused).toEqual([]);
+  expect(outcome.access.judged).toBeGreaterThan(3_000);
+  // Without any other permission, or with a statement less, this run would have been refused something.
+  expect(outcome.access.idle.map(withoutHashes).toSorted()).toEqual(Object.keys(idlePermissions).toSorted());
   expect(outcome.days).toBeGreaterThan(28);
   expect(outcome.resetPassword).toMatchObject({ provider: 'cockroachdb-cloud' });
   // Somebody with one user only is refused for a while, and is told for how long.

@@ -44,7 +44,7 @@ export interface AlarmsOptions {
   readonly region: string;
   readonly clock: Clock;
   /** Publishes a change to one of the alarm's topics. */
-  readonly publish: (topicArn: string, message: string, subject: string) => void;
+  readonly publish: (topicArn: string, message: string, subject: string, alarmArn: string) => void;
 }
 
 export interface Alarms {
@@ -227,6 +227,7 @@ export function createAlarms({ account, region, clock, publish }: AlarmsOptions)
         topicArn,
         JSON.stringify(messageOf(alarm, { from, to, reason, at, account, region })),
         `${to}: "${alarm.name}" in ${region}`,
+        alarm.arn,
       );
   }
 

@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { type Clock, systemClock } from '../clock.ts';
 import { AwsError } from './aws-error.ts';
-import type { AwsService } from './service.ts';
+import type { Authorize, AwsService } from './service.ts';
 
 /** A call as the hook sees it, before it is served. */
 export interface AwsCall {
@@ -37,6 +37,8 @@ export type OnCall = (call: AwsCall) => Fault | undefined | Promise<Fault | unde
 export interface AwsEndpointOptions {
   readonly services: readonly AwsService[];
   readonly onCall?: OnCall;
+  /** Asked before a call is served, for all that it needs. @default everybody may everything */
+  readonly authorize?: Authorize;
   /** Serves requests without X-Amz-Target, that is the REST protocols. @default 404 */
   readonly otherwise?: (request: IncomingMessage, response: ServerResponse) => void;
   /** Hears of a failure that no AWS error stands for: a defect of a stand-in. */
@@ -99,6 +101,7 @@ function inputOf(body: Buffer): unknown {
 export async function startAwsEndpoint({
   services,
   onCall = () => undefined,
+  authorize = async () => undefined,
   otherwise = (_request, response) => response.writeHead(404).end(),
   onDefect = () => undefined,
   clock = systemClock,
@@ -130,6 +133,11 @@ export async function startAwsEndpoint({
       if (fault?.fault === 'reset-before') return void request.socket.resetAndDestroy();
       const refusal = fault && errorOf(fault, service, `${service.name}:${operation}`, principal);
       if (refusal !== undefined) throw refusal;
+      for (const authorization of service.authorizations(operation, input)) {
+        const denied = await authorize(principal, authorization);
+        if (denied !== undefined)
+          throw service.accessDenied?.(denied) ?? new AwsError('AccessDeniedException', denied);
+      }
       const answer = await service.call(operation, input, {
         requestId,
         ...(principal !== undefined && { principal }),

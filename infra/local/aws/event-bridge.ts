@@ -11,7 +11,7 @@ import {
 } from './delivery.ts';
 import { type EventPattern, matchesPattern, parsePattern } from './event-bridge/pattern.ts';
 import { type Random, randomUuid, systemRandom } from './random.ts';
-import { type AwsService, operation, serveOperation } from './service.ts';
+import { type AwsService, authorizationsBy, operation, serveOperation } from './service.ts';
 
 export interface RuleTarget extends RetryPolicy {
   readonly arn: string;
@@ -72,8 +72,8 @@ export interface EventBridgeOptions {
   readonly account: string;
   readonly region: string;
   readonly clock: Clock;
-  /** Hands an event to a rule's target. */
-  readonly deliver: (targetArn: string, event: BusEvent) => Promise<DeliveryResult>;
+  /** Hands an event to the target of a rule. */
+  readonly deliver: (targetArn: string, event: BusEvent, rule: Rule) => Promise<DeliveryResult>;
   /** Buses besides `default`. */
   readonly buses?: readonly string[];
   /** Hears of each event that goes to a dead-letter queue. */
@@ -209,7 +209,7 @@ export function createEventBridge({
 
   async function hand(rule: Rule, target: RuleTarget, event: BusEvent): Promise<void> {
     const { arn, deadLetterArn } = target;
-    const outcome = await deliverUnder(target, () => deliver(arn, event), {
+    const outcome = await deliverUnder(target, () => deliver(arn, event, rule), {
       clock,
       retryDelayMs,
       signal: stopping.signal,
@@ -315,6 +315,17 @@ export function createEventBridge({
     targetPrefix: 'AWSEvents',
     messageKey: 'message',
     internalErrorName: 'InternalException',
+    authorizations: authorizationsBy(
+      { PutEvents: putEvents },
+      {
+        // A bus that does not exist is judged as well.
+        PutEvents: ({ Entries }) =>
+          [...new Set(Entries.map(({ EventBusName = 'default' }) => EventBusName))].map((bus) => ({
+            action: 'events:PutEvents',
+            resource: bus.startsWith('arn:') ? bus : `arn:aws:events:${region}:${account}:event-bus/${bus}`,
+          })),
+      },
+    ),
     call: (name, input, context) => serveOperation(operations, name, input, context),
     addBus: (name) => void knownBuses.add(name),
     addRule(rule) {

@@ -14,7 +14,7 @@ export interface HttpApiOptions {
   /** For each route. @default no bound */
   readonly throttle?: { readonly ratePerSecond: number; readonly burst: number };
   /** Whether the function lets API Gateway in: `sourceArn` is what its permission is asked for. */
-  readonly mayInvoke: (functionArn: string, sourceArn: string) => boolean;
+  readonly mayInvoke: (functionArn: string, sourceArn: string) => boolean | Promise<boolean>;
   readonly invoke: (
     functionArn: string,
     event: unknown,
@@ -107,9 +107,8 @@ export async function startHttpApi({
     const body = await bodyOf(request);
     if (body === undefined)
       return { ...refused(413, 'Request Entity Too Large'), routeKey, refusal: 'too-large' };
-    if (
-      !mayInvoke(functionArn, `arn:aws:execute-api:${region}:${account}:${id}/$default/${method}${pathname}`)
-    )
+    const sourceArn = `arn:aws:execute-api:${region}:${account}:${id}/$default/${method}${pathname}`;
+    if (!(await mayInvoke(functionArn, sourceArn)))
       return { ...refused(500, 'Internal Server Error'), routeKey, refusal: 'no-permission' };
     const event = eventOf(request, { body, routeKey, pathname, search });
     const timer = Promise.withResolvers<'timed-out'>();

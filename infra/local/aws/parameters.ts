@@ -3,7 +3,14 @@ import { z } from 'zod';
 import type { Clock } from '../clock.ts';
 import { AwsError } from './aws-error.ts';
 import { pageOf } from './paging.ts';
-import { type AwsService, epochSeconds, operation, serveOperation } from './service.ts';
+import {
+  type Authorization,
+  type AwsService,
+  authorizationsBy,
+  epochSeconds,
+  operation,
+  serveOperation,
+} from './service.ts';
 
 type ParameterType = 'String' | 'StringList' | 'SecureString';
 type Tier = 'Standard' | 'Advanced';
@@ -152,6 +159,12 @@ export function createParameters({ account, region, clock }: ParametersOptions):
   const parameters = new Map<string, Parameter>();
   const arnOf = (parameterName: string) =>
     `arn:aws:ssm:${region}:${account}:parameter/${parameterName.replace(/^\//, '')}`;
+
+  /** A version is chosen behind a colon, which no ARN of a policy has. */
+  const about = (operationName: keyof typeof schemas, reference: string): Authorization => ({
+    action: `ssm:${operationName}`,
+    resource: arnOf(reference.replace(/^arn:.*:parameter/, '').replace(/:[^:]*$/, '')),
+  });
 
   /** `name`, `name:version` or an ARN. */
   function find(reference: string): { parameter: Parameter; version: ParameterVersion; selector?: string } {
@@ -309,6 +322,16 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     targetPrefix: 'AmazonSSM',
     messageKey: 'message',
     internalErrorName: 'InternalServerError',
+    authorizations: authorizationsBy(schemas, {
+      PutParameter: ({ Name }) => [about('PutParameter', Name)],
+      GetParameter: ({ Name }) => [about('GetParameter', Name)],
+      GetParameters: ({ Names }) => Names.map((each) => about('GetParameters', each)),
+      // The path as it was asked for: a policy for what lies below it is none for the path (AWS documentation).
+      GetParametersByPath: ({ Path }) => [about('GetParametersByPath', Path)],
+      DeleteParameter: ({ Name }) => [about('DeleteParameter', Name)],
+      DeleteParameters: ({ Names }) => Names.map((each) => about('DeleteParameters', each)),
+      DescribeParameters: () => [{ action: 'ssm:DescribeParameters', resource: '*' }],
+    }),
     call: (operationName, input, context) => serveOperation(operations, operationName, input, context),
   };
 }

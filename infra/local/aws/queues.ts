@@ -3,7 +3,13 @@ import { z } from 'zod';
 import { type Clock, pause } from '../clock.ts';
 import { AwsError } from './aws-error.ts';
 import { type Random, randomUuid, systemRandom } from './random.ts';
-import { type AwsService, operation, serveOperation } from './service.ts';
+import {
+  type Authorization,
+  type AwsService,
+  authorizationsBy,
+  operation,
+  serveOperation,
+} from './service.ts';
 
 export interface QueueOptions {
   readonly name: string;
@@ -372,6 +378,11 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
     return { MessageId: messageId, MD5OfMessageBody: md5(MessageBody) };
   }
 
+  /** The batches have no actions of their own (AWS documentation). */
+  const about = (action: string, urlOrName: string): readonly Authorization[] => [
+    { action: `sqs:${action}`, resource: arnOf(urlOrName.split('/').at(-1) ?? '') },
+  ];
+
   const operations = {
     SendMessage: operation(schemas.SendMessage, ({ QueueUrl, ...message }, { principal }) =>
       accept(byUrl(QueueUrl), message, principal),
@@ -497,6 +508,18 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
     targetPrefix: 'AmazonSQS',
     messageKey: 'message',
     internalErrorName: 'InternalFailure',
+    accessDenied: (message) =>
+      new AwsError('com.amazon.coral.service#AccessDeniedException', message, 400, 'AccessDenied'),
+    authorizations: authorizationsBy(schemas, {
+      SendMessage: ({ QueueUrl }) => about('SendMessage', QueueUrl),
+      SendMessageBatch: ({ QueueUrl }) => about('SendMessage', QueueUrl),
+      ReceiveMessage: ({ QueueUrl }) => about('ReceiveMessage', QueueUrl),
+      DeleteMessage: ({ QueueUrl }) => about('DeleteMessage', QueueUrl),
+      DeleteMessageBatch: ({ QueueUrl }) => about('DeleteMessage', QueueUrl),
+      ChangeMessageVisibility: ({ QueueUrl }) => about('ChangeMessageVisibility', QueueUrl),
+      GetQueueAttributes: ({ QueueUrl }) => about('GetQueueAttributes', QueueUrl),
+      GetQueueUrl: ({ QueueName }) => about('GetQueueUrl', QueueName),
+    }),
     call: (name, input, context) => serveOperation(operations, name, input, context),
     addQueue({
       name,

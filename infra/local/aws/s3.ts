@@ -7,6 +7,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import { AwsError } from './aws-error.ts';
 import { type OnCall, principalOf } from './endpoint.ts';
 import { type Random, randomSuffix, systemRandom } from './random.ts';
+import type { Authorization, Authorize } from './service.ts';
 
 export interface BucketSettings {
   readonly name: string;
@@ -23,6 +24,8 @@ export interface ObjectLock {
 export interface S3Options {
   readonly buckets: readonly BucketSettings[];
   readonly onCall?: OnCall;
+  /** Asked before a request is served, for all that it needs. @default everybody may everything */
+  readonly authorize?: Authorize;
   /** Hears of a failure that no AWS error stands for: a defect of the stand-in. */
   readonly onDefect?: (error: unknown) => void;
   /** @default systemClock */
@@ -96,6 +99,8 @@ const notImplemented = (header: string) =>
   });
 const invalid = (name: string, message: string) => new S3Error(name, message, 400);
 
+/** What the SDK speaks to S3 by itself. */
+const tls = { 's3:TlsVersion': '1.3' } as const;
 const mostKeys = 1000;
 const dayMs = 86_400_000;
 
@@ -103,6 +108,7 @@ const dayMs = 86_400_000;
 export function createS3({
   buckets: settings,
   onCall = () => undefined,
+  authorize = async () => undefined,
   onDefect = () => undefined,
   clock = systemClock,
   random = systemRandom,
@@ -272,12 +278,61 @@ export function createS3({
     };
   }
 
-  const operations: Readonly<Record<string, { name: string; serve: (call: Call) => Answer }>> = {
-    'PUT object': { name: 'PutObject', serve: putObject },
-    'GET object': { name: 'GetObject', serve: getObject },
-    'HEAD object': { name: 'HeadObject', serve: getObject },
-    'DELETE object': { name: 'DeleteObject', serve: deleteObject },
-    'GET bucket': { name: 'ListObjectsV2', serve: listObjects },
+  const aboutObject = (
+    action: string,
+    { bucket, key }: Call,
+    context: Readonly<Record<string, string>> = {},
+  ): Authorization => ({
+    action: `s3:${action}`,
+    resource: `arn:aws:s3:::${bucket.name}/${key}`,
+    context: { ...tls, ...context },
+  });
+  const toWrite = (call: Call): readonly Authorization[] => {
+    const { 'if-none-match': ifNoneMatch } = call.headers;
+    return [
+      aboutObject('PutObject', call, ifNoneMatch === undefined ? {} : { 's3:if-none-match': ifNoneMatch }),
+    ];
+  };
+  const aboutBucket = ({ bucket }: Call, context: Readonly<Record<string, string>> = {}): Authorization => ({
+    action: 's3:ListBucket',
+    resource: `arn:aws:s3:::${bucket.name}`,
+    context: { ...tls, ...context },
+  });
+  const versioned = (action: string, { query }: Call): string =>
+    query.has('versionId') ? `${action}Version` : action;
+  /** Whoever may not list is not told that there is nothing, but refused (AWS documentation). */
+  const toRead = (call: Call): readonly Authorization[] => [
+    aboutObject(versioned('GetObject', call), call),
+    ...(currentOf(call)?.body === undefined ? [aboutBucket(call)] : []),
+  ];
+  const operations: Readonly<
+    Record<
+      string,
+      {
+        readonly name: string;
+        readonly asks: (call: Call) => readonly Authorization[];
+        readonly serve: (call: Call) => Answer;
+      }
+    >
+  > = {
+    'PUT object': { name: 'PutObject', asks: toWrite, serve: putObject },
+    'GET object': { name: 'GetObject', asks: toRead, serve: getObject },
+    'HEAD object': { name: 'HeadObject', asks: toRead, serve: getObject },
+    'DELETE object': {
+      name: 'DeleteObject',
+      asks: (call) => [
+        aboutObject(versioned('DeleteObject', call), call),
+        ...(call.headers['x-amz-bypass-governance-retention'] === 'true'
+          ? [aboutObject('BypassGovernanceRetention', call)]
+          : []),
+      ],
+      serve: deleteObject,
+    },
+    'GET bucket': {
+      name: 'ListObjectsV2',
+      asks: (call) => [aboutBucket(call, { 's3:prefix': call.query.get('prefix') ?? '' })],
+      serve: listObjects,
+    },
   };
 
   async function respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -332,13 +387,12 @@ export function createS3({
         default:
           fault satisfies never;
       }
-      const answer = operation.serve({
-        bucket: bucketOf(bucketName),
-        key,
-        query,
-        headers: request.headers,
-        body,
-      });
+      const call = { bucket: bucketOf(bucketName), key, query, headers: request.headers, body };
+      for (const authorization of operation.asks(call)) {
+        const denied = await authorize(principal, authorization);
+        if (denied !== undefined) throw new S3Error('AccessDenied', denied, 403);
+      }
+      const answer = operation.serve(call);
       if (fault?.fault === 'reset-after') return void request.socket.resetAndDestroy();
       send(answer);
     } catch (error) {

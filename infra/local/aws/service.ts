@@ -10,6 +10,22 @@ export interface CallContext {
   readonly requestId?: string;
 }
 
+/** One thing that a caller has to be allowed. A call may need more than one. */
+export interface Authorization {
+  /** IAM's word, which is not always the operation: SendMessageBatch is `sqs:SendMessage`, ListObjectsV2 `s3:ListBucket`. */
+  readonly action: string;
+  /** An ARN without wildcards; `*` for an action that knows no resources. */
+  readonly resource: string;
+  /** By condition key; nothing that the action does not know. */
+  readonly context?: Readonly<Record<string, string>>;
+}
+
+/** Asks whether the caller with that access key may. Answers in AWS's words why it may not, nothing when it may. */
+export type Authorize = (
+  principal: string | undefined,
+  authorization: Authorization,
+) => Promise<string | undefined>;
+
 /** One stand-in behind the endpoint. Inputs and outputs have their wire form: base64 blobs, epoch seconds. */
 export interface AwsService {
   /** IAM prefix, for example `secretsmanager`. */
@@ -20,6 +36,10 @@ export interface AwsService {
   readonly messageKey: 'Message' | 'message';
   /** The name under which this service reports its own failure. */
   readonly internalErrorName: string;
+  /** How it refuses what no policy allows. @default AccessDeniedException */
+  readonly accessDenied?: (message: string) => AwsError;
+  /** What a call asks of its caller's policies. Nothing where it is refused whoever calls: an operation or an input that cannot be. */
+  authorizations(operation: string, input: unknown): readonly Authorization[];
   /** Serves one operation exactly as over the wire; throws `AwsError` for every refusal. */
   call(operation: string, input: unknown, context?: CallContext): Promise<unknown>;
 }
@@ -35,6 +55,20 @@ export function operation<S extends z.ZodType>(
   serve: (input: z.output<S>, context: CallContext) => unknown,
 ): Operation {
   return { run: (input, context) => serve(validated(schema, input), context) };
+}
+
+/** What a call asks for, by a table that has every operation. An input out of bounds asks for nothing: it is refused anyway. */
+export function authorizationsBy<Schemas extends Readonly<Record<string, z.ZodType>>>(
+  schemas: Schemas,
+  asks: {
+    readonly [Name in keyof Schemas]: (input: z.output<Schemas[Name]>) => readonly Authorization[];
+  },
+): AwsService['authorizations'] {
+  return (name, input) => {
+    if (!Object.hasOwn(schemas, name)) return [];
+    const parsed = schemas[name]?.safeParse(input);
+    return parsed?.success ? (asks[name]?.(parsed.data as z.output<Schemas[string]>) ?? []) : [];
+  };
 }
 
 /** Finds and serves an operation. The answer is copied, so that no caller can reach into the state. */

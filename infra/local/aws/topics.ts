@@ -22,9 +22,9 @@ export interface Subscription {
 export interface TopicsOptions {
   readonly clock: Clock;
   /** Calls a function, which may fail later. */
-  readonly invoke: (functionArn: string, event: unknown) => Promise<void>;
+  readonly invoke: (functionArn: string, event: unknown, topicArn: string) => Promise<void>;
   /** Puts a message into a queue. */
-  readonly send: (queueArn: string, body: string) => void;
+  readonly send: (queueArn: string, body: string, topicArn: string) => void;
   /** @default systemRandom */
   readonly random?: Random;
 }
@@ -57,11 +57,15 @@ export function createTopics({ clock, invoke, send, random = systemRandom }: Top
       Timestamp: sent.publishedAt.toISOString(),
     };
     if (protocol === 'sqs') {
-      send(endpoint, isRaw ? sent.message : JSON.stringify(notification));
+      send(endpoint, isRaw ? sent.message : JSON.stringify(notification), sent.topicArn);
       return;
     }
     const record = { EventVersion: '1.0', EventSubscriptionArn: arn, EventSource: 'aws:sns' };
-    const work: Promise<void> = invoke(endpoint, { Records: [{ ...record, Sns: notification }] })
+    const work: Promise<void> = invoke(
+      endpoint,
+      { Records: [{ ...record, Sns: notification }] },
+      sent.topicArn,
+    )
       // SNS tells nobody of a delivery that failed.
       .catch(() => undefined)
       .finally(() => active.delete(work));

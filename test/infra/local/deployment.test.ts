@@ -35,6 +35,19 @@ const handlers = {
     if (body === 'fail') throw new Error('it was told to fail');
     return { statusCode: 202, body: JSON.stringify({ at: new Date().toISOString().slice(0, 16), routeKey, id: headers['webhook-id'], body }) };
   };`,
+  // Calls AWS under the key of its own function, and answers with what it was answered.
+  'call.mjs': `export const handler = async ({ operation, input, path, method = 'GET', headers = {} }) => {
+    const { AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID } = process.env;
+    const authorization = 'AWS4-HMAC-SHA256 Credential=' + AWS_ACCESS_KEY_ID + '/20260301/eu-central-1/any/aws4_request';
+    const answer = path === undefined
+      ? await fetch(AWS_ENDPOINT_URL, {
+          method: 'POST',
+          headers: { authorization, 'x-amz-target': operation, 'content-type': 'application/x-amz-json-1.1' },
+          body: JSON.stringify(input),
+        })
+      : await fetch(AWS_ENDPOINT_URL + path, { method, headers: { authorization, ...headers } });
+    return { status: answer.status, code: answer.headers.get('x-amzn-query-error'), body: await answer.text() };
+  };`,
   // The least that Secrets Manager takes for a rotation.
   'rotate.mjs': `const call = async (operation, input) => {
     const answer = await fetch(process.env.AWS_ENDPOINT_URL, {
@@ -57,13 +70,13 @@ const handlers = {
 };
 
 const arnOf = (logicalId: string) => ({ 'Fn::GetAtt': [logicalId, 'Arn'] });
-const handler = (file: string, timeout = 60) => ({
+const handler = (file: string, timeout = 60, role = 'Role') => ({
   Type: 'AWS::Lambda::Function',
   Properties: {
     FunctionName: file,
     Handler: `${file}.handler`,
     Code: { S3Key: 'code.zip' },
-    Role: arnOf('Role'),
+    Role: arnOf(role),
     Timeout: timeout,
   },
 });
@@ -107,20 +120,45 @@ const alarm = (properties: object) => ({
   },
 });
 
-const stack = {
-  Role: { Type: 'AWS::IAM::Role' },
-  SchedulerRole: {
-    Type: 'AWS::IAM::Role',
-    Properties: {
-      Policies: [
-        {
-          PolicyDocument: {
-            Statement: [{ Effect: 'Allow', Action: 'lambda:InvokeFunction', Resource: arnOf('pass') }],
-          },
-        },
-      ],
+const allow = (Sid: string, Action: string | readonly string[], Resource: unknown, more: object = {}) => ({
+  Sid,
+  Effect: 'Allow',
+  Action,
+  Resource,
+  ...more,
+});
+/** A role for a service, with these statements. */
+const role = (Service: string, ...Statement: readonly object[]) => ({
+  Type: 'AWS::IAM::Role',
+  Properties: {
+    AssumeRolePolicyDocument: {
+      Version: '2012-10-17',
+      Statement: [{ Effect: 'Allow', Principal: { Service }, Action: 'sts:AssumeRole' }],
     },
+    Policies: [{ PolicyName: 'Own', PolicyDocument: { Version: '2012-10-17', Statement } }],
   },
+});
+const letIn = (Sid: string, Service: string, Action: string, Resource: unknown) =>
+  allow(Sid, Action, Resource, { Principal: { Service } });
+const schedulerRole = (target: unknown) =>
+  role(
+    'scheduler.amazonaws.com',
+    allow('Invoke', 'lambda:InvokeFunction', target),
+    allow('ReportFailure', 'sqs:SendMessage', arnOf('Lost')),
+  );
+
+const stack = {
+  Role: role(
+    'lambda.amazonaws.com',
+    allow('WriteLog', ['logs:CreateLogStream', 'logs:PutLogEvents'], '*'),
+    allow('ReportFailure', 'sqs:SendMessage', arnOf('Lost')),
+    allow(
+      'Work',
+      ['sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes'],
+      'arn:aws:sqs:eu-central-1:123456789012:targets',
+    ),
+  ),
+  SchedulerRole: schedulerRole(arnOf('pass')),
   pass: handler('pass'),
   targets: handler('targets'),
   slow: handler('slow', 5),
@@ -142,6 +180,16 @@ const stack = {
   Forbidden: rule({ source: ['nobody'] }, 'slow', { EventBusName: { Ref: 'Bus' } }),
   LabelUpdated: rule({ source: ['aws.secretsmanager'], 'detail-type': ['Secret Label Updated'] }, 'pass'),
   Lost: { Type: 'AWS::SQS::Queue', Properties: { QueueName: 'lost' } },
+  LostPolicy: {
+    Type: 'AWS::SQS::QueuePolicy',
+    Properties: {
+      Queues: [{ Ref: 'Lost' }],
+      PolicyDocument: {
+        Version: '2012-10-17',
+        Statement: [letIn('Rules', 'events.amazonaws.com', 'sqs:SendMessage', arnOf('Lost'))],
+      },
+    },
+  },
   LostTargets: { Type: 'AWS::SQS::Queue', Properties: { QueueName: 'lost-targets' } },
   Targets: {
     Type: 'AWS::SQS::Queue',
@@ -160,6 +208,16 @@ const stack = {
     },
   },
   Topic: { Type: 'AWS::SNS::Topic', Properties: { TopicName: 'alarms' } },
+  TopicPolicy: {
+    Type: 'AWS::SNS::TopicPolicy',
+    Properties: {
+      Topics: [{ Ref: 'Topic' }],
+      PolicyDocument: {
+        Version: '2012-10-17',
+        Statement: [letIn('Alarms', 'cloudwatch.amazonaws.com', 'sns:Publish', { Ref: 'Topic' })],
+      },
+    },
+  },
   LostAlarm: alarm({
     AlarmName: 'request-lost',
     Namespace: 'AWS/SQS',
@@ -560,6 +618,419 @@ describe('what comes to nothing lies in a queue, and an alarm says so', () => {
       ['2026-03-01T12:10', ['bad']],
     ]);
     expect(deployment.lostRequests).toMatchObject([{ queueName: 'lost-targets', body: 'bad' }]);
+  });
+});
+
+describe('the policies of the stack are judged:', () => {
+  const writeLog = allow('WriteLog', ['logs:CreateLogStream', 'logs:PutLogEvents'], '*');
+  const keys = 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:rekey/api-keys/*';
+  const caller = (...statements: readonly object[]) => ({
+    CallerRole: role('lambda.amazonaws.com', ...statements),
+    call: handler('call', 60, 'CallerRole'),
+    Records: { Type: 'AWS::S3::Bucket', Properties: { BucketName: 'records' } },
+  });
+  interface Answer {
+    readonly status: number;
+    readonly code: string | null;
+    readonly body: string;
+  }
+  const called = async (deployment: Deployment, event: object): Promise<Answer> => {
+    const result = await deployment.lambda.invoke('call', event);
+    if (!result.ok) throw new Error(result.errorMessage);
+    return result.payload as Answer;
+  };
+  const who = (name: string) =>
+    expect.stringMatching(`:assumed-role/Test-CallerRole-[0-9A-F]+/call is .*${name}`);
+
+  const calls: Record<string, { event: object; allowed: object; refused: Partial<Answer>; action: string }> =
+    {
+      'Secrets Manager': {
+        event: { operation: 'secretsmanager.GetSecretValue', input: { SecretId: 'rekey/api-keys/render' } },
+        allowed: allow('Read', 'secretsmanager:GetSecretValue', keys),
+        refused: {
+          status: 400,
+          body: expect.stringContaining('{"__type":"AccessDeniedException","Message":"User: '),
+        },
+        action: 'secretsmanager:GetSecretValue',
+      },
+      'Parameter Store': {
+        event: { operation: 'AmazonSSM.GetParametersByPath', input: { Path: '/rekey/credentials' } },
+        allowed: allow('Read', 'ssm:GetParametersByPath', 'arn:aws:ssm:*:*:parameter/rekey/credentials'),
+        refused: {
+          status: 400,
+          body: expect.stringContaining('{"__type":"AccessDeniedException","message":"User: '),
+        },
+        action: 'ssm:GetParametersByPath',
+      },
+      EventBridge: {
+        event: {
+          operation: 'AWSEvents.PutEvents',
+          input: {
+            Entries: [{ EventBusName: 'rekey', Source: 'nothing', DetailType: 'Test', Detail: '{}' }],
+          },
+        },
+        allowed: allow('Publish', 'events:PutEvents', arnOf('Bus')),
+        refused: { status: 400, body: expect.stringContaining('AccessDeniedException') },
+        action: 'events:PutEvents',
+      },
+      SQS: {
+        event: {
+          operation: 'AmazonSQS.SendMessageBatch',
+          input: { QueueUrl: 'http://x/123456789012/lost', Entries: [{ Id: 'a', MessageBody: 'a' }] },
+        },
+        allowed: allow('Send', 'sqs:SendMessage', arnOf('Lost')),
+        refused: {
+          status: 400,
+          code: 'AccessDenied;Sender',
+          body: expect.stringContaining('"com.amazon.coral.service#AccessDeniedException"'),
+        },
+        action: 'sqs:SendMessage',
+      },
+      S3: {
+        event: { path: '/records?list-type=2&prefix=audit%2F' },
+        allowed: allow('List', 's3:ListBucket', arnOf('Records'), {
+          Condition: { StringEquals: { 's3:prefix': 'audit/' } },
+        }),
+        refused: { status: 403, body: expect.stringContaining('<Code>AccessDenied</Code><Message>User: ') },
+        action: 's3:ListBucket',
+      },
+    };
+  test.each(Object.entries(calls))(
+    'a call of a function to %s is refused as AWS refuses it, unless its role allows it',
+    async (_service, { event, allowed, refused, action }) => {
+      const secrets = { 'rekey/api-keys/render': 'canary' };
+      const { deployment: strict } = await start(caller(writeLog), { secrets });
+      const denied = await called(strict, event);
+      expect(denied).toMatchObject(refused);
+      expect(denied.body).toMatch(new RegExp(`is not authorized to perform: ${action} on resource: `));
+      expect(strict.authorizer.refusals).toEqual([who(`perform: ${action}`)]);
+      const { deployment: lax } = await start(caller(writeLog, allowed), { secrets });
+      expect(await called(lax, event)).toMatchObject({ status: 200 });
+      expect(lax.authorizer.refusals).toEqual([]);
+    },
+  );
+
+  test('whoever may not list a bucket is not told that there is no such object', async () => {
+    const reading = allow('Read', 's3:GetObject', 'arn:aws:s3:::records/*');
+    const { deployment: strict } = await start(caller(writeLog, reading));
+    expect(await called(strict, { path: '/records/nothing' })).toMatchObject({ status: 403 });
+    const listing = allow('List', 's3:ListBucket', arnOf('Records'));
+    const { deployment: lax } = await start(caller(writeLog, reading, listing));
+    expect(await called(lax, { path: '/records/nothing' })).toMatchObject({ status: 404 });
+  });
+
+  test('what writes an object says whether there may be one, and which version it deletes, with which lock', async () => {
+    const more = {
+      ...caller(
+        writeLog,
+        allow('Write', 's3:PutObject', 'arn:aws:s3:::records/*', {
+          Condition: { StringEquals: { 's3:if-none-match': '*' } },
+        }),
+        allow('Delete', 's3:DeleteObject', 'arn:aws:s3:::records/*'),
+      ),
+    };
+    const { deployment } = await start(more);
+    const put = (headers: object) => called(deployment, { path: '/records/a', method: 'PUT', headers });
+    expect(await put({})).toMatchObject({ status: 403 });
+    expect(await put({ 'if-none-match': '*' })).toMatchObject({ status: 200 });
+    const remove = (path: string, headers = {}) => called(deployment, { path, method: 'DELETE', headers });
+    const refused = (action: string) => ({
+      status: 403,
+      body: expect.stringContaining(`perform: s3:${action} on`),
+    });
+    expect(await remove('/records/a?versionId=null')).toMatchObject(refused('DeleteObjectVersion'));
+    expect(await remove('/records/a', { 'x-amz-bypass-governance-retention': 'true' })).toMatchObject(
+      refused('BypassGovernanceRetention'),
+    );
+    expect(await remove('/records/a')).toMatchObject({ status: 204 });
+  });
+
+  const Secret = {
+    Type: 'AWS::SecretsManager::Secret',
+    Properties: { Name: 'rekey/orders', SecretString: '{}' },
+  };
+  const Rotation = {
+    Type: 'AWS::SecretsManager::RotationSchedule',
+    Properties: {
+      SecretId: { Ref: 'Secret' },
+      RotationLambdaARN: arnOf('rotate'),
+      RotateImmediatelyOnUpdate: false,
+      RotationRules: { AutomaticallyAfterDays: 10 },
+    },
+  };
+  test('a condition on the function that rotates a secret is asked of the secret, whose name is no ARN', async () => {
+    const rotated = { 'secretsmanager:resource/AllowRotationLambdaArn': arnOf('rotate') };
+    const { deployment } = await start(
+      {
+        ...caller(
+          writeLog,
+          allow('Own', 'secretsmanager:DescribeSecret', '*', { Condition: { StringEquals: rotated } }),
+          allow('Rotate', 'secretsmanager:RotateSecret', '*'),
+        ),
+        Secret,
+        Rotation,
+      },
+      { secrets: { 'rekey/api-keys/render': 'canary' } },
+    );
+    const describeSecret = (SecretId: string) =>
+      called(deployment, { operation: 'secretsmanager.DescribeSecret', input: { SecretId } });
+    expect(await describeSecret('rekey/orders')).toMatchObject({ status: 200 });
+    expect(await describeSecret('rekey/api-keys/render')).toMatchObject({ status: 400 });
+    // What does not exist has no rotation either.
+    expect((await describeSecret('rekey/nobody')).body).toContain(':secret:rekey/nobody-absent because');
+    const rotating = { SecretId: 'rekey/orders', ClientRequestToken: '1'.repeat(32) };
+    // It rotates by a function that the caller may not call.
+    expect(
+      await called(deployment, { operation: 'secretsmanager.RotateSecret', input: rotating }),
+    ).toMatchObject({
+      status: 400,
+      body: expect.stringMatching(/perform: lambda:InvokeFunction on resource: .*:function:rotate /),
+    });
+  });
+
+  test('people, who have no function’s key, are not asked', async () => {
+    const { deployment } = await start(caller(writeLog));
+    const before = deployment.authorizer.judged;
+    const ssm = await fetch(deployment.endpointUrl, {
+      method: 'POST',
+      headers: {
+        authorization: 'AWS4-HMAC-SHA256 Credential=local/20260301/eu-central-1/ssm/aws4_request',
+        'x-amz-target': 'AmazonSSM.GetParametersByPath',
+      },
+      body: '{"Path":"/rekey/credentials"}',
+    });
+    expect([ssm.status, deployment.authorizer.judged]).toEqual([200, before]);
+  });
+
+  test('a rotation is begun for Secrets Manager alone, and for this account', async () => {
+    const strict = start({
+      Secret,
+      Rotation,
+      SecretsManagerCallsRotate: mayCall('rotate', 'secretsmanager.amazonaws.com', {
+        SourceAccount: '999999999999',
+      }),
+    });
+    await expect(strict).rejects.toThrow('Secrets Manager cannot invoke the specified Lambda function');
+  });
+
+  test('a function writes its log as its role, or nobody reads it', async () => {
+    const { deployment, calls: seen } = await start({
+      SilentRole: role('lambda.amazonaws.com', allow('WriteLog', 'logs:CreateLogStream', '*')),
+      pass: handler('pass', 60, 'SilentRole'),
+    });
+    expect(await deployment.lambda.invoke('pass', {})).toMatchObject({ ok: true });
+    await deployment.settled();
+    expect(seen).toEqual([]);
+    expect(deployment.authorizer.refusals).toEqual([
+      expect.stringMatching(
+        /pass is .* logs:PutLogEvents on resource: .*:log-group:\/aws\/lambda\/pass:log-stream:/,
+      ),
+    ]);
+  });
+
+  test('what a function failed on is reported as its role', async () => {
+    const { deployment } = await start({
+      PoorRole: role('lambda.amazonaws.com', writeLog),
+      pass: handler('pass', 60, 'PoorRole'),
+    });
+    await request(deployment, 'rekey', { fail: true });
+    await deployment.advance(3_600_000);
+    expect(deployment.lostRequests).toEqual([]);
+    expect(deployment.authorizer.refusals).toEqual([
+      expect.stringMatching(/PoorRole.* sqs:SendMessage .*:lost /),
+    ]);
+  });
+
+  test('an event that was lost is kept where the policy of the queue lets EventBridge in', async () => {
+    const { deployment } = await start({ LostPolicy: { Type: 'AWS::CDK::Metadata' } });
+    await request(deployment, 'nobody');
+    await deployment.settled();
+    expect(deployment.lostRequests).toEqual([]);
+    expect(deployment.authorizer.refusals).toEqual([
+      expect.stringMatching(/^User: events\.amazonaws\.com .* lambda:InvokeFunction .*:function:slow /),
+      expect.stringMatching(/^User: events\.amazonaws\.com .* sqs:SendMessage .*:lost /),
+    ]);
+  });
+
+  test('a rule calls a function as the rule that the permission is for', async () => {
+    const { deployment, calls: seen } = await start({
+      EventsCallPass: mayCall('pass', 'events.amazonaws.com', { SourceArn: arnOf('Requested') }),
+      AlsoPass: rule({ source: ['other'] }, 'pass', { EventBusName: { Ref: 'Bus' } }),
+    });
+    await request(deployment, 'rekey');
+    await request(deployment, 'other');
+    await deployment.settled();
+    expect(seen).toHaveLength(1);
+    expect(deployment.lostRequests).toHaveLength(1);
+  });
+
+  const scheduled: Record<string, { SchedulerRole: object; refused: RegExp }> = {
+    'assumes the role of the schedule': {
+      SchedulerRole: role('events.amazonaws.com', allow('Invoke', 'lambda:InvokeFunction', arnOf('pass'))),
+      refused: /^User: scheduler\.amazonaws\.com .* sts:AssumeRole on resource: .*:role\/Test-SchedulerRole-/,
+    },
+    'calls the function as that role, and keeps what was lost': {
+      SchedulerRole: role('scheduler.amazonaws.com'),
+      refused: /SchedulerRole-.* sqs:SendMessage on resource: .*:lost /,
+    },
+  };
+  test.each(Object.entries(scheduled))('Scheduler %s', async (_sentence, { SchedulerRole, refused }) => {
+    const { deployment, calls: seen } = await start({
+      SchedulerRole,
+      hourly: schedule('rate(1 hour)', 'pass'),
+    });
+    await deployment.advance(3_600_000);
+    expect(seen).toEqual([]);
+    expect(deployment.lostRequests).toEqual([]);
+    expect(deployment.authorizer.refusals).toEqual(expect.arrayContaining([expect.stringMatching(refused)]));
+  });
+
+  test('Scheduler is let in by the group of the schedule', async () => {
+    const assumedFor = (group: string) => {
+      const made = schedulerRole(arnOf('pass'));
+      const [trust] = made.Properties.AssumeRolePolicyDocument.Statement;
+      const Condition = {
+        StringEquals: {
+          'aws:SourceArn': `arn:aws:scheduler:eu-central-1:123456789012:schedule-group/${group}`,
+        },
+      };
+      return {
+        ...made,
+        Properties: {
+          ...made.Properties,
+          AssumeRolePolicyDocument: { Version: '2012-10-17', Statement: [{ ...trust, Condition }] },
+        },
+      };
+    };
+    for (const [group, times] of [
+      ['default', 1],
+      ['other', 0],
+    ] as const) {
+      const hourly = schedule('rate(1 hour)', 'pass');
+      const { deployment, calls: seen } = await start({ SchedulerRole: assumedFor(group), hourly });
+      await deployment.advance(3_600_000);
+      expect(seen).toHaveLength(times);
+    }
+  });
+
+  test('an alarm is published where the topic and its key let CloudWatch in', async () => {
+    const key = (Action: string | readonly string[]) => ({
+      Key: {
+        Type: 'AWS::KMS::Key',
+        Properties: {
+          KeyPolicy: {
+            Version: '2012-10-17',
+            Statement: [
+              {
+                Effect: 'Allow',
+                Principal: { Service: 'cloudwatch.amazonaws.com' },
+                Action,
+                Resource: '*',
+                Condition: {
+                  StringEquals: { 'aws:SourceAccount': '123456789012' },
+                  ArnLike: { 'aws:SourceArn': 'arn:aws:cloudwatch:eu-central-1:123456789012:alarm:pass-*' },
+                },
+              },
+            ],
+          },
+        },
+      },
+      Topic: { Type: 'AWS::SNS::Topic', Properties: { TopicName: 'alarms', KmsMasterKeyId: arnOf('Key') } },
+    });
+    const published = async (more: object) => {
+      const { deployment } = await start(more);
+      await deployment.advance(10 * 60_000, { passes: 'all' });
+      await deployment.advance(10 * 60_000, { passes: 'all' });
+      return [deployment.topics.published().length, deployment.authorizer.refusals] as const;
+    };
+    expect(await published(key(['kms:Decrypt', 'kms:GenerateDataKey*']))).toEqual([1, []]);
+    expect(await published(key('kms:Decrypt'))).toEqual([
+      0,
+      [expect.stringContaining('kms:GenerateDataKey')],
+    ]);
+    expect(await published({ TopicPolicy: { Type: 'AWS::CDK::Metadata' } })).toEqual([
+      0,
+      [expect.stringMatching(/^User: cloudwatch\.amazonaws\.com .* sns:Publish /)],
+    ]);
+  });
+
+  test('an alarm has been published when the clock stands again', async () => {
+    const { deployment } = await start();
+    deployment.queues.send('arn:aws:sqs:eu-central-1:123456789012:lost', 'lost');
+    await deployment.advance(0);
+    expect(deployment.topics.published().map(({ subject }) => subject)).toEqual([
+      'ALARM: "request-lost" in eu-central-1',
+    ]);
+  });
+
+  test('whoever subscribed to a topic lets it in, or hears nothing', async () => {
+    const subscribed = (Protocol: string, Endpoint: unknown) => ({
+      Type: 'AWS::SNS::Subscription',
+      Properties: { TopicArn: { Ref: 'Topic' }, Protocol, Endpoint },
+    });
+    const more = {
+      Letters: { Type: 'AWS::SQS::Queue', Properties: { QueueName: 'letters' } },
+      ToPass: subscribed('lambda', arnOf('pass')),
+      ToLetters: subscribed('sqs', arnOf('Letters')),
+    };
+    const topic = 'arn:aws:sns:eu-central-1:123456789012:alarms';
+    const letters = 'arn:aws:sqs:eu-central-1:123456789012:letters';
+    const heard = async (letting: object) => {
+      const { deployment, calls: seen } = await start({ ...more, ...letting });
+      deployment.topics.publish(topic, 'hello');
+      await deployment.settled();
+      return [seen.length, deployment.queues.messages(letters).length, deployment.authorizer.refusals.length];
+    };
+    expect(await heard({})).toEqual([0, 0, 2]);
+    const LettersPolicy = {
+      Type: 'AWS::SQS::QueuePolicy',
+      Properties: {
+        Queues: [{ Ref: 'Letters' }],
+        PolicyDocument: {
+          Version: '2012-10-17',
+          Statement: [
+            {
+              ...letIn('Topic', 'sns.amazonaws.com', 'sqs:SendMessage', arnOf('Letters')),
+              Condition: { ArnEquals: { 'aws:SourceArn': { Ref: 'Topic' } } },
+            },
+          ],
+        },
+      },
+    };
+    const TopicCallsPass = mayCall('pass', 'sns.amazonaws.com', { SourceArn: { Ref: 'Topic' } });
+    expect(await heard({ LettersPolicy, TopicCallsPass })).toEqual([1, 1, 0]);
+  });
+
+  const undeployable: Record<string, { more: object; message: RegExp }> = {
+    'a function whose role Lambda may not assume': {
+      more: { Role: role('events.amazonaws.com', writeLog) },
+      message: /^Resources\.pass: User: lambda\.amazonaws\.com .* sts:AssumeRole /,
+    },
+    ...Object.fromEntries(
+      ['ReceiveMessage', 'DeleteMessage', 'GetQueueAttributes'].map((missing) => [
+        `a mapping whose function may not do ${missing}`,
+        {
+          more: {
+            WorkRole: role(
+              'lambda.amazonaws.com',
+              writeLog,
+              allow(
+                'Work',
+                ['ReceiveMessage', 'DeleteMessage', 'GetQueueAttributes']
+                  .filter((action) => action !== missing)
+                  .map((action) => `sqs:${action}`),
+                arnOf('Targets'),
+              ),
+            ),
+            targets: handler('targets', 60, 'WorkRole'),
+          },
+          message: new RegExp(`^Resources\\.Mapping: User: .*/targets is .* sqs:${missing} `),
+        },
+      ]),
+    ),
+  };
+  test.each(Object.entries(undeployable))('%s is not deployed', async (_sentence, { more, message }) => {
+    await expect(start(more)).rejects.toThrow(message);
   });
 });
 

@@ -211,6 +211,8 @@ describe('resources', () => {
         environment: {},
         timeoutSeconds: 3,
         memoryMb: 128,
+        logGroup: '/aws/lambda/rotator',
+        roleName: expect.stringMatching(/^Example-Role-/),
         roleStatements: [
           {
             sid: undefined,
@@ -314,6 +316,86 @@ describe('resources', () => {
     ]);
   });
 
+  test('policies of roles and of everything that lets somebody in come with what they are of, as they stand', async () => {
+    const letIn = { Version: '2012-10-17', Statement: [{ Effect: 'Allow', Principal: '*', Action: 'x:*' }] };
+    const { policies, topics, functions } = await read({
+      Resources: {
+        ...withValue('').Resources,
+        Role: {
+          Type: 'AWS::IAM::Role',
+          Properties: {
+            RoleName: 'runner',
+            AssumeRolePolicyDocument: letIn,
+            Policies: [{ PolicyName: 'Own', PolicyDocument: { Statement: [] } }],
+          },
+        },
+        More: {
+          Type: 'AWS::IAM::Policy',
+          Properties: { Roles: [{ Ref: 'Role' }], PolicyDocument: { Statement: [] } },
+        },
+        Bucket: { Type: 'AWS::S3::Bucket', Properties: { BucketName: 'records' } },
+        OfBucket: {
+          Type: 'AWS::S3::BucketPolicy',
+          Properties: { Bucket: { Ref: 'Bucket' }, PolicyDocument: letIn },
+        },
+        OfQueue: {
+          Type: 'AWS::SQS::QueuePolicy',
+          Properties: { Queues: [{ Ref: 'Queue' }], PolicyDocument: letIn },
+        },
+        Topic: {
+          Type: 'AWS::SNS::Topic',
+          Properties: { TopicName: 'alarms', KmsMasterKeyId: { 'Fn::GetAtt': ['Key', 'Arn'] } },
+        },
+        OfTopic: {
+          Type: 'AWS::SNS::TopicPolicy',
+          Properties: { Topics: [{ Ref: 'Topic' }], PolicyDocument: letIn },
+        },
+        Key: { Type: 'AWS::KMS::Key', Properties: { KeyPolicy: letIn } },
+        Log: { Type: 'AWS::Logs::LogGroup', Properties: { LogGroupName: '/own/log' } },
+        Handler: {
+          Type: 'AWS::Lambda::Function',
+          Properties: {
+            ...withValue('').Resources.Handler.Properties,
+            LoggingConfig: { LogGroup: { Ref: 'Log' } },
+          },
+        },
+        Called: {
+          Type: 'AWS::Lambda::Permission',
+          Properties: {
+            FunctionName: { Ref: 'Handler' },
+            Action: 'lambda:InvokeFunction',
+            Principal: 'events.amazonaws.com',
+            SourceArn: 'arn:aws:events:*:*:rule/*',
+          },
+        },
+      },
+      Parameters: { Stage: { Default: 'test' } },
+    });
+    const key = 'arn:aws:kms:eu-central-1:111122223333:key/Key';
+    expect(Object.fromEntries(policies.map(({ name, of }) => [name, of]))).toEqual({
+      'Role.Own': { role: 'runner' },
+      More: { role: 'runner' },
+      'Role.AssumeRole': { resource: 'arn:aws:iam::111122223333:role/runner' },
+      OfBucket: { resource: 'arn:aws:s3:::records' },
+      OfQueue: { resource: 'arn:aws:sqs:eu-central-1:111122223333:lost' },
+      OfTopic: { resource: 'arn:aws:sns:eu-central-1:111122223333:alarms' },
+      Key: { resource: key },
+      'Handler.Permissions': { resource: 'arn:aws:lambda:eu-central-1:111122223333:function:rotator' },
+    });
+    expect(policies.find(({ name }) => name === 'OfQueue')?.document).toEqual(letIn);
+    expect(policies.find(({ name }) => name === 'Handler.Permissions')?.document.Statement).toEqual([
+      {
+        Sid: 'Called',
+        Effect: 'Allow',
+        Principal: { Service: 'events.amazonaws.com' },
+        Action: 'lambda:InvokeFunction',
+        Resource: 'arn:aws:lambda:eu-central-1:111122223333:function:rotator',
+        Condition: { ArnLike: { 'AWS:SourceArn': 'arn:aws:events:*:*:rule/*' } },
+      },
+    ]);
+    expect([topics[0]?.keyArn, functions[0]?.logGroup]).toEqual([key, '/own/log']);
+  });
+
   test('a resource whose condition does not hold is not there', async () => {
     const template = withValue('');
     const stack = await read({
@@ -356,7 +438,7 @@ describe('resources', () => {
     Parameters: { Stage: { Default: 'test' } },
   });
 
-  test('a schedule carries its expression, its target, and what its role may do', async () => {
+  test('a schedule carries its expression, its target, and whose role it has', async () => {
     const { schedules } = await read(
       scheduled(
         {
@@ -377,6 +459,7 @@ describe('resources', () => {
         logicalId: 'Schedule',
         name: 'sweep',
         arn: 'arn:aws:scheduler:eu-central-1:111122223333:schedule/rekey/sweep',
+        groupArn: 'arn:aws:scheduler:eu-central-1:111122223333:schedule-group/rekey',
         isEnabled: false,
         expression: 'cron(0 3 * * ? *)',
         timeZone: 'Europe/Berlin',
@@ -387,7 +470,7 @@ describe('resources', () => {
           input: '{"pass":"scheduled"}',
           deadLetterArn: 'arn:aws:sqs:eu-central-1:111122223333:lost',
           retryPolicy: { maximumRetryAttempts: 3, maximumEventAgeSeconds: 300 },
-          roleStatements: [],
+          roleName: 'runner',
         },
       },
     ]);

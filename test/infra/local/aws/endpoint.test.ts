@@ -180,6 +180,7 @@ test('a defect of a stand-in is reported and answered as an internal failure', a
         targetPrefix: 'Broken',
         messageKey: 'message',
         internalErrorName: 'InternalFailure',
+        authorizations: () => [],
         call: async () => {
           throw defect;
         },

@@ -170,3 +170,24 @@ describe('several parameters', () => {
     expect([answer.DeletedParameters, answer.InvalidParameters]).toEqual([['/rekey/a'], ['/rekey/z']]);
   });
 });
+
+test('what a call asks of its caller’s policies', async () => {
+  const { parameters } = await startSystem();
+  const arn = (name: string) => `arn:aws:ssm:eu-central-1:111122223333:parameter/${name}`;
+  const asks = (operation: string, input: object) =>
+    parameters.authorizations(operation, input).map(({ action, resource }) => `${action} ${resource}`);
+  const ofOne = [`ssm:GetParameter ${arn('a/b')}`];
+  expect(asks('GetParameter', { Name: '/a/b' })).toEqual(ofOne);
+  // By whatever it is called: a policy knows no versions.
+  expect(asks('GetParameter', { Name: '/a/b:3' })).toEqual(ofOne);
+  expect(asks('GetParameter', { Name: arn('a/b') })).toEqual(ofOne);
+  expect(asks('DeleteParameters', { Names: ['/a', 'b'] })).toEqual([
+    `ssm:DeleteParameters ${arn('a')}`,
+    `ssm:DeleteParameters ${arn('b')}`,
+  ]);
+  // The path as it was asked for, with and without the slash at its end.
+  expect(asks('GetParametersByPath', { Path: '/a' })).toEqual([`ssm:GetParametersByPath ${arn('a')}`]);
+  expect(asks('DescribeParameters', {})).toEqual(['ssm:DescribeParameters *']);
+  // Refused whoever calls.
+  expect([asks('GetParameter', {}), asks('LabelParameterVersion', { Name: '/a' })]).toEqual([[], []]);
+});

@@ -10,12 +10,13 @@ import {
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { type Fault, startAwsEndpoint } from '../../../../infra/local/aws/endpoint.ts';
 import { createS3, type ObjectLock } from '../../../../infra/local/aws/s3.ts';
+import type { Authorize } from '../../../../infra/local/aws/service.ts';
 import { refusalOf, region, testClock } from './support.ts';
 
 const Bucket = 'rekey-audit';
 const Key = 'audit/2026/03/01/1.json';
 
-async function start(objectLock?: ObjectLock) {
+async function start(objectLock?: ObjectLock, authorize?: Authorize) {
   const clock = testClock();
   const calls: unknown[] = [];
   const faults: Fault[] = [];
@@ -28,6 +29,7 @@ async function start(objectLock?: ObjectLock) {
       return faults.shift();
     },
     onDefect: (error) => defects.push(error),
+    ...(authorize === undefined ? {} : { authorize }),
   });
   const endpoint = await startAwsEndpoint({ services: [], otherwise: s3.serve, clock });
   const client = new S3Client({
@@ -49,6 +51,21 @@ async function start(objectLock?: ObjectLock) {
 }
 
 const compliance = { mode: 'COMPLIANCE', days: 30 } as const;
+
+test('whoever writes is asked whether he said that there must be none yet', async () => {
+  const asked: unknown[] = [];
+  const { put } = await start(undefined, async (_principal, authorization) => {
+    asked.push(authorization);
+    return undefined;
+  });
+  await put('x', { IfNoneMatch: '*' });
+  await put('y');
+  const wanted = { action: 's3:PutObject', resource: `arn:aws:s3:::${Bucket}/${Key}` };
+  expect(asked).toEqual([
+    { ...wanted, context: { 's3:TlsVersion': '1.3', 's3:if-none-match': '*' } },
+    { ...wanted, context: { 's3:TlsVersion': '1.3' } },
+  ]);
+});
 
 describe('an object', () => {
   test('is read back as it was written, over the SDK as it comes', async () => {

@@ -1,0 +1,110 @@
+/** Why a run of the whole life can do without a permission, and the test that shows what needs it. */
+export interface Reason {
+  readonly because: string;
+  readonly file: string;
+  readonly test: string;
+}
+
+const adoption: Reason = {
+  because: 'no credential of the run adopts a user',
+  file: 'test/lifecycle/create-user.test.ts',
+  test: 'names that user at once, changes nothing at the provider, and rotates away from it when it is due',
+};
+const twoOrders: Reason = {
+  because: 'no credential of the run is ordered to rotate twice',
+  file: 'test/lifecycle/start-rotations.test.ts',
+  test: 'that is newer than the one before replaces it',
+};
+const breakers: Reason = {
+  because: 'no breaker opens, as every rotation of the run succeeds',
+  file: 'test/lifecycle/start-rotations.test.ts',
+  test: 'is that a breaker opened, lets one try, and closed, each once',
+};
+const endedRotation: Reason = {
+  because: 'no credential of the run is deleted while it rotates',
+  file: 'test/lifecycle/delete-user.test.ts',
+  test: 'stops a rotation that is under way, and waits until none of its steps can be at work',
+};
+const withoutSpec: Reason = {
+  because: 'no secret of the run loses its spec',
+  file: 'test/lifecycle/reconcile-users.test.ts',
+  test: 'reports a secret without a spec, once, and not while it is being deleted',
+};
+const vanished: Reason = {
+  because: 'nobody in the run takes away a user that is in use',
+  file: 'test/lifecycle/reconcile-users.test.ts',
+  test: 'deletes the current user: found once, and another one is ordered once',
+};
+const stuck: Reason = {
+  because: 'no rotation of the run dies half-way',
+  file: 'test/lifecycle/reconcile-users.test.ts',
+  test: 'that was given up has the first value in its version, so that nothing can be stored there any more',
+};
+const movedLabel: Reason = {
+  because: 'nobody in the run moves a label',
+  file: 'test/lifecycle/reconcile-users.test.ts',
+  test: 'takes AWSPREVIOUS off: found once, and put back where it was',
+};
+const consumerBehind: Reason = {
+  because: 'every consumer of the run follows',
+  file: 'test/lifecycle/update-consumers.test.ts',
+  test: 'as its deploy failed is reported once, and the others have theirs',
+};
+const failedFunction: Reason = {
+  because: 'no function of the run fails to its last try',
+  file: 'test/infra/local/deployment.test.ts',
+  test: 'an event whose function fails in all its tries',
+};
+const lostEvent: Reason = {
+  because: 'every event of the run reaches its function',
+  file: 'test/infra/local/deployment.test.ts',
+  test: 'an event for a function that EventBridge may not call',
+};
+const lostPass: Reason = {
+  because: 'every pass of the run reaches its function',
+  file: 'test/infra/local/deployment.test.ts',
+  test: 'a pass of a schedule whose role may not call the function',
+};
+const administration: Reason = {
+  because:
+    'nobody in the run administers the key: without this no policy of an administrator could let anybody',
+  file: 'test/infra/rekey.test.ts',
+  test: 'are encrypted under a key that CloudWatch may use for them, and that is renewed every year',
+};
+
+/** Policy, statement and action of every permission that a run of the whole life can do without. */
+export const idlePermissions: Readonly<Record<string, Reason>> = {
+  'RekeyCreateUserRoleDefaultPolicy MakeSecrets secretsmanager:PutSecretValue': adoption,
+  'RekeyCreateUserRoleDefaultPolicy ReadVendorKeys secretsmanager:GetSecretValue': adoption,
+  'RekeyCreateUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
+  'RekeyStartRotationsRoleDefaultPolicy KeepOrders ssm:GetParameter': twoOrders,
+  'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:DeleteParameter': breakers,
+  'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:PutParameter': breakers,
+  'RekeyStartRotationsRoleDefaultPolicy Publish events:PutEvents': breakers,
+  'RekeyStartRotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
+  'RekeyDeleteUserRoleDefaultPolicy EndSecrets secretsmanager:UpdateSecretVersionStage': endedRotation,
+  'RekeyDeleteUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
+  'RekeyReconcileUsersRoleDefaultPolicy ReadSpecs ssm:GetParameter': withoutSpec,
+  'RekeyReconcileUsersRoleDefaultPolicy OrderRotations ssm:GetParameter': vanished,
+  'RekeyReconcileUsersRoleDefaultPolicy OrderRotations ssm:PutParameter': vanished,
+  'RekeyReconcileUsersRoleDefaultPolicy MendSecrets secretsmanager:PutSecretValue': stuck,
+  'RekeyReconcileUsersRoleDefaultPolicy MendSecrets secretsmanager:UpdateSecretVersionStage': movedLabel,
+  'RekeyReconcileUsersRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
+  'RekeyUpdateConsumersRoleDefaultPolicy KeepFindings ssm:DeleteParameter': consumerBehind,
+  'RekeyUpdateConsumersRoleDefaultPolicy KeepFindings ssm:PutParameter': consumerBehind,
+  'RekeyUpdateConsumersRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
+  'RekeyRecordAuditRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
+  'RekeySchedulestartrotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
+  'RekeyScheduledeleteuserRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
+  'RekeySchedulereconcileusersRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
+  'RekeySchedulerecordauditRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyCredentialRequested sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyRotationOrdered sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyDeletionOrdered sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyCredentialRotated sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyLoginChanged sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyProviderEventReceived sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyEverythingToRecord sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyLabelToRecord sqs:SendMessage': lostEvent,
+  'RekeyAlarmsKey a statement without a Sid kms:*': administration,
+};
