@@ -1,6 +1,6 @@
 import { ArnFormat } from 'aws-cdk-lib';
 import type { EventBus } from 'aws-cdk-lib/aws-events';
-import { Effect, type PolicyStatementProps } from 'aws-cdk-lib/aws-iam';
+import { Effect } from 'aws-cdk-lib/aws-iam';
 import type { Bucket } from 'aws-cdk-lib/aws-s3';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import type { Construct } from 'constructs';
@@ -15,25 +15,38 @@ import {
   specParameterPath,
   webhookSecretPrefix,
 } from '../functions/core/names.ts';
-import { arnOf, functionName } from './handler.ts';
+import { arnOf, functionName, type StatementProps } from './handler.ts';
+import { keyStatements, type SecretStorage } from './secret-storage.ts';
 
 export interface AccessProps {
   /** The bus `rekey`. */
   readonly bus: EventBus;
   /** What lies between the dispatcher and the workers of reconcile-users. */
   readonly targets: IQueue;
-  /** Buses on which consumers want to hear of a new login. */
-  readonly consumerBuses: readonly string[];
   /** Where the audit trail lies. */
   readonly auditBucket: Bucket;
+  /** Where the secrets of credentials lie. */
+  readonly storage: SecretStorage;
 }
 
-type Statements = readonly PolicyStatementProps[];
+type Statements = readonly StatementProps[];
+
+/** Why a resource ends in a wildcard, one reason a kind. Whoever runs cdk-nag over the stack reads them there. */
+const wildcards = {
+  credentials:
+    'Credentials are also made at run time, and every ARN of a secret ends in six random characters. What people keep under the same prefix is taken back by Deny statements, or left out by the condition.',
+  keptSecrets:
+    'Specs and endpoints name these secrets at run time, and every ARN ends in six random characters. They are only read.',
+  parameters: 'These parameters are made at run time, below a path that only rekey uses.',
+  listing: 'ListSecrets knows no resources (AWS documentation). It answers names, never values.',
+  records:
+    'Keys are made of the date and the id of an event. Deleting a record, and taking the lock off it, is denied.',
+} as const;
 
 /** What each function may do: exactly what its use case calls, on rekey's own things. */
 export function accessOf(
   scope: Construct,
-  { bus, targets, consumerBuses, auditBucket }: AccessProps,
+  { bus, targets, auditBucket, storage }: AccessProps,
 ): {
   readonly rotateSecret: Statements;
   readonly createUser: Statements;
@@ -44,21 +57,25 @@ export function accessOf(
   readonly receiveWebhook: Statements;
   readonly recordAudit: Statements;
 } {
-  // Wildcards: secrets and specs are also made at run time, and Secrets Manager ends each ARN in six random characters.
   const secretsUnder = (prefix: string): string =>
     arnOf(scope, 'secretsmanager', 'secret', `${prefix}*`, ArnFormat.COLON_RESOURCE_NAME);
   const secrets = secretsUnder(secretPrefix);
   // A credential's name has no slash, and all that people keep under the prefix has one: API keys, administrators, logins to adopt.
   const keptSecrets = secretsUnder(`${secretPrefix}*/`);
   const vendorSecrets = [apiKeySecretPrefix, adminSecretPrefix].map(secretsUnder);
-  const signingSecrets = secretsUnder(webhookSecretPrefix);
-  /** Taken back from those who read everything under the prefix: whoever knows such a secret can speak as the vendor. */
-  const neverReadSigningSecrets: PolicyStatementProps = {
-    sid: 'NeverReadSigningSecrets',
+  /**
+   * Taken back from those who read everything under the prefix. Whoever knows a signing secret can speak as the vendor, and a login
+   * to adopt is read once, by create-user.
+   */
+  const neverRead = (...prefixes: readonly string[]): StatementProps => ({
+    sid: 'NeverReadWhatIsForOthers',
     effect: Effect.DENY,
     actions: ['secretsmanager:GetSecretValue'],
-    resources: [signingSecrets],
-  };
+    resources: [webhookSecretPrefix, adoptSecretPrefix, ...prefixes].map(secretsUnder),
+  });
+  // Secrets that people store may lie under the same key.
+  const { read: readUnderKey, write: writeUnderKey } = keyStatements(scope, storage);
+  const isReplicated = storage.replicaRegions.length > 0;
   const parametersUnder = (path: string): string => arnOf(scope, 'ssm', 'parameter', `${path.slice(1)}*`);
   const specs = parametersUnder(specParameterPath);
   const directives = parametersUnder(directivesPath);
@@ -77,59 +94,49 @@ export function accessOf(
    * there would write a login over a key, or delete it: all but reading is taken back.
    */
   const onSecrets = (sid: string, ...actions: readonly string[]): Statements => [
-    { sid, actions: [...actions], resources: [secrets] },
+    { sid, actions: [...actions], resources: [secrets], wildcard: wildcards.credentials },
     {
       sid: 'NeverChangeWhatPeopleKeep',
       effect: Effect.DENY,
       actions: actions.filter((action) => action !== 'secretsmanager:GetSecretValue'),
       resources: [keptSecrets],
     },
-    ...(actions.includes('secretsmanager:GetSecretValue') ? [neverReadSigningSecrets] : []),
   ];
   const onParameters = (
     sid: string,
     actions: readonly string[],
     ...resources: readonly string[]
-  ): PolicyStatementProps => ({
+  ): StatementProps => ({
     sid,
     actions: actions.map((action) => `ssm:${action}`),
     resources: [...resources],
+    wildcard: wildcards.parameters,
   });
-  /** GetParametersByPath is judged by the path that is asked for, which `<path>/*` does not match. */
-  const readFleet: PolicyStatementProps = onParameters(
-    'ReadFleet',
-    ['GetParametersByPath'],
-    ...[specParameterPath, directivesPath].flatMap((path) => [
+  /** GetParametersByPath is judged by the path that is asked for, and gives all that lies below it (AWS documentation). */
+  const readFleet: StatementProps = {
+    sid: 'ReadFleet',
+    actions: ['ssm:GetParametersByPath'],
+    resources: [specParameterPath, directivesPath].map((path) =>
       arnOf(scope, 'ssm', 'parameter', path.slice(1, -1)),
-      parametersUnder(path),
-    ]),
-  );
-  const readVendorKeys: PolicyStatementProps = {
+    ),
+  };
+  const readVendorKeys: StatementProps = {
     sid: 'ReadVendorKeys',
     actions: ['secretsmanager:GetSecretValue'],
     resources: vendorSecrets,
+    wildcard: wildcards.keptSecrets,
   };
   // Asked of whoever calls RotateSecret (AWS documentation).
-  const attachRotation: PolicyStatementProps = {
+  const attachRotation: StatementProps = {
     sid: 'AttachRotation',
     actions: ['lambda:InvokeFunction'],
     resources: [rotator],
   };
-  const publish: PolicyStatementProps = {
+  const publish: StatementProps = {
     sid: 'Publish',
     actions: ['events:PutEvents'],
     resources: [bus.eventBusArn],
   };
-  const tellConsumers: Statements =
-    consumerBuses.length === 0
-      ? []
-      : [
-          {
-            sid: 'TellConsumers',
-            actions: ['events:PutEvents'],
-            resources: consumerBuses.map((name) => arnOf(scope, 'events', 'event-bus', name)),
-          },
-        ];
 
   return {
     rotateSecret: [
@@ -146,9 +153,11 @@ export function accessOf(
         conditions: {
           StringEquals: { 'secretsmanager:resource/AllowRotationLambdaArn': rotator },
         },
+        wildcard: wildcards.credentials,
       },
       readVendorKeys,
       onParameters('ReadWhatIsWanted', ['GetParameter'], specs, directives),
+      ...writeUnderKey,
       publish,
     ],
     createUser: [
@@ -159,10 +168,13 @@ export function accessOf(
         'secretsmanager:CreateSecret',
         'secretsmanager:DescribeSecret',
         'secretsmanager:PutSecretValue',
+        // Asked beside CreateSecret (AWS documentation).
+        ...(isReplicated ? ['secretsmanager:ReplicateSecretToRegions'] : []),
         'secretsmanager:RotateSecret',
       ),
       { ...readVendorKeys, resources: [...vendorSecrets, secretsUnder(adoptSecretPrefix)] },
       attachRotation,
+      ...writeUnderKey,
       publish,
     ],
     startRotations: [
@@ -195,9 +207,12 @@ export function accessOf(
         'secretsmanager:DescribeSecret',
         'secretsmanager:GetSecretValue',
         'secretsmanager:ListSecretVersionIds',
+        ...(isReplicated ? ['secretsmanager:RemoveRegionsFromReplication'] : []),
         'secretsmanager:UpdateSecretVersionStage',
       ),
+      neverRead(),
       // Whether a consumer has moved is asked of its platform, never of a bus: nothing to tell here.
+      ...readUnderKey,
       publish,
     ],
     reconcileUsers: [
@@ -207,8 +222,12 @@ export function accessOf(
       onParameters('OrderRotations', ['GetParameter', 'PutParameter'], directives),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
       onParameters('KeepSightings', ['GetParameter', 'PutParameter'], sightings),
-      // Wildcard: ListSecrets knows no resources (AWS documentation); it answers names, never values.
-      { sid: 'FindSecretsWithoutSpec', actions: ['secretsmanager:ListSecrets'], resources: ['*'] },
+      {
+        sid: 'FindSecretsWithoutSpec',
+        actions: ['secretsmanager:ListSecrets'],
+        resources: ['*'],
+        wildcard: wildcards.listing,
+      },
       // GetSecretValue here is for vendors' keys as well.
       ...onSecrets(
         'MendSecrets',
@@ -218,34 +237,33 @@ export function accessOf(
         'secretsmanager:PutSecretValue',
         'secretsmanager:UpdateSecretVersionStage',
       ),
+      neverRead(),
       // The last three are asked of whoever an event source mapping works for (AWS documentation).
       {
         sid: 'DispatchAndWork',
         actions: ['sqs:SendMessage', 'sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes'],
         resources: [targets.queueArn],
       },
+      ...writeUnderKey,
       publish,
-      ...tellConsumers,
     ],
     updateConsumers: [
       onParameters('ReadSpecs', ['GetParameter'], specs),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
-      // The keys to consumers' platforms lie under the same prefix.
-      {
-        sid: 'ReadLoginsAndKeys',
-        actions: ['secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'],
-        resources: [secrets],
-      },
-      neverReadSigningSecrets,
+      // GetSecretValue here is for the keys to consumers' platforms as well. It opens no target, so no administrator is its business.
+      ...onSecrets('ReadLoginsAndKeys', 'secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'),
+      neverRead(adminSecretPrefix),
+      ...readUnderKey,
       publish,
-      ...tellConsumers,
     ],
     receiveWebhook: [
       {
         sid: 'ReadSigningSecrets',
         actions: ['secretsmanager:GetSecretValue'],
-        resources: [signingSecrets],
+        resources: [secretsUnder(webhookSecretPrefix)],
+        wildcard: wildcards.keptSecrets,
       },
+      ...readUnderKey,
       publish,
     ],
     recordAudit: [
@@ -253,6 +271,7 @@ export function accessOf(
         sid: 'WriteRecordsAndSeals',
         actions: ['s3:GetObject', 's3:PutObject'],
         resources: [auditBucket.arnForObjects('*')],
+        wildcard: wildcards.records,
       },
       // Without it S3 answers 403 for what is not there, and absence could not be told from lost permission (AWS documentation).
       { sid: 'ListRecords', actions: ['s3:ListBucket'], resources: [auditBucket.bucketArn] },
@@ -271,3 +290,10 @@ export function accessOf(
     ],
   };
 }
+
+/** To tell consumers of a new login on a bus of theirs. */
+export const tellConsumersOn = (scope: Construct, busName: string): StatementProps => ({
+  sid: 'TellConsumers',
+  actions: ['events:PutEvents'],
+  resources: [arnOf(scope, 'events', 'event-bus', busName)],
+});

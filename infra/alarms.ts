@@ -1,4 +1,4 @@
-import { ArnFormat, Aws, Duration, RemovalPolicy } from 'aws-cdk-lib';
+import { ArnFormat, Aws, Duration, RemovalPolicy, Token } from 'aws-cdk-lib';
 import {
   Alarm,
   ComparisonOperator,
@@ -10,7 +10,7 @@ import { SnsAction } from 'aws-cdk-lib/aws-cloudwatch-actions';
 import { PolicyStatement, type PolicyStatementProps, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { Key } from 'aws-cdk-lib/aws-kms';
 import type { IFunction } from 'aws-cdk-lib/aws-lambda';
-import { Topic } from 'aws-cdk-lib/aws-sns';
+import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { type MetricName, metricNamespace } from '../functions/core/metrics.ts';
@@ -27,6 +27,10 @@ export interface AlarmsProps {
   readonly lostTargets: IQueue;
   /** How many foreign users a target may have, such as those of people. */
   readonly toleratedForeignUsers: number;
+  /** Where README.md is, which has a row for every alarm. */
+  readonly runbookUrl: string;
+  /** @default one of its own */
+  readonly topic?: ITopic;
 }
 
 export interface Pass {
@@ -63,16 +67,19 @@ const day = Duration.days(1);
 /** Every alarm of rekey, and the topic that tells people. */
 export class Alarms extends Construct {
   /** Where alarms are published; nobody listens until somebody subscribes. */
-  readonly topic: Topic;
+  readonly topic: ITopic;
+
+  private readonly made: Alarm[] = [];
+  private readonly runbookUrl: string;
 
   constructor(scope: Construct, id: string, props: AlarmsProps) {
     super(scope, id);
-    const { toleratedForeignUsers } = props;
-    if (!Number.isInteger(toleratedForeignUsers) || toleratedForeignUsers < 0)
-      throw new Error(
-        `toleratedForeignUsers: expected 0 or a whole number above, got ${toleratedForeignUsers}`,
-      );
-    this.topic = alarmTopic(this);
+    const { toleratedForeignUsers, runbookUrl } = props;
+    this.runbookUrl = runbookUrl;
+    this.node.addValidation({
+      validate: () => [...faultsOfRunbook(runbookUrl), ...faultsOfTolerance(toleratedForeignUsers)],
+    });
+    this.topic = props.topic ?? alarmTopic(this);
     for (const [metricName, alarm] of Object.entries(metricAlarms(props)))
       if (!('noAlarm' in alarm)) {
         const { statistic, period } = alarm;
@@ -85,6 +92,11 @@ export class Alarms extends Construct {
       }
     this.addQueues(props);
     this.addFunctions(props);
+  }
+
+  /** For a dashboard, and for whoever wants other actions, too. */
+  get all(): readonly Alarm[] {
+    return this.made;
   }
 
   private addQueues({ lostRequests, lostTargets }: AlarmsProps): void {
@@ -171,7 +183,7 @@ export class Alarms extends Construct {
   ): void {
     const alarm = new Alarm(this, id, {
       alarmName: `${alarmNamePrefix}${name}`,
-      alarmDescription: description,
+      alarmDescription: `${description} Runbook: ${this.runbookUrl}#${alarmNamePrefix}${name}`,
       metric,
       threshold,
       comparisonOperator:
@@ -182,10 +194,30 @@ export class Alarms extends Construct {
       treatMissingData: silence,
     });
     alarm.addAlarmAction(new SnsAction(this.topic));
+    this.made.push(alarm);
   }
 }
 
 const alarmNamePrefix = 'rekey-';
+
+/** What is wrong with the address, if anything: a link that breaks is found out in the middle of the night. */
+function faultsOfRunbook(url: string): string[] {
+  if (Token.isUnresolved(url)) return [];
+  // CloudWatch takes descriptions of up to 1024 characters; ours need up to half of them.
+  const wrong = url === '' || url.length > 500 || /[\s#]/.test(url);
+  return wrong
+    ? [
+        `runbookUrl: expected the address of README.md without a fragment, in at most 500 characters, got ${JSON.stringify(url.slice(0, 500))}; leave it out, or give for example https://git.example.com/rekey/README.md`,
+      ]
+    : [];
+}
+
+function faultsOfTolerance(users: number): string[] {
+  if (Token.isUnresolved(users) || (Number.isInteger(users) && users >= 0)) return [];
+  return [
+    `toleratedForeignUsers: expected 0 or a whole number above, got ${users}; give how many belong there`,
+  ];
+}
 
 /**
  * What each metric means to people. Those that the passes write are always there, zero included; a pass that did not come says

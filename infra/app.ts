@@ -1,21 +1,16 @@
 import { App, CfnOutput, Stack } from 'aws-cdk-lib';
 import { Code } from 'aws-cdk-lib/aws-lambda';
-import { loadConsumer } from '../functions/consumers/index.ts';
-import { parseSpec } from '../functions/core/spec.ts';
-import { loadProvider } from '../functions/providers/index.ts';
 import { bundle } from './bundle.ts';
-import { credentials } from './credentials.ts';
+import { declareCredentials } from './credentials.ts';
 import { Rekey } from './rekey.ts';
 
 const { directory } = await bundle();
-const specs = await Promise.all(
-  credentials.map((credential) => parseSpec(credential, { loadProvider, loadConsumer })),
-);
 
 const stack = new Stack(new App(), 'Rekey', {
   description: 'rekey: credentials of databases that AWS does not run',
 });
-const rekey = new Rekey(stack, 'Rekey', { code: Code.fromAsset(directory), credentials: specs });
+const rekey = new Rekey(stack, 'Rekey', { code: Code.fromAsset(directory) });
+declareCredentials(rekey);
 new CfnOutput(stack, 'AlarmTopic', {
   description: 'Subscribe here to hear of alarms',
   value: rekey.alarms.topic.topicArn,
@@ -27,4 +22,8 @@ new CfnOutput(stack, 'WebhookUrl', {
 new CfnOutput(stack, 'AuditBucket', {
   description: 'Holds the audit trail',
   value: rekey.audit.bucket.bucketName,
+});
+new CfnOutput(stack, 'Dashboard', {
+  description: 'What it is called in CloudWatch',
+  value: rekey.dashboard.dashboardName,
 });

@@ -1,4 +1,4 @@
-import { type Duration, RemovalPolicy } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
 import { Archive, type EventBus } from 'aws-cdk-lib/aws-events';
 import { AnyPrincipal, Effect, PolicyStatement } from 'aws-cdk-lib/aws-iam';
 import {
@@ -33,19 +33,16 @@ export class Audit extends Construct {
 
   constructor(scope: Construct, id: string, { bus, retention, lock, replayable }: AuditProps) {
     super(scope, id);
-    for (const [name, duration] of Object.entries({
-      auditRetention: retention,
-      eventRetention: replayable,
-    })) {
-      const days = duration.toDays({ integral: false });
-      // Both S3 and EventBridge count whole days.
-      if (!Number.isInteger(days) || days < 1)
-        throw new Error(`${name}: expected whole days, at least one, got ${duration.toHumanString()}`);
-    }
+    const faults = [...faultsOf('auditRetention', retention), ...faultsOf('eventRetention', replayable)];
+    this.node.addValidation({ validate: () => faults });
+    // A wrong one makes the synthesis fail; what follows only keeps the rest of it readable.
+    const day = Duration.days(1);
+    const locked = isWholeDays(retention) ? retention : day;
+    const kept = isWholeDays(replayable) ? replayable : day;
     this.bucket = new Bucket(this, 'Bucket', {
       // A lock is on a version, so it comes with versions. Nobody need ask for it when writing: it is the bucket's default.
       versioned: true,
-      objectLockDefaultRetention: ObjectLockRetention[lock](retention),
+      objectLockDefaultRetention: ObjectLockRetention[lock](locked),
       encryption: BucketEncryption.S3_MANAGED,
       enforceSSL: true,
       minimumTLSVersion: 1.2,
@@ -53,6 +50,11 @@ export class Audit extends Construct {
       objectOwnership: ObjectOwnership.BUCKET_OWNER_ENFORCED,
       // The trail outlives what it is about.
       removalPolicy: RemovalPolicy.RETAIN,
+    });
+    Validations.of(this.bucket).acknowledge({
+      id: 'AwsSolutions-S1',
+      reason:
+        "A change of a record shows without an access log: records are locked, versioned and sealed. CloudTrail's data events tell who reads them; they are the account's.",
     });
     // The lock keeps versions. It does not keep a delete marker from being put before one: the record then reads as absent, and
     // "if there is none" holds for whoever writes another in its place (AWS documentation). Nothing here ever needs a marker, so
@@ -68,6 +70,18 @@ export class Audit extends Construct {
         resources: [this.bucket.arnForObjects('*')],
       }),
     );
+    // Nor may anybody put another version before one: what writes to the bucket has to say that there must be none, which S3 then holds
+    // it to (AWS documentation).
+    this.bucket.addToResourcePolicy(
+      new PolicyStatement({
+        sid: 'NobodyOverwritesARecord',
+        effect: Effect.DENY,
+        principals: [new AnyPrincipal()],
+        actions: ['s3:PutObject'],
+        resources: [this.bucket.arnForObjects('*')],
+        conditions: { Null: { 's3:if-none-match': 'true' } },
+      }),
+    );
     // The bucket without it would be open to all that the account allows.
     this.bucket.policy?.applyRemovalPolicy(RemovalPolicy.RETAIN);
     new Archive(this, 'Events', {
@@ -75,7 +89,20 @@ export class Audit extends Construct {
       archiveName: 'rekey',
       description: 'rekey: facts and requests, to be replayed where the audit trail has a gap',
       eventPattern: { source: [eventSource] },
-      retention: replayable,
+      retention: kept,
     });
   }
 }
+
+/** Both S3 and EventBridge count whole days. */
+function isWholeDays(duration: Duration): boolean {
+  const days = duration.toDays({ integral: false });
+  return Number.isInteger(days) && days >= 1;
+}
+
+const faultsOf = (name: string, duration: Duration): string[] =>
+  isWholeDays(duration)
+    ? []
+    : [
+        `${name}: expected whole days, at least one, got ${duration.toHumanString()}; give it as Duration.days`,
+      ];

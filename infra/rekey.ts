@@ -1,6 +1,9 @@
-import { Aws, Duration, RemovalPolicy } from 'aws-cdk-lib';
+import { Aws, Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
+import type { IVpc, SubnetSelection, Vpc } from 'aws-cdk-lib/aws-ec2';
 import { EventBus, type EventPattern, Match, Rule } from 'aws-cdk-lib/aws-events';
 import { LambdaFunction } from 'aws-cdk-lib/aws-events-targets';
+import { type IManagedPolicy, PermissionsBoundary, PolicyStatement } from 'aws-cdk-lib/aws-iam';
+import type { IKey } from 'aws-cdk-lib/aws-kms';
 import {
   CfnPermission,
   type Code,
@@ -9,12 +12,13 @@ import {
 } from 'aws-cdk-lib/aws-lambda';
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { ScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
+import type { ReplicaRegion } from 'aws-cdk-lib/aws-secretsmanager';
+import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
-import { Construct } from 'constructs';
-import { z } from 'zod';
+import { Construct, type IDependable } from 'constructs';
+import type { z } from 'zod';
 import { type CredentialOrder, credentialRequested, type RekeyEvent } from '../functions/core/events.ts';
 import { eventSource, secretPrefix } from '../functions/core/names.ts';
-import type { CredentialSpec } from '../functions/core/spec.ts';
 import type {
   createUserEnvironment,
   deleteUserEnvironment,
@@ -25,19 +29,20 @@ import type {
   startRotationsEnvironment,
   updateConsumersEnvironment,
 } from '../functions/runtime/env.ts';
-import { accessOf } from './access.ts';
+import { accessOf, tellConsumersOn } from './access.ts';
 import { Alarms } from './alarms.ts';
 import { Audit, type AuditLock } from './audit.ts';
-import { Credential } from './credential.ts';
+import { Dashboard } from './dashboard.ts';
 import { addHandler } from './handler.ts';
+import { networkOf, optionFaults } from './options.ts';
+import { DeployedRekey, type DeployedRekeyProps, type RekeySystem } from './rekey-system.ts';
 import { Schedule } from './schedule.ts';
+import { storageEnvironment } from './secret-storage.ts';
 import { Webhooks } from './webhooks.ts';
 
 export interface RekeyProps {
   /** The directory that bundle.ts makes: every handler as `<handler>.mjs`. */
   readonly code: Code;
-  /** What this deployment declares. Further credentials can be requested on the bus. @default none */
-  readonly credentials?: readonly CredentialSpec[];
   /**
    * Event buses of this account that consumers of credentials requested at run time name, where no declared one does.
    * @default none
@@ -59,10 +64,63 @@ export interface RekeyProps {
   readonly eventRetention?: Duration;
   /** An egress proxy between the functions and the vendors, as an http(s) URL. @default none */
   readonly httpsProxy?: string;
+  /**
+   * A customer managed key for the secrets of credentials, declared or requested on the bus. Only those who may use it read a login:
+   * `grantRead` sees to that. The functions use it through Secrets Manager only. Its policy has to leave the rest to IAM, as the one
+   * that CDK and AWS give a new key does, or to name the roles of the functions and of whoever reads. API keys and other secrets that
+   * people store may lie under it, or under the key that AWS manages; for one under another key, grant that key's decryption to the
+   * functions.
+   *
+   * All else holds ids and no login, and stays under keys of AWS, so that nobody ends the audit trail by ending a key.
+   *
+   * Choose it before the first deployment. Later, CloudFormation changes the key of the secrets that exist; do that first with one
+   * credential of no importance, and see that its login is still there.
+   * @default the key that AWS manages for Secrets Manager
+   */
+  readonly encryptionKey?: IKey;
+  /**
+   * Other Regions in which the logins can be read, where a stack of another Region needs them. Each has a key of its own where there
+   * is an `encryptionKey`. A rotation waits up to 30 seconds for its replicas, and a replica that has failed stops none. A deletion
+   * takes the replicas first. Secrets made at run time get the Regions of the time at which they are made. Before you take a Region
+   * out, remove the replicas of those by hand.
+   * @default none
+   */
+  readonly replicaRegions?: readonly ReplicaRegion[];
+  /**
+   * A network of yours that the functions run in. They must reach AWS and the vendors from there: FixedEgress makes one that calls
+   * from addresses that never change.
+   * @default none: the functions call from changing addresses of AWS
+   */
+  readonly vpc?: Vpc | IVpc;
+  /** Which of its subnets, never public ones: a function has no public address. @default the private ones */
+  readonly vpcSubnets?: SubnetSelection;
+  /**
+   * A topic of yours for the alarms. Its policy must let cloudwatch.amazonaws.com publish, as that of a new topic does, and the key
+   * that encrypts it, if any, must let it use kms:Decrypt and kms:GenerateDataKey*. Otherwise alarms are lost in silence: try with
+   * `aws cloudwatch set-alarm-state`.
+   * @default one of its own, encrypted, without a subscription
+   */
+  readonly alarmTopic?: ITopic;
+  /** What no role of this construct can go beyond, where the account demands such a policy. @default none */
+  readonly permissionsBoundary?: IManagedPolicy;
+  /**
+   * Where people read the README.md of the version that is deployed, without a fragment: every alarm ends with the address of its
+   * row there.
+   * @default 'README.md'
+   */
+  readonly runbookUrl?: string;
 }
 
-/** All of rekey in one Region of one account: its bus, its functions and the credentials declared at deployment. */
-export class Rekey extends Construct {
+/**
+ * All of rekey, but for the credentials: each is a DatabaseCredential of its own. Its names are fixed, so there is one in a Region of
+ * an account.
+ */
+export class Rekey extends Construct implements RekeySystem {
+  /** The one that another app has deployed in the account and Region of this stack. Nothing is looked up. */
+  static fromAccount(scope: Construct, id: string, props?: DeployedRekeyProps): RekeySystem {
+    return new DeployedRekey(scope, id, props);
+  }
+
   readonly rotateSecret: LambdaHandler;
   readonly createUser: LambdaHandler;
   readonly startRotations: LambdaHandler;
@@ -77,15 +135,33 @@ export class Rekey extends Construct {
   readonly audit: Audit;
   /** `alarms.topic` is where people subscribe. */
   readonly alarms: Alarms;
+  /** `dashboard.dashboardName` is what it is called in CloudWatch. */
+  readonly dashboard: Dashboard;
+  /** The function that Secrets Manager calls for every rotation. */
+  readonly rotationFunctionArn: string;
+  /** Where requests, orders and facts are published. */
+  readonly bus: EventBus;
+  /** The rotation function, and what lets Secrets Manager call it. */
+  readonly rotatable: readonly IDependable[];
+  /** What encrypts the secrets of credentials. Undefined: the key that AWS manages for Secrets Manager. */
+  readonly encryptionKey: IKey | undefined;
+  /** Where logins can be read beside this Region. */
+  readonly replicaRegions: readonly ReplicaRegion[];
+  /** One statement each of the functions that tell consumers. IAM takes no two of one Sid in a policy. */
+  private telling: readonly PolicyStatement[] = [];
 
   constructor(scope: Construct, id: string, props: RekeyProps) {
     super(scope, id);
-    const { code, credentials = [], httpsProxy, logRetention = RetentionDays.ONE_YEAR } = props;
-    this.node.addValidation({ validate: () => sharedPrefixes(credentials) });
+    const { code, httpsProxy, logRetention = RetentionDays.ONE_YEAR } = props;
+    const faults = optionFaults(this, props);
+    this.node.addValidation({ validate: () => [...faults] });
+    this.encryptionKey = props.encryptionKey;
+    this.replicaRegions = props.replicaRegions ?? [];
     const bus = new EventBus(this, 'Bus', {
       eventBusName: 'rekey',
       description: 'rekey: requests and facts',
     });
+    this.bus = bus;
     const year = Duration.days(365);
     this.audit = new Audit(this, 'Audit', {
       bus,
@@ -105,6 +181,16 @@ export class Rekey extends Construct {
       enforceSSL: true,
       retentionPeriod: Duration.days(14),
     });
+    Validations.of(lostRequests).acknowledge({
+      id: 'AwsSolutions-SQS3',
+      reason:
+        'It is the dead-letter queue of rules, schedules and functions: the rule knows those of queues.',
+    });
+    for (const queue of [lostRequests, lostTargets])
+      Validations.of(queue).acknowledge({
+        id: 'Serverless-SQSRedrivePolicy',
+        reason: 'A dead-letter queue: people read it, and nothing consumes it.',
+      });
     // A rolled-forward rotation may wait for more than one change of a CockroachDB user, of five minutes each.
     const reconcileTimeout = Duration.minutes(15);
     const targets = new Queue(this, 'Targets', {
@@ -116,17 +202,13 @@ export class Rekey extends Construct {
       retentionPeriod: Duration.hours(6),
       deadLetterQueue: { queue: lostTargets, maxReceiveCount: 3 },
     });
-    const access = accessOf(this, {
-      bus,
-      targets,
-      auditBucket: this.audit.bucket,
-      consumerBuses: [...new Set([...credentials.flatMap(busesOf), ...(props.consumerBuses ?? [])])].sort(),
-    });
+    const access = accessOf(this, { bus, targets, auditBucket: this.audit.bucket, storage: this });
+    const network = networkOf(this, props);
+    const shared = { code, logRetention, ...(network === undefined ? {} : { network }) };
     const environment = { REKEY_EVENT_BUS_NAME: bus.eventBusName, HTTPS_PROXY: httpsProxy };
 
     this.rotateSecret = addHandler(this, 'RotateSecret', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'rotate-secret',
       description: 'rekey: carries out the four steps that Secrets Manager calls for a rotation',
       // A change of a CockroachDB user can take five minutes, and a step may wait for more than one.
@@ -135,28 +217,32 @@ export class Rekey extends Construct {
       statements: access.rotateSecret,
     });
     // Not by SourceArn, which would admit one secret only. Without SourceAccount any account's Secrets Manager could call.
-    const rotationPermission = new CfnPermission(this, 'MayRotate', {
+    const mayRotate = new CfnPermission(this, 'MayRotate', {
       action: 'lambda:InvokeFunction',
       functionName: this.rotateSecret.functionArn,
       principal: 'secretsmanager.amazonaws.com',
       sourceAccount: Aws.ACCOUNT_ID,
     });
-    const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotateSecret.functionArn };
+    this.rotationFunctionArn = this.rotateSecret.functionArn;
+    this.rotatable = [mayRotate, this.rotateSecret];
+    const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotationFunctionArn };
 
     this.createUser = addHandler(this, 'CreateUser', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'create-user',
       description:
         'rekey: makes the spec and the secret of a requested credential and starts its first rotation',
       timeout: Duration.minutes(2),
-      environment: { ...environment, ...rotationFunction } satisfies z.input<typeof createUserEnvironment>,
+      environment: {
+        ...environment,
+        ...rotationFunction,
+        ...storageEnvironment(this, this),
+      } satisfies z.input<typeof createUserEnvironment>,
       statements: access.createUser,
       lostRequests,
     });
     this.startRotations = addHandler(this, 'StartRotations', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'start-rotations',
       description: 'rekey: starts the rotations that are due or were ordered',
       // A pass spreads its starts over five minutes, and an order may wait for a target as long.
@@ -168,8 +254,7 @@ export class Rekey extends Construct {
       lostRequests,
     });
     this.deleteUser = addHandler(this, 'DeleteUser', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'delete-user',
       description: 'rekey: retires superseded users and finishes deletions',
       timeout: Duration.minutes(15),
@@ -178,8 +263,7 @@ export class Rekey extends Construct {
       lostRequests,
     });
     this.receiveWebhook = addHandler(this, 'ReceiveWebhook', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'receive-webhook',
       description: 'rekey: verifies what a vendor tells, and passes it on',
       // Render gives up after 15 seconds (Render's webhook page) and sends it again.
@@ -190,8 +274,7 @@ export class Rekey extends Construct {
     // Before the function that asks the vendors how a webhook with this address is doing.
     this.webhooks = new Webhooks(this, 'Webhooks', { receiver: this.receiveWebhook, logRetention });
     this.reconcileUsers = addHandler(this, 'ReconcileUsers', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'reconcile-users',
       description: 'rekey: compares every target with what is wanted, reports and repairs',
       timeout: reconcileTimeout,
@@ -204,8 +287,7 @@ export class Rekey extends Construct {
       lostRequests,
     });
     this.updateConsumers = addHandler(this, 'UpdateConsumers', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'update-consumers',
       description: 'rekey: hands a new login to consumers that cannot read Secrets Manager',
       // A deploy of a Render service takes minutes; what is not live by then is brought on by reconcile-users.
@@ -215,8 +297,7 @@ export class Rekey extends Construct {
       lostRequests,
     });
     this.recordAudit = addHandler(this, 'RecordAudit', {
-      code,
-      logRetention,
+      ...shared,
       handler: 'record-audit',
       description: 'rekey: keeps one record of every event, and seals each day',
       // A seal reads every record of its day.
@@ -229,7 +310,7 @@ export class Rekey extends Construct {
     });
 
     // Not by `addEventSource`, which widens the role. Lambda tries the role as soon as the mapping is made.
-    new EventSourceMapping(this, 'TargetsToReconcileUsers', {
+    const mapping = new EventSourceMapping(this, 'TargetsToReconcileUsers', {
       target: this.reconcileUsers,
       eventSourceArn: targets.queueArn,
       // One target that fails must not bring the others of its batch back.
@@ -237,7 +318,12 @@ export class Rekey extends Construct {
       batchSize: 5,
       // The least that there is: drift may wait some minutes, and the vendors' rate limits belong to rotations first.
       maxConcurrency: 2,
-    }).node.addDependency(this.reconcileUsers.role ?? this.reconcileUsers);
+    });
+    mapping.node.addDependency(this.reconcileUsers.role ?? this.reconcileUsers);
+    Validations.of(mapping).acknowledge({
+      id: 'Serverless-LambdaEventSourceMappingDestination',
+      reason: 'A queue has no failure destination; its messages go to its own dead-letter queue.',
+    });
 
     const on = (
       id: string,
@@ -369,28 +455,42 @@ export class Rekey extends Construct {
       lostRequests,
       lostTargets,
       toleratedForeignUsers: props.toleratedForeignUsers ?? 0,
+      runbookUrl: props.runbookUrl ?? 'README.md',
+      ...(props.alarmTopic === undefined ? {} : { topic: props.alarmTopic }),
+    });
+    this.dashboard = new Dashboard(this, 'Dashboard', {
+      alarms: this.alarms,
+      functions: {
+        'rotate-secret': this.rotateSecret,
+        'create-user': this.createUser,
+        'start-rotations': this.startRotations,
+        'delete-user': this.deleteUser,
+        'reconcile-users': this.reconcileUsers,
+        'update-consumers': this.updateConsumers,
+        'receive-webhook': this.receiveWebhook,
+        'record-audit': this.recordAudit,
+      },
+      targets,
+      lostRequests,
+      lostTargets,
     });
 
-    for (const spec of credentials)
-      new Credential(this, spec.name, { spec, rotateSecret: this.rotateSecret, rotationPermission });
+    for (const busName of props.consumerBuses ?? []) this.allowConsumerBus(busName);
+    // Of every role below, whoever adds one.
+    if (props.permissionsBoundary !== undefined)
+      PermissionsBoundary.of(this).apply(props.permissionsBoundary);
+  }
+
+  /** Afterwards the functions may tell consumers on this bus of the account. */
+  allowConsumerBus(busName: string): boolean {
+    const { resources = [], ...statement } = tellConsumersOn(this, busName);
+    if (this.telling.length === 0)
+      this.telling = [this.updateConsumers, this.reconcileUsers].map((teller) => {
+        const made = new PolicyStatement(statement);
+        teller.addToRolePolicy(made);
+        return made;
+      });
+    for (const made of this.telling) made.addResources(...resources);
+    return true;
   }
 }
-
-/** Names tell whose a user is, so two credentials with one prefix on one target would take each other's users for their own. */
-function sharedPrefixes(credentials: readonly CredentialSpec[]): string[] {
-  const groups = Map.groupBy(credentials, ({ provider, targetId, usernamePrefix }) =>
-    JSON.stringify([provider, targetId, usernamePrefix]),
-  );
-  return [...groups.values()].flatMap(([first, ...others]) =>
-    others.map(
-      ({ name, provider, targetId, usernamePrefix }) =>
-        `usernamePrefix: ${first?.name} and ${name} both have ${usernamePrefix} on ${provider} ${targetId}; give one of them another prefix`,
-    ),
-  );
-}
-
-const busSchema = z.object({ busName: z.string() });
-
-/** The event buses on which the consumers of a credential want to hear of a new login. */
-const busesOf = ({ consumers }: CredentialSpec): readonly string[] =>
-  consumers.flatMap(({ settings }) => busSchema.safeParse(settings).data?.busName ?? []);

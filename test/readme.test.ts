@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { App, Stack } from 'aws-cdk-lib';
 import { Template } from 'aws-cdk-lib/assertions';
 import { Code } from 'aws-cdk-lib/aws-lambda';
-import { describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { loadConsumer } from '../functions/consumers/index.ts';
 import {
@@ -21,9 +21,21 @@ import {
   type RekeyEvent,
 } from '../functions/core/events.ts';
 import { findingKinds } from '../functions/core/findings.ts';
+import {
+  adminSecretPrefix,
+  adoptSecretPrefix,
+  apiKeySecretPrefix,
+  webhookSecretPrefix,
+} from '../functions/core/names.ts';
 import { type CredentialSpecInput, parseSpec, specDocument } from '../functions/core/spec.ts';
 import { loadProvider } from '../functions/providers/index.ts';
-import type { AuditOutcome, Outcome, ProviderOutcome, WebhooksOutcome } from '../infra/local/demo.ts';
+import type {
+  AccessOutcome,
+  AuditOutcome,
+  Outcome,
+  ProviderOutcome,
+  WebhooksOutcome,
+} from '../infra/local/demo.ts';
 import { Rekey } from '../infra/rekey.ts';
 
 const root = resolve(import.meta.dirname, '..');
@@ -36,6 +48,12 @@ const blocks = [...readme.matchAll(/^```([^\n]*)\n([\s\S]*?)^```/gm)].map(([, la
 }));
 const prose = readme.replaceAll(/^```[\s\S]*?^```/gm, '');
 const spans = [...prose.matchAll(/`([^`\n]+)`/g)].map(([, text = '']) => text);
+
+/** Where a link within the page can lead: headings as GitHub names them, and marks that were set by hand. */
+const anchors = [
+  ...[...prose.matchAll(/^#+ (.+)$/gm)].map(([, text = '']) => text.toLowerCase().replaceAll(' ', '-')),
+  ...[...prose.matchAll(/<a id="([^"]+)"><\/a>/g)].map(([, id = '']) => id),
+];
 
 /** The text under a heading, up to the next one of any level. */
 function section(heading: string): string {
@@ -73,17 +91,64 @@ describe.each(Object.entries(tables))('the table under %s', (heading, words) => 
   });
 });
 
-test('every alarm of the stack is named, and no other', () => {
+describe('the table under Alarms', () => {
   const outdir = mkdtempSync(join(tmpdir(), 'rekey-readme-'));
-  try {
+  afterAll(() => rmSync(outdir, { recursive: true }));
+  let template: Template;
+  beforeAll(() => {
     const stack = new Stack(new App({ outdir }), 'Rekey');
     new Rekey(stack, 'Rekey', { code: Code.fromAsset(join(root, 'functions/consumers')) });
-    const alarms = Object.values(Template.fromStack(stack).findResources('AWS::CloudWatch::Alarm'));
-    const named = [...section('Alarms').matchAll(/`(rekey-[a-z-]+)`/g)].map(([, name]) => name);
-    expect(named.toSorted()).toEqual(alarms.map(({ Properties }) => Properties.AlarmName).toSorted());
-  } finally {
-    rmSync(outdir, { recursive: true });
-  }
+    template = Template.fromStack(stack);
+  });
+  const resources = (type: string) =>
+    Object.values(template.findResources(type)).map(({ Properties }) => Properties);
+  const rows = section('Alarms')
+    .split('\n')
+    .filter((line) => line.startsWith('| <a'))
+    .map((line) =>
+      line
+        .slice(1, -1)
+        .split(/(?<!\\)\|/)
+        .map((cell) => cell.trim()),
+    );
+
+  test('has a row for every alarm of the stack, and none for what there is not', () => {
+    const first = resources('AWS::CloudWatch::Alarm').map(
+      ({ AlarmName }) => `<a id="${AlarmName}"></a>\`${AlarmName}\``,
+    );
+    expect(rows.map(([alarm]) => alarm).toSorted()).toEqual(first.toSorted());
+  });
+
+  test('is where each alarm points', () => {
+    const links = resources('AWS::CloudWatch::Alarm').map(({ AlarmDescription }) => {
+      const [, link = ''] = /Runbook: README\.md#(\S+)$/.exec(AlarmDescription) ?? [];
+      return link;
+    });
+    expect(links.length).toBeGreaterThan(0);
+    expect(links.filter((link) => !anchors.includes(link))).toEqual([]);
+    expect(new Set(links).size).toBe(links.length);
+  });
+
+  test('says of each what to look at, in which log that there is, and what to do', () => {
+    const groups = resources('AWS::Logs::LogGroup').map(({ LogGroupName }) => LogGroupName);
+    for (const cells of rows) {
+      expect(cells, cells[0]).toHaveLength(4);
+      expect(cells.filter((cell) => cell === '')).toEqual([]);
+      const [alarm, , log = ''] = cells;
+      const named = [...log.matchAll(/`([^`]+)`/g)].map(([, name = '']) =>
+        name.startsWith('/') ? name : `/aws/lambda/${name}`,
+      );
+      expect(groups, alarm).toEqual(expect.arrayContaining(named));
+      expect(named.length > 0 || log === 'none' || alarm?.includes('request-lost'), alarm).toBe(true);
+    }
+  });
+
+  test('names only findings and events that there are', () => {
+    const words = rows.flat().flatMap((cell) => [...cell.matchAll(/`([A-Z][a-z]+[A-Z]\w+)`/g)]);
+    const known: string[] = [...findingKinds, ...Object.keys(published), 'LostRequests', 'LostTargets'];
+    expect(words.length).toBeGreaterThan(0);
+    expect(words.map(([, word = '']) => word).filter((word) => !known.includes(word))).toEqual([]);
+  });
 });
 
 test('every function is in the picture', () => {
@@ -171,6 +236,7 @@ const toldOfAll = {
   providers: true,
   webhooks: true,
   audit: true,
+  access: true,
   resetPassword: true,
   days: true,
   seconds: true,
@@ -179,13 +245,17 @@ const toldOfAudit = { records: true, verified: true } satisfies Record<
   Exclude<keyof AuditOutcome, 'problems'>,
   true
 >;
+const toldOfAccess = { judged: true, refused: true, idle: true } satisfies Record<
+  Exclude<keyof AccessOutcome, 'problems'> | 'refused',
+  true
+>;
 const toldOfWebhooks = { received: true, expected: true, foreign: true, caughtUp: true } satisfies Record<
   Exclude<keyof WebhooksOutcome, 'problems'>,
   true
 >;
 
 test('every event that is published, and every field of npm start’s document, is named', () => {
-  const words = [published, told, toldOfAll, toldOfAudit, toldOfWebhooks].flatMap((words) =>
+  const words = [published, told, toldOfAll, toldOfAudit, toldOfAccess, toldOfWebhooks].flatMap((words) =>
     Object.keys(words),
   );
   expect(words.filter((word) => !spans.includes(word))).toEqual([]);
@@ -229,6 +299,23 @@ describe('the spec', () => {
   });
 });
 
+/** What people store by themselves. */
+const handStored = [apiKeySecretPrefix, adminSecretPrefix, adoptSecretPrefix, webhookSecretPrefix];
+
+test('the constructs are used as in the app that the tests compile and synthesize', () => {
+  const trimmed = (text: string) => text.split('\n').map((line) => line.trim());
+  const examples = blocks.filter(({ language }) => language === 'ts');
+  expect(examples).toHaveLength(1);
+  const compiled = trimmed(readFileSync(join(root, 'test/infra/example.ts'), 'utf8'));
+  // In the same order: a line that the app has further up does not count.
+  let from = 0;
+  for (const line of trimmed(examples[0]?.text ?? '').filter((line) => line !== '')) {
+    const at = compiled.indexOf(line, from);
+    expect(at, line).toBeGreaterThanOrEqual(from);
+    from = at + 1;
+  }
+});
+
 describe('every command can be run as printed:', () => {
   const commands = [...blocks.filter(({ language }) => language === 'sh').map(({ text }) => text), ...spans];
 
@@ -267,6 +354,36 @@ describe('every command can be run as printed:', () => {
     }
   });
 
+  test('what is secret is read from a file, and is stored where the functions read it', () => {
+    const stored = commands.flatMap((text) => [
+      ...text.matchAll(/secretsmanager (?:create-secret --name|put-secret-value --secret-id) (\S+)([^\n]*)/g),
+    ]);
+    expect(stored.length).toBeGreaterThan(0);
+    for (const [, name = '', rest] of stored) {
+      expect(rest).toMatch(/ --secret-string file:\/\/\S+$/);
+      expect(handStored.some((prefix) => name.startsWith(prefix))).toBe(true);
+    }
+    // Nor is it printed: of a value that is read, only what everybody may know.
+    const shown = commands.flatMap((text) => [...text.matchAll(/get-secret-value [^\n]*/g)]);
+    expect(shown.length).toBeGreaterThan(0);
+    for (const [command] of shown)
+      expect(command).toMatch(/ --output text \| jq '\{(engine|host|username)(,(engine|host|username))*\}'$/);
+    expect(readme).not.toMatch(/--secret-(string|binary) (?!file(b?):\/\/)/);
+  });
+
+  test('a credential that is looked at is one that is declared', () => {
+    const declared = readFileSync(join(root, 'infra/credentials.ts'), 'utf8');
+    const looked = commands.flatMap((text) => [...text.matchAll(/--secret-id rekey\/([a-z0-9-]+)/g)]);
+    expect(looked.length).toBeGreaterThan(0);
+    for (const [, name] of looked) expect(declared).toContain(`credentialName: '${name}'`);
+  });
+
+  test('a log that is read is that of a function', () => {
+    const logs = commands.flatMap((text) => [...text.matchAll(/\/aws\/lambda\/rekey-([a-z-]+)/g)]);
+    expect(logs.length).toBeGreaterThan(0);
+    for (const [, handler] of logs) expect(existsSync(join(root, `functions/${handler}.ts`))).toBe(true);
+  });
+
   test('a function that is invoked exists, and takes the payload as a rehearsal', () => {
     const found = commands.flatMap((text) => [
       ...text.matchAll(/--function-name rekey-([a-z-]+) .*--payload '(.*?)'/g),
@@ -279,13 +396,16 @@ describe('every command can be run as printed:', () => {
   });
 });
 
-test('the alarms’ topic is an output of that name, of the stack of that name', () => {
+test('every output that is spoken of is one of the stack of that name', () => {
   const app = readFileSync(join(root, 'infra/app.ts'), 'utf8');
-  const text = blocks.map((block) => block.text).join('');
-  const [, stack] = /--stack-name (\w+)/.exec(text) ?? [];
-  const [, output] = /OutputKey=='(\w+)'/.exec(text) ?? [];
-  expect(app).toContain(`new Stack(new App(), '${stack}'`);
-  expect(app).toContain(`new CfnOutput(stack, '${output}'`);
+  const stacks = [...readme.matchAll(/--stack-name (\w+)/g)].map(([, name]) => name);
+  const queried = [...readme.matchAll(/OutputKey=='(\w+)'/g)];
+  const named = [...prose.matchAll(/\boutput[\s(]+`(\w+)`/g)];
+  expect(stacks.length).toBeGreaterThan(0);
+  expect(queried.length).toBeGreaterThan(0);
+  expect(named.length).toBeGreaterThan(2);
+  for (const stack of stacks) expect(app).toContain(`new Stack(new App(), '${stack}'`);
+  for (const [, output] of [...queried, ...named]) expect(app).toContain(`new CfnOutput(stack, '${output}'`);
 });
 
 test('every path into the repository exists', () => {
@@ -297,10 +417,8 @@ test('every path into the repository exists', () => {
   expect([...links, ...paths].filter((path) => !existsSync(join(root, path)))).toEqual([]);
 });
 
-test('every link within the page leads to a heading', () => {
-  const headings = [...prose.matchAll(/^#+ (.+)$/gm)].map(([, text = '']) =>
-    text.toLowerCase().replaceAll(' ', '-'),
-  );
+test('every link within the page leads somewhere, and to one place only', () => {
+  expect(anchors.filter((anchor, index) => anchors.indexOf(anchor) < index)).toEqual([]);
   const links = [...prose.matchAll(/\]\(#([^)\s]+)\)/g)].map(([, target = '']) => target);
-  expect(links.filter((target) => !headings.includes(target))).toEqual([]);
+  expect(links.filter((target) => !anchors.includes(target))).toEqual([]);
 });

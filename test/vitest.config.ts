@@ -8,6 +8,8 @@ const longest = [
   'lifecycle/rotate-secret',
   'lifecycle/reconcile-users',
   'lifecycle/delete-user',
+  'infra/upgrade',
+  'e2e/bundles',
 ];
 const rank = ({ moduleId }: TestSpecification): number => {
   const found = longest.findIndex((name) => moduleId.endsWith(`${name}.test.ts`));
@@ -27,7 +29,7 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     // Real servers and processes start in many suites; on two cores the default five seconds only measure load.
     testTimeout: 60_000,
-    // Most of the time is spent waiting for engines and processes: leaving a core free, as is the default, would double it.
+    // Much of the time is spent waiting for engines and processes: more workers than cores keep the cores busy meanwhile.
     maxWorkers: '150%',
     hookTimeout: 120_000,
     sequence: { sequencer: LongestFirst },
