@@ -56,7 +56,10 @@ export const rotationStep = (text: string): RotationStep | undefined =>
 export const holderOf = (
   labelsByVersion: SecretDescription['labelsByVersion'],
   label: string,
-): string | undefined => [...labelsByVersion].find(([, labels]) => labels.has(label))?.[0];
+): string | undefined => {
+  for (const [versionId, labels] of labelsByVersion) if (labels.has(label)) return versionId;
+  return undefined;
+};
 
 export interface Choice {
   readonly strategy: Strategy;

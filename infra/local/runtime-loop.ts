@@ -1,6 +1,8 @@
 import { Agent, type IncomingMessage, request } from 'node:http';
+import { syncBuiltinESMExports } from 'node:module';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import timers from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import type { Context, Handler } from 'aws-lambda';
 
@@ -11,7 +13,10 @@ import type { Context, Handler } from 'aws-lambda';
  */
 
 const SystemDate = Date;
+const systemPause = timers.setTimeout;
 let clockOffsetMs = 0;
+/** What a vendor's stand-in does late it does within this time: no wait gets shorter than that. */
+const leastPauseMs = 300;
 // No kept-alive connections: one that the server closed while a handler ran would swallow the answer.
 const agent = new Agent({ keepAlive: false });
 
@@ -120,7 +125,11 @@ async function drain(answer: IncomingMessage): Promise<void> {
   await text(answer).catch(leave);
 }
 
-/** Functions read the time of the host's clock, so that a simulated month passes for them too. Timers keep real time. */
+/**
+ * Functions read the time of the host's clock, so that a simulated month passes for them too. On a clock that was moved their own
+ * long waits, such as the one between two readings of who is connected, take a tenth; for the function the whole of it has passed.
+ * Time-outs keep real time.
+ */
 function setClock(hostMs: number): void {
   clockOffsetMs = hostMs - SystemDate.now();
   // The system's own clock, but for the milliseconds that the event was under way: leave time alone.
@@ -130,6 +139,20 @@ function setClock(hostMs: number): void {
       Reflect.construct(target, given.length === 0 ? [clockNow()] : given, self),
     get: (target, key) => (key === 'now' ? clockNow : Reflect.get(target, key)),
   });
+  timers.setTimeout = shortPause;
+  syncBuiltinESMExports();
+}
+
+async function shortPause<T>(
+  ms?: number,
+  value?: T,
+  options?: Parameters<typeof systemPause>[2],
+): Promise<T> {
+  const wanted = ms ?? 1;
+  const taken = Math.min(wanted, Math.max(leastPauseMs, wanted / 10));
+  const waited = await systemPause(taken, value as T, options);
+  clockOffsetMs += wanted - taken;
+  return waited;
 }
 
 function clockNow(): number {

@@ -189,8 +189,17 @@ describe('whatever Secrets Manager does between the steps, a rotation ends well:
     'a value just written cannot be read at once': { staleReads: { GetSecretValue: 2 } },
     'a description is out of date': { staleReads: { DescribeSecret: 2 } },
   };
+  // Each provider, and each strategy once: what the labels do has nothing to do with both together.
+  const played = [
+    'render-postgres, replace-user',
+    'cockroachdb-cloud, replace-user',
+    'vultr-valkey, replace-user',
+    'vultr-valkey, alternate-users',
+    'vultr-valkey, reset-password',
+    'zilliz-cloud, replace-user',
+  ] as const satisfies readonly (keyof typeof scenarios)[];
   const cases = Object.keys(variants).flatMap((variant) =>
-    Object.keys(scenarios).map((scenario) => [variant, scenario as keyof typeof scenarios] as const),
+    played.map((scenario) => [variant, scenario] as const),
   );
   test.each(cases)('%s (%s)', async (variant, scenario) => {
     const { name, prefix } = await credential(scenarios[scenario]);
