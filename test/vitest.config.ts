@@ -30,7 +30,7 @@ export default defineConfig({
     // Real servers and processes start in many suites; on two cores the default five seconds only measure load.
     testTimeout: 60_000,
     // Much of the time is spent waiting for engines and processes: more workers than cores keep the cores busy meanwhile.
-    maxWorkers: '150%',
+    maxWorkers: '200%',
     hookTimeout: 120_000,
     sequence: { sequencer: LongestFirst },
   },
