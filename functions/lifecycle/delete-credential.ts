@@ -54,8 +54,8 @@ const recoveryDays = 7;
  * has been done is read from the world. `kept` are names that other credentials of the target speak for.
  *
  * In this order, as a pass may be killed anywhere: the order is durable, then rotation is off, then users go, then the secret with
- * its replicas first, and the order last. So a secret names a user that is gone only while rotation is off and the order stands, and the names of its
- * users can be derived until the last of them is gone.
+ * its replicas first, and the order last. So a secret names a user that is gone only while rotation is off and the order stands, and
+ * the names of its users can be derived until the last of them is gone.
  */
 export async function emptyCredential(
   credential: Credential,

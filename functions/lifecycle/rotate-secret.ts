@@ -304,6 +304,7 @@ async function conclude(
   const { event, description, current, spec, facts, rekey } = rotation;
   const { ports } = rekey;
   // Both ends are legal, with AWSPENDING on the new current version or nowhere; without it the next rotation starts clean.
+  // Killed from here on, the login is published, and the retry of finishSecret comes back here to tell of it.
   if (await haveReplicasFollowed(rotation))
     await ports.moveLabel({ secretId: description.arn, label: 'AWSPENDING', from: event.token });
   const username = made?.username ?? (current.kind === 'login' ? current.login.username : '');
