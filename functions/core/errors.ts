@@ -34,6 +34,10 @@ export const refusalCodes = [
   'GRACE_RUNNING',
   'SECRET_MISMATCH',
   'LABELS_MOVED',
+  'VERSION_REVOKED',
+  'SUPERSEDED',
+  'PAUSED',
+  'USERS_IN_THE_WAY',
 ] as const;
 export type RefusalCode = (typeof refusalCodes)[number];
 
@@ -61,6 +65,7 @@ export const providerCodes = [
   'BLOCKED',
   'NAME_REFUSED',
   'PASSWORD_LOST',
+  'ROLE_UNKNOWN',
 ] as const;
 export type ProviderCode = (typeof providerCodes)[number];
 

@@ -1,5 +1,6 @@
 import type { RekeyEvent } from './events.ts';
 import type { QueuedTask } from './fleet.ts';
+import type { Guard } from './guard.ts';
 import type { Sensitive } from './sensitive.ts';
 
 /**
@@ -7,6 +8,15 @@ import type { Sensitive } from './sensitive.ts';
  * through a port, clock and randomness included, so that `interpose` can kill, delay or falsify any of it.
  */
 export type Port<Request, Answer> = (request: Request) => Promise<Answer>;
+
+/**
+ * What lets a call out that may change something outside: the reasons for it, read again right before it leaves. A call that only
+ * reads says so. There is no default, so none can be forgotten.
+ */
+export type Leave = Guard | 'reads-only';
+
+/** A change of a secret, with the reasons for it. */
+type Guarded<Request> = Request & { readonly guard: Guard };
 
 export interface Ports {
   /** One HTTP exchange with a vendor. Throws `TransportError` when no whole answer came. */
@@ -23,30 +33,35 @@ export interface Ports {
     SecretVersion | 'absent'
   >;
   /** `taken` when another value was already stored under this token: read it, never make another. */
-  readonly writeSecret: Port<SecretWrite, 'written' | 'taken'>;
+  readonly writeSecret: Port<Guarded<SecretWrite>, 'written' | 'taken'>;
   /** A compare-and-swap: `moved` only if `from` held the label (or nobody did and `from` is absent). */
-  readonly moveLabel: Port<LabelMove, 'moved' | 'conflict'>;
+  readonly moveLabel: Port<Guarded<LabelMove>, 'moved' | 'conflict'>;
   /** `exists` when a secret of that name is there already, made by us before or by somebody else. */
-  readonly createSecret: Port<SecretCreation, 'created' | 'exists'>;
-  readonly startRotation: Port<RotationStart, 'started' | 'in-progress'>;
+  readonly createSecret: Port<Guarded<SecretCreation>, 'created' | 'exists'>;
+  readonly startRotation: Port<Guarded<RotationStart>, 'started' | 'in-progress'>;
   /** Afterwards no step of a rotation may go on; labels stay as they are, AWSPENDING on a half-made version included. */
-  readonly cancelRotation: Port<{ secretId: string }, 'cancelled' | 'absent'>;
+  readonly cancelRotation: Port<Guarded<{ secretId: string }>, 'cancelled' | 'absent'>;
   /** Every version that Secrets Manager still keeps, those without a label included. */
   readonly listVersions: Port<{ secretId: string }, readonly VersionListing[] | 'absent'>;
   /** All secrets below a prefix of names. May miss changes of the last five minutes (AWS documentation). */
   readonly listSecrets: Port<{ namePrefix: string }, readonly ListedSecret[]>;
   /** Afterwards the secret is read in its own Region only, sooner or later. */
-  readonly removeReplicas: Port<{ secretId: string; regions: readonly string[] }, 'removed' | 'absent'>;
+  readonly removeReplicas: Port<
+    Guarded<{ secretId: string; regions: readonly string[] }>,
+    'removed' | 'absent'
+  >;
   /**
    * Afterwards the secret can be read by nobody, and be restored for `recoveryDays` (7 to 30). `replicated` when replicas of it are
    * left in other Regions: nothing was done.
    */
   readonly deleteSecret: Port<
-    { secretId: string; recoveryDays: number },
+    Guarded<{ secretId: string; recoveryDays: number }>,
     'scheduled' | 'absent' | 'replicated'
   >;
 
   readonly readParameter: Port<{ parameter: string }, string | 'absent'>;
+  /** Up to ten at once, by name; what is absent is left out. */
+  readonly readParameters: Port<{ parameters: readonly string[] }, ReadonlyMap<string, string>>;
   /** Never overwrites: a parameter that exists belongs to somebody. */
   readonly createParameter: Port<{ parameter: string; document: string }, 'written' | 'exists'>;
   /** Overwrites. */
@@ -58,7 +73,7 @@ export interface Ports {
   /** All events were accepted by the bus, or it throws. */
   readonly publish: Port<readonly RekeyEvent[], void>;
   /** One event on a bus of the user's own; accepted, or it throws. */
-  readonly notify: Port<Notification, void>;
+  readonly notify: Port<Guarded<Notification>, void>;
   /** Writes an object once and for all: `exists` when the key was taken, by whomever; what is there is never changed. */
   readonly archive: Port<{ key: string; document: string }, 'written' | 'exists'>;
   readonly readArchive: Port<{ key: string }, string | 'absent'>;
@@ -94,6 +109,7 @@ export interface HttpRequest {
   readonly body?: Sensitive;
   readonly timeoutMs: number;
   readonly maxBodyBytes: number;
+  readonly guard: Leave;
 }
 
 export interface HttpResponse {
@@ -123,6 +139,7 @@ export interface SqlSession {
   readonly ca?: string;
   readonly statements: readonly SqlStatement[];
   readonly timeoutMs: number;
+  readonly guard: Leave;
 }
 
 export interface SqlStatement {
@@ -160,6 +177,7 @@ export interface ValkeySession {
   readonly ca?: string;
   readonly commands: readonly (readonly string[])[];
   readonly timeoutMs: number;
+  readonly guard: Leave;
 }
 
 /**
@@ -172,11 +190,17 @@ export type ValkeyOutcome =
 
 export type ValkeyReply = { readonly value: unknown } | { readonly error: string };
 
-export type Label = 'AWSPENDING' | 'AWSCURRENT' | 'AWSPREVIOUS';
+/**
+ * `REKEY_PUBLISHED` is rekey's own: it stays on the youngest version that was ever AWSCURRENT, whoever moves AWSCURRENT back. A
+ * version that is no younger was published, or belongs to a rotation that was given up, and is never finished.
+ */
+export type Label = 'AWSPENDING' | 'AWSCURRENT' | 'AWSPREVIOUS' | 'REKEY_PUBLISHED';
 
 export interface SecretDescription {
   readonly arn: string;
   readonly name: string;
+  /** When the secret was made. A secret that was deleted and restored keeps its date; one made again under the name has a later one. */
+  readonly createdAt?: Date;
   /** Secrets Manager leaves the field out until rotation was switched on once: absent reads as false. */
   readonly rotationEnabled: boolean;
   readonly labelsByVersion: ReadonlyMap<string, ReadonlySet<string>>;

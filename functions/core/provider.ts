@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import type { Guard } from './guard.ts';
 import type { Ports } from './ports.ts';
 import type { Sensitive } from './sensitive.ts';
 
@@ -16,31 +17,41 @@ interface ProviderBase {
   readiness(): Promise<Readiness>;
   /** Every user of the target, all pages read; throws rather than returning a part. */
   listUsers(): Promise<readonly DatabaseUser[]>;
-  /** Where consumers connect; the same for every user of the target. */
+  /**
+   * Where consumers connect, as the vendor says in this visit; the same for every user of the target. Every session of this
+   * provider goes there and nowhere else: a stored value never says where a password is sent.
+   */
   endpoint(): Promise<Endpoint>;
   /**
    * Afterwards the user is gone from the list. `absent` only if the list, answered in full, never had it. Throws BLOCKED with
-   * the exact remedy where something still depends on the user. `login` is the user's own, where anybody knows it, for vendors
-   * where only a login can put the user's estate in order.
+   * the exact remedy where something still depends on the user, and RATE_LIMITED at once: a deletion never waits. `login` is the
+   * user's own, where anybody knows it, for vendors where only a login can put the user's estate in order.
    */
-  deleteUser(username: string, login?: Login): Promise<'deleted' | 'absent'>;
+  deleteUser(username: string, guard: Guard, login?: UserPassword): Promise<'deleted' | 'absent'>;
   /**
    * Logs in over the path consumers use; changes nothing. `rejected` is the server's no to this name and password;
    * anything less certain throws `VerificationFailed` with LOGIN_UNREACHABLE.
    */
-  verify(login: Login): Promise<'accepted' | 'rejected'>;
+  verify(login: UserPassword): Promise<'accepted' | 'rejected'>;
   /** What separates the user's privileges from the declared ones, read as the user itself; empty when they agree. */
-  privilegeDifferences(login: Login): Promise<readonly string[]>;
+  privilegeDifferences(login: UserPassword): Promise<readonly string[]>;
   /**
-   * Who is connected as this user now, connections of rekey itself left out. `login` is the user's own or, where that is lost,
-   * another one of the same target. Not observed when the vendor or that login cannot tell: never to be read as nobody.
+   * Who is connected as this user now. Only the very session that asks is left out, by its id: whoever calls himself `rekey`
+   * counts. `login` is the user's own or, where that is lost, another one of the same target. Not observed when the vendor or
+   * that login cannot tell: never to be read as nobody.
    */
-  sessions(username: string, login: Login): Promise<Sessions>;
+  sessions(username: string, login: UserPassword): Promise<Sessions>;
   /**
    * Afterwards no connection of this user is open that was opened before `openedBefore`; a younger one, which may have a newer
-   * password, stays. Where the vendor has no way for this login it says so: never to be read as ended.
+   * password, stays. Where the vendor has no way for this login, or a look afterwards still finds one, it says so: never to be
+   * read as ended. Never waits for a rate limit.
    */
-  endSessions(username: string, login: Login, openedBefore: Date): Promise<EndedSessions>;
+  endSessions(
+    username: string,
+    login: UserPassword,
+    openedBefore: Date,
+    guard: Guard,
+  ): Promise<EndedSessions>;
   /** The vendor's own record of the webhooks that it sends; absent where the vendor sends none. */
   readonly webhooks?: VendorWebhooks;
 }
@@ -91,21 +102,31 @@ export interface VendorEvent {
 /** The vendor takes the password that we choose, so it is stored as AWSPENDING before the vendor hears of it. */
 export interface ChoosingProvider extends ProviderBase {
   readonly passwords: 'chosen-by-us';
-  /** Afterwards the user exists. `exists` means that somebody's user was found and left untouched. */
-  createUser(login: Login): Promise<'created' | 'exists'>;
-  /** Afterwards `next` logs in. Repeating the same change succeeds. */
-  setPassword(change: PasswordChange): Promise<void>;
   /**
-   * Afterwards the user holds exactly the declared privileges, and what the vendor gave by itself is gone.
-   * Works with the user's own login as long as it was never published.
+   * Afterwards the user exists, logs in with this password and holds exactly the declared privileges. `exists` means that
+   * somebody's user was found and left untouched.
+   *
+   * Wherever it fails or dies, nobody can log in as a user that holds a right which is not declared: what the vendor gives by
+   * itself is taken away under a password that nobody is told. Throws ROLE_UNKNOWN where the vendor does not know a declared role
+   * or rule; no user is left then.
    */
-  applyPrivileges(login: Login): Promise<void>;
+  createUser(login: UserPassword, guard: Guard): Promise<'created' | 'exists'>;
+  /**
+   * Afterwards `next` logs in; of an idle user (`isIdle`), the privileges are the declared ones and the promise of `createUser`
+   * holds on the way. Repeating the same change succeeds. Never waits for a rate limit.
+   */
+  setPassword(change: PasswordChange, guard: Guard): Promise<void>;
+  /**
+   * Afterwards the user holds exactly the declared privileges, and what the vendor gave by itself is gone. Where the declared ones
+   * cannot be given, what is not declared is taken away all the same before it throws.
+   */
+  applyPrivileges(login: UserPassword, guard: Guard): Promise<void>;
 }
 
 export interface PasswordChange {
   readonly username: string;
-  /** For vendors that demand it. Undefined where nobody knows it any more. */
-  readonly current?: Sensitive;
+  /** What its password may be now, the likeliest first, for vendors that demand it. Empty where nobody knows it any more. */
+  readonly current: readonly Sensitive[];
   readonly next: Sensitive;
   /**
    * No published login names this user, or its grace is over: then it may be made anew where nobody knows the current
@@ -122,15 +143,18 @@ export interface IssuingProvider extends ProviderBase {
    * Afterwards the user exists. Asked again, returns the same login, or `lost` if nobody can know its password any
    * more; a lost user is left alone.
    */
-  issueUser(username: string): Promise<Login | 'lost'>;
+  issueUser(username: string, guard: Guard): Promise<Login | 'lost'>;
   /**
    * Afterwards the user exists and is the default, and its password was read by nobody: the user before can be deleted then.
    * Asked again, changes nothing.
    */
-  placeDefault(username: string): Promise<void>;
+  placeDefault(username: string, guard: Guard): Promise<void>;
 }
 
-export type Readiness = { readonly ready: true } | { readonly ready: false; readonly reason: string };
+/** `isGone` where the vendor says that the target was deleted for good. Not even then is one answer a proof. */
+export type Readiness =
+  | { readonly ready: true }
+  | { readonly ready: false; readonly reason: string; readonly isGone?: true };
 
 export interface DatabaseUser {
   readonly username: string;
@@ -151,14 +175,22 @@ export interface Endpoint {
   readonly ca?: string;
 }
 
-/** All that a login takes. */
-export interface Login extends Endpoint {
+/** Whose login it is. Where it is sent, only the provider says, by the vendor's own word. */
+export interface UserPassword {
   readonly username: string;
   readonly password: Sensitive;
 }
 
+/** All that a consumer needs: what a secret holds. Providers take no address out of it. */
+export interface Login extends Endpoint, UserPassword {}
+
+/** Whether both are the same place, down to the CA that vouches for it. */
+export const sameEndpoint = (a: Endpoint, b: Endpoint): boolean =>
+  a.host === b.host && a.port === b.port && a.database === b.database && a.ca === b.ca;
+
 export type Sessions =
-  | { readonly observed: true; readonly open: readonly Session[] | number }
+  /** `unseen` says which connections the reading cannot show, such as those to replicas. */
+  | { readonly observed: true; readonly open: readonly Session[] | number; readonly unseen?: string }
   /** `isUnreachable` where the server was not heard at all: that says nothing of what the login may see. */
   | { readonly observed: false; readonly reason: string; readonly isUnreachable?: true };
 
@@ -199,6 +231,8 @@ export interface ProviderDefinition<Target, Privileges> {
   readonly privilegesSchema: z.ZodType<Privileges>;
   /** The target's own id, as it stands in secrets, events and audit records. */
   targetId(target: Target): string;
+  /** The target that a stored value names, so that it is looked after when the spec names another one by now. */
+  targetOf(stored: { readonly targetId: string; readonly database: string }): Target;
   /** What a consumer can use as it is: the connection URL, and whatever else the vendor's own clients ask for. */
   ready(login: Login): Readonly<Record<string, string>> & { readonly url: string };
   open(target: OpenTarget<Target, Privileges>, ports: Ports): Provider;

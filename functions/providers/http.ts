@@ -3,6 +3,7 @@ import type { z } from 'zod';
 import { type Effect, type ProviderCode, ProviderError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
 import { jsonOf } from '../core/json.ts';
+import type { Guard } from '../core/guard.ts';
 import { type HttpRequest, type HttpResponse, type Ports, TransportError } from '../core/ports.ts';
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
 
@@ -15,10 +16,28 @@ export interface VendorApi {
   call<Answer>(call: VendorCall<Answer>): Promise<Answer>;
 }
 
-export interface VendorCall<Answer> {
+export type VendorCall<Answer> = VendorQuestion<Answer> & (VendorRead | VendorChange);
+
+/** A POST that changes nothing says so. */
+type VendorRead = { readonly guard?: undefined } & (
+  | { readonly method: 'GET' }
+  | { readonly method: 'POST'; readonly isRead: true }
+);
+
+interface VendorChange {
+  readonly method: Exclude<HttpRequest['method'], 'GET'>;
+  /** The reasons for the change, read again right before each time it is sent. */
+  readonly guard: Guard;
+  /**
+   * Deletes something, or puts something else in the place of what works now, such as a password. Such a call never waits for a
+   * rate limit: it fails with RATE_LIMITED, and the next pass goes on.
+   */
+  readonly isDestructive: boolean;
+}
+
+interface VendorQuestion<Answer> {
   /** For errors and logs, in our words: `createUser`. */
   readonly operation: string;
-  readonly method: HttpRequest['method'];
   /** Below the base URL. A name that could address anything but itself is refused before a request is made. */
   readonly path: readonly string[];
   readonly query?: Readonly<Record<string, string>>;
@@ -29,8 +48,6 @@ export interface VendorCall<Answer> {
   readonly as?: 'text';
   /** Where the vendor is known to be slower than 15 s. */
   readonly timeoutMs?: number;
-  /** Changes nothing although it is no GET. */
-  readonly isRead?: boolean;
 }
 
 export interface VendorApiOptions {
@@ -89,7 +106,7 @@ export function vendorApi(
     url: URL,
     body: Sensitive | undefined,
   ): Promise<Answer> {
-    const { operation, method, isRead = method === 'GET' } = call;
+    const { operation, method } = call;
     const fail = (
       failure: VendorFailure & { status?: number; requestId?: string | undefined },
       cause?: unknown,
@@ -101,7 +118,7 @@ export function vendorApi(
         `${provider} failed ${operation}${status}${said}${advised === undefined ? '' : `; ${advised}`}`,
         {
           code: failure.code,
-          effect: isRead ? 'none' : failure.effect,
+          effect: call.guard === undefined ? 'none' : failure.effect,
           provider,
           operation,
           ...(failure.status === undefined ? {} : { status: failure.status }),
@@ -130,6 +147,7 @@ export function vendorApi(
         ...(body === undefined ? {} : { body }),
         timeoutMs: Math.min(call.timeoutMs ?? 15_000, remaining),
         maxBodyBytes,
+        guard: call.guard ?? 'reads-only',
       });
     } catch (error) {
       if (!(error instanceof TransportError)) throw error;
@@ -165,6 +183,7 @@ export function vendorApi(
           const { code, effect, retryAfterMs } = error.facts;
           // Only what certainly changed nothing is repeated here. An unclear write is resolved by whoever asked for it.
           if (effect !== 'none' || (code !== 'RATE_LIMITED' && code !== 'UNAVAILABLE')) throw error;
+          if (code === 'RATE_LIMITED' && call.guard !== undefined && call.isDestructive) throw error;
           const [jitter = 0] = await randomBytes(1);
           const wait = (retryAfterMs ?? 500 * 2 ** attempt) + jitter;
           if ((await now()).getTime() + wait >= until.getTime()) throw error;
@@ -209,7 +228,7 @@ export function messageOf(json: unknown): string | undefined {
   return typeof json.message === 'string' ? json.message : undefined;
 }
 
-function urlOf(provider: string, baseUrl: string, { operation, path, query }: VendorCall<unknown>): URL {
+function urlOf(provider: string, baseUrl: string, { operation, path, query }: VendorQuestion<unknown>): URL {
   // encodeURIComponent leaves `.` and `..` alone and the URL parser folds them: DELETE would address the parent, which
   // is the database. So names are matched against an allow-list, never escaped.
   const refused = path.find((segment) => !segmentPattern.test(segment));
@@ -225,7 +244,7 @@ function urlOf(provider: string, baseUrl: string, { operation, path, query }: Ve
   return url;
 }
 
-const serialized = (body: NonNullable<VendorCall<unknown>['body']>): Sensitive =>
+const serialized = (body: NonNullable<VendorQuestion<unknown>['body']>): Sensitive =>
   new Sensitive(
     JSON.stringify(
       Object.fromEntries(
