@@ -3,6 +3,7 @@ import {
   PutEventsCommand,
   type PutEventsRequestEntry,
 } from '@aws-sdk/client-eventbridge';
+import { sendGuarded } from '../core/guard.ts';
 import { eventSource } from '../core/names.ts';
 import type { Ports } from '../core/ports.ts';
 import { type RefusedEntry, sendAll } from './batches.ts';
@@ -29,8 +30,12 @@ export function eventBridge(
 }
 
 /** The port to the users' buses. One that does not exist takes every event and drops it (localstack's recordings). */
-export function otherBuses(client: EventBridgeClient, ports: Pick<Ports, 'sleep'>): Ports['notify'] {
-  return async ({ busName, type, detail, resources }) => {
+export function otherBuses(
+  client: EventBridgeClient,
+  ports: Pick<Ports, 'sleep'>,
+  clock: () => Date,
+): Ports['notify'] {
+  return async ({ busName, type, detail, resources, guard }) => {
     const entry = {
       EventBusName: busName,
       Source: eventSource,
@@ -38,21 +43,25 @@ export function otherBuses(client: EventBridgeClient, ports: Pick<Ports, 'sleep'
       Detail: JSON.stringify(detail),
       Resources: [...resources],
     };
-    await put(client, busName, [entry], ports);
+    await put(client, busName, [entry], ports, (send) => sendGuarded(guard, clock, send));
   };
 }
 
+/** `leave` lets each attempt out. */
 const put = (
   client: EventBridgeClient,
   busName: string,
   entries: readonly PutEventsRequestEntry[],
   ports: Pick<Ports, 'sleep'>,
+  leave: <Answer>(send: () => Promise<Answer>) => Promise<Answer> = (send) => send(),
 ): Promise<void> =>
   sendAll(
     entries,
     { call: 'PutEvents', things: 'events', to: busName },
     async (sent): Promise<readonly RefusedEntry<PutEventsRequestEntry>[]> => {
-      const { Entries: answers = [] } = await client.send(new PutEventsCommand({ Entries: [...sent] }));
+      const { Entries: answers = [] } = await leave(() =>
+        client.send(new PutEventsCommand({ Entries: [...sent] })),
+      );
       return sent.flatMap((entry, index) => {
         const { EventId, ErrorCode } = answers[index] ?? {};
         // Only the id says that an event was taken; an entry that got neither id nor code was lost inside EventBridge.

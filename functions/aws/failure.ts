@@ -1,4 +1,4 @@
-import { type Effect, StoreError } from '../core/errors.ts';
+import { type Effect, RotationRefused, StoreError } from '../core/errors.ts';
 
 /** Whether `error` is the AWS error of that name. Names are the contract; some are not in the service's model. */
 export const isNamed = (error: unknown, name: string): boolean =>
@@ -15,6 +15,9 @@ const broken = /^(InternalService.*|InternalServer.*|ServiceUnavailable.*|Timeou
  * leaves what calls `before` it did.
  */
 export function failureOf(error: unknown, call: string, effect: Effect, before: Effect = 'none'): StoreError {
+  // The guard's own word, from between two attempts of the SDK: AWS said nothing of the kind.
+  if (error instanceof RotationRefused) throw error;
+  if (error instanceof StoreError) return error;
   const name = error instanceof Error ? error.name : 'failure';
   const { status, attempts } = metadataOf(error);
   const options = { cause: error };

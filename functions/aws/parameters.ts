@@ -2,6 +2,7 @@ import {
   DeleteParameterCommand,
   GetParameterCommand,
   GetParametersByPathCommand,
+  GetParametersCommand,
   PutParameterCommand,
   type SSMClient,
 } from '@aws-sdk/client-ssm';
@@ -11,7 +12,12 @@ import { everyPage, unreadable } from './pages.ts';
 
 type ParameterPorts = Pick<
   Ports,
-  'readParameter' | 'createParameter' | 'writeParameter' | 'deleteParameter' | 'listParameters'
+  | 'readParameter'
+  | 'readParameters'
+  | 'createParameter'
+  | 'writeParameter'
+  | 'deleteParameter'
+  | 'listParameters'
 >;
 
 /** The ports to Parameter Store. */
@@ -27,6 +33,19 @@ export function parameterStore(client: SSMClient): ParameterPorts {
       } catch (error) {
         if (isNamed(error, 'ParameterNotFound')) return 'absent';
         throw failureOf(error, `GetParameter of ${parameter}`, 'none');
+      }
+    },
+
+    async readParameters({ parameters }) {
+      try {
+        const { Parameters = [] } = await client.send(new GetParametersCommand({ Names: [...parameters] }));
+        return new Map(
+          Parameters.flatMap(({ Name: name, Value: value }) =>
+            name === undefined || value === undefined ? [] : [[name, value] as const],
+          ),
+        );
+      } catch (error) {
+        throw failureOf(error, `GetParameters of ${parameters.join(', ')}`, 'none');
       }
     },
 

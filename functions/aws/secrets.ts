@@ -14,6 +14,7 @@ import {
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { StoreError } from '../core/errors.ts';
+import { type Guard, sendGuarded } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import type { Ports, SecretReplica } from '../core/ports.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
@@ -39,7 +40,24 @@ type SecretPorts = Pick<
  * The ports to Secrets Manager. Decisions are made on error names and fields, never on texts, which AWS may reword. Every
  * value that passes is learned by `redactor`.
  */
-export function secretsManager(client: SecretsManagerClient, redactor: Redactor): SecretPorts {
+export function secretsManager(
+  client: SecretsManagerClient,
+  redactor: Redactor,
+  clock: () => Date,
+): SecretPorts {
+  /** The SDK repeats what was throttled by itself, after seconds: each attempt asks for its reasons again. */
+  const guarded = <Command extends { readonly middlewareStack: MiddlewareStack }>(
+    command: Command,
+    guard: Guard,
+  ): Command => {
+    command.middlewareStack.add(
+      (next: (args: unknown) => Promise<unknown>) => (args: unknown) =>
+        sendGuarded(guard, clock, () => next(args)),
+      // Innermost: after the wait of a retry, after the signature.
+      { step: 'deserialize', priority: 'low', name: 'rekeyGuard' },
+    );
+    return command;
+  };
   const describeSecret: SecretPorts['describeSecret'] = async ({ secretId }) => {
     try {
       const answer = await client.send(new DescribeSecretCommand({ SecretId: secretId }));
@@ -53,6 +71,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
             new Set(labels),
           ]),
         ),
+        ...(answer.CreatedDate === undefined ? {} : { createdAt: answer.CreatedDate }),
         ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
         ...(answer.LastChangedDate === undefined ? {} : { changedAt: answer.LastChangedDate }),
         ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
@@ -96,18 +115,21 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async writeSecret({ secretId, token, value, label, rotationToken }) {
+    async writeSecret({ secretId, token, value, label, rotationToken, guard }) {
       learnFields(redactor, value);
       if (rotationToken !== undefined) redactor.learn(rotationToken);
       try {
         await client.send(
-          new PutSecretValueCommand({
-            SecretId: secretId,
-            ClientRequestToken: token,
-            SecretString: value.reveal(),
-            VersionStages: [label],
-            RotationToken: rotationToken?.reveal(),
-          }),
+          guarded(
+            new PutSecretValueCommand({
+              SecretId: secretId,
+              ClientRequestToken: token,
+              SecretString: value.reveal(),
+              VersionStages: [label],
+              RotationToken: rotationToken?.reveal(),
+            }),
+            guard,
+          ),
         );
         return 'written';
       } catch (error) {
@@ -116,15 +138,18 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async moveLabel({ secretId, label, from, to }) {
+    async moveLabel({ secretId, label, from, to, guard }) {
       try {
         await client.send(
-          new UpdateSecretVersionStageCommand({
-            SecretId: secretId,
-            VersionStage: label,
-            MoveToVersionId: to,
-            RemoveFromVersionId: from,
-          }),
+          guarded(
+            new UpdateSecretVersionStageCommand({
+              SecretId: secretId,
+              VersionStage: label,
+              MoveToVersionId: to,
+              RemoveFromVersionId: from,
+            }),
+            guard,
+          ),
         );
         return 'moved';
       } catch (error) {
@@ -135,26 +160,29 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async createSecret({ name, token, value, description, keyArn, replicas = [] }) {
+    async createSecret({ name, token, value, description, keyArn, replicas = [], guard }) {
       learnFields(redactor, value);
       try {
         await client.send(
-          new CreateSecretCommand({
-            Name: name,
-            ClientRequestToken: token,
-            SecretString: value.reveal(),
-            Description: description,
-            KmsKeyId: keyArn,
-            // Of a secret of that name that is there already nothing is overwritten: the replica fails, and says so.
-            ...(replicas.length === 0
-              ? {}
-              : {
-                  AddReplicaRegions: replicas.map((replica) => ({
-                    Region: replica.region,
-                    KmsKeyId: replica.keyArn,
-                  })),
-                }),
-          }),
+          guarded(
+            new CreateSecretCommand({
+              Name: name,
+              ClientRequestToken: token,
+              SecretString: value.reveal(),
+              Description: description,
+              KmsKeyId: keyArn,
+              // Of a secret of that name that is there already nothing is overwritten: the replica fails, and says so.
+              ...(replicas.length === 0
+                ? {}
+                : {
+                    AddReplicaRegions: replicas.map((replica) => ({
+                      Region: replica.region,
+                      KmsKeyId: replica.keyArn,
+                    })),
+                  }),
+            }),
+            guard,
+          ),
         );
         return 'created';
       } catch (error) {
@@ -169,16 +197,19 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async startRotation({ secretId, token, functionArn, everyDays, immediately }) {
+    async startRotation({ secretId, token, functionArn, everyDays, immediately, guard }) {
       try {
         await client.send(
-          new RotateSecretCommand({
-            SecretId: secretId,
-            ClientRequestToken: token,
-            RotationLambdaARN: functionArn,
-            RotationRules: { AutomaticallyAfterDays: everyDays },
-            RotateImmediately: immediately,
-          }),
+          guarded(
+            new RotateSecretCommand({
+              SecretId: secretId,
+              ClientRequestToken: token,
+              RotationLambdaARN: functionArn,
+              RotationRules: { AutomaticallyAfterDays: everyDays },
+              RotateImmediately: immediately,
+            }),
+            guard,
+          ),
         );
         return 'started';
       } catch (error) {
@@ -192,9 +223,9 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async cancelRotation({ secretId }) {
+    async cancelRotation({ secretId, guard }) {
       try {
-        await client.send(new CancelRotateSecretCommand({ SecretId: secretId }));
+        await client.send(guarded(new CancelRotateSecretCommand({ SecretId: secretId }), guard));
         return 'cancelled';
       } catch (error) {
         if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
@@ -252,13 +283,16 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       return found.filter(({ name }) => name.startsWith(namePrefix));
     },
 
-    async removeReplicas({ secretId, regions }) {
+    async removeReplicas({ secretId, regions, guard }) {
       try {
         await client.send(
-          new RemoveRegionsFromReplicationCommand({
-            SecretId: secretId,
-            RemoveReplicaRegions: [...regions],
-          }),
+          guarded(
+            new RemoveRegionsFromReplicationCommand({
+              SecretId: secretId,
+              RemoveReplicaRegions: [...regions],
+            }),
+            guard,
+          ),
         );
         return 'removed';
       } catch (error) {
@@ -273,10 +307,10 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async deleteSecret({ secretId, recoveryDays }) {
+    async deleteSecret({ secretId, recoveryDays, guard }) {
       try {
         await client.send(
-          new DeleteSecretCommand({ SecretId: secretId, RecoveryWindowInDays: recoveryDays }),
+          guarded(new DeleteSecretCommand({ SecretId: secretId, RecoveryWindowInDays: recoveryDays }), guard),
         );
         return 'scheduled';
       } catch (error) {
@@ -293,6 +327,12 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
   };
+}
+
+/** As far as it is used here: the SDK's own type differs with each command. */
+interface MiddlewareStack {
+  // biome-ignore lint/suspicious/noExplicitAny: each command has middleware of its own types, and this one fits all
+  add(middleware: any, options: { step: 'deserialize'; priority: 'low'; name: string }): void;
 }
 
 function replicaOf({ Region, Status, StatusMessage }: ReplicationStatusType): SecretReplica {

@@ -21,7 +21,7 @@ export const eventBridge: ConsumerDefinition<z.output<typeof settingsSchema>> = 
   schema: settingsSchema,
   label: ({ busName }) => busName,
   apiKeySecret: () => undefined,
-  open({ busName }, { credential, secretArn, versionId }, _access, { notify }) {
+  open({ busName }, { credential, secretArn, versionId }, { guard }, { notify }) {
     const told = {
       say: 'unobservable',
       details: `the listeners of the bus ${busName} are told, and nobody sees whether they listened`,
@@ -34,6 +34,7 @@ export const eventBridge: ConsumerDefinition<z.output<typeof settingsSchema>> = 
           type: credentialChanged,
           detail: { credential, secretArn, versionId },
           resources: [secretArn],
+          guard,
         });
         return told;
       },

@@ -1,5 +1,11 @@
 import { z } from 'zod';
-import type { Consumer, ConsumerDefinition, ConsumerStanding, WantedLogin } from '../core/consumer.ts';
+import type {
+  Consumer,
+  ConsumerAccess,
+  ConsumerDefinition,
+  ConsumerStanding,
+  WantedLogin,
+} from '../core/consumer.ts';
 import { type ProviderCode, ProviderError } from '../core/errors.ts';
 import { apiKeySecretPrefix } from '../core/names.ts';
 import type { Ports } from '../core/ports.ts';
@@ -159,16 +165,16 @@ export const renderService: ConsumerDefinition<Settings> = {
   schema: settingsSchema,
   label: ({ serviceId, environmentVariable }) => `${serviceId} ${environmentVariable}`,
   apiKeySecret: ({ apiKeySecret }) => apiKeySecret,
-  open(settings, wanted, { apiKey, until }, ports) {
+  open(settings, wanted, { apiKey, ...access }, ports) {
     if (apiKey === undefined) throw new Error('a Render service is reached with an API key, got none');
-    return open(settings, wanted, { apiKey, until }, ports);
+    return open(settings, wanted, { apiKey, ...access }, ports);
   },
 };
 
 function open(
   settings: Settings,
   { versionId, field }: WantedLogin,
-  access: { readonly apiKey: Sensitive; readonly until: Date },
+  { guard, ...access }: ConsumerAccess & { readonly apiKey: Sensitive },
   ports: Ports,
 ): Consumer {
   const { serviceId, environmentVariable: variable } = settings;
@@ -208,6 +214,8 @@ function open(
       method: 'PUT',
       path: [...here, 'env-vars', name],
       body: { value: text },
+      guard,
+      isDestructive: false,
       answer: z.unknown(),
     });
   };
@@ -283,6 +291,8 @@ function open(
         path: [...here, 'deploys'],
         // The present build with the new variable; 201 with the deploy, or 202 without a body where it has to wait.
         body: { deployMode: 'deploy_only' },
+        guard,
+        isDestructive: false,
         answer: z.unknown(),
       });
       return 'started';

@@ -4,6 +4,7 @@ import {
   type CredentialOrder,
   type credentialRequested,
   type Invocation,
+  type PauseOrder,
   parseInvocation,
   type RekeyEvent,
 } from './events.ts';
@@ -173,7 +174,7 @@ const sighting: Kind = {
     isCaughtUp: z.boolean().optional(),
   }),
 };
-const drainEvidence = z.object({ drain: text, because: text.optional() });
+const drainEvidence = z.object({ drain: text, because: text.optional(), unseen: text.optional() });
 const order: Kind = {
   nature: 'intent',
   // Whoever may write to the bus: the event does not say who it was.
@@ -181,7 +182,26 @@ const order: Kind = {
   detail: z.object({ credential: z.string().regex(credentialNamePattern) }),
 };
 
+const pause: Kind = {
+  ...order,
+  detail: z.object({ provider: provider.optional(), target: text.optional() }),
+};
+
 const kinds = {
+  RekeyPaused: pause,
+  RekeyResumed: pause,
+  OrderIgnored: {
+    nature: 'outcome',
+    who: () => ({ actor: 'rekey' }),
+    detail: z.object({
+      order: text,
+      credential: credential.optional(),
+      provider: provider.optional(),
+      target: text.optional(),
+      orderedAt: text,
+      because: text,
+    }),
+  },
   CredentialRequested: {
     ...order,
     // Of a spec only what has a pattern of its own: whatever somebody may have put into the rest stays out.
@@ -196,8 +216,20 @@ const kinds = {
       .transform(({ spec: { name, ...rest } }) => ({ ...rest, credential: name })),
   },
   CredentialRotationRequested: order,
-  CredentialCompromised: order,
-  CredentialDeletionRequested: order,
+  CredentialCompromised: {
+    ...order,
+    detail: z.object({
+      credential: z.string().regex(credentialNamePattern),
+      evenIfLockedOut: z.boolean().optional(),
+    }),
+  },
+  CredentialDeletionRequested: {
+    ...order,
+    detail: z.object({
+      credential: z.string().regex(credentialNamePattern),
+      targetIsGone: z.boolean().optional(),
+    }),
+  },
   CredentialCreated: { nature: 'outcome', who: by('create-user'), detail: z.object(credentialFacts) },
   CredentialAdopted: {
     nature: 'outcome',
@@ -322,7 +354,7 @@ const kinds = {
       })),
   },
 } as const satisfies Record<
-  RekeyEvent['type'] | CredentialOrder | typeof credentialRequested | typeof labelUpdated,
+  RekeyEvent['type'] | CredentialOrder | PauseOrder | typeof credentialRequested | typeof labelUpdated,
   Kind
 >;
 

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import type { Guard } from './guard.ts';
 import type { Ports } from './ports.ts';
 import type { Sensitive } from './sensitive.ts';
 
@@ -34,6 +35,13 @@ export interface WantedLogin {
   field(name: string): Sensitive | undefined;
 }
 
+export interface ConsumerAccess {
+  readonly apiKey: Sensitive | undefined;
+  readonly until: Date;
+  /** The reasons for every write: the login is still the current one. */
+  readonly guard: Guard;
+}
+
 export interface ConsumerDefinition<Settings> {
   readonly kind: string;
   readonly schema: z.ZodType<Settings>;
@@ -41,12 +49,7 @@ export interface ConsumerDefinition<Settings> {
   label(settings: Settings): string;
   /** The secret that holds the key to its platform, where it takes one. */
   apiKeySecret(settings: Settings): string | undefined;
-  open(
-    settings: Settings,
-    wanted: WantedLogin,
-    access: { readonly apiKey: Sensitive | undefined; readonly until: Date },
-    ports: Ports,
-  ): Consumer;
+  open(settings: Settings, wanted: WantedLogin, access: ConsumerAccess, ports: Ports): Consumer;
 }
 
 /** A definition of which only its own schema knows the shape: what it parsed may be handed back to it. */

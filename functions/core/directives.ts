@@ -11,11 +11,27 @@ export interface Directives {
   readonly rotateBefore?: Date;
   /** The same, and they may be known to somebody: their users have no grace and their connections are ended. */
   readonly revokeBefore?: Date;
+  /** Versions made before it go although the login in AWSCURRENT was not accepted: the order that revoked them says so. */
+  readonly revokeAnyway?: Date;
+  /** Versions made before it are due in the next window, as the spec declares other privileges since. */
+  readonly changeBefore?: Date;
   /** The credential is to go since then: users first, then the secret. */
   readonly deleteSince?: Date;
+  /** The order to delete it says that its target is gone for good, so that no user is left to be retired. */
+  readonly targetIsGone?: Date;
+  /** A credential of this name was deleted then. Orders and requests that are no younger are replays, and change nothing. */
+  readonly deletedAt?: Date;
 }
 
-export const directiveKinds = ['rotateBefore', 'revokeBefore', 'deleteSince'] as const;
+export const directiveKinds = [
+  'rotateBefore',
+  'revokeBefore',
+  'revokeAnyway',
+  'changeBefore',
+  'deleteSince',
+  'targetIsGone',
+  'deletedAt',
+] as const;
 export type DirectiveKind = (typeof directiveKinds)[number];
 
 /** The parameter that holds one directive of a credential, as an ISO 8601 instant. */

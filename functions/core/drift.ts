@@ -2,7 +2,15 @@ import type { ConsumerStanding } from './consumer.ts';
 import { endsAt, isRevoked } from './directives.ts';
 import type { Finding } from './findings.ts';
 import { type Credential, targetsOf } from './fleet.ts';
-import { type CredentialState, hasSwitched, type KnownUser, lastSwitch, openVersion } from './generations.ts';
+import {
+  type CredentialState,
+  hasSwitched,
+  type KnownUser,
+  lastSwitch,
+  pendingVersionOf,
+  strayOf,
+  usersInTheWay,
+} from './generations.ts';
 import { secretName, specParameterName } from './names.ts';
 import type { Readiness } from './provider.ts';
 import { holderOf } from './rotation.ts';
@@ -30,8 +38,10 @@ export interface CredentialReading {
   readonly state: CredentialState | 'absent';
   readonly current: LoginReading;
   readonly pending: PendingReading;
-  /** Of the current user; empty where its login does not work. */
+  /** Of the current user from what the spec declared when its login was made; empty where its login does not work. */
   readonly privilegeDifferences: readonly string[];
+  /** The spec declares other privileges since. */
+  readonly arePrivilegesOutdated: boolean;
   readonly consumers: readonly { readonly name: string; readonly standing: ConsumerStanding }[];
   /** Where AWSPREVIOUS is missing: the version that it belongs on, as far as anybody can tell. */
   readonly restorable: string | undefined;
@@ -40,6 +50,8 @@ export interface CredentialReading {
 export type LoginReading =
   /** `rejected` twice, some seconds apart. `unreachable` says nothing of the login; so does `not-tested`. */
   | { readonly say: 'accepted' | 'rejected' | 'unreachable' | 'not-tested' }
+  /** The value sends its readers elsewhere than the vendor says: another one is made. */
+  | { readonly say: 'elsewhere'; readonly because: string }
   /** The value holds no login that may be tried. */
   | { readonly say: 'unusable'; readonly because: string };
 
@@ -53,6 +65,8 @@ export type Check = (snapshot: Snapshot) => readonly Finding[];
 
 /** How long a rotation may take, retries of Secrets Manager included, before it counts as stuck. */
 export const stuckAfterMs = 3_600_000;
+/** The same under reset-password, where applications are refused meanwhile: Secrets Manager's own retries come within minutes. */
+export const resetStuckAfterMs = 240_000;
 /** How long a stuck rotation is rolled forward before it is given up. */
 export const abandonAfterMs = 6 * 3_600_000;
 /** What update-consumers may take before reconcile looks after the consumers as well. */
@@ -71,9 +85,13 @@ export interface PendingVersion {
   readonly madeAt: Date;
 }
 
-/** The version of a rotation that is not over: AWSPENDING off AWSCURRENT. */
-export function pendingVersion({ secret, versions }: CredentialState): PendingVersion | undefined {
-  const versionId = openVersion(secret);
+/** The version of a rotation that is not over. */
+export function pendingVersion({
+  secret,
+  versions,
+  directives,
+}: CredentialState): PendingVersion | undefined {
+  const versionId = pendingVersionOf({ secret, versions, directives });
   return versionId === undefined ? undefined : { versionId, madeAt: madeAt({ secret, versions }, versionId) };
 }
 
@@ -102,8 +120,10 @@ const living = ({ credentials, now }: Pick<Snapshot, 'credentials' | 'now'>): re
     const { credential, state } = reading;
     if (state === 'absent' || state.secret.deletedAt !== undefined || isEnding(credential, now)) return [];
     const pending = pendingVersion(state);
-    const isRotating = pending !== undefined && !isOlder(stuckAfterMs, pending.madeAt, now);
-    const isBeingMended = isRotating || reading.pending === 'readable';
+    const isRefused = credential.spec.strategy === 'reset-password' && reading.pending === 'readable';
+    const patienceMs = isRefused ? resetStuckAfterMs : stuckAfterMs;
+    const isRotating = pending !== undefined && !isOlder(patienceMs, pending.madeAt, now);
+    const isBeingMended = isRotating || (pending !== undefined && reading.pending === 'readable');
     return [{ reading, state, pending, isRotating, isBeingMended }];
   });
 
@@ -178,6 +198,15 @@ export const currentRejected: Check = (snapshot) =>
             'move AWSCURRENT back to the last version that rekey wrote, or request a new credential and delete this one',
         },
       ];
+    if (current.say === 'elsewhere')
+      return [
+        {
+          ...finding,
+          details: current.because,
+          remedy: 'find out who wrote it; rekey rotates at once',
+          ...(isBeingMended ? {} : { repair: 'rotate-at-once' }),
+        },
+      ];
     // The one user has one password: between setSecret and finishSecret it is the pending one.
     const isBeingReset = credential.spec.strategy === 'reset-password' && pending === 'readable';
     if (current.say !== 'rejected' || isGone(snapshot, one) || isBeingReset) return [];
@@ -188,6 +217,57 @@ export const currentRejected: Check = (snapshot) =>
         details: 'the login in AWSCURRENT is refused',
         remedy: 'find out who changed the password; rekey rotates at once',
         ...(isBeingMended ? {} : { repair: 'rotate-at-once' }),
+      },
+    ];
+  });
+
+/** AWSPENDING on a version that is no rotation in progress: no rotation can start while it is there. */
+export const pendingStray: Check = (snapshot) =>
+  living(snapshot).flatMap(({ reading, state }): readonly Finding[] => {
+    const stray = strayOf(state);
+    if (stray === undefined) return [];
+    return [
+      {
+        kind: 'PendingStray',
+        ...about(snapshot, reading),
+        details: `AWSPENDING is on version ${stray.versionId}, but ${stray.because}`,
+        remedy: 'find out who put it there; rekey takes the label off and never publishes that version',
+        repair: 'abandon-rotation',
+      },
+    ];
+  });
+
+/** An operator moved AWSCURRENT back: that is respected, and said. */
+export const rolledBack: Check = (snapshot) =>
+  living(snapshot).flatMap(({ reading, state: { secret } }): readonly Finding[] => {
+    const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+    const published = holderOf(secret.labelsByVersion, 'REKEY_PUBLISHED');
+    if (published === undefined || current === undefined || published === current) return [];
+    return [
+      {
+        kind: 'RolledBack',
+        ...about(snapshot, reading),
+        details: `AWSCURRENT is on version ${current}, and ${published} was published after it`,
+        remedy:
+          'nothing, if somebody moved it back on purpose: the next rotation goes on from there; otherwise order a rotation',
+      },
+    ];
+  });
+
+/** No rotation is started before these are gone, so that logins do not pile up. */
+export const usersLeft: Check = (snapshot) =>
+  living(snapshot).flatMap(({ reading }): readonly Finding[] => {
+    const { name, spec } = reading.credential;
+    if (spec.strategy !== 'replace-user') return [];
+    const left = usersInTheWay(snapshot.users, name, snapshot.now);
+    if (left.length === 0) return [];
+    return [
+      {
+        kind: 'UsersInTheWay',
+        ...about(snapshot, reading),
+        details: `a rotation would make one user more beside ${left.toSorted().join(', ')}`,
+        remedy:
+          'a dry run of delete-user says what holds each of them: a grace, a connection, a consumer, the vendor; rotations go on once they are gone',
       },
     ];
   });
@@ -228,6 +308,19 @@ export const privilegeDrift: Check = (snapshot) =>
       },
     ];
   });
+
+/** A deployment changes no password: the next window does. */
+export const privilegesOutdated: Check = (snapshot) =>
+  living(snapshot)
+    .filter(({ reading, isRotating }) => reading.arePrivilegesOutdated && !isRotating)
+    .map(({ reading, state }) => ({
+      kind: 'PrivilegesOutdated',
+      ...about(snapshot, reading),
+      ...(state.currentUsername === undefined ? {} : { username: state.currentUsername }),
+      details: 'the spec declares other privileges than the current login was made with',
+      remedy: 'nothing: it is rotated in its next window; order a rotation where it must not wait',
+      repair: 'rotate-in-window',
+    }));
 
 export const labelRemoved: Check = (snapshot) =>
   living(snapshot)
@@ -369,8 +462,12 @@ export const targetChecks: readonly Check[] = [
   secretWithoutUser,
   currentRejected,
   secretMissing,
+  pendingStray,
   rotationStuck,
+  usersLeft,
+  rolledBack,
   privilegeDrift,
+  privilegesOutdated,
   labelRemoved,
   previousWithoutUser,
   consumerBehind,

@@ -19,6 +19,8 @@ import type { Sha256 } from './username.ts';
 export interface FleetSnapshot {
   readonly now: Date;
   readonly candidates: readonly Candidate[];
+  /** Since when writes are paused, by the target's key, or by `all`. */
+  readonly pauses?: ReadonlyMap<string, Date>;
 }
 
 export interface Candidate extends Credential {
@@ -37,6 +39,8 @@ export const holdReasons = [
   /** Secrets Manager did not say what it holds. */
   'UNREADABLE',
   'ROTATION_DISABLED',
+  /** Somebody paused all writes, or those on this target. */
+  'PAUSED',
   /** RotateSecret would be refused, or fail, until reconcile has been there: an old pending version, or nothing is current. */
   'AWAITS_REPAIR',
   'NOT_DUE',
@@ -56,7 +60,7 @@ export type HoldReason = (typeof holdReasons)[number];
 export type DueVerdict =
   | {
       readonly say: 'start';
-      readonly because: 'REVOKED' | 'REQUESTED' | 'FIRST' | 'INTERVAL';
+      readonly because: 'REVOKED' | 'REQUESTED' | 'FIRST' | 'CHANGED' | 'INTERVAL';
       /** When to start, in whole minutes from now. */
       readonly inMinutes: number;
     }
@@ -116,7 +120,7 @@ export const skewMs = 10 * 60_000;
  * At most one start a target. What was ordered goes first, revocations before all, then what is due the longest. An order waits
  * for no window and no spacing; it waits for a rotation in flight, the budget and, unless it revokes, the breaker.
  */
-export function planRotations({ now, candidates }: FleetSnapshot, sha256: Sha256): Plan {
+export function planRotations({ now, candidates, pauses = new Map() }: FleetSnapshot, sha256: Sha256): Plan {
   const nowMs = now.getTime();
   const lives = candidates
     .map((candidate) => lifeOf(candidate, nowMs))
@@ -135,6 +139,7 @@ export function planRotations({ now, candidates }: FleetSnapshot, sha256: Sha256
       sha256,
       target: states.get(key),
       isTaken: taken.has(key),
+      isPaused: pauses.has('all') || pauses.has(key),
       budget,
     });
     if (verdict.say === 'start') taken.add(key);
@@ -178,6 +183,8 @@ interface Life {
   readonly switchedAt: number;
   readonly madeAt: number;
   readonly isFirst: boolean;
+  /** The spec declares other privileges than this login was made with. */
+  readonly isChanged: boolean;
   readonly order: 'REVOKED' | 'REQUESTED' | undefined;
   /** Since when a rotation of it is open. */
   readonly pendingSince: number | undefined;
@@ -222,6 +229,7 @@ function lifeOf(candidate: Candidate, now: number): Life {
     switchedAt,
     madeAt: currentMadeAt,
     isFirst,
+    isChanged: isOrdered(directives.changeBefore),
     order,
     pendingSince: pending === undefined ? undefined : (madeAt(pending) ?? state?.changedAt?.getTime() ?? now),
     deadline,
@@ -311,11 +319,15 @@ interface Surroundings {
   readonly target: TargetState | undefined;
   /** A rotation of the target is started by this plan. */
   readonly isTaken: boolean;
+  readonly isPaused: boolean;
   readonly budget: Budget;
 }
 
-function judgeRotation(life: Life, { now, sha256, target, isTaken, budget }: Surroundings): DueVerdict {
-  const { candidate, state, current, order, isFirst, pendingSince, switchedAt } = life;
+function judgeRotation(
+  life: Life,
+  { now, sha256, target, isTaken, isPaused, budget }: Surroundings,
+): DueVerdict {
+  const { candidate, state, current, order, isFirst, isChanged, pendingSince, switchedAt } = life;
   const { spec, directives } = candidate;
   const nowMs = now.getTime();
   const end = endsAt(directives, spec);
@@ -324,14 +336,15 @@ function judgeRotation(life: Life, { now, sha256, target, isTaken, budget }: Sur
   if (state === undefined || state.deletedAt !== undefined) return hold('DELETED');
   if (spec.adopt !== undefined && isFirst && current === oldestVersion(candidate)) return { say: 'adopt' };
   if (!state.rotationEnabled) return hold('ROTATION_DISABLED');
+  if (isPaused) return hold('PAUSED');
   if (pendingSince !== undefined && nowMs - pendingSince < inFlightMs)
     return hold('TARGET_BUSY', pendingSince + inFlightMs);
   if (pendingSince !== undefined || current === undefined) return hold('AWAITS_REPAIR');
 
-  const because = order ?? (isFirst ? 'FIRST' : 'INTERVAL');
+  const because = order ?? (isFirst ? 'FIRST' : isChanged ? 'CHANGED' : 'INTERVAL');
   let closesAt = Number.POSITIVE_INFINITY;
-  if (because === 'INTERVAL') {
-    const turn = turnAt(candidate, switchedAt, sha256);
+  if (because === 'INTERVAL' || because === 'CHANGED') {
+    const turn = because === 'CHANGED' ? nowMs : turnAt(candidate, switchedAt, sha256);
     if (nowMs < turn) return hold('NOT_DUE', turn);
     const open = openings(spec.rotation, now, now)[0];
     if (open === undefined)

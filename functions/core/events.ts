@@ -119,6 +119,18 @@ export type RekeyEvent =
         readonly effect: string;
       };
     }
+  /** An order that changes nothing, and why. */
+  | {
+      readonly type: 'OrderIgnored';
+      readonly detail: {
+        readonly order: string;
+        readonly credential?: string;
+        readonly provider?: string;
+        readonly target?: string;
+        readonly orderedAt: string;
+        readonly because: string;
+      };
+    }
   | {
       readonly type: 'BreakerChanged';
       readonly detail: {
@@ -175,7 +187,8 @@ export interface UserFacts extends CredentialFacts {
 
 /** How it was known that nobody is connected, or why that did not matter. */
 export type DrainEvidence =
-  | { readonly drain: 'nobody-connected-twice' }
+  /** `unseen`: connections that the readings cannot show. */
+  | { readonly drain: 'nobody-connected-twice'; readonly unseen?: string }
   | { readonly drain: 'not-observed'; readonly because: string }
   /** Before the provider is asked; what came of it is one of the last two. */
   | { readonly drain: 'connections-to-be-ended'; readonly because: string }
@@ -215,19 +228,23 @@ export const credentialRequested = 'CredentialRequested';
 
 const credentialRequestedSchema = z.object({
   source: z.string(),
+  time: z.iso.datetime({ offset: true }),
   'detail-type': z.literal(credentialRequested),
   detail: z.object({ spec: z.record(z.string(), z.unknown()) }),
 });
 
-/** The spec, still unread, in a `CredentialRequested` event. Throws EVENT_INVALID that names every wrong field. */
-export function parseCredentialRequested(event: unknown): unknown {
+/** The spec, still unread, in a `CredentialRequested` event, and when it was sent. Throws EVENT_INVALID that names every wrong field. */
+export function parseCredentialRequested(event: unknown): {
+  readonly document: unknown;
+  readonly requestedAt: Date;
+} {
   const parsed = credentialRequestedSchema.safeParse(event);
   if (!parsed.success)
     throw new InputError(
       'EVENT_INVALID',
       `${faults(parsed.error)}; send {"source", "detail-type": "${credentialRequested}", "detail": {"spec": {…}}}`,
     );
-  return parsed.data.detail.spec;
+  return { document: parsed.data.detail.spec, requestedAt: new Date(parsed.data.time) };
 }
 
 /** The events that order something for a credential that exists: `detail` holds its name. */
@@ -237,6 +254,10 @@ export const credentialOrders = [
   'CredentialDeletionRequested',
 ] as const;
 export type CredentialOrder = (typeof credentialOrders)[number];
+
+/** The orders that stop every write at the vendors, on one target or on all, and let them go on. */
+export const pauseOrders = ['RekeyPaused', 'RekeyResumed'] as const;
+export type PauseOrder = (typeof pauseOrders)[number];
 
 /** What a schedule sends: everything else is read from the world. `dryRun` says what would be done, and does nothing. */
 export const scheduledPass = { pass: 'scheduled' } as const;
@@ -249,6 +270,17 @@ export type Invocation =
       readonly is: 'order';
       readonly order: CredentialOrder;
       readonly credential: string;
+      readonly orderedAt: Date;
+      /** CredentialCompromised only: the last logins that work go even if the new one was not accepted. */
+      readonly evenIfLockedOut?: boolean;
+      /** CredentialDeletionRequested only: nothing is left at the vendor to be retired. */
+      readonly targetIsGone?: boolean;
+    }
+  /** Writes are to stop or to go on; everywhere, where no target is named. */
+  | {
+      readonly is: 'pause';
+      readonly order: PauseOrder;
+      readonly on: { readonly provider: string; readonly target: string } | undefined;
       readonly orderedAt: Date;
     }
   /** A credential was rotated: its target may have work for others. */
@@ -272,9 +304,12 @@ export type Invocation =
       readonly versionId: string;
     };
 
-const credentialDetail = z.object({
+const credentialField = {
   credential: z.string().regex(credentialNamePattern, { error: 'expected the name of a credential' }),
-});
+};
+const credentialDetail = z.object(credentialField);
+/** Becomes a part of a parameter's name. */
+const name = z.string().regex(/^[A-Za-z0-9-]{1,100}$/, { error: 'expected letters, digits and hyphens' });
 const instant = z.iso.datetime({ offset: true });
 
 const invocationSchemas = {
@@ -282,12 +317,51 @@ const invocationSchemas = {
     .strictObject({ pass: z.literal('scheduled'), dryRun: z.boolean().default(false) })
     .transform(({ dryRun }): Invocation => ({ is: 'pass', dryRun })),
   order: z
-    .object({ 'detail-type': z.enum(credentialOrders), time: instant, detail: credentialDetail })
+    .discriminatedUnion('detail-type', [
+      z.object({
+        'detail-type': z.literal('CredentialRotationRequested'),
+        time: instant,
+        detail: z.strictObject(credentialField),
+      }),
+      z.object({
+        'detail-type': z.literal('CredentialCompromised'),
+        time: instant,
+        detail: z.strictObject({ ...credentialField, evenIfLockedOut: z.boolean().optional() }),
+      }),
+      z.object({
+        'detail-type': z.literal('CredentialDeletionRequested'),
+        time: instant,
+        detail: z.strictObject({ ...credentialField, targetIsGone: z.boolean().optional() }),
+      }),
+    ])
     .transform(
-      ({ 'detail-type': order, time, detail: { credential } }): Invocation => ({
+      ({ 'detail-type': order, time, detail: { credential, ...options } }): Invocation => ({
         is: 'order',
         order,
         credential,
+        orderedAt: new Date(time),
+        ...('evenIfLockedOut' in options && options.evenIfLockedOut === true
+          ? { evenIfLockedOut: true }
+          : {}),
+        ...('targetIsGone' in options && options.targetIsGone === true ? { targetIsGone: true } : {}),
+      }),
+    ),
+  pause: z
+    .object({
+      'detail-type': z.enum(pauseOrders),
+      time: instant,
+      detail: z.union([z.strictObject({}), z.strictObject({ provider: name, target: name })], {
+        error: 'expected {} for everything, or {"provider", "target"} for one target',
+      }),
+    })
+    .transform(
+      ({ 'detail-type': order, time, detail }): Invocation => ({
+        is: 'pause',
+        order,
+        on:
+          'provider' in detail && 'target' in detail
+            ? { provider: detail.provider, target: detail.target }
+            : undefined,
         orderedAt: new Date(time),
       }),
     ),
@@ -350,11 +424,13 @@ export function parseInvocation<Kind extends Invocation['is']>(
         ? 'rotated'
         : type === 'ProviderEventReceived'
           ? 'provider-event'
-          : type !== undefined
-            ? 'order'
-            : shape?.Records !== undefined
-              ? 'messages'
-              : 'pass';
+          : pauseOrders.some((order) => order === type)
+            ? 'pause'
+            : type !== undefined
+              ? 'order'
+              : shape?.Records !== undefined
+                ? 'messages'
+                : 'pass';
   const expected = `this function takes ${taken.map((kind) => descriptions[kind]).join(', or ')}`;
   if (!taken.some((kind) => kind === is))
     throw new InputError('EVENT_INVALID', `got ${descriptions[is]}; ${expected}`);
@@ -366,6 +442,7 @@ export function parseInvocation<Kind extends Invocation['is']>(
 const descriptions: Readonly<Record<Invocation['is'], string>> = {
   pass: '{"pass": "scheduled"}',
   order: `an event of detail type ${credentialOrders.join(', ')} with detail {"credential": "…"}`,
+  pause: `an event of detail type ${pauseOrders.join(' or ')} with detail {} or {"provider", "target"}`,
   rotated: 'an event of detail type CredentialRotated',
   messages: 'messages of the queue of targets',
   'provider-event': 'an event of detail type ProviderEventReceived',

@@ -13,9 +13,14 @@ export const findingKinds = [
   'PreviousWithoutUser',
   'CurrentRejected',
   'PrivilegeDrift',
+  'PrivilegesOutdated',
   'LabelRemoved',
   'RotationOverdue',
   'RotationStuck',
+  'PendingStray',
+  'RolledBack',
+  'UsersInTheWay',
+  'RevocationWaiting',
   'RotationDisabled',
   'RetiredStillConnected',
   'DrainUnobservable',
@@ -28,6 +33,7 @@ export type FindingKind = (typeof findingKinds)[number];
 /** What reconcile may do about a finding by itself. */
 export const repairs = [
   'rotate-at-once',
+  'rotate-in-window',
   'apply-privileges',
   'finish-rotation',
   'abandon-rotation',
@@ -67,5 +73,7 @@ const identifying: Readonly<Partial<Record<FindingKind, true>>> = {
   ConsumerBehind: true,
   SpecInvalid: true,
   DeletionBlocked: true,
+  PendingStray: true,
+  RolledBack: true,
   WebhookDisabled: true,
 };

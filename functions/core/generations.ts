@@ -2,7 +2,8 @@ import { isRevoked } from './directives.ts';
 import type { Credential } from './fleet.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
 import type { DatabaseUser } from './provider.ts';
-import { holderOf } from './rotation.ts';
+import { type CreatedAt, holderOf, strayPending } from './rotation.ts';
+import { graceMs } from './spec.ts';
 import {
   formerPrefix,
   maximumAttempts,
@@ -53,6 +54,8 @@ export interface Superseded {
   readonly since: Date;
   /** Somebody may know its password who must not: no grace. */
   readonly isRevoked: boolean;
+  /** The order that revoked it says that it goes although the login in AWSCURRENT may not work. */
+  readonly mayGoUnproved: boolean;
   /** False where the labels show that its login was never AWSCURRENT. */
   readonly wasPublished: boolean;
 }
@@ -81,7 +84,9 @@ export function standings(
     for (const [name, standing] of ownUsers(credential, sha256)) claim(name, standing);
     // Whatever the name looks like, and whoever else claims it: a value names it.
     const { currentUsername, pendingUsername } = credential;
-    if (pendingUsername !== undefined) claim(pendingUsername, labelled('pending', 'AWSPENDING', credential));
+    const isPending = strayOf(credential) === undefined;
+    if (pendingUsername !== undefined && isPending)
+      claim(pendingUsername, labelled('pending', 'AWSPENDING', credential));
     if (currentUsername !== undefined) claim(currentUsername, labelled('current', 'AWSCURRENT', credential));
   }
   return users.map((user) => ({
@@ -109,6 +114,43 @@ const labelled = (is: 'current' | 'pending', label: string, credential: Credenti
   return { is, credential, ...(versionId === undefined ? {} : { versionId }) };
 };
 
+/** How many users a credential of `replace-user` has at most while it is rotated: current, previous, and the new one. */
+export const maxLiveUsers = 3;
+/** How many superseded users may stay beside them, as somebody is connected or something else holds them. */
+const maxHeldUsers = 5;
+/** Retirement looks every quarter of an hour: a user that is there so long after its grace is held by something. */
+const retiredWithinMs = 3_600_000;
+
+/**
+ * The users of earlier rotations that must go before one more may be made; none where there is room. A user whose grace is over for
+ * an hour is held, by a connection or a consumer: such users do not stop the next rotation, until there are too many of them.
+ */
+export function usersInTheWay(known: readonly KnownUser[], credential: string, now: Date): readonly string[] {
+  const superseded = known.flatMap(({ user: { username }, standing }) =>
+    standing.is === 'superseded' && standing.credential.name === credential
+      ? [{ username, ...standing }]
+      : [],
+  );
+  const isHeld = ({ wasPublished, isRevoked: revoked, since, credential: { spec } }: Superseded): boolean =>
+    wasPublished &&
+    now.getTime() > since.getTime() + (revoked ? 0 : graceMs(spec)) + graceMarginMs + retiredWithinMs;
+  const held = superseded.filter(isHeld);
+  const others = superseded.filter((one) => !isHeld(one));
+  // With the current user and the new one.
+  const isFull = others.length + 2 > maxLiveUsers;
+  return isFull
+    ? others.map(({ username }) => username)
+    : held.length > maxHeldUsers
+      ? held.map(({ username }) => username)
+      : [];
+}
+
+/**
+ * How much longer than declared every grace is. Clocks may be ten minutes apart, and a step of a rotation that began before the
+ * switch may live for fifteen (AWS documentation): neither may shorten a grace.
+ */
+export const graceMarginMs = 900_000;
+
 /** The version of a rotation that is open: AWSPENDING on it, and not AWSCURRENT. */
 export function openVersion({
   labelsByVersion,
@@ -116,6 +158,26 @@ export function openVersion({
   const pending = holderOf(labelsByVersion, 'AWSPENDING');
   return pending === holderOf(labelsByVersion, 'AWSCURRENT') ? undefined : pending;
 }
+
+/** Why the version that carries AWSPENDING off AWSCURRENT is no rotation in progress; undefined where it is one, or there is none. */
+export function strayOf({
+  secret,
+  versions,
+  directives,
+}: Pick<CredentialVersions, 'secret' | 'versions' | 'directives'>):
+  | (NonNullable<ReturnType<typeof strayPending>> & { readonly versionId: string })
+  | undefined {
+  const versionId = openVersion(secret);
+  if (versionId === undefined) return undefined;
+  const made: CreatedAt = (version) => createdAt({ versions }, version);
+  const stray = strayPending(versionId, secret, made, directives);
+  return stray === undefined ? undefined : { ...stray, versionId };
+}
+
+/** The version of a rotation in progress. Its user is of use; that of a stray one is what the labels say without AWSPENDING. */
+export const pendingVersionOf = (
+  state: Pick<CredentialVersions, 'secret' | 'versions' | 'directives'>,
+): string | undefined => (strayOf(state) === undefined ? openVersion(state.secret) : undefined);
 
 /** Every user that this credential may have made or adopted, but for those that its values name now. */
 function ownUsers(credential: CredentialState, sha256: Sha256): ReadonlyMap<string, Standing> {
@@ -167,31 +229,53 @@ function ofVersion(credential: CredentialState, versionId: string): Standing {
   const isCurrent = versionId === holderOf(labelsByVersion, 'AWSCURRENT');
   if (isCurrent && credential.currentUsername === undefined) return { is: 'current', credential, versionId };
   // A rotation under way may not have stored yet which of its users it will name.
-  if (versionId === openVersion(credential.secret)) return { is: 'pending', credential, versionId };
+  if (versionId === pendingVersionOf(credential)) return { is: 'pending', credential, versionId };
   const madeAt = createdAt(credential, versionId);
-  const currentMadeAt = createdAt(credential, holderOf(labelsByVersion, 'AWSCURRENT'));
+  const published = lastPublished(credential);
+  // Whatever is no younger than the youngest version that was published may have been published itself, whichever label it has now:
+  // somebody may have moved AWSCURRENT back.
+  const wasPublished = !(
+    isCurrent ||
+    (madeAt !== undefined && published !== undefined && madeAt > published)
+  );
   return {
     is: 'superseded',
     credential,
     versionId,
-    since: supersededAt(credential, versionId),
-    isRevoked: madeAt !== undefined && isRevoked(credential.directives, madeAt),
-    wasPublished: !(
-      isCurrent ||
-      (versionId !== holderOf(labelsByVersion, 'AWSPREVIOUS') &&
-        madeAt !== undefined &&
-        currentMadeAt !== undefined &&
-        madeAt > currentMadeAt)
-    ),
+    // Nobody was told a login that was never published, so no later change of the secret gives it more time.
+    since: wasPublished
+      ? supersededAt(credential, versionId)
+      : (madeAt ?? supersededAt(credential, versionId)),
+    ...revocation(credential, madeAt),
+    wasPublished,
   };
 }
+
+/** When the youngest version was made that is or was AWSCURRENT, as far as the labels tell. */
+const lastPublished = ({ secret, versions }: CredentialVersions): Date | undefined => {
+  const made = (['AWSCURRENT', 'AWSPREVIOUS', 'REKEY_PUBLISHED'] as const).flatMap(
+    (label) => createdAt({ versions }, holderOf(secret.labelsByVersion, label)) ?? [],
+  );
+  return made.toSorted((a, b) => a.getTime() - b.getTime()).at(-1);
+};
+
+const revocation = (
+  { directives }: Pick<CredentialVersions, 'directives'>,
+  madeAt: Date | undefined,
+): Pick<Superseded, 'isRevoked' | 'mayGoUnproved'> => {
+  const { revokeAnyway } = directives;
+  return {
+    isRevoked: madeAt !== undefined && isRevoked(directives, madeAt),
+    mayGoUnproved: madeAt !== undefined && revokeAnyway !== undefined && madeAt < revokeAnyway,
+  };
+};
 
 /** A user that outlives its versions, of a strategy that the spec names now (`isUsed`) or has named before. */
 function ofSlot(credential: CredentialState, name: string, isUsed: boolean): Standing {
   const standing = replaced(credential, name);
   if (!isUsed) return standing;
   // The rotation under way may have chosen it, and have written its password, before it has stored that.
-  const versionId = openVersion(credential.secret);
+  const versionId = pendingVersionOf(credential);
   if (versionId !== undefined) return { is: 'pending', credential, versionId };
   // Revoked only once a version that was made after the order is current: until then the next rotation changes its password.
   const currentMadeAt = createdAt(credential, holderOf(credential.secret.labelsByVersion, 'AWSCURRENT'));
@@ -217,7 +301,7 @@ function replaced(credential: CredentialState, name: string): Superseded {
     credential,
     ...(isPrevious && before !== undefined ? { versionId: before } : {}),
     since: lastSwitch(credential),
-    isRevoked: madeAt !== undefined && isRevoked(credential.directives, madeAt),
+    ...revocation(credential, madeAt),
     wasPublished: true,
   };
 }

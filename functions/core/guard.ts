@@ -1,7 +1,8 @@
 import { RotationRefused, StoreError } from './errors.ts';
 
 /** One reason for a write, read anew whenever it is called: undefined while it holds, otherwise what changed. */
-export type Fact = () => Promise<string | undefined>;
+export type Fact = () => Promise<Objection | undefined>;
+export type Objection = string | { readonly code: 'PAUSED'; readonly because: string };
 
 /**
  * The reasons for one write, or for several that stand or fall together. Facts are read once and a write leaves later: after a
@@ -34,13 +35,15 @@ export class Guard {
     return age >= 0 && age <= freshMs;
   }
 
-  /** Reads every fact anew. Throws SUPERSEDED with the first that no longer holds. `askedAt` is the time before the first question. */
+  /** Reads every fact anew. Throws SUPERSEDED, or PAUSED, with the first that no longer holds. `askedAt` is the time before the first question. */
   async ask(askedAt: Date): Promise<void> {
     this.#heldAt = undefined;
-    for (const fact of this.#facts) {
-      const objection = await fact();
-      if (objection !== undefined)
-        throw new RotationRefused('SUPERSEDED', `${objection}; nothing was sent, the next pass decides again`);
+    const answers = await Promise.all(this.#facts.map((fact) => fact()));
+    const objection = answers.find((answer) => answer !== undefined);
+    if (objection !== undefined) {
+      const { code, because } =
+        typeof objection === 'string' ? ({ code: 'SUPERSEDED', because: objection } as const) : objection;
+      throw new RotationRefused(code, `${because}; nothing was sent, the next pass decides again`);
     }
     this.#heldAt = askedAt;
   }

@@ -1,7 +1,12 @@
 import type { Directives } from './directives.ts';
 import { endsAt, isRevoked } from './directives.ts';
 import type { DrainEvidence, UserFacts } from './events.ts';
-import type { CredentialVersions, KnownUser } from './generations.ts';
+import {
+  type CredentialVersions,
+  type KnownUser,
+  graceMarginMs as marginMs,
+  type Superseded,
+} from './generations.ts';
 import type { Capabilities, DatabaseUser, Session, Sessions } from './provider.ts';
 import { type CredentialSpec, drainDeadlineMs, graceMs } from './spec.ts';
 
@@ -15,6 +20,7 @@ export const keepReasons = [
   'FOREIGN',
   'UNVERSIONED',
   'GRACE_RUNNING',
+  'CURRENT_UNPROVED',
   'CONSUMERS_BEHIND',
   'STILL_CONNECTED',
   'DRAIN_UNOBSERVED',
@@ -23,6 +29,8 @@ export type KeepReason = (typeof keepReasons)[number];
 
 export type UserVerdict =
   | Keep
+  /** The login in AWSCURRENT must be tried first. */
+  | { readonly say: 'prove-current' }
   /** The consumers must be asked first. */
   | { readonly say: 'ask-consumers' }
   /** Its sessions must be read first, or once more. */
@@ -34,6 +42,7 @@ export type Keep =
   | ({ readonly say: 'keep' } & Detailed);
 type Detailed =
   | { readonly reason: 'GRACE_RUNNING'; readonly until: Date }
+  | { readonly reason: 'CURRENT_UNPROVED'; readonly because: string }
   | { readonly reason: 'CONSUMERS_BEHIND'; readonly consumers: readonly string[] }
   | { readonly reason: 'DRAIN_UNOBSERVED'; readonly because: string }
   | {
@@ -55,17 +64,13 @@ export interface Retire {
 
 /** What was found out about one user beside its name. */
 export interface Observed {
+  /** Why the login in AWSCURRENT is not known to work, or `accepted`; undefined while nobody tried it. */
+  readonly current?: 'accepted' | { readonly because: string };
   /** Those of the credential's consumers that have not moved to the current login; undefined while nobody asked. */
   readonly consumersBehind?: readonly string[];
   /** Oldest first; two of them count, some seconds apart. */
   readonly readings?: readonly Sessions[];
 }
-
-/**
- * How much longer than declared every grace is. Clocks may be ten minutes apart, and a step of a rotation that began before the
- * switch may live for fifteen (AWS documentation): neither may shorten a grace.
- */
-export const marginMs = 900_000;
 
 const later = (at: Date, ms: number): Date => new Date(at.getTime() + ms);
 
@@ -89,17 +94,20 @@ export function judgeUser({ user, standing }: KnownUser, observed: Observed, now
     case 'superseded': {
       const { spec } = standing.credential;
       const kept = protection(user);
-      if (standing.isRevoked) return kept ?? retireRevoked;
-      const graceEnds = later(standing.since, graceMs(spec) + marginMs);
+      const unproved = proofOf(standing, observed);
+      if (standing.isRevoked) return kept ?? unproved ?? retireRevoked;
+      const graceEnds = later(standing.since, (standing.wasPublished ? graceMs(spec) : 0) + marginMs);
       // Not the other way round, so that a date that cannot be compared keeps the user.
       if (!(now >= graceEnds)) return { say: 'keep', reason: 'GRACE_RUNNING', until: graceEnds };
       if (kept !== undefined) return kept;
-      // Nobody was ever told this login, so nobody has to move away from it.
-      const behind = standing.wasPublished ? observed.consumersBehind : [];
+      // Nobody was ever told this login: nobody has to move away from it, and nobody is connected with it.
+      if (!standing.wasPublished) return retireUnpublished;
+      if (unproved !== undefined) return unproved;
+      const behind = observed.consumersBehind;
       if (behind === undefined) return { say: 'ask-consumers' };
       if (behind.length > 0) return { say: 'keep', reason: 'CONSUMERS_BEHIND', consumers: behind };
       return judgeDrain(
-        standing.wasPublished ? 'superseded' : 'never-published',
+        'superseded',
         { spec, overdueSince: graceEnds, readings: observed.readings ?? [] },
         now,
       );
@@ -107,6 +115,20 @@ export function judgeUser({ user, standing }: KnownUser, observed: Observed, now
     default:
       return standing satisfies never;
   }
+}
+
+/**
+ * The last login that works is never taken away: before a login that was published goes, the one in AWSCURRENT must have been
+ * accepted in the same visit. Undefined where that is so, or where nothing can or need be proved.
+ */
+function proofOf(
+  { credential: { spec }, wasPublished, mayGoUnproved }: Superseded,
+  { current }: Observed,
+): UserVerdict | undefined {
+  if (!wasPublished || mayGoUnproved || spec.verify === 'none' || current === 'accepted') return undefined;
+  return current === undefined
+    ? { say: 'prove-current' }
+    : { say: 'keep', reason: 'CURRENT_UNPROVED', because: current.because };
 }
 
 /** A credential that is to go, and since when. */
@@ -144,6 +166,13 @@ export function judgeEndingUser(
     now,
   );
 }
+
+const retireUnpublished: Retire = {
+  say: 'retire',
+  reason: 'never-published',
+  endSessions: false,
+  evidence: { drain: 'not-observed', because: 'its login was never published' },
+};
 
 const retireRevoked: Retire = {
   say: 'retire',
@@ -195,7 +224,7 @@ function judgeDrain(
   const unseen = readings.filter((reading) => !reading.observed);
   const because = unseen[0]?.reason;
   if (because === undefined)
-    return readings.length < 2 ? { say: 'observe' } : retire({ drain: 'nobody-connected-twice' });
+    return readings.length < 2 ? { say: 'observe' } : retire(nobodyConnected(readings));
   // Whoever logs in for every rotation gets through as a rule: a network that is down decides nothing.
   const isCutOff = verify === 'login' && unseen.some(({ isUnreachable }) => isUnreachable);
   if (!isOptional[drainObservedBy] || (isCutOff && readings.length > 1))
@@ -205,6 +234,12 @@ function judgeDrain(
   return unseen.length === readings.length
     ? retire({ drain: 'not-observed', because })
     : { say: 'keep', reason: 'DRAIN_UNOBSERVED', because };
+}
+
+/** Both readings showed nobody; what they cannot show is said. */
+function nobodyConnected(readings: readonly Sessions[]): DrainEvidence {
+  const unseen = readings.flatMap((reading) => (reading.observed ? (reading.unseen ?? []) : [])).at(-1);
+  return { drain: 'nobody-connected-twice', ...(unseen === undefined ? {} : { unseen }) };
 }
 
 /** Whether a user may go without being observed, as its login need not be allowed to look: then the grace alone decides. */

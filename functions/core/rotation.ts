@@ -1,3 +1,4 @@
+import { type Directives, isRevoked } from './directives.ts';
 import type { RefusalCode } from './errors.ts';
 import type { SecretDescription } from './ports.ts';
 import type { Strategy } from './provider.ts';
@@ -21,7 +22,41 @@ export type Verdict =
   | { readonly say: 'done'; readonly reason: 'ALREADY_CURRENT' }
   | { readonly say: 'refuse'; readonly reason: RefusalCode; readonly advice: string };
 
-/** Whether this step may go on. Reads the labels, the rotation switch and the deletion date, nothing else. */
+/** When a version was made; undefined where nobody looked, or where it has no value yet. */
+export type CreatedAt = (versionId: string) => Date | undefined;
+
+/**
+ * Why a version that carries AWSPENDING is no rotation in progress: the label may be put anywhere by hand, and may be left behind.
+ * Undefined where it is one: it was never current, is younger than whatever was, and nobody revoked it.
+ *
+ * Finishing any other version would undo a roll-back, or publish a login that is known to somebody who must not know it.
+ */
+export function strayPending(
+  versionId: string,
+  { labelsByVersion }: Pick<SecretDescription, 'labelsByVersion'>,
+  createdAt: CreatedAt,
+  directives: Directives,
+): { readonly code: 'VERSION_NOT_PENDING' | 'VERSION_REVOKED'; readonly because: string } | undefined {
+  const stray = (because: string) => ({ code: 'VERSION_NOT_PENDING', because }) as const;
+  const labels = labelsByVersion.get(versionId);
+  if (labels?.has('AWSPREVIOUS') || labels?.has('REKEY_PUBLISHED')) return stray('it was current before');
+  const madeAt = createdAt(versionId);
+  if (madeAt === undefined) return undefined;
+  if (isRevoked(directives, madeAt))
+    return {
+      code: 'VERSION_REVOKED',
+      because: 'it was made before the credential was reported as compromised',
+    };
+  for (const label of ['AWSCURRENT', 'REKEY_PUBLISHED'] as const) {
+    const holder = holderOf(labelsByVersion, label);
+    const published = holder === undefined ? undefined : createdAt(holder);
+    if (published !== undefined && madeAt < published)
+      return stray(`it is older than ${holder}, which was published`);
+  }
+  return undefined;
+}
+
+/** Whether this step may go on. Reads the labels, the rotation switch and the deletion date; `strayPending` asks for the rest. */
 export function judge(
   { rotationEnabled, labelsByVersion, deletedAt }: Omit<SecretDescription, 'arn' | 'name'>,
   token: string,

@@ -24,11 +24,20 @@ const credentialSchema = z.object({
   target: z.string().min(1),
   /** The CA to trust for this server, in PEM, where no public one signed its certificate. */
   ca: z.string().min(1).optional(),
+  /** What the spec declared when this login was made: other rights of today's spec are a change of the spec, and no drift. */
+  privileges: z.unknown().optional(),
 });
 
 export type SecretValue =
   | { readonly kind: 'no-user' }
-  | { readonly kind: 'login'; readonly login: Login; readonly provider: string; readonly target: string };
+  | {
+      readonly kind: 'login';
+      readonly login: Login;
+      readonly provider: string;
+      readonly target: string;
+      /** Undefined where the value does not say. */
+      readonly privileges: unknown;
+    };
 
 /** Reads a stored value. Throws SECRET_INVALID with every wrong field, never with a value. */
 export function parseSecretValue(stored: Sensitive, where: string): SecretValue {
@@ -39,7 +48,7 @@ export function parseSecretValue(stored: Sensitive, where: string): SecretValue 
       'SECRET_INVALID',
       `${where}: ${faults(parsed.error)}; put back a value that rekey wrote, or delete the credential and request it again`,
     );
-  const { host, port, username, password, dbname, provider, target, ca } = parsed.data;
+  const { host, port, username, password, dbname, provider, target, ca, privileges } = parsed.data;
   return {
     kind: 'login',
     login: {
@@ -52,16 +61,18 @@ export function parseSecretValue(stored: Sensitive, where: string): SecretValue 
     },
     provider,
     target,
+    privileges,
   };
 }
 
 export interface Belonging {
   readonly definition: Pick<AnyProviderDefinition, 'id' | 'engine' | 'ready'>;
   readonly targetId: string;
+  readonly privileges?: unknown;
 }
 
 /** The stored form of a login. `parseSecretValue` of it gives the same login back. */
-export function secretString(login: Login, { definition, targetId }: Belonging): Sensitive {
+export function secretString(login: Login, { definition, targetId, privileges }: Belonging): Sensitive {
   return new Sensitive(
     JSON.stringify({
       engine: definition.engine,
@@ -74,6 +85,7 @@ export function secretString(login: Login, { definition, targetId }: Belonging):
       provider: definition.id,
       target: targetId,
       ...(login.ca === undefined ? {} : { ca: login.ca }),
+      ...(privileges === undefined ? {} : { privileges }),
     } satisfies z.input<typeof credentialSchema>),
   );
 }

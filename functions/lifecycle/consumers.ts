@@ -2,11 +2,13 @@ import { z } from 'zod';
 import type { Consumer, ConsumerStanding, DeclaredConsumer, WantedLogin } from '../core/consumer.ts';
 import { InputError } from '../core/errors.ts';
 import type { RekeyEvent } from '../core/events.ts';
+import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import type { Ports } from '../core/ports.ts';
 import { parseApiKey } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import type { CredentialSpec } from '../core/spec.ts';
+import { currentUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import type { Rekey } from './rekey.ts';
 import { loginIn, stored } from './target.ts';
 
@@ -76,11 +78,17 @@ export function openConsumer(
     consumer: consumerName({ kind, label }),
   };
   const { ports, isTold } = tellingFirst(intent, rekey.ports);
+  // Or a write that waited would put back a login whose user was deleted meanwhile.
+  const guard = Guard.of(
+    currentUnchanged(wanted.secretArn, wanted.versionId, rekey),
+    specUnchanged(spec, rekey),
+    notPaused(spec, rekey),
+  );
   let opened: Consumer | undefined;
   const open = async (): Promise<Consumer> => {
     const secretId = definition.apiKeySecret(settings);
     const apiKey = secretId === undefined ? undefined : await stored(secretId, parseApiKey, rekey);
-    return definition.open(settings, wanted, { apiKey, until }, ports);
+    return definition.open(settings, wanted, { apiKey, until, guard }, ports);
   };
   const asked = async (question: keyof Consumer): Promise<ConsumerStanding> => {
     try {
@@ -122,7 +130,7 @@ function tellingFirst(
     ports: {
       ...ports,
       async http(request) {
-        if (request.method !== 'GET') await tell();
+        if (request.guard !== 'reads-only') await tell();
         return ports.http(request);
       },
       async notify(request) {

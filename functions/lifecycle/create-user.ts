@@ -1,5 +1,7 @@
+import type { Directives } from '../core/directives.ts';
 import { InputError, RotationRefused } from '../core/errors.ts';
 import type { CredentialFacts } from '../core/events.ts';
+import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { ReplicaWish, SecretDescription } from '../core/ports.ts';
@@ -9,6 +11,8 @@ import { firstSecretString, parseUser, secretString } from '../core/secret-value
 import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
 import { readFleet } from './fleet.ts';
+import { specUnchanged } from './guarded-write.ts';
+import { ignoreRequest, isReplay, readStandingOrders } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { openTarget, stored } from './target.ts';
 
@@ -32,14 +36,19 @@ export interface Creation {
  * field before anything is changed, RotationRefused when the name or the prefix is taken by something else.
  */
 export async function createUser(
-  document: unknown,
+  { document, requestedAt }: { readonly document: unknown; readonly requestedAt: Date },
   { rotationFunctionArn, secretKeyArn, replicas = [] }: Creation,
   until: Date,
   rekey: Rekey,
 ): Promise<void> {
   const { ports, sha256 } = rekey;
   const spec = await parseSpec(document, rekey);
-  await refuseUnfit(spec, rekey);
+  const standing = await readStandingOrders(spec.name, ports);
+  // A replay, from an archive or a dead-letter queue, must not bring back what was deleted since.
+  if (isReplay(requestedAt, standing.directives))
+    return ignoreRequest(spec.name, requestedAt, standing.directives, rekey);
+  await refuseUnfit(spec, standing.directives, rekey);
+  const guard = Guard.of(specUnchanged(spec, rekey));
   const facts = {
     credential: spec.name,
     provider: spec.provider,
@@ -50,8 +59,27 @@ export async function createUser(
   const before = await ports.describeSecret({ secretId });
   if (before !== 'absent') refuseScheduled(before, secretId);
   if (before !== 'absent' && isMade(before, rekey)) {
-    await storeSpec(spec, rekey);
-    rekey.log('info', 'the credential exists already', facts);
+    const isNew = (await storeSpec(spec, rekey)) === 'written';
+    if (before.rotationEnabled) {
+      rekey.log('info', 'the credential exists already', facts);
+      return;
+    }
+    // Somebody switched it off, and its login may be dead: that must not pass for a credential that works.
+    if (!isNew)
+      throw new RotationRefused(
+        'ROTATION_DISABLED',
+        `rotation of ${secretId} is switched off; switch it on with RotateSecret, or delete the credential and request it again`,
+      );
+    // Deleted and restored: its users are gone, so that it needs a new one.
+    await ports.startRotation({
+      secretId: before.arn,
+      token: tokenFrom(sha256(`rotation after restoring ${before.arn} ${before.changedAt?.toISOString()}`)),
+      functionArn: rotationFunctionArn,
+      everyDays: backstopDays(spec),
+      immediately: true,
+      guard,
+    });
+    await tell(facts, undefined, rekey);
     return;
   }
   const adopted = spec.adopt === undefined ? undefined : await adoptedLogin(spec, spec.adopt, until, rekey);
@@ -64,6 +92,7 @@ export async function createUser(
     description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
     ...(secretKeyArn === undefined ? {} : { keyArn: secretKeyArn }),
     ...(replicas.length === 0 ? {} : { replicas }),
+    guard,
   });
   const secret = await describeNew(secretId, rekey);
   if (isMade(secret, rekey)) return;
@@ -71,8 +100,10 @@ export async function createUser(
     await ports.writeSecret({
       secretId: secret.arn,
       token: adoptionToken(secret.arn, rekey),
-      value: secretString(adopted, spec),
+      // The rights of an adopted user are those that it came with, until its first rotation.
+      value: secretString(adopted, { definition: spec.definition, targetId: spec.targetId }),
       label: 'AWSCURRENT',
+      guard,
     });
   }
   await ports.startRotation({
@@ -83,6 +114,7 @@ export async function createUser(
     functionArn: rotationFunctionArn,
     everyDays: backstopDays(spec),
     immediately: adopted === undefined,
+    guard,
   });
   await tell(facts, adopted, rekey);
 }
@@ -116,7 +148,7 @@ async function tell(
 }
 
 /** What a spec may not be beside others, or at this time. Nothing was changed yet. */
-async function refuseUnfit(spec: CredentialSpec, rekey: Rekey): Promise<void> {
+async function refuseUnfit(spec: CredentialSpec, directives: Directives, rekey: Rekey): Promise<void> {
   const now = await rekey.ports.now();
   if (spec.expiresAt !== undefined && new Date(spec.expiresAt) <= now)
     throw new InputError(
@@ -136,24 +168,25 @@ async function refuseUnfit(spec: CredentialSpec, rekey: Rekey): Promise<void> {
       'SPEC_CONFLICT',
       `usernamePrefix: ${spec.usernamePrefix} is the prefix of ${twin.name} on ${spec.targetId} already; choose another, so that a user's name tells whose it is; nothing was changed`,
     );
-  if (credentials.find((other) => other.name === spec.name)?.directives.deleteSince !== undefined)
+  if (directives.deleteSince !== undefined)
     throw new RotationRefused(
       'DELETION_IN_PROGRESS',
       `${spec.name} is being deleted; wait until its parameter is gone, then request it again`,
     );
 }
 
-async function storeSpec(spec: CredentialSpec, rekey: Rekey): Promise<void> {
+async function storeSpec(spec: CredentialSpec, rekey: Rekey): Promise<'written' | 'exists'> {
   const { ports } = rekey;
   const parameter = specParameterName(spec.name);
   const wanted = specDocument(spec);
-  if ((await ports.createParameter({ parameter, document: wanted })) === 'written') return;
+  if ((await ports.createParameter({ parameter, document: wanted })) === 'written') return 'written';
   const existing = await ports.readParameter({ parameter });
   if (existing === 'absent' || specDocument(await parseSpec(jsonOf(existing), rekey)) !== wanted)
     throw new RotationRefused(
       'SPEC_CONFLICT',
       `${parameter} holds another spec; change the parameter instead of requesting the credential again`,
     );
+  return 'exists';
 }
 
 /** The login to adopt, proved to work: a secret must never begin with one that does not. */

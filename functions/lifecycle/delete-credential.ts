@@ -1,28 +1,25 @@
-import { directiveKinds, directiveParameter } from '../core/directives.ts';
+import { directiveParameter } from '../core/directives.ts';
 import { ProviderError } from '../core/errors.ts';
 import type { CredentialFacts, UserChange } from '../core/events.ts';
 import type { Credential } from '../core/fleet.ts';
 import {
   type CredentialVersions,
   carriesPrefix,
+  graceMarginMs,
   hasSwitched,
   openVersion,
   ownership,
 } from '../core/generations.ts';
+import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { DatabaseUser } from '../core/provider.ts';
-import { type Ending, judgeEndingUser, judgeUser, marginMs } from '../core/retirement.ts';
+import { type Ending, judgeEndingUser, judgeUser } from '../core/retirement.ts';
 import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
-import {
-  betweenWords,
-  type Candidate,
-  retireUsers,
-  type Scene,
-  sameLabels,
-  secondReadingMs,
-} from './retire-users.ts';
+import { labelsUnchanged, sameLabels, stillEnding } from './guarded-write.ts';
+import { forgetOrders } from './orders.ts';
+import { betweenWords, type Candidate, retireUsers, type Scene, secondReadingMs } from './retire-users.ts';
 import { readVersions } from './target.ts';
 
 /** How far the deletion of a credential has come in this pass. */
@@ -99,8 +96,15 @@ export async function emptyCredential(
     .map(({ user, versionId }): Candidate => {
       const judge: Candidate['judge'] = (observed) =>
         judgeEndingUser(user, state, ending, observed, scene.now);
-      const prepare = () => replaceDefault(user, state, scene);
-      return { user, credential: state, versionId, judge, ...(user.isDefault === true ? { prepare } : {}) };
+      const prepare = (guard: Guard) => replaceDefault(user, state, guard, scene);
+      return {
+        user,
+        credential: state,
+        versionId,
+        judge,
+        isEnding: true,
+        ...(user.isDefault === true ? { prepare } : {}),
+      };
     });
   if (!(await retireUsers(candidates, scene))) return { stage: 'users-left' };
   if (scene.target.credentials.length === 1) await retirePlaceholders(scene);
@@ -140,15 +144,17 @@ async function makeFinal(
 /** The state with rotation off and no half-made version; undefined when somebody began a rotation at the same time. */
 async function stopRotation(
   known: CredentialVersions,
-  { rekey }: Scene,
+  { rekey, now }: Scene,
 ): Promise<CredentialVersions | undefined> {
   const { ports } = rekey;
+  const guard = Guard.of(stillEnding(known, now, rekey));
   const { secret } = known;
   const open = openVersion(secret);
   if (!secret.rotationEnabled && open === undefined) return known;
-  if (secret.rotationEnabled) await ports.cancelRotation({ secretId: secret.arn });
+  if (secret.rotationEnabled) await ports.cancelRotation({ secretId: secret.arn, guard });
   // Cancelling leaves it (AWS documentation). With it, no rotation could ever be started should the secret be restored.
-  if (open !== undefined) await ports.moveLabel({ secretId: secret.arn, label: 'AWSPENDING', from: open });
+  if (open !== undefined)
+    await ports.moveLabel({ secretId: secret.arn, label: 'AWSPENDING', from: open, guard });
   const after = await readVersions(known, rekey);
   if (after === 'absent' || after.secret.rotationEnabled || openVersion(after.secret) !== undefined)
     return undefined;
@@ -165,13 +171,14 @@ async function mayStepRun({ secret, versions }: CredentialVersions, { rekey }: S
   const hasEnded = secret.labelsByVersion.get(newest.versionId)?.has('AWSCURRENT') === true;
   const last = [newest.createdAt, secret.lastRotatedAt, hasEnded ? undefined : secret.changedAt];
   const latest = Math.max(...last.map((date) => date?.getTime() ?? 0));
-  return (await rekey.ports.now()).getTime() < latest + marginMs;
+  return (await rekey.ports.now()).getTime() < latest + graceMarginMs;
 }
 
 /** Afterwards another user is the default, whose password nobody has read. */
 async function replaceDefault(
   { username }: DatabaseUser,
   { name, spec, secret }: CredentialVersions,
+  guard: Guard,
   scene: Scene,
 ): Promise<void> {
   const { rekey, target, listed, list } = scene;
@@ -207,7 +214,7 @@ async function replaceDefault(
       intent: { type: 'DatabaseUserPlanned', detail },
       failure: (failed) => ({ type: 'DatabaseUserChangeFailed', detail: { ...detail, ...failed } }),
     },
-    () => provider.placeDefault(free),
+    () => provider.placeDefault(free, guard),
     scene,
   );
   await rekey.ports.publish([{ type: 'DatabaseUserCreated', detail }]);
@@ -274,12 +281,14 @@ async function deleteSecret(state: CredentialVersions, ending: Ending, scene: Sc
     // A rotation that was started since would leave a user behind.
     if (now.rotationEnabled || !sameLabels(now, secret)) return 'rotation-open';
     // Secrets Manager deletes nothing that has replicas (AWS documentation). A pass that is killed between the two finds none.
+    const guard = Guard.of(labelsUnchanged(secret, scene.rekey), stillEnding(state, scene.now, scene.rekey));
     if (now.replicas !== undefined)
       await ports.removeReplicas({
         secretId: secret.arn,
         regions: now.replicas.map(({ region }) => region),
+        guard,
       });
-    if ((await ports.deleteSecret({ secretId: secret.arn, recoveryDays })) === 'replicated')
+    if ((await ports.deleteSecret({ secretId: secret.arn, recoveryDays, guard })) === 'replicated')
       return 'replicas-left';
   }
   const facts: CredentialFacts = {
@@ -296,14 +305,16 @@ async function deleteSecret(state: CredentialVersions, ending: Ending, scene: Sc
   return forget(state, scene);
 }
 
-/** The order last: without a spec it stands for nothing, and the next pass takes it away; a spec without it would come back. */
+/**
+ * The order last: without a spec it stands for nothing, and the next pass takes it away; a spec without it would come back. What
+ * stays is when it was deleted: an order or a request that comes again, from an archive or a dead-letter queue, is older than that.
+ */
 async function forget({ name }: Credential, { rekey: { ports } }: Scene): Promise<DeletionStage> {
+  await ports.writeParameter({
+    parameter: directiveParameter(name, 'deletedAt'),
+    document: (await ports.now()).toISOString(),
+  });
   await ports.deleteParameter({ parameter: specParameterName(name) });
-  await forgetOrders(name, { ports });
+  await forgetOrders(name, ports);
   return 'deleted';
-}
-
-export async function forgetOrders(name: string, { ports }: Pick<Scene['rekey'], 'ports'>): Promise<void> {
-  for (const kind of directiveKinds)
-    await ports.deleteParameter({ parameter: directiveParameter(name, kind) });
 }

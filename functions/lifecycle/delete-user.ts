@@ -1,16 +1,19 @@
-import { directiveParameter, directivesByCredential, isRevoked, readDirectives } from '../core/directives.ts';
-import { InputError, ProviderError, RotationRefused } from '../core/errors.ts';
+import { isRevoked, readDirectives } from '../core/directives.ts';
+import { InputError, ProviderError } from '../core/errors.ts';
 import type { Invocation, SessionsEnd } from '../core/events.ts';
 import { type Credential, type Target, targetKey, targetsOf } from '../core/fleet.ts';
 import { type CredentialState, lastSwitch, standings } from '../core/generations.ts';
+import { Guard } from '../core/guard.ts';
 import { directivesPath, specParameterName } from '../core/names.ts';
 import type { DatabaseUser, EndedSessions, Provider } from '../core/provider.ts';
 import { endingOf, judgeUser } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
 import { announce } from './announce.ts';
-import { type DeletionStage, type Empty, emptyCredential, forgetOrders } from './delete-credential.ts';
+import { type DeletionStage, type Empty, emptyCredential } from './delete-credential.ts';
 import { readFleet } from './fleet.ts';
+import { labelsUnchanged, notPaused } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
+import { forgetOrders, forgetTombstones, noteDeletion } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type Candidate,
@@ -22,10 +25,11 @@ import {
   readNotes,
   retireUsers,
   type Scene,
+  safeLogin,
   tellOutcomes,
   type UserReport,
 } from './retire-users.ts';
-import { openTarget, readLogin, readState } from './target.ts';
+import { openTarget, readState } from './target.ts';
 
 export interface DeletionReport {
   readonly dryRun: boolean;
@@ -65,7 +69,7 @@ export async function deleteUsers(
   rekey: Rekey,
 ): Promise<DeletionReport> {
   const { ports } = rekey;
-  if (invocation.is === 'order') await orderDeletion(invocation, rekey);
+  if (invocation.is === 'order') await noteDeletion(invocation, rekey);
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
   const { credentials } = await readFleet(rekey);
   const targets = targetsOf(credentials);
@@ -86,35 +90,6 @@ export async function deleteUsers(
   return { dryRun, targets: visits.map(({ report }) => report) };
 }
 
-/** Durable before anything is done: whatever happens to this run, the next pass goes on. The earliest order counts. */
-async function orderDeletion(
-  { order, credential, orderedAt }: Extract<Invocation, { readonly is: 'order' }>,
-  { ports }: Rekey,
-): Promise<void> {
-  if (order !== 'CredentialDeletionRequested')
-    throw new InputError(
-      'EVENT_INVALID',
-      `got ${order}, expected CredentialDeletionRequested; rotations are ordered from start-rotations`,
-    );
-  if ((await ports.readParameter({ parameter: specParameterName(credential) })) === 'absent')
-    throw new RotationRefused(
-      'SPEC_MISSING',
-      `there is no ${specParameterName(credential)}; check the name, or the credential is deleted already`,
-    );
-  const parameter = directiveParameter(credential, 'deleteSince');
-  const now = await ports.now();
-  // A clock that is ahead of ours must not put the order off.
-  const document = (orderedAt < now ? orderedAt : now).toISOString();
-  if ((await ports.createParameter({ parameter, document })) === 'written') return;
-  const stored = await ports.readParameter({ parameter });
-  const before =
-    stored === 'absent'
-      ? undefined
-      : directivesByCredential([{ parameter, document: stored }]).get(credential)?.deleteSince;
-  if (before === undefined || before > new Date(document))
-    await ports.writeParameter({ parameter, document });
-}
-
 /**
  * The same targets or users, beginning at another place each time, so that a pass that is cut short leaves out others. Steps of the
  * golden ratio come near every place after few rounds.
@@ -132,7 +107,8 @@ async function forgetLostOrders(rekey: Rekey): Promise<void> {
   // Asked one by one, as the list of specs may be older than the order. Without its spec nothing can be ordered for it.
   for (const name of readDirectives(orders).directives.keys())
     if ((await ports.readParameter({ parameter: specParameterName(name) })) === 'absent')
-      await forgetOrders(name, rekey);
+      await forgetOrders(name, ports);
+  await forgetTombstones(rekey);
 }
 
 interface Pass {
@@ -171,6 +147,7 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       providerOf: entered.providerOf,
       states: [],
       logins: new Map(),
+      proofs: new Map(),
       notes: await readNotes(target, rekey),
       takeWrite: ({ spec }) => takeWrite(spec.apiKeySecret, spec.definition.capabilities.writes, pass.writes),
       users,
@@ -359,7 +336,8 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
   if (current === undefined || previous === undefined || currentId === undefined) return;
   if (isRevoked(directives, current) || !isRevoked(directives, previous)) return;
   await seeTo(state, scene, async () => {
-    const login = await readLogin({ secretArn: secret.arn, versionId: currentId }, state.spec, rekey);
+    // Only one that points where the vendor says: an administrator may be asked to end them, whose password goes nowhere else.
+    const login = await safeLogin(state, currentId, scene);
     if (login === undefined) return;
     const provider = await scene.providerOf(state);
     const detail: SessionsEnd = {
@@ -384,8 +362,10 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
         },
       ]);
     await rekey.ports.publish([{ type: 'DatabaseSessionsEndPlanned', detail }]);
-    const ended = await endedBy(provider, currentUsername, login, switchedAt).catch(async (error) => {
-      await tell({ ended: false, reason: 'asking for it failed with DEFECT' });
+    const guard = Guard.of(labelsUnchanged(secret, rekey), notPaused(scene.target, rekey));
+    const asked = { username: currentUsername, login, openedBefore: switchedAt };
+    const ended = await endedBy(provider, asked, guard).catch(async (error) => {
+      await tell({ ended: false, reason: `asking for it failed with ${codeOf(error) ?? 'DEFECT'}` });
       throw error;
     });
     rekey.log(ended.ended ? 'info' : 'warn', 'sessions of a revoked password', {

@@ -1,5 +1,19 @@
-import { type Guard, sendGuarded } from '../core/guard.ts';
-import type { HttpRequest, Leave, Ports, SqlSession, ValkeySession } from '../core/ports.ts';
+import { type Directives, endsAt } from '../core/directives.ts';
+import type { Credential } from '../core/fleet.ts';
+import { type Fact, type Guard, sendGuarded } from '../core/guard.ts';
+import { jsonOf } from '../core/json.ts';
+import type {
+  HttpRequest,
+  Leave,
+  Ports,
+  SecretDescription,
+  SqlSession,
+  ValkeySession,
+} from '../core/ports.ts';
+import { holderOf } from '../core/rotation.ts';
+import { type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
+import { pausedSince, readStandingOrders } from './orders.ts';
+import type { Rekey as Context } from './rekey.ts';
 
 /**
  * The seam that every call passes which may change something outside: vendors, secrets and their labels, consumers. The reasons of
@@ -15,7 +29,8 @@ export function guardWrites(ports: Ports, clock: () => Date): Ports {
       const { guard } = request;
       if (guard instanceof Object) return sendGuarded(guard, clock, () => port(request));
       const write = guard === 'reads-only' ? isWrite(request) : 'a call without a guard';
-      if (write !== undefined) throw new Error(`${write} was about to leave without its reasons; give it a guard`);
+      if (write !== undefined)
+        throw new Error(`${write} was about to leave without its reasons; give it a guard`);
       return port(request);
     };
   };
@@ -55,3 +70,73 @@ const writeByCommand = ({ commands }: ValkeySession): string | undefined =>
   commands.every(([name = '', first = '']) => questions.has(`${name} ${first}`.toUpperCase()))
     ? undefined
     : 'a command that is more than a question';
+
+// Facts.
+
+/** The secret as it was read, to the label: whatever was moved, switched or scheduled since is another hand's work. */
+export const labelsUnchanged =
+  (secret: SecretDescription, { ports }: Pick<Context, 'ports'>): Fact =>
+  async () => {
+    const now = await ports.describeSecret({ secretId: secret.arn });
+    if (now === 'absent') return `${secret.name} is gone`;
+    if (now.rotationEnabled !== secret.rotationEnabled) return `the rotation of ${secret.name} was switched`;
+    if (now.deletedAt?.getTime() !== secret.deletedAt?.getTime())
+      return `${secret.name} was scheduled for deletion or restored`;
+    return sameLabels(now, secret) ? undefined : `a label of ${secret.name} has moved`;
+  };
+
+/** AWSCURRENT is still on the version that was read. */
+export const currentUnchanged =
+  (secretId: string, versionId: string, { ports }: Pick<Context, 'ports'>): Fact =>
+  async () => {
+    const now = await ports.describeSecret({ secretId });
+    if (now === 'absent' || now.deletedAt !== undefined) return `${secretId} is gone or is being deleted`;
+    return holderOf(now.labelsByVersion, 'AWSCURRENT') === versionId
+      ? undefined
+      : `AWSCURRENT has moved away from ${versionId}`;
+  };
+
+/** Writes on this target are not paused. */
+export const notPaused =
+  (
+    { provider, targetId }: { readonly provider: string; readonly targetId: string },
+    { ports }: Pick<Context, 'ports'>,
+  ): Fact =>
+  async () => {
+    const since = await pausedSince({ provider, targetId }, ports);
+    return since === undefined
+      ? undefined
+      : { code: 'PAUSED', because: `writes on ${targetId} are paused since ${since.toISOString()}` };
+  };
+
+/** The credential is to stay, and its spec is the one that was read; `also` asks for more of what was ordered. */
+export const specUnchanged =
+  (
+    spec: CredentialSpec,
+    { ports, loadProvider, loadConsumer }: Context,
+    also: (directives: Directives) => string | undefined = () => undefined,
+  ): Fact =>
+  async () => {
+    const { document, directives } = await readStandingOrders(spec.name, ports);
+    if (document === undefined) return `the spec of ${spec.name} was removed`;
+    const now = await parseSpec(jsonOf(document), { loadProvider, loadConsumer });
+    if (specDocument(now) !== specDocument(spec)) return `the spec of ${spec.name} was changed`;
+    const ending = endsAt(directives, now);
+    if (ending !== undefined && ending.at <= (await ports.now())) return `${spec.name} is to be deleted`;
+    return also(directives);
+  };
+
+/** The deletion of the credential stands: ordered, or its time is over and was not prolonged. */
+export const stillEnding =
+  ({ name }: Pick<Credential, 'name'>, now: Date, { ports, ...plugins }: Context): Fact =>
+  async () => {
+    const { document, directives } = await readStandingOrders(name, ports);
+    if (directives.deleteSince !== undefined || document === undefined) return undefined;
+    const { expiresAt } = await parseSpec(jsonOf(document), plugins);
+    return expiresAt !== undefined && new Date(expiresAt) <= now ? undefined : `${name} is to stay`;
+  };
+
+export const sameLabels = (a: SecretDescription, b: SecretDescription): boolean =>
+  labelLines(a).join('\n') === labelLines(b).join('\n');
+const labelLines = ({ labelsByVersion }: SecretDescription): readonly string[] =>
+  [...labelsByVersion].map(([version, labels]) => `${version} ${[...labels].sort().join(' ')}`).sort();

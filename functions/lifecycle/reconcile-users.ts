@@ -6,11 +6,13 @@ import type { Invocation, RekeyEvent } from '../core/events.ts';
 import type { Finding, Repair } from '../core/findings.ts';
 import { parseTargetTask, type Target, type TargetTask, targetKey, targetsOf } from '../core/fleet.ts';
 import { lastSwitch } from '../core/generations.ts';
+import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { credentialNameOf, secretName, secretPrefix, specParameterName } from '../core/names.ts';
 import { holderOf } from '../core/rotation.ts';
 import { announce } from './announce.ts';
 import { type Fleet, readFleet } from './fleet.ts';
+import { currentUnchanged, labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
 import { type Causes, lastSeen, tellSightings } from './sightings.ts';
@@ -270,6 +272,7 @@ type Mend = (finding: Finding, reading: Reading, until: Date, rekey: Rekey) => P
 
 const repairs: Readonly<Record<Repair, Mend>> = {
   'rotate-at-once': (_finding, reading, _until, rekey) => orderRotation(reading, rekey),
+  'rotate-in-window': (_finding, reading, _until, rekey) => orderChange(reading, rekey),
   'apply-privileges': (_finding, reading, _until, rekey) => applyPrivileges(reading, rekey),
   'finish-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
   'abandon-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
@@ -284,6 +287,8 @@ async function orderRotation(
 ): Promise<'rotate-at-once' | undefined> {
   if (state === 'absent') return undefined;
   const { secret, versions } = state;
+  // Nothing would come of it, and it is said of a repair only that it was made.
+  if (!secret.rotationEnabled) return undefined;
   const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
   const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt ?? new Date(0);
   const isOrdered = [directives.rotateBefore, directives.revokeBefore].some(
@@ -299,6 +304,21 @@ async function orderRotation(
   return 'rotate-at-once';
 }
 
+/** What start-rotations carries out in the credential's next window. Not again while it stands. */
+async function orderChange(
+  { credential: { name, directives }, state }: Reading,
+  { ports }: Rekey,
+): Promise<'rotate-in-window' | undefined> {
+  if (state === 'absent' || !state.secret.rotationEnabled) return undefined;
+  const current = holderOf(state.secret.labelsByVersion, 'AWSCURRENT');
+  const madeAt = state.versions.find(({ versionId }) => versionId === current)?.createdAt ?? new Date(0);
+  if (directives.changeBefore !== undefined && directives.changeBefore > madeAt) return undefined;
+  const before = new Date(Math.max((await ports.now()).getTime(), madeAt.getTime() + 1));
+  const parameter = directiveParameter(name, 'changeBefore');
+  await ports.writeParameter({ parameter, document: before.toISOString() });
+  return 'rotate-in-window';
+}
+
 async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair | undefined> {
   const { credential, provider, currentLogin } = reading;
   if (provider === undefined || currentLogin === undefined) return undefined;
@@ -308,7 +328,13 @@ async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair |
       await rekey.ports.publish([
         { type: 'DatabaseUserPlanned', detail: changeOf(reading, currentLogin, 'apply-privileges') },
       ]);
-      await provider.applyPrivileges(currentLogin);
+      const { versionId = '', secretArn } = changeOf(reading, currentLogin, 'apply-privileges');
+      const guard = Guard.of(
+        currentUnchanged(secretArn, versionId, rekey),
+        specUnchanged(credential.spec, rekey),
+        notPaused(credential.spec, rekey),
+      );
+      await provider.applyPrivileges(currentLogin, guard);
       // The vendor's word is not enough: what the user holds is.
       const differences = await provider.privilegeDifferences(currentLogin);
       if (differences.length === 0) return 'apply-privileges';
@@ -330,10 +356,15 @@ async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair |
 /** A compare-and-swap from nowhere: a rotation that ended meanwhile has set the label itself. */
 async function restoreLabel(
   { state, restorable }: Reading,
-  { ports }: Rekey,
+  rekey: Rekey,
 ): Promise<'restore-label' | undefined> {
   if (state === 'absent' || restorable === undefined) return undefined;
-  const moved = await ports.moveLabel({ secretId: state.secret.arn, label: 'AWSPREVIOUS', to: restorable });
+  const moved = await rekey.ports.moveLabel({
+    secretId: state.secret.arn,
+    label: 'AWSPREVIOUS',
+    to: restorable,
+    guard: Guard.of(labelsUnchanged(state.secret, rekey)),
+  });
   return moved === 'moved' ? 'restore-label' : undefined;
 }
 

@@ -10,19 +10,35 @@ import type { DrainEvidence, FailedCall, RekeyEvent, UserFacts } from '../core/e
 import type { Finding } from '../core/findings.ts';
 import { type Credential, type Target, targetKey } from '../core/fleet.ts';
 import type { CredentialState, CredentialVersions } from '../core/generations.ts';
+import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { findingsPath } from '../core/names.ts';
-import type { SecretDescription } from '../core/ports.ts';
-import type { DatabaseUser, EndedSessions, Login, Provider, Session, Sessions } from '../core/provider.ts';
+import {
+  type DatabaseUser,
+  type EndedSessions,
+  type Login,
+  type Provider,
+  type Session,
+  type Sessions,
+  sameEndpoint,
+} from '../core/provider.ts';
 import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
 import { mostCharacters } from './announce.ts';
 import { consumerName, openConsumers } from './consumers.ts';
+import { labelsUnchanged, notPaused, stillEnding } from './guarded-write.ts';
 import type { Rekey } from './rekey.ts';
 import { readLogin } from './target.ts';
 
 /** Why a user that could go stays for this pass. */
-const holdReasons = ['LABELS_MOVED', 'CREDENTIAL_UNREADABLE', 'BUDGET', 'NO_TIME'] as const;
+const holdReasons = [
+  'LABELS_MOVED',
+  'CREDENTIAL_UNREADABLE',
+  'BUDGET',
+  'NO_TIME',
+  'PAUSED',
+  'RATE_LIMITED',
+] as const;
 export type HoldReason = (typeof holdReasons)[number];
 
 export interface UserReport {
@@ -49,6 +65,8 @@ export interface Scene {
   /** Every credential of the target whose values could be read. */
   readonly states: readonly CredentialState[];
   readonly logins: Map<string, Promise<Login | undefined>>;
+  /** By the name of the credential: what came of trying the login in AWSCURRENT in this visit. */
+  readonly proofs: Map<string, Promise<NonNullable<Observed['current']>>>;
   readonly notes: Map<string, Note>;
   /** Takes one of the writes that this pass may ask of the vendor; false when none is left. */
   readonly takeWrite: (credential: Credential) => boolean;
@@ -68,8 +86,10 @@ export interface Candidate {
   /** The version that may hold its login. */
   readonly versionId?: string | undefined;
   readonly judge: (observed: Observed) => UserVerdict;
+  /** The credential is to go: its deletion must still be wanted when the user goes. */
+  readonly isEnding?: boolean;
   /** What must be done at the provider before the user can be deleted. */
-  readonly prepare?: () => Promise<void>;
+  readonly prepare?: (guard: Guard) => Promise<void>;
 }
 
 /** Two readings of zero count when they are at least so far apart. */
@@ -138,8 +158,12 @@ interface Open {
 async function firstVerdict(candidate: Candidate, scene: Scene): Promise<readonly [UserVerdict, Observed]> {
   let observed: Observed = {};
   let verdict = candidate.judge(observed);
+  if (verdict.say === 'prove-current') {
+    observed = { current: await proofOfCurrent(candidate, scene) };
+    verdict = candidate.judge(observed);
+  }
   if (verdict.say === 'ask-consumers') {
-    observed = { consumersBehind: await consumersBehind(candidate, scene) };
+    observed = { ...observed, consumersBehind: await consumersBehind(candidate, scene) };
     verdict = candidate.judge(observed);
   }
   if (verdict.say === 'observe') {
@@ -163,18 +187,14 @@ async function retire(
     return 'stays';
   }
   const provider = await scene.providerOf(credential ?? firstOf(scene.target));
-  // Holds are checked last: a label that was moved meanwhile, by a rotation or by hand, may have made the user one of use.
-  const mayGo = async (): Promise<boolean> => credential === undefined || isUnchanged(credential, rekey);
-  const held = (reason: HoldReason): 'stays' | 'waits' => {
-    hold(candidate, reason, scene);
-    return reason === 'LABELS_MOVED' ? 'stays' : 'waits';
-  };
-  if (!(await mayGo())) return held('LABELS_MOVED');
-  if (!scene.takeWrite(credential ?? firstOf(scene.target))) return held('BUDGET');
-  if (candidate.prepare !== undefined) {
-    await candidate.prepare();
-    if (!(await mayGo())) return held('LABELS_MOVED');
+  if (!scene.takeWrite(credential ?? firstOf(scene.target))) {
+    hold(candidate, 'BUDGET', scene);
+    return 'waits';
   }
+  const guard = guardOf(candidate, scene);
+  // Before anything is said of it: an intent that is told and never acted on reads like a crash.
+  await guard.ask(await ports.now());
+  if (candidate.prepare !== undefined) await candidate.prepare(guard);
 
   const facts = factsOf(candidate, verdict.reason, scene);
   let { evidence } = verdict;
@@ -192,8 +212,8 @@ async function retire(
       }),
     },
     async () => {
-      if (verdict.endSessions) evidence = await endSessions(candidate, scene);
-      return provider.deleteUser(user.username, await ownLogin(candidate, scene));
+      if (verdict.endSessions) evidence = await endSessions(candidate, guard, scene);
+      return provider.deleteUser(user.username, guard, await ownLogin(candidate, scene));
     },
     scene,
   );
@@ -256,21 +276,39 @@ const firstOf = ({ credentials }: Target): Credential => {
   return first;
 };
 
-/** Whether the labels and the rotation switch are still those that the verdict was made by. */
-async function isUnchanged({ secret }: CredentialVersions, { ports }: Rekey): Promise<boolean> {
-  const now = await ports.describeSecret({ secretId: secret.arn });
-  return (
-    now !== 'absent' &&
-    now.rotationEnabled === secret.rotationEnabled &&
-    now.deletedAt?.getTime() === secret.deletedAt?.getTime() &&
-    sameLabels(now, secret)
-  );
+/** The reasons to take a user away: its credential is as it was when the verdict was made, and nobody paused writes here. */
+function guardOf({ credential, isEnding = false }: Candidate, scene: Scene): Guard {
+  const { rekey, target, now } = scene;
+  const facts = [notPaused(target, rekey)];
+  if (credential !== undefined) facts.push(labelsUnchanged(credential.secret, rekey));
+  if (credential !== undefined && isEnding) facts.push(stillEnding(credential, now, rekey));
+  return Guard.of(...facts);
 }
 
-export const sameLabels = (a: SecretDescription, b: SecretDescription): boolean =>
-  labelLines(a).join('\n') === labelLines(b).join('\n');
-const labelLines = ({ labelsByVersion }: SecretDescription): readonly string[] =>
-  [...labelsByVersion].map(([version, labels]) => `${version} ${[...labels].sort().join(' ')}`).sort();
+/** Whether the login in AWSCURRENT works, as a consumer would use it; tried once in a visit. */
+function proofOfCurrent({ credential }: Candidate, scene: Scene): Promise<NonNullable<Observed['current']>> {
+  if (credential === undefined) return Promise.resolve('accepted');
+  const known = scene.proofs.get(credential.name) ?? proveCurrent(credential, scene);
+  scene.proofs.set(credential.name, known);
+  return known;
+}
+
+async function proveCurrent(
+  credential: CredentialVersions,
+  scene: Scene,
+): Promise<NonNullable<Observed['current']>> {
+  const login = await safeLogin(credential, holderOf(credential.secret.labelsByVersion, 'AWSCURRENT'), scene);
+  if (login === undefined) return { because: 'AWSCURRENT holds no login of this target' };
+  try {
+    const provider = await scene.providerOf(credential);
+    return (await provider.verify(login)) === 'accepted'
+      ? 'accepted'
+      : { because: 'the login in AWSCURRENT is refused' };
+  } catch (error) {
+    if (codeOf(error) === undefined) throw error;
+    return { because: `the login in AWSCURRENT could not be tried (${codeOf(error)})` };
+  }
+}
 
 function factsOf(
   { user: { username }, credential }: Candidate,
@@ -308,12 +346,12 @@ async function readSessions(candidate: Candidate, scene: Scene): Promise<Session
 const endOfTime = new Date('9999-12-31T00:00:00Z');
 
 /** The provider was asked to end them, or nobody could ask: the evidence says which. */
-async function endSessions(candidate: Candidate, scene: Scene): Promise<DrainEvidence> {
+async function endSessions(candidate: Candidate, guard: Guard, scene: Scene): Promise<DrainEvidence> {
   const { user, credential } = candidate;
   const provider = await scene.providerOf(credential ?? firstOf(scene.target));
   let because = 'no login of this target is known to end them with';
   for (const login of await loginsFor(candidate, scene)) {
-    const ended = await endedBy(provider, user.username, login, endOfTime);
+    const ended = await endedBy(provider, { username: user.username, login, openedBefore: endOfTime }, guard);
     if (ended.ended) return { drain: 'connections-ended', because: 'the provider was asked to end them' };
     because = ended.reason;
   }
@@ -323,14 +361,18 @@ async function endSessions(candidate: Candidate, scene: Scene): Promise<DrainEvi
 /** A user that must go goes, whether its connections can be ended or not. */
 export async function endedBy(
   provider: Provider,
-  username: string,
-  login: Login,
-  openedBefore: Date,
+  {
+    username,
+    login,
+    openedBefore,
+  }: { readonly username: string; readonly login: Login; readonly openedBefore: Date },
+  guard: Guard,
 ): Promise<EndedSessions> {
   try {
-    return await provider.endSessions(username, login, openedBefore);
+    return await provider.endSessions(username, login, openedBefore, guard);
   } catch (error) {
-    if (codeOf(error) === undefined) throw error;
+    // What no longer holds for ending the connections holds no longer for taking the user away either.
+    if (codeOf(error) === undefined || error instanceof RotationRefused) throw error;
     return { ended: false, reason: `asking for it failed with ${codeOf(error)}` };
   }
 }
@@ -372,7 +414,7 @@ async function ownLogin(
 }
 
 /** A stored login that may be used: it is of this target, and points where the provider says that its users connect. */
-function safeLogin(
+export function safeLogin(
   credential: CredentialVersions,
   versionId: string | undefined,
   scene: Scene,
@@ -398,11 +440,9 @@ async function readSafeLogin(
     if (error instanceof InputError || error instanceof RotationRefused) return undefined;
     throw error;
   }
+  if (login === undefined) return undefined;
   const provider = await providerOf(credential);
-  // Where the vendor makes the password it made the address, too, and telling it again shows in the vendor's audit log.
-  if (login === undefined || provider.passwords === 'chosen-by-provider') return login;
-  const { host, port } = await provider.endpoint();
-  return login.host === host && login.port === port ? login : undefined;
+  return sameEndpoint(login, await provider.endpoint()) ? login : undefined;
 }
 
 /** Which consumers have not moved; one that cannot be asked has not. */
@@ -465,7 +505,7 @@ async function saveNotes({ rekey: { ports }, target, notes, dryRun }: Scene): Pr
 /** What the event of its deletion will say, if it is deleted. */
 function noteOf({ credential, judge }: Candidate): Note {
   const zero: Sessions = { observed: true, open: 0 };
-  const verdict = judge({ consumersBehind: [], readings: [zero, zero] });
+  const verdict = judge({ current: 'accepted', consumersBehind: [], readings: [zero, zero] });
   return {
     credential: credential?.name ?? '',
     strategy: credential?.spec.strategy ?? 'replace-user',
@@ -505,6 +545,12 @@ async function guarded(candidate: Candidate, scene: Scene, use: () => Promise<vo
     await use();
   } catch (error) {
     const code = codeOf(error);
+    const held = code === undefined ? undefined : holdOf[code];
+    if (held !== undefined) {
+      // Of a user that is of use after all no outcome is to be told should it ever be missing.
+      if (held === 'LABELS_MOVED') scene.notes.delete(user.username);
+      return hold(candidate, held, scene);
+    }
     scene.rekey.log(code === 'BLOCKED' ? 'warn' : 'error', 'a user could not be retired', {
       credential: credential?.name,
       target: scene.target.targetId,
@@ -517,6 +563,13 @@ async function guarded(candidate: Candidate, scene: Scene, use: () => Promise<vo
     else if (!isOthers(error)) scene.errors.push(error);
   }
 }
+
+/** What ends a try and is nobody's failure: the next pass decides again. */
+const holdOf: Readonly<Record<string, HoldReason>> = {
+  SUPERSEDED: 'LABELS_MOVED',
+  PAUSED: 'PAUSED',
+  RATE_LIMITED: 'RATE_LIMITED',
+};
 
 export const codeOf = (error: unknown): string | undefined =>
   error instanceof ProviderError ||

@@ -1,11 +1,25 @@
-import { directiveParameter, directivesByCredential, isRevoked } from '../core/directives.ts';
-import { ProviderError, RotationRefused, VerificationFailed } from '../core/errors.ts';
+import { type Directives, endsAt, isRevoked } from '../core/directives.ts';
+import {
+  InputError,
+  ProviderError,
+  RotationRefused,
+  StoreError,
+  VerificationFailed,
+} from '../core/errors.ts';
 import type { RotationEvent, RotationFacts } from '../core/events.ts';
+import { maxLiveUsers, standings, usersInTheWay } from '../core/generations.ts';
+import { type Fact, Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { credentialNameOf, specParameterName } from '../core/names.ts';
 import { passwordFrom, passwordLength } from '../core/password.ts';
 import type { SecretDescription, SecretReplica, SecretVersion } from '../core/ports.ts';
-import type { ChoosingProvider, IssuingProvider, Login, Provider } from '../core/provider.ts';
+import {
+  type ChoosingProvider,
+  type IssuingProvider,
+  type Login,
+  type Provider,
+  sameEndpoint,
+} from '../core/provider.ts';
 import {
   chooseUser,
   holderOf,
@@ -14,13 +28,16 @@ import {
   type RotationStep,
   rotationStep,
   rotationSteps,
+  strayPending,
 } from '../core/rotation.ts';
 import { parseSecretValue, type SecretValue, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import { type CredentialSpec, graceMs, parseSpec } from '../core/spec.ts';
 import { formerPrefix, maximumAttempts, type Usernames, usernames } from '../core/username.ts';
+import { notPaused, specUnchanged } from './guarded-write.ts';
+import { readStandingOrders } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
-import { openTarget, sameLogin } from './target.ts';
+import { openTarget, readLogin, readState, sameLogin } from './target.ts';
 
 /**
  * One step of a rotation, as Secrets Manager asks for it. Each step re-reads the world and may run again at any time;
@@ -36,22 +53,82 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
       'STEP_UNKNOWN',
       `got step ${JSON.stringify(event.step.slice(0, 40))}, expected one of ${rotationSteps.join(', ')}`,
     );
-  const description = await describe(event, rekey);
-  const verdict = judge(description, event.token);
-  if (verdict.say === 'refuse') throw new RotationRefused(verdict.reason, verdict.advice);
+  const first = judge(await describe(event, rekey), event.token);
+  if (first.say === 'refuse') throw new RotationRefused(first.reason, first.advice);
   // A run that died after moving AWSCURRENT may have left its conclusion undone: finishSecret comes back for that alone.
-  if (verdict.say === 'done' && step !== 'finishSecret') return;
+  if (first.say === 'done' && step !== 'finishSecret') return;
 
-  const rotation = await gather(event, description, until, rekey);
+  let rotation: Rotation;
+  try {
+    rotation = await gather(event, until, rekey);
+  } catch (error) {
+    await giveUp(event, error, rekey);
+    throw error;
+  }
+  const verdict = judge(rotation.description, event.token);
+  if (verdict.say === 'refuse') throw new RotationRefused(verdict.reason, verdict.advice);
   try {
     if (verdict.say === 'proceed') {
+      assertPending(rotation);
       await steps[step](rotation);
       if (step === 'finishSecret') rekey.measure('RotationsSucceeded', 1);
     } else await conclude(rotation);
     rekey.log('info', `${step} ${verdict.say === 'done' ? 'had been done' : 'done'}`, { ...rotation.facts });
   } catch (error) {
+    // Two runs of one step do the same: where the other one has published this version, there is nothing left to do.
+    if (isSuperseded(error) && (await isPublishedNow(rotation))) {
+      rekey.log('info', `${step} was superseded: another run has published this version`, {
+        ...rotation.facts,
+      });
+      return;
+    }
+    await giveUp(event, error, rekey);
     await reportFailure(rotation, step, error);
     throw error;
+  }
+}
+
+const isSuperseded = (error: unknown): boolean =>
+  error instanceof RotationRefused && error.code === 'SUPERSEDED';
+
+async function isPublishedNow({ event, description, rekey: { ports } }: Rotation): Promise<boolean> {
+  const now = await ports.describeSecret({ secretId: description.arn });
+  return now !== 'absent' && holderOf(now.labelsByVersion, 'AWSCURRENT') === event.token;
+}
+
+/** What no repetition of the same version mends. */
+const finalCodes: ReadonlySet<string> = new Set([
+  'SECRET_MISMATCH',
+  'VERSION_REVOKED',
+  'VERSION_NOT_PENDING',
+  'ROLE_UNKNOWN',
+]);
+
+/** Whether a rotation that failed like this is given up at once, instead of being tried until it counts as stuck. */
+export const isFinal = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && finalCodes.has(String(error.code));
+
+/**
+ * Takes AWSPENDING off where the rotation can never succeed, so that its half-made user is retired and another rotation can start.
+ * What stopped the rotation is the error to be seen: a label that cannot be moved is left to reconcile-users.
+ */
+async function giveUp(event: RotationEvent, error: unknown, { ports, log }: Rekey): Promise<void> {
+  if (!isFinal(error)) return;
+  const isStillUseless: Fact = async () => {
+    const now = await ports.describeSecret({ secretId: event.secretId });
+    return now === 'absent' || now.labelsByVersion.get(event.token)?.has('AWSCURRENT')
+      ? `${event.token} is published or gone`
+      : undefined;
+  };
+  try {
+    const label = { secretId: event.secretId, label: 'AWSPENDING', from: event.token } as const;
+    await ports.moveLabel({ ...label, guard: Guard.of(isStillUseless) });
+  } catch (refusal) {
+    if (!(refusal instanceof StoreError || refusal instanceof RotationRefused)) throw refusal;
+    log('warn', 'AWSPENDING could not be taken off a version that can never be published', {
+      versionId: event.token,
+      code: refusal.code,
+    });
   }
 }
 
@@ -60,10 +137,15 @@ interface Rotation {
   readonly event: RotationEvent;
   readonly description: SecretDescription;
   readonly spec: CredentialSpec;
+  /** What was ordered for the credential. */
+  readonly directives: Directives;
   /** Opened when first needed: a rotation that is only tested may come before there is an API key. */
   readonly provider: () => Promise<Provider>;
   readonly names: Usernames;
   readonly current: SecretValue;
+  readonly currentVersionId: string;
+  /** When the versions were made that the labels name, as far as they have values. */
+  readonly madeAt: ReadonlyMap<string, Date>;
   /** When the login in AWSCURRENT became current, at the latest that can be told. */
   readonly switchedAt: Date | undefined;
   readonly currentMadeAt: Date | undefined;
@@ -79,6 +161,56 @@ const steps = {
   finishSecret,
 } as const satisfies Record<RotationStep, (rotation: Rotation) => Promise<void>>;
 
+// Reasons.
+
+/** The version carries AWSPENDING for a rotation in progress, and AWSCURRENT is where it was when this step was decided on. */
+const stillPending =
+  (rotation: Rotation, orPublished: boolean): Fact =>
+  async () => {
+    const { event, description, currentVersionId, madeAt, directives, rekey } = rotation;
+    const now = await rekey.ports.describeSecret({ secretId: description.arn });
+    if (now === 'absent') return `${description.name} is gone`;
+    const verdict = judge(now, event.token);
+    if (verdict.say === 'refuse') return verdict.advice;
+    if (verdict.say === 'done') return orPublished ? undefined : 'another run has published this version';
+    if (holderOf(now.labelsByVersion, 'AWSCURRENT') !== currentVersionId)
+      return `AWSCURRENT has moved away from ${currentVersionId}`;
+    return strayPending(event.token, now, (version) => madeAt.get(version), directives)?.because;
+  };
+
+/** The credential is to stay as its spec says, and nobody has revoked this version. */
+const stillWanted = ({ event, spec, madeAt, rekey }: Rotation): Fact =>
+  specUnchanged(spec, rekey, (directives) => {
+    const made = madeAt.get(event.token);
+    return made !== undefined && isRevoked(directives, made) ? `${event.token} was revoked` : undefined;
+  });
+
+/** The reasons to change the secret. */
+const secretGuard = (rotation: Rotation): Guard =>
+  Guard.of(stillPending(rotation, false), stillWanted(rotation));
+
+/**
+ * The reasons to change something at the vendor. `orPublished` of what only makes true what this version says, such as making its
+ * user after a drop: another run may have published the version meanwhile, and a user that is missing then locks consumers out.
+ */
+const vendorGuard = (rotation: Rotation, { orPublished = false } = {}): Guard =>
+  Guard.of(
+    stillPending(rotation, orPublished),
+    stillWanted(rotation),
+    notPaused({ provider: rotation.spec.provider, targetId: rotation.spec.targetId }, rotation.rekey),
+  );
+
+function assertPending({ event, description, madeAt, directives }: Rotation): void {
+  const stray = strayPending(event.token, description, (version) => madeAt.get(version), directives);
+  if (stray !== undefined)
+    throw new RotationRefused(
+      stray.code,
+      `AWSPENDING is on ${event.token}, but ${stray.because}; the label is taken off, start a new rotation`,
+    );
+}
+
+// Steps.
+
 /** Afterwards the new login is stored as AWSPENDING, once for this token, and never another one. */
 async function createSecret(rotation: Rotation): Promise<void> {
   if ((await readPending(rotation, 1)) !== undefined) return;
@@ -90,10 +222,11 @@ async function createSecret(rotation: Rotation): Promise<void> {
       `${rotation.facts.target} is not ready: ${state.reason}; nothing was changed, Secrets Manager tries again`,
       { code: 'TARGET_NOT_READY', effect: 'none', provider: provider.id, operation: 'readiness' },
     );
+  const others = await assertRoomForUser(rotation, provider);
   const login =
     provider.passwords === 'chosen-by-us'
       ? await chooseLogin(rotation, provider)
-      : await issueLogin(rotation, provider);
+      : await issueLogin(rotation, provider, others);
   if (provider.passwords === 'chosen-by-us') return storePending(rotation, login);
   try {
     await storePending(rotation, login);
@@ -117,9 +250,36 @@ async function storePending(rotation: Rotation, login: Login): Promise<void> {
     value: secretString(login, spec),
     label: 'AWSPENDING',
     ...(event.rotationToken === undefined ? {} : { rotationToken: event.rotationToken }),
+    guard: secretGuard(rotation),
   });
   // An earlier or parallel run of this step was first. Its value is the one; ours was given to nobody.
   if (written === 'taken') await requirePending(rotation);
+}
+
+/**
+ * A rotation that fails again and again must not fill the target with logins: it refuses to make one more before the others are
+ * retired. Answers how many users the credential has beside those of this rotation.
+ */
+async function assertRoomForUser(rotation: Rotation, provider: Provider): Promise<number> {
+  const { event, spec, directives, facts, names, rekey } = rotation;
+  if (spec.strategy !== 'replace-user') return 0;
+  const users = await provider.listUsers();
+  const state = await readState({ name: facts.credential, spec, directives }, rekey);
+  if (state === 'absent') return 0;
+  const own = new Set(
+    Array.from({ length: maximumAttempts }, (_, attempt) => names.generation(event.token, attempt)),
+  );
+  const known = standings(
+    { provider: spec.provider, targetId: spec.targetId, users, credentials: [state] },
+    rekey.sha256,
+  ).filter(({ user }) => !own.has(user.username));
+  const inTheWay = usersInTheWay(known, spec.name, await rekey.ports.now());
+  if (inTheWay.length > 0)
+    throw new RotationRefused(
+      'USERS_IN_THE_WAY',
+      `${facts.target} still has ${inTheWay.join(', ')} of earlier rotations; they are retired first, see delete-user for what holds them`,
+    );
+  return known.filter(({ standing }) => 'credential' in standing && standing.is !== 'unversioned').length;
 }
 
 /** Nothing is touched at the vendor: a crash from here on leaves a stored login whose user may not exist yet. */
@@ -131,7 +291,7 @@ async function chooseLogin(rotation: Rotation, provider: ChoosingProvider): Prom
       token: event.token,
       currentUsername: current.kind === 'login' ? current.login.username : undefined,
       switchedAt,
-      graceMs: (await isCurrentRevoked(rotation)) ? 0 : graceMs(spec),
+      graceMs: isCurrentRevoked(rotation) ? 0 : graceMs(spec),
       now: await rekey.ports.now(),
     },
     names,
@@ -150,14 +310,8 @@ async function chooseLogin(rotation: Rotation, provider: ChoosingProvider): Prom
 }
 
 /** Somebody may know the current password who must not: then consumers that still use the idle user have no grace. */
-async function isCurrentRevoked({ facts, currentMadeAt, rekey }: Rotation): Promise<boolean> {
-  if (currentMadeAt === undefined) return false;
-  const parameter = directiveParameter(facts.credential, 'revokeBefore');
-  const document = await rekey.ports.readParameter({ parameter });
-  if (document === 'absent') return false;
-  const ordered = directivesByCredential([{ parameter, document }]).get(facts.credential);
-  return ordered !== undefined && isRevoked(ordered, currentMadeAt);
-}
+const isCurrentRevoked = ({ directives, currentMadeAt }: Rotation): boolean =>
+  currentMadeAt !== undefined && isRevoked(directives, currentMadeAt);
 
 /**
  * Names prove which users are ours. Under another prefix the users of all earlier versions could not be told from foreign ones
@@ -182,12 +336,14 @@ function refuseOtherPrefix({ description, spec, current, rekey }: Rotation): voi
  * The user is made before anything is stored, as its password comes from the vendor. It is named after the token, which
  * Secrets Manager stored first: a run that dies here is found again by that name.
  */
-async function issueLogin(rotation: Rotation, provider: IssuingProvider): Promise<Login> {
+async function issueLogin(rotation: Rotation, provider: IssuingProvider, others: number): Promise<Login> {
   const { event, names, facts, rekey } = rotation;
-  for (let attempt = 0; attempt < maximumAttempts; attempt += 1) {
+  // Each lost user is one more login that works, until retirement finds it no longer the default.
+  const attempts = Math.min(maximumAttempts, Math.max(2, maxLiveUsers - others));
+  for (let attempt = 0; attempt < attempts; attempt += 1) {
     const username = names.generation(event.token, attempt);
     await tellIntent(facts, username, rekey);
-    const issued = await provider.issueUser(username);
+    const issued = await provider.issueUser(username, vendorGuard(rotation));
     if (issued !== 'lost') return issued;
     rekey.log('warn', 'the password of a new user was lost, going on with the next name', {
       ...facts,
@@ -196,7 +352,7 @@ async function issueLogin(rotation: Rotation, provider: IssuingProvider): Promis
     await tellMade(rotation, username);
   }
   throw new ProviderError(
-    `the passwords of ${maximumAttempts} new users were lost; somebody else is creating users on ${facts.target} at the same time: stop that, then rotate again`,
+    `the passwords of ${attempts} new users were lost; somebody else is creating users on ${facts.target} at the same time: stop that, then rotate again`,
     { code: 'PASSWORD_LOST', effect: 'applied', provider: provider.id, operation: 'issueUser' },
   );
 }
@@ -208,17 +364,18 @@ async function setSecret(rotation: Rotation): Promise<void> {
   const provider = await rotation.provider();
   switch (provider.passwords) {
     case 'chosen-by-provider':
+      await assertVendorAddress(rotation, provider, login);
       if (spec.verify === 'login') await untilAccepted(rotation, login);
       return;
     case 'chosen-by-us':
-      await refuseForeignHost(rotation, provider, login);
+      await assertVendorAddress(rotation, provider, login);
       await tellIntent(rotation.facts, login.username, rotation.rekey);
       // Done by an earlier run: then the vendor must not be asked again, as it may refuse the same password twice.
       if (spec.verify === 'none' || (await provider.verify(login)) === 'rejected')
         await makeUser(rotation, provider, login);
       // After the password, as setting one has given rights back in the past (CockroachDB release notes, 2021-08-09).
       // Without a login of ours, too: a vendor whose privileges need one takes no `"verify": "none"`.
-      await provider.applyPrivileges(login);
+      await provider.applyPrivileges(login, vendorGuard(rotation, { orPublished: true }));
       return;
     default:
       return provider satisfies never;
@@ -235,14 +392,14 @@ const tellMade = ({ facts, rekey }: Rotation, username: string): Promise<void> =
 async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: Login): Promise<void> {
   const { facts, rekey } = rotation;
   const { username, password: next } = login;
-  if ((await provider.createUser(login)) === 'exists') {
-    const current = await knownPassword(rotation, username);
-    await provider.setPassword({
+  if ((await provider.createUser(login, vendorGuard(rotation, { orPublished: true }))) === 'exists') {
+    const change = {
       username,
       next,
-      ...(current === undefined ? {} : { current }),
+      current: await knownPasswords(rotation, username),
       isIdle: rotation.current.kind !== 'login' || rotation.current.login.username !== username,
-    });
+    };
+    await provider.setPassword(change, vendorGuard(rotation, { orPublished: true }));
     await rekey.ports.publish([{ type: 'DatabaseUserPasswordChanged', detail: { ...facts, username } }]);
   } else {
     await tellMade(rotation, username);
@@ -266,33 +423,25 @@ async function testSecret(rotation: Rotation): Promise<void> {
 
 /** Afterwards AWSCURRENT is the pending version. The old user is not touched: it lives through its grace. */
 async function finishSecret(rotation: Rotation): Promise<void> {
-  const { event, description, spec, rekey } = rotation;
+  const { event, description, currentVersionId, spec, rekey } = rotation;
   const { login, createdAt } = await requirePending(rotation);
   // Once more, so that no order of steps, however forged or stale, publishes a login that does not work.
   if (spec.verify === 'login') await prove(rotation, login);
+  else await assertVendorAddress(rotation, await rotation.provider(), login);
 
-  let labels = description.labelsByVersion;
-  for (let attempt = 1; ; attempt += 1) {
-    const holder = holderOf(labels, 'AWSCURRENT');
-    if (holder === event.token) break;
-    const moved = await rekey.ports.moveLabel({
-      secretId: description.arn,
-      label: 'AWSCURRENT',
-      to: event.token,
-      ...(holder === undefined ? {} : { from: holder }),
-    });
-    if (moved === 'moved') break;
-    // Somebody moved it since we read: decide again on what is true now, never by force.
-    const now = await describe(event, rekey);
-    const verdict = judge(now, event.token);
-    if (verdict.say === 'refuse') throw new RotationRefused(verdict.reason, verdict.advice);
-    if (attempt >= 5)
-      throw new RotationRefused(
-        'LABELS_MOVED',
-        'AWSCURRENT kept moving while this rotation finished; rotate again',
-      );
-    labels = now.labelsByVersion;
-  }
+  const moved = await rekey.ports.moveLabel({
+    secretId: description.arn,
+    label: 'AWSCURRENT',
+    from: currentVersionId,
+    to: event.token,
+    guard: secretGuard(rotation),
+  });
+  // Somebody moved it since: never by force. Secrets Manager tries the rotation again, from what is true then.
+  if (moved === 'conflict' && !(await isPublishedNow(rotation)))
+    throw new RotationRefused(
+      'LABELS_MOVED',
+      'AWSCURRENT was moved while this rotation finished; Secrets Manager tries again',
+    );
   await conclude(rotation, { username: login.username, createdAt });
 }
 
@@ -305,8 +454,20 @@ async function conclude(
   const { ports } = rekey;
   // Both ends are legal, with AWSPENDING on the new current version or nowhere; without it the next rotation starts clean.
   // Killed from here on, the login is published, and the retry of finishSecret comes back here to tell of it.
+  const secretId = description.arn;
+  // Not a reason to be read again: that this version was published stays true whatever comes after.
+  const guard = Guard.of(async () => undefined);
+  const published = holderOf(description.labelsByVersion, 'REKEY_PUBLISHED');
+  if (published !== event.token)
+    await ports.moveLabel({
+      secretId,
+      label: 'REKEY_PUBLISHED',
+      to: event.token,
+      ...(published === undefined ? {} : { from: published }),
+      guard,
+    });
   if (await haveReplicasFollowed(rotation))
-    await ports.moveLabel({ secretId: description.arn, label: 'AWSPENDING', from: event.token });
+    await ports.moveLabel({ secretId, label: 'AWSPENDING', from: event.token, guard });
   const username = made?.username ?? (current.kind === 'login' ? current.login.username : '');
   const since = made?.createdAt;
   await ports.publish([
@@ -388,35 +549,29 @@ function mayProceed(description: SecretDescription, token: string): boolean {
   );
 }
 
-async function gather(
-  event: RotationEvent,
-  description: SecretDescription,
-  until: Date,
-  rekey: Rekey,
-): Promise<Rotation> {
+async function gather(event: RotationEvent, until: Date, rekey: Rekey): Promise<Rotation> {
   const { ports } = rekey;
+  const { description, held } = await readCurrent(event, rekey);
   const name = credentialNameOf(description.name);
   if (name === undefined)
     throw new RotationRefused(
       'NOT_A_CREDENTIAL',
       'the secret is none of rekey; its name must be rekey/<credential>',
     );
-  const [document, held] = await Promise.all([
-    ports.readParameter({ parameter: specParameterName(name) }),
-    ports.readSecret({ secretId: description.arn, label: 'AWSCURRENT' }),
-  ]);
-  if (document === 'absent')
+  const { document, directives } = await readStandingOrders(name, ports);
+  if (document === undefined)
     throw new RotationRefused(
       'SPEC_MISSING',
       `there is no ${specParameterName(name)}; put the spec back or delete the secret`,
     );
-  if (held === 'absent')
-    throw new RotationRefused(
-      'VALUE_MISSING',
-      'AWSCURRENT has no value; put back the first value that rekey wrote',
-    );
   const spec = await parseSpec(jsonOf(document), rekey);
   const current = parseSecretValue(held.value, `AWSCURRENT of ${description.name}`);
+  const ending = endsAt(directives, spec);
+  if (ending !== undefined && ending.at <= (await ports.now()))
+    throw new RotationRefused(
+      'DELETION_IN_PROGRESS',
+      `${name} is to be deleted (${ending.reason}); nothing is rotated any more`,
+    );
   // Before any login: a value that names another place would have us send passwords there.
   if (current.kind === 'login' && (current.provider !== spec.provider || current.target !== spec.targetId))
     throw new RotationRefused(
@@ -428,12 +583,15 @@ async function gather(
     event,
     description,
     spec,
+    directives,
     provider: () => {
       opened ??= openTarget(spec, until, rekey);
       return opened;
     },
     names: usernames({ secretArn: description.arn, prefix: spec.usernamePrefix }, rekey.sha256),
     current,
+    currentVersionId: held.versionId,
+    madeAt: await datesOf(event, description, held, rekey),
     // The later of the two: neither can be before the switch it stands for, and a longer grace locks nobody out.
     switchedAt: current.kind === 'login' ? latest(description.lastRotatedAt, held.createdAt) : undefined,
     currentMadeAt: held.createdAt,
@@ -448,6 +606,61 @@ async function gather(
     },
     rekey,
   };
+}
+
+/**
+ * AWSCURRENT as one fact: the version that the description names is the version that is read. Each reading may be stale by itself,
+ * and two that do not agree take the live user for the idle one, whose password is changed.
+ */
+async function readCurrent(
+  event: RotationEvent,
+  rekey: Rekey,
+): Promise<{ readonly description: SecretDescription; readonly held: SecretVersion }> {
+  const { ports } = rekey;
+  const { description, held } = await untilFound(
+    ports,
+    async () => {
+      const description = await describe(event, rekey);
+      const held = await ports.readSecret({ secretId: description.arn, label: 'AWSCURRENT' });
+      return { description, held };
+    },
+    ({ description, held }) =>
+      held === 'absent' || held.versionId === holderOf(description.labelsByVersion, 'AWSCURRENT'),
+  );
+  if (held === 'absent')
+    throw new RotationRefused(
+      'VALUE_MISSING',
+      'AWSCURRENT has no value; put back the first value that rekey wrote',
+    );
+  if (held.versionId !== holderOf(description.labelsByVersion, 'AWSCURRENT'))
+    throw new StoreError(
+      'STORE_UNAVAILABLE',
+      'none',
+      `AWSCURRENT of ${description.name} was described on another version than was read; it is tried again`,
+    );
+  return { description, held };
+}
+
+/** When the versions were made that tell whether the pending one is a rotation in progress. */
+async function datesOf(
+  { token }: RotationEvent,
+  { arn, labelsByVersion }: SecretDescription,
+  current: SecretVersion,
+  { ports }: Rekey,
+): Promise<ReadonlyMap<string, Date>> {
+  const published = holderOf(labelsByVersion, 'REKEY_PUBLISHED');
+  const dates = new Map<string, Date>();
+  if (current.createdAt !== undefined) dates.set(current.versionId, current.createdAt);
+  // Only after a roll-back by hand: otherwise AWSCURRENT is the youngest that was published.
+  if (published !== undefined && published !== current.versionId && published !== token) {
+    const versions = await ports.listVersions({ secretId: arn });
+    for (const { versionId, createdAt } of versions === 'absent' ? [] : versions)
+      dates.set(versionId, createdAt);
+    return dates;
+  }
+  const pending = await ports.readSecret({ secretId: arn, versionId: token, label: 'AWSPENDING' });
+  if (pending !== 'absent' && pending.createdAt !== undefined) dates.set(token, pending.createdAt);
+  return dates;
 }
 
 const latest = (...dates: readonly (Date | undefined)[]): Date | undefined =>
@@ -504,38 +717,58 @@ async function requirePending(rotation: Rotation): Promise<Pending> {
   return pending;
 }
 
-/** The password that a user of ours has now, for vendors that demand it: only one of these two versions can know. */
-async function knownPassword(
-  { description, current, rekey }: Rotation,
+/** How many versions are looked through for the password that a user has now. */
+const maxPasswordsTried = 5;
+
+/**
+ * What the password of a user of ours may be now, for vendors that demand it, the likeliest first. A rotation that was given up may
+ * have set its own: no label names that version, but Secrets Manager still has it.
+ */
+async function knownPasswords(
+  { event, description, current, currentVersionId, spec, rekey }: Rotation,
   username: string,
-): Promise<Sensitive | undefined> {
-  if (current.kind === 'login' && current.login.username === username) return current.login.password;
-  const previous = await rekey.ports.readSecret({ secretId: description.arn, label: 'AWSPREVIOUS' });
-  if (previous === 'absent') return undefined;
-  const value = parseSecretValue(previous.value, `AWSPREVIOUS of ${description.name}`);
-  return value.kind === 'login' && value.login.username === username ? value.login.password : undefined;
+): Promise<readonly Sensitive[]> {
+  const { ports } = rekey;
+  const versions = await ports.listVersions({ secretId: description.arn });
+  const newestFirst = (versions === 'absent' ? [] : versions)
+    .toSorted((a, b) => b.createdAt.getTime() - a.createdAt.getTime())
+    .map(({ versionId }) => versionId);
+  const previous = holderOf(description.labelsByVersion, 'AWSPREVIOUS');
+  const order = new Set([currentVersionId, ...(previous === undefined ? [] : [previous]), ...newestFirst]);
+  const found: Sensitive[] = [];
+  if (current.kind === 'login' && current.login.username === username) found.push(current.login.password);
+  for (const versionId of order) {
+    if (found.length >= maxPasswordsTried) break;
+    if (versionId === event.token || versionId === currentVersionId) continue;
+    const login = await readLogin({ secretArn: description.arn, versionId }, spec, rekey).catch(unusable);
+    if (login?.username === username) found.push(login.password);
+  }
+  return found;
+}
+
+/** A version that holds no login of this target knows no password. */
+function unusable(error: unknown): undefined {
+  if (error instanceof InputError || error instanceof RotationRefused) return undefined;
+  throw error;
 }
 
 // Proof.
 
-/** Before any login with a stored value: it must point where the vendor itself says that its consumers connect. */
-async function refuseForeignHost(
-  { facts }: Rotation,
-  provider: ChoosingProvider,
-  login: Login,
-): Promise<void> {
-  const { host, port } = await provider.endpoint();
-  if (login.host !== host || login.port !== port)
+/** A stored login must point where the vendor itself says that its consumers connect, or they would be sent elsewhere. */
+async function assertVendorAddress({ facts }: Rotation, provider: Provider, login: Login): Promise<void> {
+  if (!sameEndpoint(login, await provider.endpoint()))
     throw new RotationRefused(
       'SECRET_MISMATCH',
-      `AWSPENDING points elsewhere than ${facts.target} does now; remove its label and rotate again`,
+      `the stored login points elsewhere than ${facts.target} does now; its label is taken off, rotate again`,
     );
 }
 
 /** The login works as a consumer would use it, with the declared privileges and no others. */
 async function prove(rotation: Rotation, login: Login): Promise<void> {
+  const provider = await rotation.provider();
+  await assertVendorAddress(rotation, provider, login);
   await untilAccepted(rotation, login);
-  const differences = await (await rotation.provider()).privilegeDifferences(login);
+  const differences = await provider.privilegeDifferences(login);
   if (differences.length > 0)
     throw new VerificationFailed(
       'PRIVILEGES_DIFFER',

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import { type Directives, directiveParameter } from '../core/directives.ts';
+import type { Directives } from '../core/directives.ts';
+import { resetStuckAfterMs } from '../core/drift.ts';
 import {
   type Candidate,
   type DueVerdict,
@@ -9,19 +10,22 @@ import {
   type PlannedTarget,
   pendingVersion,
   planRotations,
-  skewMs,
 } from '../core/due.ts';
-import { InputError, RotationRefused } from '../core/errors.ts';
+import { RotationRefused, StoreError } from '../core/errors.ts';
 import { credentialRequested, type Invocation, type RekeyEvent } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
-import { type Credential, targetKey } from '../core/fleet.ts';
+import { type Credential, targetKey, targetsOf } from '../core/fleet.ts';
+import { strayOf } from '../core/generations.ts';
+import { type Fact, Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
-import { findingsPath, secretName, specParameterName, specParameterPath } from '../core/names.ts';
+import { findingsPath, secretName } from '../core/names.ts';
 import { holderOf } from '../core/rotation.ts';
 import { backstopDays, specDocument } from '../core/spec.ts';
 import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
+import { notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
+import { notePause, noteRotation, readPauses } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 
 /** What a pass did or, as a dry run, would do; names in the order in which they may start. */
@@ -58,7 +62,7 @@ export interface HeldRotation {
   readonly until?: Date;
 }
 
-type Taken = Extract<Invocation, { readonly is: 'pass' | 'order' }>;
+type Taken = Extract<Invocation, { readonly is: 'pass' | 'order' | 'pause' }>;
 
 /**
  * Starts the rotations that are due now, and those that were ordered. Everything is read from the world, so a pass that is lost,
@@ -75,6 +79,7 @@ export async function startRotations(
 ): Promise<StartReport> {
   const { ports } = rekey;
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
+  if (invocation.is === 'pause') await notePause(invocation, rekey);
   const order = invocation.is === 'order' ? await noteOrder(invocation, rekey) : undefined;
   const pass: Pass = { ...options, until, dryRun, order, rekey };
 
@@ -87,7 +92,7 @@ export async function startRotations(
     started.push(...look.started);
   }
   // Last, as what is started matters more than what is told: the next pass tells it, should this one end here.
-  if (!dryRun) await tell(look.plan, rekey);
+  if (!dryRun) await tell(look, rekey);
   const report: StartReport = {
     dryRun,
     started,
@@ -119,6 +124,8 @@ const urgentLookMs = 15_000;
 /** Secrets Manager takes 50 RotateSecret a second of the whole account (AWS documentation); others want some. */
 const startGapMs = 100;
 const readingsAtOnce = 10;
+/** What was planned for an instant is not done later than this after it: a window may have closed since. */
+const planMs = 300_000;
 /** A start takes a few calls; none begins that may not end in time. */
 const startMs = 5_000;
 
@@ -133,42 +140,15 @@ interface Pass {
 // The order.
 
 /** Afterwards the order is stored, and stays should this invocation die; one that came before, or comes again, moves nothing back. */
-async function noteOrder(
-  { order, credential, orderedAt }: Extract<Taken, { is: 'order' }>,
-  { ports }: Rekey,
-): Promise<Pass['order']> {
-  if (order === 'CredentialDeletionRequested')
-    throw new InputError(
-      'EVENT_INVALID',
-      `got ${order}, expected CredentialRotationRequested or CredentialCompromised; deletions are for delete-user`,
-    );
-  const specs = await ports.listParameters({ path: specParameterPath });
-  if (!specs.some(({ parameter }) => parameter === specParameterName(credential)))
-    throw new RotationRefused(
-      'SPEC_MISSING',
-      `there is no ${specParameterName(credential)}; send the event again with the name of a credential`,
-    );
-  // The sender may set an event's time. Versions made meanwhile would all count as older, and be rotated again and again.
-  if (orderedAt.getTime() > (await ports.now()).getTime() + skewMs)
-    throw new InputError(
-      'EVENT_INVALID',
-      `time: expected an instant that has passed, got ${orderedAt.toISOString()}; send the event without a time of its own`,
-    );
-  const kind = order === 'CredentialCompromised' ? 'revokeBefore' : 'rotateBefore';
-  const parameter = directiveParameter(credential, kind);
-  const document = orderedAt.toISOString();
-  if ((await ports.createParameter({ parameter, document })) === 'exists') {
-    const before = z.iso.datetime({ offset: true }).safeParse(await ports.readParameter({ parameter }));
-    if (!before.success || new Date(before.data) < orderedAt)
-      await ports.writeParameter({ parameter, document });
-  }
-  return { credential, directives: { [kind]: orderedAt } };
+async function noteOrder(invocation: Extract<Taken, { is: 'order' }>, rekey: Rekey): Promise<Pass['order']> {
+  const directives = await noteRotation(invocation, rekey);
+  return directives === undefined ? undefined : { credential: invocation.credential, directives };
 }
 
 /** With what was ordered just now: a listing of parameters may not show it yet. */
 function withOrder(credential: Credential, order: Pass['order']): Credential {
   if (order === undefined || order.credential !== credential.name) return credential;
-  const { rotateBefore, revokeBefore } = order.directives;
+  const { rotateBefore, revokeBefore, revokeAnyway } = order.directives;
   const { directives } = credential;
   return {
     ...credential,
@@ -176,6 +156,7 @@ function withOrder(credential: Credential, order: Pass['order']): Credential {
       ...directives,
       ...later('rotateBefore', rotateBefore, directives.rotateBefore),
       ...later('revokeBefore', revokeBefore, directives.revokeBefore),
+      ...later('revokeAnyway', revokeAnyway, directives.revokeAnyway),
     },
   };
 }
@@ -187,6 +168,7 @@ const later = (kind: keyof Directives, ordered: Date | undefined, stored: Date |
 
 interface Look {
   readonly plan: Plan;
+  readonly pauses: ReadonlyMap<string, Date>;
   readonly started: readonly StartedRotation[];
   readonly held: readonly HeldRotation[];
   readonly failed: readonly Failure[];
@@ -204,11 +186,16 @@ async function lookAndStart(pass: Pass): Promise<Look> {
   const { ports } = rekey;
   const fleet = await readFleet(rekey);
   const unread: Failure[] = [];
-  const candidates = await inParallel(fleet.credentials, readingsAtOnce, (credential) =>
-    readCandidate(withOrder(credential, order), unread, rekey),
-  );
+  const candidates = await inParallel(fleet.credentials, readingsAtOnce, async (credential) => {
+    const candidate = await readCandidate(withOrder(credential, order), unread, rekey);
+    return !dryRun && (await takeStrayLabel(candidate, rekey))
+      ? readCandidate(candidate, unread, rekey)
+      : candidate;
+  });
+  const pauses = await readPauses(ports);
   const now = await ports.now();
-  const plan = planRotations({ now, candidates }, rekey.sha256);
+  const plan = planRotations({ now, candidates, pauses }, rekey.sha256);
+  if (!dryRun) await finishResets(candidates, now, rekey);
 
   const started: StartedRotation[] = [];
   const failed: Failure[] = [...unread];
@@ -235,6 +222,7 @@ async function lookAndStart(pass: Pass): Promise<Look> {
   );
   return {
     plan,
+    pauses,
     started,
     held,
     failed,
@@ -258,6 +246,64 @@ async function readCandidate(credential: Credential, unread: Failure[], rekey: R
     unread.push(failureOf(credential.name, error, rekey));
     return { ...credential, secret: 'unreadable', versions: [] };
   }
+}
+
+/**
+ * Takes AWSPENDING off a version that must never be published, such as one that was revoked while it was made: no rotation could
+ * start while it is there. Answers whether there was one.
+ */
+async function takeStrayLabel(candidate: Candidate, { ports, log }: Rekey): Promise<boolean> {
+  const { name, secret, versions, directives, spec } = candidate;
+  if (typeof secret === 'string') return false;
+  const state = { secret, versions, directives };
+  const stray = strayOf(state);
+  if (stray === undefined) return false;
+  const { versionId, because } = stray;
+  const isStillStray: Fact = async () => {
+    const now = await ports.describeSecret({ secretId: secret.arn });
+    return now !== 'absent' && strayOf({ ...state, secret: now })?.versionId === versionId
+      ? undefined
+      : `AWSPENDING has left ${versionId}`;
+  };
+  try {
+    const label = { secretId: secret.arn, label: 'AWSPENDING', from: versionId } as const;
+    await ports.moveLabel({ ...label, guard: Guard.of(isStillStray) });
+  } catch (error) {
+    if (!(error instanceof RotationRefused || error instanceof StoreError)) throw error;
+    log('warn', 'AWSPENDING could not be taken off', { credential: name, versionId, code: error.code });
+    return false;
+  }
+  const finding: Finding = {
+    kind: 'PendingStray',
+    provider: spec.provider,
+    target: spec.targetId,
+    credential: name,
+    details: `AWSPENDING was on version ${versionId}, but ${because}; the label was taken off`,
+    remedy:
+      'nothing, if the credential was reported as compromised meanwhile; otherwise find out who put it there',
+  };
+  log('warn', 'AWSPENDING was taken off a version that must never be published', { ...finding });
+  await ports.publish([{ type: 'DriftFound', detail: finding }]);
+  return true;
+}
+
+/**
+ * Under reset-password, applications are refused from setSecret to finishSecret. Where the retries of Secrets Manager did not bring
+ * the end, reconcile-users is asked to roll the rotation forward now, and not with its next pass.
+ */
+async function finishResets(candidates: readonly Candidate[], now: Date, { ports }: Rekey): Promise<void> {
+  const open = candidates.filter((candidate) => {
+    const pending = pendingVersion(candidate);
+    const since = candidate.versions.find(({ versionId }) => versionId === pending)?.createdAt;
+    return (
+      candidate.spec.strategy === 'reset-password' &&
+      since !== undefined &&
+      now.getTime() - since.getTime() > resetStuckAfterMs
+    );
+  });
+  const targets = targetsOf(open);
+  if (targets.length > 0)
+    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId })));
 }
 
 type Outcome =
@@ -285,7 +331,14 @@ async function startAt(
     const neighbours = plan.rotations
       .map((rotation) => rotation.candidate)
       .filter((other) => keyOf(other) === keyOf(candidate));
-    const changed = await inParallel(neighbours, readingsAtOnce, async (other) => {
+    let reason: 'CHANGED' | 'TARGET_BUSY' | undefined;
+    const isAsPlanned: Fact = async () => {
+      const late = (await ports.now()).getTime() - at.getTime() > planMs;
+      const changed = await inParallel(neighbours, readingsAtOnce, hasChanged);
+      reason = late ? 'CHANGED' : changed.find((each) => each !== undefined);
+      return reason;
+    };
+    const hasChanged = async (other: Candidate): Promise<typeof reason> => {
       if (typeof other.secret === 'string') return undefined;
       const fresh = await ports.describeSecret({ secretId: other.secret.arn });
       if (fresh === 'absent') return other === candidate ? 'CHANGED' : undefined;
@@ -296,18 +349,23 @@ async function startAt(
         fresh.deletedAt === undefined &&
         holderOf(fresh.labelsByVersion, 'AWSCURRENT') === holderOf(secret.labelsByVersion, 'AWSCURRENT');
       return other !== candidate || isSame ? undefined : 'CHANGED';
-    });
-    const reason = changed.find((each) => each !== undefined);
-    if (reason !== undefined) return { reason };
-
+    };
+    const guard = Guard.of(isAsPlanned, specUnchanged(spec, rekey), notPaused(spec, rekey));
     const versionId = tokenOf(candidate, rekey);
-    const answer = await ports.startRotation({
-      secretId: secret.arn,
-      token: versionId,
-      functionArn: rotationFunctionArn,
-      everyDays: backstopDays(spec),
-      immediately: true,
-    });
+    const answer = await ports
+      .startRotation({
+        secretId: secret.arn,
+        token: versionId,
+        functionArn: rotationFunctionArn,
+        everyDays: backstopDays(spec),
+        immediately: true,
+        guard,
+      })
+      .catch((error: unknown) => {
+        if (!(error instanceof RotationRefused)) throw error;
+        return error.code === 'PAUSED' ? ('PAUSED' as const) : (reason ?? ('CHANGED' as const));
+      });
+    if (answer === 'PAUSED' || answer === 'CHANGED' || answer === 'TARGET_BUSY') return { reason: answer };
     if (answer === 'in-progress') return { reason: 'TARGET_BUSY' };
     rekey.log('info', 'a rotation was started', { credential: candidate.name, versionId });
     return { versionId };
@@ -342,9 +400,11 @@ function failureOf(credential: string, error: unknown, { log }: Rekey): Failure 
 // What is told.
 
 /** Metrics, adoptions, breakers and findings of the last look. */
-async function tell(plan: Plan, rekey: Rekey): Promise<void> {
+async function tell({ plan, pauses }: Pick<Look, 'plan' | 'pauses'>, rekey: Rekey): Promise<void> {
   const { ports, measure } = rekey;
   const now = await ports.now();
+  const pausedMs = [...pauses.values()].map((since) => now.getTime() - since.getTime());
+  measure('PausedAge', Math.max(0, ...pausedMs) / 1000);
   const overdueMs = plan.rotations.map(({ deadline }) =>
     deadline === undefined ? 0 : now.getTime() - deadline.getTime(),
   );
@@ -405,7 +465,10 @@ async function tellBreakers(
   } else if (document !== stored) await ports.writeParameter({ parameter: breakersParameter, document });
 }
 
-function findingsOf({ candidate, verdict, deadline }: PlannedRotation, now: Date): readonly Finding[] {
+function findingsOf(
+  { candidate, verdict, deadline, isUrgent }: PlannedRotation,
+  now: Date,
+): readonly Finding[] {
   const { name: credential, spec } = candidate;
   const about = { provider: spec.provider, target: spec.targetId, credential };
   const overdue: readonly Finding[] =
@@ -431,5 +494,18 @@ function findingsOf({ candidate, verdict, deadline }: PlannedRotation, now: Date
           },
         ]
       : [];
-  return [...overdue, ...disabled];
+  const isWaiting =
+    verdict.say === 'hold' && verdict.reason === 'PAUSED' && candidate.directives.revokeBefore;
+  const waiting: readonly Finding[] =
+    isUrgent && isWaiting
+      ? [
+          {
+            ...about,
+            kind: 'RevocationWaiting',
+            details: 'it was reported as compromised, and writes on its target are paused',
+            remedy: 'send RekeyResumed: the leaked login works until it is rotated',
+          },
+        ]
+      : [];
+  return [...overdue, ...disabled, ...waiting];
 }

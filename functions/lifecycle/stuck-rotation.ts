@@ -1,3 +1,4 @@
+import { isRevoked } from '../core/directives.ts';
 import { abandonAfterMs, pendingVersion } from '../core/drift.ts';
 import {
   InputError,
@@ -8,12 +9,15 @@ import {
 } from '../core/errors.ts';
 import type { UserChange } from '../core/events.ts';
 import type { Repair } from '../core/findings.ts';
-import type { Login } from '../core/provider.ts';
+import { type CredentialVersions, strayOf } from '../core/generations.ts';
+import { type Fact, Guard } from '../core/guard.ts';
+import { type Login, sameEndpoint } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
 import { firstSecretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
+import { labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { type Rekey, untilFound } from './rekey.ts';
-import { rotateSecret } from './rotate-secret.ts';
+import { isFinal, rotateSecret } from './rotate-secret.ts';
 import type { Reading } from './survey-target.ts';
 
 /**
@@ -44,7 +48,8 @@ export async function endStuckRotation(
   if (state === 'absent' || pending === undefined) return undefined;
   const { versionId: token, madeAt } = pending;
   const secretId = state.secret.arn;
-  if (value === 'readable') {
+  const isStray = strayOf(state) !== undefined;
+  if (value === 'readable' && !isStray) {
     try {
       // createSecret has done its part. Each step looks at the labels anew, and stops where somebody has moved them.
       for (const step of ['setSecret', 'testSecret', 'finishSecret'])
@@ -52,29 +57,44 @@ export async function endStuckRotation(
       return 'finish-rotation';
     } catch (error) {
       const age = (await ports.now()).getTime() - madeAt.getTime();
-      if (!isExpected(error) || age <= abandonAfterMs) throw error;
+      if (!isExpected(error) || (age <= abandonAfterMs && !isFinal(error))) throw error;
       log('warn', error.message, { credential: state.name, versionId: token });
       if (state.spec.strategy === 'reset-password') await secureOnlyUser(reading, error, rekey);
     }
   }
   // First, or a late createSecret would store a login and put AWSPENDING on it again. A version with a value is also kept by
   // Secrets Manager, which keeps the names of its users derivable. Repeating it writes the same value: nothing changes.
+  const guard = Guard.of(stillUnfinished(secretId, token, rekey));
   if (
     value === 'empty' &&
+    !isStray &&
     (await ports.writeSecret({
       secretId,
       token,
       value: new Sensitive(firstSecretString),
       label: 'AWSPENDING',
+      guard,
     })) === 'taken'
   )
     return undefined;
   const labels = await ports.describeSecret({ secretId });
-  // finishSecret of somebody else was faster: then both labels are where a rotation may leave them.
+  // finishSecret of another run was faster: then both labels are where a rotation may leave them.
   if (labels === 'absent' || labels.labelsByVersion.get(token)?.has('AWSCURRENT')) return undefined;
-  const moved = await ports.moveLabel({ secretId, label: 'AWSPENDING', from: token });
+  // Taken off already where the version can never be published.
+  if (!labels.labelsByVersion.get(token)?.has('AWSPENDING')) return 'abandon-rotation';
+  const moved = await ports.moveLabel({ secretId, label: 'AWSPENDING', from: token, guard });
   return moved === 'moved' ? 'abandon-rotation' : undefined;
 }
+
+/** The version was not published meanwhile: AWSPENDING on it is what is left of a rotation. */
+const stillUnfinished =
+  (secretId: string, token: string, { ports }: Pick<Rekey, 'ports'>): Fact =>
+  async () => {
+    const now = await ports.describeSecret({ secretId });
+    return now === 'absent' || now.labelsByVersion.get(token)?.has('AWSCURRENT')
+      ? `${token} was published, or its secret is gone`
+      : undefined;
+  };
 
 type Expected = InputError | RotationRefused | ProviderError | VerificationFailed | StoreError;
 
@@ -107,28 +127,51 @@ export function changeOf(
   };
 }
 
+function isCurrentRevoked({ secret, versions, directives }: CredentialVersions): boolean {
+  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+  const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
+  return madeAt !== undefined && isRevoked(directives, madeAt);
+}
+
 /**
  * The one user has one password. Afterwards it is the one in AWSCURRENT, as far as the vendor lets anybody set it; throws `error`
  * where it is the pending one: consumers are locked out until the rotation is rolled forward, which the next pass tries again.
  */
-async function secureOnlyUser(reading: Reading, error: Error, { ports, log }: Rekey): Promise<void> {
-  const { provider, current, currentLogin, pendingLogin } = reading;
+async function secureOnlyUser(reading: Reading, error: Error, rekey: Rekey): Promise<void> {
+  const { ports, log } = rekey;
+  const { provider, current, currentLogin, pendingLogin, state } = reading;
   const { name, spec } = reading.credential;
   if (provider?.passwords !== 'chosen-by-us' || currentLogin === undefined || pendingLogin === undefined)
     return;
-  const { username, password: next, host, port } = currentLogin;
+  // A password that was revoked is never set again, whatever it would mend.
+  if (state === 'absent' || isCurrentRevoked(state)) return;
+  const { username, password: next } = currentLogin;
   if (pendingLogin.username !== username || current.say === 'unusable') return;
   if (spec.verify === 'login') {
     // The pending one first: the current one may work a while longer at a gateway that has not heard of the change. One that
     // points elsewhere was never set at the vendor, and is sent nowhere.
-    const isHere = pendingLogin.host === host && pendingLogin.port === port;
+    const isHere = sameEndpoint(pendingLogin, currentLogin);
     if (isHere && (await provider.verify(pendingLogin)) === 'accepted') throw error;
     if ((await provider.verify(currentLogin)) === 'accepted') return;
   }
   const detail = changeOf(reading, currentLogin, 'abandon-rotation');
   await ports.publish([{ type: 'DatabaseUserPlanned', detail }]);
   try {
-    await provider.setPassword({ username, next });
+    // AWSCURRENT may move to the pending password while this write waits: then it would lock out whoever reads it.
+    const guard = Guard.of(
+      labelsUnchanged(state.secret, rekey),
+      specUnchanged(spec, rekey, ({ revokeBefore }) =>
+        isCurrentRevoked({ ...state, directives: revokeBefore === undefined ? {} : { revokeBefore } })
+          ? 'the password in AWSCURRENT was revoked'
+          : undefined,
+      ),
+      notPaused(spec, rekey),
+    ).and(async () =>
+      spec.verify === 'login' && (await provider.verify(pendingLogin)) === 'accepted'
+        ? 'the pending password works: the rotation can be rolled forward'
+        : undefined,
+    );
+    await provider.setPassword({ username, next, current: [pendingLogin.password] }, guard);
   } catch (refusal) {
     // A vendor may take no password twice, or none without the one before, which nobody knows. The rotation is given up all the
     // same: only another one can help now.

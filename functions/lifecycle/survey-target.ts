@@ -26,13 +26,21 @@ import {
 } from '../core/generations.ts';
 import { secretName } from '../core/names.ts';
 import type { SecretDescription, VersionListing } from '../core/ports.ts';
-import type { DatabaseUser, Endpoint, Login, Provider, Readiness } from '../core/provider.ts';
+import {
+  type DatabaseUser,
+  type Endpoint,
+  type Login,
+  type Provider,
+  type Readiness,
+  sameEndpoint,
+} from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
+import { specDocument } from '../core/spec.ts';
 import { consumerName, type OpenedConsumer, openConsumers } from './consumers.ts';
 import type { Fleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
-import { openTarget, readLogin, readVersions, sameLogin } from './target.ts';
+import { openTarget, readStored, readVersions, sameLogin } from './target.ts';
 import type { OpenedWebhooks } from './watch-webhooks.ts';
 
 export interface Survey {
@@ -296,8 +304,8 @@ type Entered = { readonly unreadable: readonly Finding[] } & (
       readonly say: 'listed';
       readonly users: readonly DatabaseUser[];
       readonly list: () => Promise<readonly DatabaseUser[]>;
-      /** Where logins may be sent; undefined where the vendor's answer is not to be asked for without need. */
-      readonly endpoint: Endpoint | undefined;
+      /** Where stored logins must point. */
+      readonly endpoint: Endpoint;
     }
   | { readonly say: 'not-ready'; readonly readiness: Readiness }
   | { readonly say: 'shut' }
@@ -317,8 +325,7 @@ async function enter({ credentials }: Target, { providers }: Opened, rekey: Reke
       const readiness = await provider.readiness();
       if (!readiness.ready) return { say: 'not-ready', readiness, unreadable };
       const users = await provider.listUsers();
-      // A vendor that makes the passwords tells them together with its endpoint: not asked for.
-      const endpoint = provider.passwords === 'chosen-by-us' ? await provider.endpoint() : undefined;
+      const endpoint = await provider.endpoint();
       return { say: 'listed', users, list: () => provider.listUsers(), endpoint, unreadable };
     } catch (error) {
       unreadable.push(unreadableBy(first, byKey.size > 1, error, rekey));
@@ -365,7 +372,7 @@ function unreadableBy(
 // Credentials.
 
 interface Access extends Opened {
-  readonly endpoint: Endpoint | undefined;
+  readonly endpoint: Endpoint;
   readonly listed: ReadonlySet<string>;
   readonly now: Date;
   readonly until: Date;
@@ -373,7 +380,9 @@ interface Access extends Opened {
 
 async function readCredential(credential: Credential, access: Access, rekey: Rekey): Promise<Reading> {
   const { name, spec } = credential;
-  const provider = access.providers.get(name) ?? (await lateProvider(credential, access, rekey));
+  const provider = access.providers.has(name)
+    ? access.providers.get(name)
+    : await lateProvider(credential, access, rekey);
   const blank: Reading = {
     credential,
     provider,
@@ -383,6 +392,7 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
     pending: 'none',
     pendingLogin: undefined,
     privilegeDifferences: [],
+    arePrivilegesOutdated: false,
     consumers: [],
     restorable: undefined,
     isPartial: provider === undefined,
@@ -421,16 +431,20 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
 
   const tried = await tryLogin(currentLogin, read, access, rekey);
   const accepted = tried.say === 'accepted' ? currentLogin : undefined;
+  const earlier = current?.is === 'login' ? earlierPrivileges(current.privileges, credential) : undefined;
+  const declaredThen = earlier === undefined ? provider : await lateProvider(earlier, access, rekey);
   const differences =
-    accepted === undefined || provider === undefined
+    accepted === undefined || declaredThen === undefined
       ? []
-      : await orUnknown(() => provider.privilegeDifferences(accepted), spec.name, rekey);
+      : await orUnknown(() => declaredThen.privilegeDifferences(accepted), spec.name, rekey);
   const consumers = await standingsOf(credential, secret, access, rekey);
   const hasPrevious = holderOf(secret.labelsByVersion, 'AWSPREVIOUS') !== undefined;
   return {
     ...read,
     current: tried,
     privilegeDifferences: differences === 'unknown' ? [] : differences,
+    arePrivilegesOutdated: earlier !== undefined,
+    ...(earlier === undefined ? {} : { provider: declaredThen }),
     consumers: consumers.filter((one) => one !== 'unknown'),
     restorable: hasPrevious ? undefined : await restorableVersion(read, { secret, versions }, access, rekey),
     isPartial:
@@ -441,13 +455,24 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
   };
 }
 
-/** Of a credential that was not there yet when the others were opened. */
+/**
+ * The credential as its spec was when the current login was made, where it declared other privileges: only what differs from those
+ * was changed by somebody else. Undefined where the spec still says the same, or where the value does not tell.
+ */
+function earlierPrivileges(stored: unknown, credential: Credential): Credential | undefined {
+  const { spec } = credential;
+  const parsed = stored === undefined ? undefined : spec.definition.privilegesSchema.safeParse(stored);
+  if (parsed?.success !== true) return undefined;
+  const earlier = { ...spec, privileges: parsed.data };
+  return specDocument(earlier) === specDocument(spec) ? undefined : { ...credential, spec: earlier };
+}
+
+/** Of a credential that was not there yet when the others were opened, or not in this form. */
 async function lateProvider(
-  { name, spec }: Credential,
-  { providers, until }: Access,
+  { spec }: Credential,
+  { until }: Access,
   rekey: Rekey,
 ): Promise<Provider | undefined> {
-  if (providers.has(name)) return providers.get(name);
   try {
     return await openTarget(spec, until, rekey);
   } catch (error) {
@@ -458,7 +483,12 @@ async function lateProvider(
 
 type Value =
   | { readonly is: 'empty'; readonly versionId: string }
-  | { readonly is: 'login'; readonly versionId: string; readonly login: Login }
+  | {
+      readonly is: 'login';
+      readonly versionId: string;
+      readonly login: Login;
+      readonly privileges: unknown;
+    }
   | { readonly is: 'unreadable'; readonly versionId: string; readonly because: string };
 
 async function valueAt(
@@ -468,8 +498,8 @@ async function valueAt(
 ): Promise<Value | undefined> {
   if (versionId === undefined) return undefined;
   try {
-    const login = await readLogin({ secretArn: secret.arn, versionId }, credential.spec, rekey);
-    return login === undefined ? { is: 'empty', versionId } : { is: 'login', versionId, login };
+    const found = await readStored({ secretArn: secret.arn, versionId }, credential.spec, rekey);
+    return found === undefined ? { is: 'empty', versionId } : { is: 'login', versionId, ...found };
   } catch (error) {
     const isLasting =
       error instanceof InputError ||
@@ -491,18 +521,21 @@ function pendingReading(
   return currentLogin !== undefined && sameLogin(value.login, currentLogin) ? 'copied' : 'readable';
 }
 
-/** Before any login it must point where the vendor itself says that its consumers connect: no password is sent elsewhere. */
+/**
+ * Whether the login is accepted where the vendor says that its consumers connect; the password is sent nowhere else. A value that
+ * sends its readers to another place is of no use to them, whether its password works or not.
+ */
 async function tryLogin(
   login: Login | undefined,
   { credential: { spec }, provider }: Pick<Reading, 'credential' | 'provider'>,
-  { endpoint }: Access,
+  { endpoint }: Pick<Access, 'endpoint'>,
   rekey: Rekey,
 ): Promise<LoginReading> {
   if (login === undefined || provider === undefined) return { say: 'not-tested' };
-  if (endpoint !== undefined && (login.host !== endpoint.host || login.port !== endpoint.port))
+  if (!sameEndpoint(login, endpoint))
     return {
-      say: 'unusable',
-      because: `the value points elsewhere than ${spec.targetId} does now; no login was tried`,
+      say: 'elsewhere',
+      because: `the value in AWSCURRENT points elsewhere than ${spec.targetId} does now; no login was tried`,
     };
   if (spec.verify === 'none') return { say: 'not-tested' };
   const answer = await orUnknown(() => provider.verify(login), spec.name, rekey);

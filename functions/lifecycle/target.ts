@@ -93,19 +93,33 @@ export const sameLogin = (a: Login, b: Login): boolean =>
  * provider or target than the spec: such a login is sent nowhere.
  */
 export async function readLogin(
+  where: { readonly secretArn: string; readonly versionId: string },
+  spec: CredentialSpec,
+  rekey: Rekey,
+): Promise<Login | undefined> {
+  return (await readStored(where, spec, rekey))?.login;
+}
+
+/** The same with what the spec declared when it was made; undefined where the value does not say. */
+export async function readStored(
   { secretArn, versionId }: { readonly secretArn: string; readonly versionId: string },
   spec: CredentialSpec,
   { ports }: Rekey,
-): Promise<Login | undefined> {
+): Promise<{ readonly login: Login; readonly privileges: unknown } | undefined> {
   const found = await ports.readSecret({ secretId: secretArn, versionId });
-  return found === 'absent' ? undefined : loginIn(found, spec);
+  return found === 'absent' ? undefined : storedIn(found, spec);
 }
 
 /** The same of a version that was read already. */
-export function loginIn(
+export const loginIn = (
+  version: Pick<SecretVersion, 'versionId' | 'value'>,
+  spec: CredentialSpec,
+): Login | undefined => storedIn(version, spec)?.login;
+
+function storedIn(
   { versionId, value: stored }: Pick<SecretVersion, 'versionId' | 'value'>,
   spec: CredentialSpec,
-): Login | undefined {
+): { readonly login: Login; readonly privileges: unknown } | undefined {
   const value = parseSecretValue(stored, `version ${versionId} of ${secretName(spec.name)}`);
   if (value.kind === 'no-user') return undefined;
   if (value.provider !== spec.provider || value.target !== spec.targetId)
@@ -113,5 +127,5 @@ export function loginIn(
       'SECRET_MISMATCH',
       `version ${versionId} of ${secretName(spec.name)} belongs to ${value.provider} ${value.target}, the spec to ${spec.provider} ${spec.targetId}; a credential does not move: request a new one`,
     );
-  return value.login;
+  return { login: value.login, privileges: value.privileges };
 }

@@ -1,6 +1,6 @@
 import type { ConsumerStanding } from '../core/consumer.ts';
 import { consumerDetails } from '../core/drift.ts';
-import { ProviderError } from '../core/errors.ts';
+import { ProviderError, RotationRefused } from '../core/errors.ts';
 import type { CredentialFacts, Invocation } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
 import { jsonOf } from '../core/json.ts';
@@ -41,6 +41,11 @@ export async function updateConsumers(
     const now = await ports.describeSecret({ secretId: secret.arn });
     return now !== 'absent' && holderOf(now.labelsByVersion, 'AWSCURRENT') === wanted.versionId;
   };
+  /** Another run sees to the login that is current now; after a pause, reconcile-users does. */
+  const leave = async (because: string): Promise<void> => {
+    rekey.log('info', 'the consumers are left to another run', { ...facts, because });
+    await publishLeft(seen, rekey);
+  };
   const facts = {
     credential: spec.name,
     provider: spec.provider,
@@ -55,16 +60,13 @@ export async function updateConsumers(
   }));
   for (let wait = firstWaitMs; ; wait = Math.min(wait * 2, longestWaitMs)) {
     seen = await lookAgain(seen);
+    const ended = seen.flatMap(({ outcome }) => endedBecause(outcome) ?? [])[0];
+    if (ended !== undefined) return leave(ended);
     await publishNews(seen, facts, rekey);
     const isSettled = seen.every(({ outcome }) => !mayChange(outcome));
     if (isSettled || (await ports.now()).getTime() + wait + lastLookMs >= until.getTime()) break;
     await ports.sleep(wait);
-    // Or this run would put the login of before back in place of the one that a later run has just set.
-    if (!(await isCurrent())) {
-      rekey.log('info', 'AWSCURRENT has moved again; the consumers are left to the run for that', facts);
-      await publishLeft(seen, rekey);
-      return;
-    }
+    if (!(await isCurrent())) return leave('AWSCURRENT has moved again');
   }
 
   await publishLeft(seen, rekey);
@@ -112,6 +114,14 @@ async function bringOn({ consumer }: OpenedConsumer, before: Outcome): Promise<O
     return { say: 'unclear', error };
   }
 }
+
+/** Why this run has no reason to write any more. */
+const endedBecause = (outcome: Outcome): string | undefined =>
+  outcome.say === 'unclear' &&
+  outcome.error instanceof RotationRefused &&
+  (outcome.error.code === 'SUPERSEDED' || outcome.error.code === 'PAUSED')
+    ? outcome.error.message
+    : undefined;
 
 function mayChange(outcome: Outcome): boolean {
   if (outcome.say !== 'unclear') return outcome.say === 'moving' || outcome.say === 'behind';

@@ -2,8 +2,8 @@ import { Agent, type Dispatcher, ProxyAgent, request } from 'undici';
 import type { z } from 'zod';
 import { type Effect, type ProviderCode, ProviderError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
-import { jsonOf } from '../core/json.ts';
 import type { Guard } from '../core/guard.ts';
+import { jsonOf } from '../core/json.ts';
 import { type HttpRequest, type HttpResponse, type Ports, TransportError } from '../core/ports.ts';
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
 

@@ -13,6 +13,7 @@ import { InputError, ProviderError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
 import type { LoadWebhook } from '../core/webhook.ts';
+import { guardWrites } from '../lifecycle/guarded-write.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
 import { loadProvider } from '../providers/index.ts';
 import { loadWebhook } from '../webhooks/index.ts';
@@ -46,6 +47,7 @@ export function compose(environment: Environment, redactor: Redactor): Composed 
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
   };
+  const clock = () => new Date();
   const events = new EventBridgeClient({ requestHandler: patience });
   const log = createLog(environment.POWERTOOLS_LOG_LEVEL, redactor);
   // Each is loaded at the first vendor call: a step that has nothing to do with the vendor does not wait for any.
@@ -66,23 +68,24 @@ export function compose(environment: Environment, redactor: Redactor): Composed 
       throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
     return (await import('./archive.ts')).openArchive(REKEY_AUDIT_BUCKET, { sleep });
   });
+  const ports: Ports = {
+    http: async (request) => (await http())(request),
+    sql: async (session) => (await sql())(session),
+    valkey: async (session) => (await valkey())(session),
+    ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor, clock),
+    ...parameterStore(new SSMClient({ requestHandler: patience })),
+    publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
+    notify: otherBuses(events, { sleep }, clock),
+    enqueue: async (tasks) => (await queue())(tasks),
+    archive: async (request) => (await archive()).archive(request),
+    readArchive: async (request) => (await archive()).readArchive(request),
+    listArchive: async (request) => (await archive()).listArchive(request),
+    now: async () => clock(),
+    sleep,
+    randomBytes: async (size) => randomBytes(size),
+  };
   return {
-    ports: {
-      http: async (request) => (await http())(request),
-      sql: async (session) => (await sql())(session),
-      valkey: async (session) => (await valkey())(session),
-      ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor),
-      ...parameterStore(new SSMClient({ requestHandler: patience })),
-      publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
-      notify: otherBuses(events, { sleep }),
-      enqueue: async (tasks) => (await queue())(tasks),
-      archive: async (request) => (await archive()).archive(request),
-      readArchive: async (request) => (await archive()).readArchive(request),
-      listArchive: async (request) => (await archive()).listArchive(request),
-      now: async () => new Date(),
-      sleep,
-      randomBytes: async (size) => randomBytes(size),
-    },
+    ports: guardWrites(ports, clock),
     loadProvider,
     loadConsumer,
     loadWebhook,
