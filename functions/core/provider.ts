@@ -125,8 +125,8 @@ export interface ChoosingProvider extends ProviderBase {
 
 export interface PasswordChange {
   readonly username: string;
-  /** What its password may be now, the likeliest first, for vendors that demand it. Empty where nobody knows it any more. */
-  readonly current: readonly Sensitive[];
+  /** What its password may be now, the likeliest first, for vendors that demand it. @default none: nobody knows it any more */
+  readonly current?: readonly Sensitive[];
   readonly next: Sensitive;
   /**
    * No published login names this user, or its grace is over: then it may be made anew where nobody knows the current

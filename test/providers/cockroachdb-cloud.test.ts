@@ -4,6 +4,7 @@ import { type HttpRequest, type Ports, SqlError } from '../../functions/core/por
 import type { ChoosingProvider, Login, OpenTarget } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { cockroachdbCloud } from '../../functions/providers/cockroachdb-cloud/provider.ts';
+import { verifyBySql } from '../../functions/providers/sql.ts';
 import { createCertificateAuthority } from '../../infra/local/network.ts';
 import type {
   CockroachdbCloud,
@@ -15,6 +16,7 @@ import type { Fault } from '../../infra/local/providers/faults.ts';
 import { addCockroachdbOrders } from '../../infra/local/providers/fixtures.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
+  asWanted,
   type ChoosingSubject,
   choosingContract,
   codeOf,
@@ -96,13 +98,13 @@ const loginOf = async (username: string): Promise<Login> => ({
 /** A user as the vendor leaves it: an administrator. */
 const born = async (username = freshName()): Promise<Login> => {
   const login = await loginOf(username);
-  await open().createUser(login);
+  await open().createUser(login, asWanted);
   return login;
 };
 /** A user with the declared rights. */
 const made = async (username = freshName()): Promise<Login> => {
   const login = await born(username);
-  await open().applyPrivileges(login);
+  await open().applyPrivileges(login, asWanted);
   return login;
 };
 const userOf = async (username: string) => (await cluster.users()).find((user) => user.username === username);
@@ -123,8 +125,8 @@ const subject = (): ChoosingSubject & SqlSubject<ChoosingProvider> => ({
   open,
   async bring(provider, username) {
     const login = { ...(await provider.endpoint()), username, password: passwordOf(username) };
-    await provider.createUser(login);
-    await provider.applyPrivileges(login);
+    await provider.createUser(login, asWanted);
+    await provider.applyPrivileges(login, asWanted);
     return login;
   },
   // Nothing at CockroachDB Cloud keeps a user because of what others are.
@@ -232,7 +234,7 @@ describe('the list of CockroachDB Cloud', () => {
       ]),
     );
     expect(listed.filter(({ username }) => username === 'caf\u00e9')).toHaveLength(1);
-    expect(await open().createUser(await loginOf(`app_${number}`))).toBe('exists');
+    expect(await open().createUser(await loginOf(`app_${number}`), asWanted)).toBe('exists');
     expect(calls('createUser')).toEqual([]);
   });
 
@@ -253,7 +255,7 @@ describe('creating a user at CockroachDB Cloud', () => {
       const theirs = await born();
       Object.assign(cloud.switches, { duplicate, unlisted: [theirs.username] });
       const ours = { ...theirs, password: new Sensitive('Ours-password_000000000000000001') };
-      expect(await open().createUser(ours)).toBe('exists');
+      expect(await open().createUser(ours, asWanted)).toBe('exists');
       expect(await open().verify(theirs)).toBe('accepted');
       expect(await open().verify(ours)).toBe('rejected');
     },
@@ -263,7 +265,7 @@ describe('creating a user at CockroachDB Cloud', () => {
     const theirs = await born();
     cloud.switches.duplicate = 'changes-password';
     const ours = { ...theirs, password: new Sensitive('Ours-password_000000000000000001') };
-    expect(await open().createUser(ours)).toBe('exists');
+    expect(await open().createUser(ours, asWanted)).toBe('exists');
     expect(await open().verify(theirs)).toBe('accepted');
     expect(calls('createUser')).toHaveLength(1);
   });
@@ -272,13 +274,13 @@ describe('creating a user at CockroachDB Cloud', () => {
     const login = await loginOf(freshName());
     const json = { name: login.username.toUpperCase() };
     inject({ operation: 'createUser', kind: 'status', status: 200, applied: true, json });
-    expect(await open().createUser(login)).toBe('created');
+    expect(await open().createUser(login, asWanted)).toBe('created');
   });
 
   test('does not accept another user than it asked for', async () => {
     inject({ operation: 'createUser', kind: 'status', status: 200, json: { name: 'somebody' } });
     const login = await loginOf(freshName());
-    const error = await failureOf(open().createUser(login));
+    const error = await failureOf(open().createUser(login, asWanted));
     expect([error.code, error.effect]).toEqual(['UNREADABLE', 'applied']);
     expect(error.message).toContain(`asked for ${login.username}, was given another name`);
   });
@@ -290,17 +292,19 @@ describe('creating a user at CockroachDB Cloud', () => {
       const password = new Sensitive('Ours-password_000000000000000001');
       const login = { host: 'localhost', port: 1, database: 'defaultdb', username, password };
       const provider = open();
-      expect(await codeOf(provider.createUser(login))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.setPassword({ username, next: password }))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.applyPrivileges(login))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.deleteUser(username))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.createUser(login, asWanted))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.setPassword({ username, next: password }, asWanted))).toBe(
+        'NAME_REFUSED none',
+      );
+      expect(await codeOf(provider.applyPrivileges(login, asWanted))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.deleteUser(username, asWanted))).toBe('NAME_REFUSED none');
       expect([vendors().requests, vendors().statements]).toEqual([[], []]);
     },
   );
 
   test('with a password of less than 12 characters is refused in the vendor’s words', async () => {
     const login = { ...(await loginOf(freshName())), password: new Sensitive('Short-pw_01') };
-    const error = await failureOf(open().createUser(login));
+    const error = await failureOf(open().createUser(login, asWanted));
     expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
     expect(error.message).toContain('got status 400 (password must be at least 12 characters)');
     expect(await userOf(login.username)).toBeUndefined();
@@ -315,9 +319,9 @@ describe('creating a user at CockroachDB Cloud', () => {
     };
     const login = await loginOf(freshName());
     const provider = open({ http });
-    await provider.createUser(login);
-    await provider.setPassword({ username: login.username, next: passwordOf(freshName()) });
-    await provider.deleteUser(login.username);
+    await provider.createUser(login, asWanted);
+    await provider.setPassword({ username: login.username, next: passwordOf(freshName()) }, asWanted);
+    await provider.deleteUser(login.username, asWanted);
     expect(patience).toEqual([
       ['POST', 75_000],
       ['PUT', 75_000],
@@ -329,7 +333,7 @@ describe('creating a user at CockroachDB Cloud', () => {
     cloud.switches.effectAfterMs.createUser = 5_000;
     const login = await born();
     expect(await open().verify(login)).toBe('rejected');
-    await expect(open().applyPrivileges(login)).rejects.toThrow(
+    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
       expect.objectContaining({ code: 'CREDENTIAL_REJECTED' }),
     );
     vendors().clock.move(5_000);
@@ -350,7 +354,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       'role orders_rw is declared but not held',
       'role admin is held but not declared',
     ]);
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(await open().privilegeDifferences(login)).toEqual([]);
     expect(await userOf(login.username)).toEqual({
       username: login.username,
@@ -365,7 +369,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
   test('are put right by an administrator’s secret where there is one', async () => {
     const login = await born();
     const provider = open({ admin: root });
-    await provider.applyPrivileges(login);
+    await provider.applyPrivileges(login, asWanted);
     expect(await provider.privilegeDifferences(login)).toEqual([]);
     expect(vendors().cockroachdb.front.logins.map(({ user }) => user)).toContain('root');
   });
@@ -373,14 +377,14 @@ describe('the rights of a user of CockroachDB Cloud', () => {
   test('are not written where they are right', async () => {
     const login = await made();
     const writesBefore = writesOf().length;
-    await open().applyPrivileges(login);
-    await open({ admin: root }).applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
+    await open({ admin: root }).applyPrivileges(login, asWanted);
     expect(writesOf()).toHaveLength(writesBefore);
   });
 
   test('change in one transaction, so that no crash leaves a user who can neither work nor be mended', async () => {
     const login = await born();
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(writesOf()).toEqual([
       'BEGIN',
       `GRANT "orders_rw" TO "${login.username}"`,
@@ -392,7 +396,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
   test('that were declared and do not exist leave everything as it was', async () => {
     const login = await born();
     const provider = open({ roles: ['orders_rw', 'no_such_role'] });
-    await expect(provider.applyPrivileges(login)).rejects.toThrow(
+    await expect(provider.applyPrivileges(login, asWanted)).rejects.toThrow(
       expect.objectContaining({
         code: 'PRIVILEGES_DIFFER',
         message: expect.stringContaining('(42704); grant or revoke it yourself'),
@@ -417,13 +421,13 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       const login = await made();
       await engine(change(login.username));
       expect(await open().privilegeDifferences(login)).toEqual([want]);
-      await expect(open().applyPrivileges(login)).rejects.toThrow(
+      await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
         expect.objectContaining({
           code: 'PRIVILEGES_DIFFER',
           message: expect.stringContaining('(42501); grant or revoke it yourself, or name an administrator'),
         }),
       );
-      await open({ admin: root }).applyPrivileges(login);
+      await open({ admin: root }).applyPrivileges(login, asWanted);
       expect(await open().privilegeDifferences(login)).toEqual([]);
     },
   );
@@ -432,9 +436,9 @@ describe('the rights of a user of CockroachDB Cloud', () => {
     const login = await made();
     cloud.switches.passwordGrantsAdmin = true;
     const changed = { ...login, password: passwordOf(freshName()) };
-    await open().setPassword({ username: login.username, next: changed.password });
+    await open().setPassword({ username: login.username, next: changed.password }, asWanted);
     expect(await open().privilegeDifferences(changed)).toEqual(['role admin is held but not declared']);
-    await open().applyPrivileges(changed);
+    await open().applyPrivileges(changed, asWanted);
     expect(await userOf(login.username)).toMatchObject({ isAdmin: false, roles: ['orders_rw'] });
   });
 
@@ -442,13 +446,13 @@ describe('the rights of a user of CockroachDB Cloud', () => {
     const login = { ...(await made()), password: passwordOf('another') };
     const refused = expect.objectContaining({ code: 'CREDENTIAL_REJECTED' });
     await expect(open().privilegeDifferences(login)).rejects.toThrow(refused);
-    await expect(open().applyPrivileges(login)).rejects.toThrow(refused);
+    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(refused);
   });
 
   test('name the administrator where it is the one who is refused', async () => {
     const login = await born();
     const admin = { ...root, password: passwordOf('another') };
-    await expect(open({ admin }).applyPrivileges(login)).rejects.toThrow(
+    await expect(open({ admin }).applyPrivileges(login, asWanted)).rejects.toThrow(
       expect.objectContaining({
         code: 'CREDENTIAL_REJECTED',
         message: expect.stringContaining('root could not log in'),
@@ -463,7 +467,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       vendors().faultLogins(vendors().cockroachdb.front, { kind });
       const unreachable = expect.objectContaining({ code: 'LOGIN_UNREACHABLE' });
       await expect(open().privilegeDifferences(login)).rejects.toThrow(unreachable);
-      await expect(open().applyPrivileges(login)).rejects.toThrow(unreachable);
+      await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(unreachable);
     },
   );
 
@@ -480,7 +484,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       throw new SqlError('statement 4 failed (ECONNRESET)', { statement: 3 });
     };
     const end = await open({ sql })
-      .applyPrivileges(login)
+      .applyPrivileges(login, asWanted)
       .then(
         () => 'fine',
         (error) => error.code,
@@ -494,7 +498,7 @@ describe('a password change at CockroachDB Cloud', () => {
     const login = await made();
     cloud.switches.effectAfterMs.setPassword = 5_000;
     const next = { ...login, password: passwordOf(freshName()) };
-    await open().setPassword({ username: login.username, next: next.password });
+    await open().setPassword({ username: login.username, next: next.password }, asWanted);
     expect([await open().verify(login), await open().verify(next)]).toEqual(['accepted', 'rejected']);
     vendors().clock.move(5_000);
     await expect.poll(() => open().verify(next)).toBe('accepted');
@@ -504,13 +508,13 @@ describe('a password change at CockroachDB Cloud', () => {
   test('keeps sessions that are open', async () => {
     const login = await made();
     const client = await vendors().connect(login, 'orders-api');
-    await open().setPassword({ username: login.username, next: passwordOf(freshName()) });
+    await open().setPassword({ username: login.username, next: passwordOf(freshName()) }, asWanted);
     expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
   });
 
   test('of a user who is not there is not found', async () => {
     const change = { username: freshName(), next: passwordOf('next') };
-    expect(await codeOf(open().setPassword(change))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().setPassword(change, asWanted))).toBe('NOT_FOUND none');
   });
 
   test('with an unclear answer is not said to have failed where no login can tell', async () => {
@@ -518,7 +522,7 @@ describe('a password change at CockroachDB Cloud', () => {
     inject({ operation: 'setPassword', kind: 'reset-after-apply' });
     vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' });
     await expect(
-      open().setPassword({ username: login.username, next: passwordOf(freshName()) }),
+      open().setPassword({ username: login.username, next: passwordOf(freshName()) }, asWanted),
     ).rejects.toThrow(expect.objectContaining({ code: 'LOGIN_UNREACHABLE' }));
   });
 });
@@ -526,7 +530,7 @@ describe('a password change at CockroachDB Cloud', () => {
 describe('deleting a user at CockroachDB Cloud', () => {
   test('addresses the user and nothing above', async () => {
     const { username } = await made();
-    await open().deleteUser(username);
+    await open().deleteUser(username, asWanted);
     expect(calls('deleteUser')).toMatchObject([
       { method: 'DELETE', path: `/api/v1/clusters/${cluster.id}/sql-users/${username}`, query: {} },
     ]);
@@ -545,7 +549,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
       const client = await vendors().connect(login, 'orders-api');
       await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
       Object.assign(cloud.switches, { dependencies, errorBody });
-      const error = await failureOf(open().deleteUser(login.username));
+      const error = await failureOf(open().deleteUser(login.username, asWanted));
       expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
       expect(error.message).toContain('cannot be dropped because some objects depend on it');
       expect(calls('deleteUser')).toHaveLength(1);
@@ -557,7 +561,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
     const client = await vendors().connect(login, 'orders-api');
     await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
     cloud.switches.dependencies = 'clean-up';
-    expect(await open().deleteUser(login.username)).toBe('deleted');
+    expect(await open().deleteUser(login.username, asWanted)).toBe('deleted');
   });
 
   const grants: readonly string[] = [
@@ -569,7 +573,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
   test.each(grants)('is blocked where the vendor says: %s', async (message) => {
     const { username } = await made();
     inject({ operation: 'deleteUser', kind: 'status', status: 400, json: { code: 9, message } });
-    expect(await codeOf(open().deleteUser(username))).toBe('BLOCKED none');
+    expect(await codeOf(open().deleteUser(username, asWanted))).toBe('BLOCKED none');
   });
 
   const remedies: Record<string, { says: string; want: (user: string) => string }> = {
@@ -609,7 +613,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
       const { username } = await made();
       const json = { code: 9, message: says.replace('USER', username) };
       inject({ operation: 'deleteUser', kind: 'status', status: 400, json });
-      const { message } = await failureOf(open().deleteUser(username));
+      const { message } = await failureOf(open().deleteUser(username, asWanted));
       expect(message).toContain(want(username));
       expect(message).toContain('or name in the spec\'s privileges the "objectsOwner"');
     },
@@ -619,7 +623,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
     cloud.switches.connectionsOfDeleted = connections;
     const login = await made();
     await vendors().connect(login, 'orders-api');
-    expect(await open().deleteUser(login.username)).toBe('deleted');
+    expect(await open().deleteUser(login.username, asWanted)).toBe('deleted');
   });
 });
 
@@ -647,7 +651,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
 
   test('stays its own, and keeps it, where the spec names no owner', async () => {
     const { login, table } = await keeper();
-    const error = await failureOf(open({ admin: root }).deleteUser(login.username, login));
+    const error = await failureOf(open({ admin: root }).deleteUser(login.username, asWanted, login));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain(`owner of table defaultdb.public.${table}`);
     expect([await ownerOf(table), estate(), calls('deleteUser').length]).toEqual([[login.username], [], 1]);
@@ -659,7 +663,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
       cloud.switches.dependencies = dependencies;
       const { login, table } = await keeper();
       const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-      expect(await provider.deleteUser(login.username)).toBe('deleted');
+      expect(await provider.deleteUser(login.username, asWanted)).toBe('deleted');
       expect(await ownerOf(table)).toEqual(['orders_owner']);
       const kept = await vendors().cockroachdb.postgres.query(`SELECT text FROM ${table}`, [], 'defaultdb');
       expect(kept).toEqual([{ text: 'tea' }]);
@@ -671,7 +675,9 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
   test('goes to the owner role by its own hand, where it is a member of it', async () => {
     const { login, table } = await keeper();
     await engine(`GRANT orders_owner TO ${login.username}`);
-    expect(await open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, login)).toBe('deleted');
+    expect(await open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, asWanted, login)).toBe(
+      'deleted',
+    );
     expect(await ownerOf(table)).toEqual(['orders_owner']);
   });
 
@@ -692,7 +698,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     async (_why, { login: loginOf, says }) => {
       const { login, table } = await keeper();
       const error = await failureOf(
-        open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, loginOf(login)),
+        open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, asWanted, loginOf(login)),
       );
       expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
       expect(error.message).toContain(says);
@@ -709,7 +715,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' });
     const error = await failureOf(
-      open({ admin: root, objectsOwner: 'orders_owner' }).deleteUser(login.username, login),
+      open({ admin: root, objectsOwner: 'orders_owner' }).deleteUser(login.username, asWanted, login),
     );
     expect([error.code, error.message.includes('no session with')]).toEqual(['BLOCKED', true]);
     expect(await ownerOf(table)).toEqual([login.username]);
@@ -719,7 +725,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     cloud.switches.dropOwned = 'works';
     const { login, table } = await keeper({ in: ['defaultdb', 'reports'] });
     const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-    const error = await failureOf(provider.deleteUser(login.username, login));
+    const error = await failureOf(provider.deleteUser(login.username, asWanted, login));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain('owner of table reports.public.');
     expect(error.message).toContain('in every database where it owns something');
@@ -735,7 +741,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     await grantToUser(login.username);
     const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-    expect(await provider.deleteUser(login.username, login)).toBe('deleted');
+    expect(await provider.deleteUser(login.username, asWanted, login)).toBe('deleted');
     expect(await ownerOf(table)).toEqual(['orders_owner']);
     const reassign = `REASSIGN OWNED BY "${login.username}" TO "orders_owner"`;
     expect(estate()).toEqual([
@@ -748,7 +754,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     await grantToUser(login.username);
     const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-    const error = await failureOf(provider.deleteUser(login.username, login));
+    const error = await failureOf(provider.deleteUser(login.username, asWanted, login));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain(`DROP OWNED BY "${login.username}" as root ended in 0A000`);
     expect(error.message).toContain(`REVOKE ALL ON defaultdb.public.orders FROM "${login.username}"`);
@@ -758,7 +764,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
       [],
       'defaultdb',
     );
-    expect(await provider.deleteUser(login.username, login)).toBe('deleted');
+    expect(await provider.deleteUser(login.username, asWanted, login)).toBe('deleted');
   });
 
   test('is never dropped: where nothing could get another owner, DROP OWNED is not sent', async () => {
@@ -766,7 +772,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     await grantToUser(login.username);
     const refused = await failureOf(
-      open({ admin: root, objectsOwner: 'no_such_role' }).deleteUser(login.username, login),
+      open({ admin: root, objectsOwner: 'no_such_role' }).deleteUser(login.username, asWanted, login),
     );
     expect([refused.code, refused.effect]).toEqual(['BLOCKED', 'none']);
     expect(refused.message).toContain('ended in 42704');
@@ -782,7 +788,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
       throw new SqlError('statement 1 failed (ECONNRESET)', { statement: 0 });
     };
     const provider = open({ admin: root, objectsOwner: 'orders_owner', sql });
-    expect(await provider.deleteUser(login.username, login)).toBe('deleted');
+    expect(await provider.deleteUser(login.username, asWanted, login)).toBe('deleted');
   });
 });
 
@@ -795,7 +801,10 @@ describe('sessions at CockroachDB Cloud', () => {
     expect(await open().sessions(gone.username, current)).toEqual({ observed: false, reason });
     // Nor are they said to be ended: a statement that finds none would succeed.
     const openedBefore = new Date('2100-01-01T00:00:00Z');
-    expect(await open().endSessions(gone.username, current, openedBefore)).toEqual({ ended: false, reason });
+    expect(await open().endSessions(gone.username, current, openedBefore, asWanted)).toEqual({
+      ended: false,
+      reason,
+    });
     expect(vendors().statements.slice(before)).toEqual([]);
     expect(await open({ admin: root }).sessions(gone.username, current)).toEqual({
       observed: true,
@@ -843,7 +852,7 @@ describe('sessions at CockroachDB Cloud', () => {
     });
     const seen = { observed: true, open: [expect.objectContaining({ applicationName: 'orders-api' })] };
     expect(await open({ admin: root }).sessions(login.username, stale)).toEqual(seen);
-    await open().deleteUser(login.username);
+    await open().deleteUser(login.username, asWanted);
     expect(await open({ admin: root }).sessions(login.username, stale)).toEqual(seen);
   });
 });
@@ -865,11 +874,11 @@ describe('what CockroachDB Cloud says when it fails', () => {
     const missing = { username: freshName(), next: passwordOf('next') };
     expect(await codeOf(open({ apiKey: 'CCDB1_unknown' }).listUsers())).toBe('UNAUTHORIZED none');
     expect(await codeOf(elsewhere.readiness())).toBe('NOT_FOUND none');
-    expect(await codeOf(elsewhere.deleteUser(login.username))).toBe('NOT_FOUND none');
-    expect(await codeOf(open().setPassword(missing))).toBe('NOT_FOUND none');
-    expect(await codeOf(open().createUser(short))).toBe('REJECTED none');
+    expect(await codeOf(elsewhere.deleteUser(login.username, asWanted))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().setPassword(missing, asWanted))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().createUser(short, asWanted))).toBe('REJECTED none');
     cloud.switches.unlisted = [login.username];
-    expect(await open().createUser(login)).toBe('exists');
+    expect(await open().createUser(login, asWanted)).toBe('exists');
   });
 
   // Under these statuses, the read is repeated or not; the write may or may not have been applied.
@@ -937,7 +946,7 @@ describe('what CockroachDB Cloud says when it fails', () => {
       inject({ ...fault, operation: 'getCluster' });
       inject({ ...fault, operation: 'createUser' });
       expect(await codeOf(open().readiness())).toBe(read);
-      expect(await codeOf(open().createUser(login))).toBe(write);
+      expect(await codeOf(open().createUser(login, asWanted))).toBe(write);
     },
   );
 
@@ -950,10 +959,12 @@ describe('what CockroachDB Cloud says when it fails', () => {
   test.each(Object.entries(limits))('is a rate limit where it is %s', async (_what, answer) => {
     const login = await loginOf(freshName());
     inject({ ...answer, operation: 'createUser', kind: 'status' });
-    expect(await open().createUser(login)).toBe('created');
+    expect(await open().createUser(login, asWanted)).toBe('created');
     expect(calls('createUser')).toHaveLength(2);
     inject({ ...answer, operation: 'createUser', kind: 'status', times: Number.POSITIVE_INFINITY });
-    expect(await codeOf(open().createUser(await loginOf(freshName())))).toMatch(/^RATE_LIMITED none$/);
+    expect(await codeOf(open().createUser(await loginOf(freshName()), asWanted))).toMatch(
+      /^RATE_LIMITED none$/,
+    );
   });
 
   test('is a rate limit under 503 and Retry-After too, but a write may have been applied all the same', async () => {
@@ -962,7 +973,7 @@ describe('what CockroachDB Cloud says when it fails', () => {
     await open().listUsers();
     expect(vendors().waits).toEqual([3_000]);
     inject({ ...answer, operation: 'createUser' });
-    const error = await failureOf(open().createUser(await loginOf(freshName())));
+    const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
     expect([error.code, error.effect, error.facts.retryAfterMs]).toEqual(['RATE_LIMITED', 'unknown', 3_000]);
     expect(calls('createUser')).toHaveLength(1);
   });
@@ -991,9 +1002,11 @@ describe('a locked cluster of CockroachDB Cloud', () => {
     const provider = open();
     const want = 'TARGET_NOT_READY none';
     expect(await codeOf(provider.listUsers())).toBe(want);
-    expect(await codeOf(provider.createUser({ ...login, username: freshName() }))).toBe(want);
-    expect(await codeOf(provider.setPassword({ username: login.username, next: login.password }))).toBe(want);
-    expect(await codeOf(provider.deleteUser(login.username))).toBe(want);
+    expect(await codeOf(provider.createUser({ ...login, username: freshName() }, asWanted))).toBe(want);
+    expect(
+      await codeOf(provider.setPassword({ username: login.username, next: login.password }, asWanted)),
+    ).toBe(want);
+    expect(await codeOf(provider.deleteUser(login.username, asWanted))).toBe(want);
   });
 });
 
@@ -1019,7 +1032,8 @@ describe('where consumers of CockroachDB Cloud connect', () => {
     expect(login.ca).toBe(vendors().network.caPem);
     expect(await open().verify(login)).toBe('accepted');
     const { caPem: ca } = await createCertificateAuthority();
-    await expect(open().verify({ ...login, ca })).rejects.toThrow(
+    const ports = vendors().ports(new Date('9999-12-31T00:00:00Z'));
+    await expect(verifyBySql({ ...login, ca }, ports)).rejects.toThrow(
       expect.objectContaining({ code: 'LOGIN_UNREACHABLE' }),
     );
   });
@@ -1074,8 +1088,8 @@ describe('what rekey tells CockroachDB Cloud', () => {
     const login = await made();
     const provider = open();
     await provider.readiness();
-    await provider.setPassword({ username: login.username, next: passwordOf('next') });
-    await provider.deleteUser(login.username);
+    await provider.setPassword({ username: login.username, next: passwordOf('next') }, asWanted);
+    await provider.deleteUser(login.username, asWanted);
     const asked = new Set(calls().map(({ operation }) => operation));
     expect([...asked].sort()).toEqual([
       'createUser',
@@ -1130,8 +1144,10 @@ describe('what rekey tells CockroachDB Cloud', () => {
 
 test('a user may not cancel its own sessions: it takes an administrator, and is said so', async () => {
   const login = await made();
-  expect(await open().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z'))).toEqual({
-    ended: false,
-    reason: expect.stringContaining('42501'),
-  });
+  expect(await open().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z'), asWanted)).toEqual(
+    {
+      ended: false,
+      reason: expect.stringContaining('42501'),
+    },
+  );
 });

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../functions/core/errors.ts';
+import { Guard } from '../../functions/core/guard.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import type {
   Capabilities,
@@ -11,6 +12,7 @@ import type {
   Provider,
 } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
+import { verifyBySql } from '../../functions/providers/sql.ts';
 import type { Postgres } from '../../infra/local/engines/postgres.ts';
 import { type LoginFaultKind, type SqlFront, startSqlFront } from '../../infra/local/engines/sql-front.ts';
 import { createCertificateAuthority, startNetwork } from '../../infra/local/network.ts';
@@ -79,6 +81,12 @@ export interface SqlSubject<P extends Provider = Provider> extends Subject<P> {
   /** The provider with whatever the vendor asks of those who end sessions. */
   ending(): P;
 }
+
+/** For ports of their own: no invocation ends. */
+const endless = new Date('9999-12-31T00:00:00Z');
+
+/** A write whose reasons always hold. */
+export const asWanted = Guard.of(async () => undefined);
 
 let made = 0;
 /** A name that was never used before. */
@@ -149,7 +157,7 @@ const asked = {
   readiness: (provider) => provider.readiness(),
   list: (provider) => provider.listUsers(),
   create: (provider, subject) => subject.bring(provider, freshName()),
-  remove: (provider, _subject, username) => provider.deleteUser(username),
+  remove: (provider, _subject, username) => provider.deleteUser(username, asWanted),
 } as const satisfies Partial<
   Record<Operation, (provider: Provider, subject: Subject, username: string) => Promise<unknown>>
 >;
@@ -282,7 +290,7 @@ export function providerContract(name: string, make: () => Subject): void {
       subject.inject('list', { kind: 'status', status: 500, ...always });
       const provider = subject.open({ budgetMs: 60_000 });
       expect(await codeOf(subject.bring(provider, freshName()))).toBe('UNAVAILABLE none');
-      expect(await codeOf(provider.deleteUser(username))).toBe('UNAVAILABLE none');
+      expect(await codeOf(provider.deleteUser(username, asWanted))).toBe('UNAVAILABLE none');
       expect([subject.calls('create') - before, subject.calls('remove')]).toEqual([0, 0]);
     });
   });
@@ -318,7 +326,7 @@ export function providerContract(name: string, make: () => Subject): void {
       await retiring.listUsers();
       await retiring.sessions(login.username, login);
       await retiring.sessions(login.username, login);
-      await retiring.deleteUser(login.username);
+      await retiring.deleteUser(login.username, asWanted);
       const { perMinute, perRotation } = subject.capabilities.writes;
       expect(spent() - others).toBeGreaterThanOrEqual(2);
       expect(spent() - others).toBeLessThanOrEqual(perRotation);
@@ -399,7 +407,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const subject = make();
       const login = await deletable(subject);
       const provider = subject.open();
-      expect(await provider.deleteUser(login.username)).toBe('deleted');
+      expect(await provider.deleteUser(login.username, asWanted)).toBe('deleted');
       expect(await isThere(subject, login)).toBe(false);
       expect((await provider.listUsers()).map(({ username }) => username)).not.toContain(login.username);
       expect(await provider.verify(login)).toBe('rejected');
@@ -409,9 +417,9 @@ export function providerContract(name: string, make: () => Subject): void {
       const subject = make();
       const login = await deletable(subject);
       const provider = subject.open();
-      await provider.deleteUser(login.username);
-      expect(await provider.deleteUser(login.username)).toBe('absent');
-      expect(await provider.deleteUser(freshName())).toBe('absent');
+      await provider.deleteUser(login.username, asWanted);
+      expect(await provider.deleteUser(login.username, asWanted)).toBe('absent');
+      expect(await provider.deleteUser(freshName(), asWanted)).toBe('absent');
       expect(subject.calls('remove')).toBe(1);
     });
 
@@ -419,7 +427,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const subject = make();
       const login = await deletable(subject);
       subject.listIsStale();
-      expect(await subject.open().deleteUser(login.username)).toBe('deleted');
+      expect(await subject.open().deleteUser(login.username, asWanted)).toBe('deleted');
       expect(await isThere(subject, login)).toBe(false);
     });
 
@@ -428,14 +436,14 @@ export function providerContract(name: string, make: () => Subject): void {
       const { username } = await deletable(subject);
       const run = () => subject.deletedBySomebody(username);
       subject.inject('remove', { kind: 'meanwhile', when: 'before', run });
-      expect(await subject.open().deleteUser(username)).toBe('deleted');
+      expect(await subject.open().deleteUser(username, asWanted)).toBe('deleted');
     });
 
     test('that is answered with a 404 is not believed while the list has the user', async () => {
       const subject = make();
       const login = await deletable(subject);
       subject.inject('remove', { kind: 'status', status: 404, json: { message: 'not found' } });
-      expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username))).toBe(
+      expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username, asWanted))).toBe(
         'NOT_FOUND none',
       );
       expect(await isThere(subject, login)).toBe(true);
@@ -446,7 +454,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const subject = make();
       const { username } = await deletable(subject);
       subject.inject('list', { kind: 'status', status: 404, json: { message: 'not found' }, ...always });
-      expect(await codeOf(subject.open().deleteUser(username))).toBe('NOT_FOUND none');
+      expect(await codeOf(subject.open().deleteUser(username, asWanted))).toBe('NOT_FOUND none');
       expect(subject.calls('remove')).toBe(0);
     });
 
@@ -454,7 +462,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const subject = make();
       const login = await deletable(subject);
       subject.inject('remove', given);
-      expect(await subject.open().deleteUser(login.username)).toBe('deleted');
+      expect(await subject.open().deleteUser(login.username, asWanted)).toBe('deleted');
       expect(await isThere(subject, login)).toBe(false);
       expect(subject.calls('remove')).toBe(1);
     });
@@ -465,11 +473,11 @@ export function providerContract(name: string, make: () => Subject): void {
         const subject = make();
         const login = await deletable(subject);
         subject.inject('remove', given);
-        expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username))).toMatch(
+        expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username, asWanted))).toMatch(
           /^(UNAVAILABLE|UNREADABLE|NOT_SETTLED) unknown$/,
         );
         expect(await isThere(subject, login)).toBe(true);
-        expect(await subject.open().deleteUser(login.username)).toBe('deleted');
+        expect(await subject.open().deleteUser(login.username, asWanted)).toBe('deleted');
       },
     );
 
@@ -478,7 +486,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const login = await deletable(subject);
       subject.inject('remove', { kind: 'reset-before' });
       subject.listIsStale(1);
-      expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username))).toBe(
+      expect(await codeOf(subject.open({ budgetMs: 30_000 }).deleteUser(login.username, asWanted))).toBe(
         'UNAVAILABLE unknown',
       );
       expect(await isThere(subject, login)).toBe(true);
@@ -492,7 +500,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const { username } = is === 'absent' ? { username: freshName() } : await deletable(subject);
       const waited = subject.vendors.waits.length;
       // Enough for the calls themselves, and too little for a second look at the list.
-      const end = await endOf(subject.open({ budgetMs: 1_500 }).deleteUser(username));
+      const end = await endOf(subject.open({ budgetMs: 1_500 }).deleteUser(username, asWanted));
       expect(end).toMatchObject({
         facts:
           is === 'absent'
@@ -509,7 +517,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const run = async () =>
         subject.inject('list', { kind: 'status', status: 403, json: { message: 'no' }, ...always });
       subject.inject('remove', { kind: 'meanwhile', run });
-      const error = await failureOf(subject.open().deleteUser(username));
+      const error = await failureOf(subject.open().deleteUser(username, asWanted));
       expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'unknown']);
       expect(error.message).toContain('(UNAUTHORIZED)');
     });
@@ -519,7 +527,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const { username } = await deletable(subject);
       subject.listLagsMs(20_000);
       const start = subject.vendors.clock.now().getTime();
-      expect(await subject.open().deleteUser(username)).toBe('deleted');
+      expect(await subject.open().deleteUser(username, asWanted)).toBe('deleted');
       expect(subject.vendors.clock.now().getTime() - start).toBeGreaterThanOrEqual(20_000);
       expect(subject.calls('remove')).toBe(1);
     });
@@ -528,7 +536,7 @@ export function providerContract(name: string, make: () => Subject): void {
       const subject = make();
       const { username } = await deletable(subject);
       subject.listLagsMs(86_400_000);
-      expect(await codeOf(subject.open({ budgetMs: 60_000 }).deleteUser(username))).toBe(
+      expect(await codeOf(subject.open({ budgetMs: 60_000 }).deleteUser(username, asWanted))).toBe(
         'NOT_SETTLED unknown',
       );
       expect(subject.calls('remove')).toBe(1);
@@ -540,14 +548,17 @@ export function providerContract(name: string, make: () => Subject): void {
       const password = new Sensitive('Canary-password_000000000000001');
       const login = { host: 'localhost', port: 1, database: 'defaultdb', username, password };
       return {
-        delete: () => provider.deleteUser(username),
+        delete: () => provider.deleteUser(username, asWanted),
         ...(provider.passwords === 'chosen-by-us'
           ? {
-              create: () => provider.createUser(login),
-              'set the password of': () => provider.setPassword({ username, next: password }),
-              'change the privileges of': () => provider.applyPrivileges(login),
+              create: () => provider.createUser(login, asWanted),
+              'set the password of': () => provider.setPassword({ username, next: password }, asWanted),
+              'change the privileges of': () => provider.applyPrivileges(login, asWanted),
             }
-          : { issue: () => provider.issueUser(username), place: () => provider.placeDefault(username) }),
+          : {
+              issue: () => provider.issueUser(username, asWanted),
+              place: () => provider.placeDefault(username, asWanted),
+            }),
       };
     };
 
@@ -564,14 +575,16 @@ export function providerContract(name: string, make: () => Subject): void {
       subject.alsoListed(oddNames);
       for (const { username } of await subject.open().listUsers())
         if (oddNames.includes(username))
-          expect(await codeOf(subject.open().deleteUser(username)), username).toBe('NAME_REFUSED none');
+          expect(await codeOf(subject.open().deleteUser(username, asWanted)), username).toBe(
+            'NAME_REFUSED none',
+          );
       expect(writesOf(subject)).toEqual([]);
     });
 
     test('protected users are refused before anything is changed', async () => {
       const subject = make();
       for (const username of subject.protectedUsers())
-        expect(await codeOf(subject.open().deleteUser(username)), username).toMatch(
+        expect(await codeOf(subject.open().deleteUser(username, asWanted)), username).toMatch(
           /^(NAME_REFUSED|BLOCKED) none$/,
         );
       expect(writesOf(subject)).toEqual([]);
@@ -854,7 +867,7 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
         const login = await subject.bring(subject.open(), freshName());
         const certificate = await certificateOf(subject.vendors);
         const front = await startSqlFront({ postgres: subject.engine, certificate });
-        const end = await endOf(subject.open().verify({ ...login, port: front.port }));
+        const end = await endOf(verifyBySql({ ...login, port: front.port }, subject.vendors.ports(endless)));
         await front.close();
         expect(end).toMatchObject({ code: 'LOGIN_UNREACHABLE' });
         expect(front.logins, 'not even a user name').toEqual([]);
@@ -874,7 +887,7 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       }).listen(0, '127.0.0.1');
       await once(server, 'listening');
       const { port } = server.address() as AddressInfo;
-      expect(await endOf(subject.open().verify({ ...login, port }))).toMatchObject({
+      expect(await endOf(verifyBySql({ ...login, port }, subject.vendors.ports(endless)))).toMatchObject({
         code: 'LOGIN_UNREACHABLE',
       });
       server.close();
@@ -922,7 +935,12 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       const gone = await subject.bring(provider, freshName());
       const current = await subject.bring(provider, freshName());
       const client = await subject.vendors.connect(gone, 'orders-api');
-      const end = await provider.endSessions(gone.username, current, new Date('2100-01-01T00:00:00Z'));
+      const end = await provider.endSessions(
+        gone.username,
+        current,
+        new Date('2100-01-01T00:00:00Z'),
+        asWanted,
+      );
       expect(end).toEqual({ ended: false, reason: expect.stringMatching(/\w{4}/) });
       expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
     });
@@ -935,7 +953,9 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       const ended = new Promise((resolve) => old.once('end', resolve));
       const { rows } = await old.query('SELECT clock_timestamp() AS now');
       const young = await subject.vendors.connect(login, 'orders-young');
-      expect(await provider.endSessions(login.username, login, rows[0].now)).toEqual({ ended: true });
+      expect(await provider.endSessions(login.username, login, rows[0].now, asWanted)).toEqual({
+        ended: true,
+      });
       await ended;
       expect((await young.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
       expect(await provider.verify(login)).toBe('accepted');
@@ -947,7 +967,7 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       await subject.vendors.connect(login, 'orders-api');
       subject.vendors.faultLogins(subject.front, { kind: 'routing-failed' });
       expect(
-        await subject.ending().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z')),
+        await subject.ending().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z'), asWanted),
       ).toEqual({
         ended: false,
         reason: expect.stringMatching(/\w{4}/),
@@ -984,7 +1004,9 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       const client = await subject.vendors.connect(login, 'orders-api');
       await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
       const waited = subject.vendors.waits.length;
-      const { code, effect, message } = await failureOf(subject.open().deleteUser(login.username, login));
+      const { code, effect, message } = await failureOf(
+        subject.open().deleteUser(login.username, asWanted, login),
+      );
       expect(`${code} ${effect}`).toBe('BLOCKED none');
       expect(message).toContain(`REASSIGN OWNED BY "${login.username}" TO <a role that stays>`);
       expect(await isThere(subject, login)).toBe(true);
@@ -1007,7 +1029,7 @@ export function issuingContract(name: string, make: () => IssuingSubject): void 
     test('is made once, becomes the default, and its password is read by nobody', async () => {
       const subject = make();
       const username = freshName();
-      await subject.open().placeDefault(username);
+      await subject.open().placeDefault(username, asWanted);
       expect(subject.defaultUser()).toBe(username);
       const listed = (await subject.open().listUsers()).find((user) => user.username === username);
       expect(listed).toMatchObject({ isDefault: true, isProtected: true });
@@ -1017,18 +1039,18 @@ export function issuingContract(name: string, make: () => IssuingSubject): void 
     test('makes the user before it one that can be deleted', async () => {
       const subject = make();
       const { username } = await subject.bring(subject.open(), freshName());
-      expect(await codeOf(subject.open().deleteUser(username))).toBe('BLOCKED none');
+      expect(await codeOf(subject.open().deleteUser(username, asWanted))).toBe('BLOCKED none');
       subject.vendors.clock.move(1_000);
-      await subject.open().placeDefault(freshName());
-      expect(await subject.open().deleteUser(username)).toBe('deleted');
+      await subject.open().placeDefault(freshName(), asWanted);
+      expect(await subject.open().deleteUser(username, asWanted)).toBe('deleted');
     });
 
     test('is the same one when it is asked for again: nothing changes', async () => {
       const subject = make();
       const username = freshName();
-      await subject.open().placeDefault(username);
+      await subject.open().placeDefault(username, asWanted);
       const before = writesOf(subject).length;
-      await subject.open().placeDefault(username);
+      await subject.open().placeDefault(username, asWanted);
       expect([subject.defaultUser(), writesOf(subject).length - before]).toEqual([username, 0]);
     });
 
@@ -1038,8 +1060,8 @@ export function issuingContract(name: string, make: () => IssuingSubject): void 
         const subject = make();
         const username = freshName();
         subject.inject('create', given);
-        await endOf(subject.open().placeDefault(username));
-        await subject.open().placeDefault(username);
+        await endOf(subject.open().placeDefault(username, asWanted));
+        await subject.open().placeDefault(username, asWanted);
         expect([subject.defaultUser(), subject.calls('create')]).toEqual([username, 1]);
       },
     );
@@ -1050,9 +1072,9 @@ export function issuingContract(name: string, make: () => IssuingSubject): void 
         const subject = make();
         const username = freshName();
         subject.inject('create', given);
-        expect((await failureOf(subject.open().placeDefault(username))).effect).toBe('unknown');
+        expect((await failureOf(subject.open().placeDefault(username, asWanted))).effect).toBe('unknown');
         expect(await subject.usernames()).not.toContain(username);
-        await subject.open().placeDefault(username);
+        await subject.open().placeDefault(username, asWanted);
         expect(subject.defaultUser()).toBe(username);
       },
     );
@@ -1060,16 +1082,16 @@ export function issuingContract(name: string, make: () => IssuingSubject): void 
     test('that somebody’s user has overtaken is left alone: the caller takes another name', async () => {
       const subject = make();
       const username = freshName();
-      await subject.open().placeDefault(username);
+      await subject.open().placeDefault(username, asWanted);
       await subject.supersede(username);
       const before = writesOf(subject).length;
-      const error = await failureOf(subject.open().placeDefault(username));
+      const error = await failureOf(subject.open().placeDefault(username, asWanted));
       expect([error.code, error.effect]).toEqual(['CONFLICT', 'none']);
       expect(error.message).toContain('make one of another name');
       expect(writesOf(subject).length - before).toBe(0);
       const next = freshName();
       subject.vendors.clock.move(1_000);
-      await subject.open().placeDefault(next);
+      await subject.open().placeDefault(next, asWanted);
       expect(subject.defaultUser()).toBe(next);
     });
   });
@@ -1078,7 +1100,7 @@ export function issuingContract(name: string, make: () => IssuingSubject): void 
     test('is kept in a wrapper, and belongs to the user that was asked for', async () => {
       const subject = make();
       const username = freshName();
-      const login = await subject.open().issueUser(username);
+      const login = await subject.open().issueUser(username, asWanted);
       if (login === 'lost') return expect.unreachable('the password is lost, expected a login');
       expect(login.username).toBe(username);
       expect(login.password).toBeInstanceOf(Sensitive);
@@ -1090,7 +1112,7 @@ export function issuingContract(name: string, make: () => IssuingSubject): void 
       const provider = subject.open();
       const { username } = await subject.bring(provider, freshName());
       await subject.supersede(username);
-      expect(await provider.issueUser(username)).toBe('lost');
+      expect(await provider.issueUser(username, asWanted)).toBe('lost');
       expect(await isThere(subject, { username })).toBe(true);
       expect(subject.calls('remove')).toBe(0);
     });
@@ -1110,7 +1132,11 @@ export interface ChoosingSubject extends Subject<ChoosingProvider> {
 /** What a provider owes besides where the password is ours. */
 export function choosingContract(name: string, make: () => ChoosingSubject): void {
   /** With the current password, for vendors that demand it. */
-  const changeOf = ({ username, password: current }: Login, next: Sensitive) => ({ username, current, next });
+  const changeOf = ({ username, password }: Login, next: Sensitive) => ({
+    username,
+    current: [password],
+    next,
+  });
   const next = (): Sensitive => new Sensitive(`Next-password_${String(Math.random()).slice(2, 18)}`);
 
   describe(`${name}: a password that we choose`, () => {
@@ -1119,7 +1145,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
       const provider = subject.open();
       const username = freshName();
       const login = { ...(await provider.endpoint()), username, password: subject.passwordOf(username) };
-      expect(await provider.createUser(login)).toBe('created');
+      expect(await provider.createUser(login, asWanted)).toBe('created');
       expect(await provider.verify(login)).toBe('accepted');
     });
 
@@ -1130,7 +1156,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
       await subject.createdBySomebody(theirs);
       const endpoint = await provider.endpoint();
       const ours = { ...endpoint, ...theirs, password: next() };
-      expect(await provider.createUser(ours)).toBe('exists');
+      expect(await provider.createUser(ours, asWanted)).toBe('exists');
       expect(await provider.verify({ ...endpoint, ...theirs })).toBe('accepted');
       expect(await provider.verify(ours)).toBe('rejected');
       expect([subject.calls('create'), subject.calls('setPassword')]).toEqual([0, 0]);
@@ -1141,7 +1167,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
       const provider = subject.open();
       const login = await subject.bring(provider, freshName());
       const password = next();
-      await provider.setPassword(changeOf(login, password));
+      await provider.setPassword(changeOf(login, password), asWanted);
       expect(await provider.verify({ ...login, password })).toBe('accepted');
       expect(await provider.verify(login)).toBe('rejected');
     });
@@ -1154,8 +1180,8 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
         const login = await subject.bring(provider, freshName());
         subject.refusesSamePassword(isRefused);
         const change = changeOf(login, next());
-        await provider.setPassword(change);
-        await provider.setPassword(change);
+        await provider.setPassword(change, asWanted);
+        await provider.setPassword(change, asWanted);
         expect(await provider.verify({ ...login, password: change.next })).toBe('accepted');
       },
     );
@@ -1168,7 +1194,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
         const login = await subject.bring(provider, freshName());
         subject.inject('setPassword', given);
         const password = next();
-        await provider.setPassword(changeOf(login, password));
+        await provider.setPassword(changeOf(login, password), asWanted);
         expect(await provider.verify({ ...login, password })).toBe('accepted');
         expect(subject.calls('setPassword')).toBe(1);
       },
@@ -1180,7 +1206,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
       const login = await subject.bring(provider, freshName());
       subject.inject('setPassword', { kind: 'timeout-apply-later', ms: 200_000 });
       const password = next();
-      await provider.setPassword(changeOf(login, password));
+      await provider.setPassword(changeOf(login, password), asWanted);
       expect(await provider.verify({ ...login, password })).toBe('accepted');
       expect(subject.calls('setPassword')).toBe(1);
     });
@@ -1193,11 +1219,11 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
         const login = await subject.bring(provider, freshName());
         subject.inject('setPassword', given);
         const change = changeOf(login, next());
-        expect((await failureOf(provider.setPassword(change))).effect).toBe('unknown');
+        expect((await failureOf(provider.setPassword(change, asWanted))).effect).toBe('unknown');
         expect(await provider.verify(login)).toBe('accepted');
         expect(await provider.verify({ ...login, password: change.next })).toBe('rejected');
         expect(subject.calls('setPassword')).toBe(1);
-        await subject.open().setPassword(change);
+        await subject.open().setPassword(change, asWanted);
         expect(await provider.verify({ ...login, password: change.next })).toBe('accepted');
       },
     );
@@ -1224,7 +1250,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
         const provider = subject.open();
         const login = await subject.bring(provider, freshName());
         subject.inject('setPassword', given);
-        expect(await codeOf(provider.setPassword(changeOf(login, next())))).toBe(want);
+        expect(await codeOf(provider.setPassword(changeOf(login, next()), asWanted))).toBe(want);
         expect(await provider.verify(login)).toBe('accepted');
       },
     );
@@ -1235,7 +1261,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
       const login = await subject.bring(provider, freshName());
       subject.inject('setPassword', { kind: 'rate-limited', retryAfter: 7 });
       const password = next();
-      await provider.setPassword(changeOf(login, password));
+      await provider.setPassword(changeOf(login, password), asWanted);
       expect(subject.vendors.waits).toContain(7_000);
       expect(await provider.verify({ ...login, password })).toBe('accepted');
     });
@@ -1247,7 +1273,7 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
       const password = next();
       const json = { message: `bad password "${password.reveal()}"`, details: [password.reveal()] };
       subject.inject('setPassword', { kind: 'status', status: 400, json });
-      const { message } = await failureOf(provider.setPassword(changeOf(login, password)));
+      const { message } = await failureOf(provider.setPassword(changeOf(login, password), asWanted));
       expect(message).toContain('bad password \\"‹redacted›\\"');
     });
   });

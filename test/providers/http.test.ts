@@ -4,7 +4,8 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { ProviderError } from '../../functions/core/errors.ts';
-import type { Ports } from '../../functions/core/ports.ts';
+import { Guard } from '../../functions/core/guard.ts';
+import type { HttpRequest, Ports } from '../../functions/core/ports.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import {
   failureOfStatus,
@@ -76,13 +77,23 @@ function client(
   return { api, waits };
 }
 
-const call = (overrides: Partial<VendorCall<unknown>> = {}): VendorCall<unknown> => ({
-  operation: 'listUsers',
-  method: 'GET',
-  path: ['users'],
-  answer: z.unknown(),
-  ...overrides,
-});
+/** A question, or what the overrides make of it: whatever is no GET is a change whose reasons hold. */
+const call = (
+  overrides: Partial<Omit<VendorCall<unknown>, 'method'>> & { readonly method?: HttpRequest['method'] } = {},
+): VendorCall<unknown> => {
+  const change =
+    overrides.method === undefined || overrides.method === 'GET'
+      ? {}
+      : { guard: Guard.of(async () => undefined), isDestructive: false };
+  return {
+    operation: 'listUsers',
+    method: 'GET',
+    path: ['users'],
+    answer: z.unknown(),
+    ...change,
+    ...overrides,
+  } as VendorCall<unknown>;
+};
 
 const failure = async (promise: Promise<unknown>): Promise<ProviderError> => {
   const error = await promise.catch((thrown: unknown) => thrown);

@@ -13,6 +13,7 @@ import type {
 } from '../../infra/local/providers/render-postgres.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
+  asWanted,
   codeOf,
   failureOf,
   freshName,
@@ -61,7 +62,7 @@ const open = ({
 };
 
 const issue = async (provider = open(), username = freshName()): Promise<Login> => {
-  const login = await provider.issueUser(username);
+  const login = await provider.issueUser(username, asWanted);
   if (login === 'lost') throw new Error(`the password of ${username} is lost, expected a login`);
   return login;
 };
@@ -185,7 +186,7 @@ describe('issuing a user at Render', () => {
 
   test.each(states)('does not start while the status is %s', async (status) => {
     render.actor.setStatus(database.id, status);
-    const error = await failureOf(open().issueUser(freshName()));
+    const error = await failureOf(open().issueUser(freshName(), asWanted));
     expect([error.code, error.effect]).toEqual(['TARGET_NOT_READY', 'none']);
     expect(error.message).toContain(`${database.id} is not ready: its status is ${status}`);
     expect(calls('createUser')).toEqual([]);
@@ -197,7 +198,7 @@ describe('issuing a user at Render', () => {
       ready: false,
       reason: 'its role is replica; users are managed on the primary',
     });
-    expect(await codeOf(open({ postgresId: replica.id }).issueUser(freshName()))).toMatch(
+    expect(await codeOf(open({ postgresId: replica.id }).issueUser(freshName(), asWanted))).toMatch(
       /^(TARGET_NOT_READY|REJECTED) none$/,
     );
     expect(calls('createUser')).toEqual([]);
@@ -255,7 +256,7 @@ describe('issuing a user at Render', () => {
   test('gives up within its time where the password is never shown, and finds the user next time', async () => {
     render.switches.delays.connectionInfo = { ms: 200_000 };
     const username = freshName();
-    const error = await failureOf(open().issueUser(username));
+    const error = await failureOf(open().issueUser(username, asWanted));
     expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'applied']);
     expect(error.message).toContain(`${username} is listed, but its password is not readable yet`);
     vendors().clock.move(100_000);
@@ -266,7 +267,9 @@ describe('issuing a user at Render', () => {
   test('ends before the invocation does', async () => {
     render.switches.delays.userListed = { ms: 86_400_000 };
     const start = vendors().clock.now().getTime();
-    expect(await codeOf(open({ budgetMs: 20_000 }).issueUser(freshName()))).toBe('NOT_SETTLED unknown');
+    expect(await codeOf(open({ budgetMs: 20_000 }).issueUser(freshName(), asWanted))).toBe(
+      'NOT_SETTLED unknown',
+    );
     expect(vendors().clock.now().getTime() - start).toBeLessThanOrEqual(20_000);
   });
 
@@ -279,7 +282,7 @@ describe('issuing a user at Render', () => {
   test('does not claim a user that was accepted and never appears, and does not post twice', async () => {
     inject({ operation: 'createUser', kind: 'pretend' });
     const username = freshName();
-    const error = await failureOf(open().issueUser(username));
+    const error = await failureOf(open().issueUser(username, asWanted));
     expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'unknown']);
     expect(error.message).toContain(`${username} is not listed yet`);
     expect(calls('createUser')).toHaveLength(1);
@@ -368,7 +371,7 @@ describe('issuing a user at Render', () => {
   };
   test.each(Object.entries(refusals))('reports %s as it is', async (_what, { given, want, says }) => {
     given();
-    const error = await failureOf(open().issueUser(freshName()));
+    const error = await failureOf(open().issueUser(freshName(), asWanted));
     expect(`${error.code} ${error.effect}`).toBe(want);
     expect(error.message).toMatch(says);
     expect(calls('createUser')).toHaveLength(1);
@@ -377,14 +380,14 @@ describe('issuing a user at Render', () => {
   test('finds the user again after the API key was refused in the middle of it', async () => {
     const username = freshName();
     inject({ operation: 'listUsers', kind: 'status', status: 401, skip: 2 });
-    expect((await failureOf(open().issueUser(username))).code).toBe('UNAUTHORIZED');
+    expect((await failureOf(open().issueUser(username, asWanted))).code).toBe('UNAUTHORIZED');
     expect(await open().verify(await issue(open(), username))).toBe('accepted');
     expect(calls('createUser')).toHaveLength(1);
   });
 
   test('shows no password where only half of it could be read', async () => {
     inject({ operation: 'connectionInfo', kind: 'half-json', times: Number.POSITIVE_INFINITY });
-    expect(await codeOf(open().issueUser(freshName()))).toBe('UNREADABLE none');
+    expect(await codeOf(open().issueUser(freshName(), asWanted))).toBe('UNREADABLE none');
   });
 });
 
@@ -404,7 +407,7 @@ describe('a default user that somebody else makes', () => {
         await overtake();
       };
       inject({ operation: 'createUser', kind: 'meanwhile', run });
-      expect(await open().issueUser(username)).toBe('lost');
+      expect(await open().issueUser(username, asWanted)).toBe('lost');
       expect(calls('createUser')).toHaveLength(1);
       expect(calls('connectionInfo')).toEqual([]);
       expect(userOf(username)).toMatchObject({ isDefault: false });
@@ -418,14 +421,14 @@ describe('a default user that somebody else makes', () => {
       await overtake();
     };
     inject({ operation: 'connectionInfo', kind: 'meanwhile', when: 'before', run });
-    expect(await open().issueUser(username)).toBe('lost');
+    expect(await open().issueUser(username, asWanted)).toBe('lost');
   });
 
   test('leaves our password readable again once ours is the default again', async () => {
     const { username } = await issue();
     vendors().clock.move(1_000);
     await overtake();
-    expect(await open().issueUser(username)).toBe('lost');
+    expect(await open().issueUser(username, asWanted)).toBe('lost');
     await render.actor.makeDefault(database.id, username);
     expect(await open().verify(await issue(open(), username))).toBe('accepted');
   });
@@ -440,7 +443,7 @@ describe('deleting a user at Render', () => {
 
   test('addresses the user and nothing above', async () => {
     const username = await retired();
-    await open().deleteUser(username);
+    await open().deleteUser(username, asWanted);
     expect(calls('deleteUser')).toMatchObject([
       { method: 'DELETE', path: `/v1/postgres/${database.id}/credentials/${username}` },
     ]);
@@ -448,7 +451,7 @@ describe('deleting a user at Render', () => {
 
   test('is not tried on the default', async () => {
     const { username } = await issue();
-    const error = await failureOf(open().deleteUser(username));
+    const error = await failureOf(open().deleteUser(username, asWanted));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain(`${username} is a default, original or built-in user`);
     expect(calls('deleteUser')).toEqual([]);
@@ -459,7 +462,7 @@ describe('deleting a user at Render', () => {
     const client = await vendors().connect(login, 'orders-api');
     await client.query(`CREATE TABLE ${login.username}_notes (t text)`);
     await subject().supersede(login.username);
-    const { message } = await failureOf(open().deleteUser(login.username, login));
+    const { message } = await failureOf(open().deleteUser(login.username, asWanted, login));
     expect(message).toBe(
       `BLOCKED: render-postgres failed deleteUser: got status 400 (role ${login.username} cannot be dropped because some objects depend on it); it is the default user, or owns something: as a user who is a member of both roles run REASSIGN OWNED BY "${login.username}" TO <a role that stays> and take away what was granted to it, then the next pass deletes it`,
     );
@@ -468,7 +471,7 @@ describe('deleting a user at Render', () => {
   test('is not tried where Render does not say who the default is', async () => {
     const username = await retired();
     render.switches.defaultFlag = 'missing';
-    expect(await codeOf(open().deleteUser(username))).toBe('BLOCKED none');
+    expect(await codeOf(open().deleteUser(username, asWanted))).toBe('BLOCKED none');
     expect(calls('deleteUser')).toEqual([]);
   });
 
@@ -485,7 +488,7 @@ describe('deleting a user at Render', () => {
       const username = await retired();
       const run = () => render.actor.makeDefault(database.id, username);
       inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-      expect(await codeOf(open({ budgetMs: 30_000 }).deleteUser(username))).toBe(want);
+      expect(await codeOf(open({ budgetMs: 30_000 }).deleteUser(username, asWanted))).toBe(want);
       expect(userOf(username)).toMatchObject({ isDefault: true });
       expect(calls('deleteUser')).toHaveLength(1);
     },
@@ -504,7 +507,7 @@ describe('deleting a user at Render', () => {
     if (switches.ownedObjects !== undefined)
       await client.query(`CREATE TABLE ${login.username}_notes (t text)`);
     await subject().supersede(login.username);
-    expect(await open().deleteUser(login.username)).toBe('deleted');
+    expect(await open().deleteUser(login.username, asWanted)).toBe('deleted');
     expect(userOf(login.username)).toBeUndefined();
   });
 
@@ -515,7 +518,7 @@ describe('deleting a user at Render', () => {
       const username = await retired();
       const run = () => render.actor.deleteUser(database.id, username);
       inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-      expect(await open().deleteUser(username)).toBe('deleted');
+      expect(await open().deleteUser(username, asWanted)).toBe('deleted');
     },
   );
 
@@ -532,7 +535,9 @@ describe('deleting a user at Render', () => {
       render.switches.originalListed = originalListed as RenderSwitches['originalListed'];
       const original = other.users().find(({ isOriginal }) => isOriginal)?.username ?? '';
       const provider = open({ postgresId: other.id, budgetMs: 30_000 });
-      const outcome = await provider.deleteUser(original).catch((error) => `${error.code} ${error.effect}`);
+      const outcome = await provider
+        .deleteUser(original, asWanted)
+        .catch((error) => `${error.code} ${error.effect}`);
       expect(outcome).toBe(want);
       expect(other.users().find(({ isOriginal }) => isOriginal)?.isDeactivated).toBe(want !== 'absent');
     },
@@ -545,7 +550,7 @@ describe('deleting a user at Render', () => {
   ])('takes every success for a success: %j', async (answer) => {
     const username = await retired();
     inject({ ...answer, operation: 'deleteUser', kind: 'status', applied: true });
-    expect(await open().deleteUser(username)).toBe('deleted');
+    expect(await open().deleteUser(username, asWanted)).toBe('deleted');
   });
 });
 
@@ -553,7 +558,7 @@ describe('placing a default user at Render', () => {
   const placed = freshName;
 
   test('looks twice, makes sure that the database is up, posts once, and believes the list', async () => {
-    await open().placeDefault(placed());
+    await open().placeDefault(placed(), asWanted);
     expect(calls().map(({ operation }) => operation)).toEqual([
       'listUsers',
       'listUsers',
@@ -571,7 +576,7 @@ describe('placing a default user at Render', () => {
     Object.assign(render.switches.delays, delays);
     const username = placed();
     const start = vendors().clock.now().getTime();
-    await open().placeDefault(username);
+    await open().placeDefault(username, asWanted);
     expect(vendors().clock.now().getTime() - start).toBeGreaterThanOrEqual(30_000);
     expect(userOf(username)).toMatchObject({ isDefault: true });
     expect(calls('createUser')).toHaveLength(1);
@@ -582,7 +587,7 @@ describe('placing a default user at Render', () => {
     const username = placed();
     const start = vendors().clock.now().getTime();
     const provider = open({ budgetMs: 20_000, postgresId: (await anotherDatabase()).id });
-    const error = await failureOf(provider.placeDefault(username));
+    const error = await failureOf(provider.placeDefault(username, asWanted));
     // The original user is still said to be the default.
     expect([error.code, error.effect]).toEqual(['CONFLICT', 'applied']);
     expect(vendors().clock.now().getTime() - start).toBeLessThanOrEqual(20_000);
@@ -590,7 +595,7 @@ describe('placing a default user at Render', () => {
 
   test('does not claim what the list does not say', async () => {
     render.switches.defaultFlag = 'missing';
-    const error = await failureOf(open().placeDefault(placed()));
+    const error = await failureOf(open().placeDefault(placed(), asWanted));
     expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'applied']);
     expect(error.message).toContain('listed, but not said to be the default; the next pass looks again');
     expect(calls('connectionInfo')).toEqual([]);
@@ -598,7 +603,7 @@ describe('placing a default user at Render', () => {
 
   test('does not claim a user that was accepted and never appears', async () => {
     inject({ operation: 'createUser', kind: 'pretend' });
-    expect(await codeOf(open().placeDefault(placed()))).toBe('NOT_SETTLED unknown');
+    expect(await codeOf(open().placeDefault(placed(), asWanted))).toBe('NOT_SETTLED unknown');
     expect(calls('createUser')).toHaveLength(1);
   });
 
@@ -609,13 +614,13 @@ describe('placing a default user at Render', () => {
       await overtake();
     };
     inject({ operation: 'createUser', kind: 'meanwhile', run });
-    expect(await codeOf(open().placeDefault(username))).toBe('CONFLICT applied');
+    expect(await codeOf(open().placeDefault(username, asWanted))).toBe('CONFLICT applied');
     expect(calls('createUser')).toHaveLength(1);
   });
 
   test('does not start while the database is not up', async () => {
     render.actor.setStatus(database.id, 'maintenance_in_progress');
-    expect(await codeOf(open().placeDefault(placed()))).toBe('TARGET_NOT_READY none');
+    expect(await codeOf(open().placeDefault(placed(), asWanted))).toBe('TARGET_NOT_READY none');
     expect(calls('createUser')).toEqual([]);
   });
 });
@@ -768,8 +773,8 @@ describe('what rekey tells Render, and tells of it', () => {
     const provider = open({ postgresId: other.id });
     expect(await codeOf(provider.readiness())).toBe('NOT_FOUND none');
     expect(await codeOf(provider.listUsers())).toBe('NOT_FOUND none');
-    expect(await codeOf(provider.deleteUser('orders_user'))).toBe('NOT_FOUND none');
-    expect(await codeOf(provider.issueUser(freshName()))).toBe('NOT_FOUND none');
+    expect(await codeOf(provider.deleteUser('orders_user', asWanted))).toBe('NOT_FOUND none');
+    expect(await codeOf(provider.issueUser(freshName(), asWanted))).toBe('NOT_FOUND none');
   });
 
   test.each(['dpg-d1abc2d3e4f5g6h7i8j9-a', 'dpg-d1abc2d3e4f5g6h7i8j9-b'])(

@@ -47,6 +47,7 @@ afterAll(async () => {
 });
 
 const session = (change: Partial<ValkeySession> = {}): ValkeySession => ({
+  guard: 'reads-only',
   host: 'localhost',
   port: front.port,
   username: 'orders',

@@ -19,6 +19,7 @@ import type {
 } from '../../infra/local/providers/vultr-valkey.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
+  asWanted,
   type ChoosingSubject,
   choosingContract,
   codeOf,
@@ -102,13 +103,13 @@ const loginOf = async (username = freshName()): Promise<Login> => ({
 /** A user as the vendor leaves it. */
 const born = async (username = freshName()): Promise<Login> => {
   const login = await loginOf(username);
-  await open().createUser(login);
+  await open().createUser(login, asWanted);
   return login;
 };
 /** A user with the declared rights. */
 const made = async (username = freshName()): Promise<Login> => {
   const login = await born(username);
-  await open().applyPrivileges(login);
+  await open().applyPrivileges(login, asWanted);
   return login;
 };
 const front = () => vendors().vultr.front;
@@ -128,8 +129,8 @@ const subject = (): ChoosingSubject => ({
   open,
   async bring(provider, username) {
     const login = { ...(await provider.endpoint()), username, password: passwordOf(username) };
-    await provider.createUser(login);
-    await provider.applyPrivileges(login);
+    await provider.createUser(login, asWanted);
+    await provider.applyPrivileges(login, asWanted);
     return login;
   },
   // Nothing at Vultr keeps a user because of what others are.
@@ -187,7 +188,7 @@ describe('what Vultr says of a database', () => {
       ready: false,
       reason: `its engine is ${engine}, expected valkey`,
     });
-    expect(await codeOf(open().createUser({ ...(await loginOf()) }))).toBe('TARGET_NOT_READY none');
+    expect(await codeOf(open().createUser({ ...(await loginOf()) }, asWanted))).toBe('TARGET_NOT_READY none');
   });
 
   test.each(['text', 'number'] as const)('tells the port as a %s', async (port) => {
@@ -253,8 +254,8 @@ describe('the list of Vultr', () => {
     set({ total: 'one-more', unlisted: [username] });
     for (const work of [
       () => open().listUsers(),
-      () => open().deleteUser(username),
-      async () => open().createUser(await loginOf(username)),
+      () => open().deleteUser(username, asWanted),
+      async () => open().createUser(await loginOf(username), asWanted),
     ]) {
       const error = await failureOf(work());
       expect([error.code, error.effect]).toEqual(['UNREADABLE', 'none']);
@@ -309,10 +310,10 @@ describe('the list of Vultr', () => {
     );
     const login = { host: 'localhost', port: 1, database: '0', username: own, password: another };
     for (const write of [
-      () => open().createUser(login),
-      () => open().setPassword({ username: own, next: another }),
-      () => open().applyPrivileges(login),
-      () => open().deleteUser(own),
+      () => open().createUser(login, asWanted),
+      () => open().setPassword({ username: own, next: another }, asWanted),
+      () => open().applyPrivileges(login, asWanted),
+      () => open().deleteUser(own, asWanted),
     ])
       expect(await codeOf(write())).toBe('NAME_REFUSED none');
     expect(vendors().requests.filter(({ method }) => method !== 'GET')).toEqual([]);
@@ -324,10 +325,12 @@ describe('the list of Vultr', () => {
       set({ defaultUser: 'allowed' });
       const login = { host: 'localhost', port: 1, database: '0', username, password: another };
       const provider = open();
-      expect(await codeOf(provider.createUser(login))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.setPassword({ username, next: another }))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.applyPrivileges(login))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.deleteUser(username))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.createUser(login, asWanted))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.setPassword({ username, next: another }, asWanted))).toBe(
+        'NAME_REFUSED none',
+      );
+      expect(await codeOf(provider.applyPrivileges(login, asWanted))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.deleteUser(username, asWanted))).toBe('NAME_REFUSED none');
       expect(vendors().requests).toEqual([]);
     },
   );
@@ -339,7 +342,7 @@ describe('creating a user at Vultr', () => {
     async (duplicate) => {
       const theirs = await born();
       set({ duplicate, unlisted: [theirs.username] });
-      expect(await open().createUser({ ...theirs, password: another })).toBe('exists');
+      expect(await open().createUser({ ...theirs, password: another }, asWanted)).toBe('exists');
       expect(await open().verify(theirs)).toBe('accepted');
       // The user's own page is asked before anything is sent.
       expect(calls('createUser')).toHaveLength(1);
@@ -353,7 +356,7 @@ describe('creating a user at Vultr', () => {
       set({ duplicate });
       const run = () => vultr.actor.createUser(login.username, another.reveal());
       inject({ operation: 'createUser', kind: 'meanwhile', when: 'before', run });
-      expect(await open().createUser(login)).toBe('exists');
+      expect(await open().createUser(login, asWanted)).toBe('exists');
       expect(await open().verify({ ...login, password: another })).toBe('accepted');
       expect(calls('createUser')).toHaveLength(1);
     },
@@ -362,7 +365,7 @@ describe('creating a user at Vultr', () => {
   test('never posts a name that exists, which might change its password', async () => {
     const theirs = await born();
     set({ duplicate: 'changes-password', unlisted: [theirs.username] });
-    expect(await open().createUser({ ...theirs, password: another })).toBe('exists');
+    expect(await open().createUser({ ...theirs, password: another }, asWanted)).toBe('exists');
     expect(await open().verify(theirs)).toBe('accepted');
     expect(calls('createUser')).toHaveLength(1);
   });
@@ -371,7 +374,7 @@ describe('creating a user at Vultr', () => {
     const login = await loginOf();
     const json = { status: 429, error: 'rate limit exceeded' };
     inject({ operation: 'createUser', kind: 'status', status: 429, applied: true, json });
-    expect(await open().createUser(login)).toBe('exists');
+    expect(await open().createUser(login, asWanted)).toBe('exists');
     expect(await open().verify(login)).toBe('accepted');
     expect(calls('createUser')).toHaveLength(1);
   });
@@ -382,14 +385,14 @@ describe('creating a user at Vultr', () => {
     const run = () => vultr.actor.createUser(login.username, another.reveal());
     // Two readings of the list, one of the user, and the look after the refusal come first.
     inject({ operation: 'getUser', kind: 'meanwhile', when: 'before', run, skip: 2 });
-    expect(await open().createUser(login)).toBe('exists');
+    expect(await open().createUser(login, asWanted)).toBe('exists');
     expect(calls('createUser')).toHaveLength(1);
   });
 
   test('is not tried for ever where it is always refused as one too many', async () => {
     const login = await loginOf();
     inject({ operation: 'createUser', kind: 'rate-limited', ...always });
-    const error = await failureOf(open({ budgetMs: 900_000 }).createUser(login));
+    const error = await failureOf(open({ budgetMs: 900_000 }).createUser(login, asWanted));
     expect([error.code, error.effect]).toEqual(['RATE_LIMITED', 'none']);
     expect(error.message).toContain('who is not there; Secrets Manager tries again');
     expect(calls('createUser')).toHaveLength(6);
@@ -399,7 +402,7 @@ describe('creating a user at Vultr', () => {
     const login = await loginOf();
     inject({ operation: 'createUser', kind: 'rate-limited' });
     inject({ operation: 'getUser', kind: 'status', status: 500, skip: 1, ...always });
-    expect(await codeOf(open({ budgetMs: 60_000 }).createUser(login))).toBe('RATE_LIMITED unknown');
+    expect(await codeOf(open({ budgetMs: 60_000 }).createUser(login, asWanted))).toBe('RATE_LIMITED unknown');
     expect(calls('createUser')).toHaveLength(1);
   });
 
@@ -411,7 +414,7 @@ describe('creating a user at Vultr', () => {
       status: 202,
       json: { user: { username: 'somebody' } },
     });
-    const error = await failureOf(open().createUser(login));
+    const error = await failureOf(open().createUser(login, asWanted));
     expect([error.code, error.effect]).toEqual(['UNREADABLE', 'applied']);
     expect(error.message).toContain(`asked for ${login.username}, was answered with another name`);
   });
@@ -425,7 +428,7 @@ describe('creating a user at Vultr', () => {
       applied: true,
       json: { user: { username: login.username, permission: 'of a field that we do not know' } },
     });
-    expect(await open().createUser(login)).toBe('created');
+    expect(await open().createUser(login, asWanted)).toBe('created');
   });
 
   test('sends our password, never the wish for one', async () => {
@@ -447,10 +450,10 @@ describe('creating a user at Vultr', () => {
 
 describe('a database that is not running', () => {
   const writes: Record<string, (login: Login) => Promise<unknown>> = {
-    create: (login) => open().createUser(login),
-    'set the password of': ({ username }) => open().setPassword({ username, next: another }),
-    'change the rights of': (login) => open().applyPrivileges(login),
-    delete: ({ username }) => open().deleteUser(username),
+    create: (login) => open().createUser(login, asWanted),
+    'set the password of': ({ username }) => open().setPassword({ username, next: another }, asWanted),
+    'change the rights of': (login) => open().applyPrivileges(login, asWanted),
+    delete: ({ username }) => open().deleteUser(username, asWanted),
   };
 
   test.each(Object.entries(writes))('is not asked to %s a user', async (_what, write) => {
@@ -486,17 +489,17 @@ describe('a password at Vultr', () => {
   test('that is recorded and works is not sent again', async () => {
     const login = await made();
     const sent = calls('setPassword').length;
-    await open().setPassword({ username: login.username, next: login.password });
+    await open().setPassword({ username: login.username, next: login.password }, asWanted);
     expect(calls('setPassword')).toHaveLength(sent);
   });
 
   test('that is recorded and never reached the engine is sent again', async () => {
     const login = await made();
     set({ engineAfterMs: { ...vultr.switches.engineAfterMs, setPassword: Number.POSITIVE_INFINITY } });
-    await open().setPassword({ username: login.username, next: another });
+    await open().setPassword({ username: login.username, next: another }, asWanted);
     expect(await open().verify({ ...login, password: another })).toBe('rejected');
     set({ engineAfterMs: { ...vultr.switches.engineAfterMs, setPassword: 0 } });
-    await open().setPassword({ username: login.username, next: another });
+    await open().setPassword({ username: login.username, next: another }, asWanted);
     expect(await open().verify({ ...login, password: another })).toBe('accepted');
     expect(calls('setPassword')).toHaveLength(2);
   });
@@ -504,7 +507,7 @@ describe('a password at Vultr', () => {
   test('that is recorded is left alone where no login can tell more', async () => {
     const login = await made();
     vendors().faultLogins(front(), { kind: 'no-answer' });
-    await open().setPassword({ username: login.username, next: login.password });
+    await open().setPassword({ username: login.username, next: login.password }, asWanted);
     expect(calls('setPassword')).toEqual([]);
   });
 
@@ -517,7 +520,7 @@ describe('a password at Vultr', () => {
       await vultr.actor.setPassword(login.username, another.reveal());
     };
     inject({ operation: 'setPassword', kind: 'meanwhile', when: 'before', run });
-    await open().setPassword({ username: login.username, next: another });
+    await open().setPassword({ username: login.username, next: another }, asWanted);
     expect(await open().verify({ ...login, password: another })).toBe('accepted');
   });
 
@@ -525,7 +528,7 @@ describe('a password at Vultr', () => {
     const login = await made();
     set({ engineAfterMs: { ...vultr.switches.engineAfterMs, setPassword: 90_000 } });
     const next = { ...login, password: another };
-    await open().setPassword({ username: login.username, next: another });
+    await open().setPassword({ username: login.username, next: another }, asWanted);
     expect([await open().verify(login), await open().verify(next)]).toEqual(['accepted', 'rejected']);
     vendors().clock.move(90_000);
     await expect.poll(() => open().verify(next)).toBe('accepted');
@@ -534,11 +537,13 @@ describe('a password at Vultr', () => {
 
   test('is put, never patched, and without one nothing is sent', async () => {
     const { username } = await made();
-    await open().setPassword({ username, next: another });
+    await open().setPassword({ username, next: another }, asWanted);
     expect(calls('setPassword')).toMatchObject([
       { method: 'PUT', path: `/v2/databases/${databaseId}/users/${username}` },
     ]);
-    expect(await codeOf(open().setPassword({ username, next: new Sensitive('') }))).toBe('REJECTED none');
+    expect(await codeOf(open().setPassword({ username, next: new Sensitive('') }, asWanted))).toBe(
+      'REJECTED none',
+    );
     expect(calls('setPassword')).toHaveLength(1);
   });
 
@@ -549,7 +554,7 @@ describe('a password at Vultr', () => {
     const login = await made();
     const client = await vendors().connectToValkey(login);
     set({ connectionsAfterPassword });
-    await open().setPassword({ username: login.username, next: another });
+    await open().setPassword({ username: login.username, next: another }, asWanted);
     const works = await client.call('GET', 'orders:latest').then(
       () => true,
       () => false,
@@ -559,7 +564,7 @@ describe('a password at Vultr', () => {
 
   test.each([400, 404, 422] as const)('of a user who is not there is not found (%d)', async (missingUser) => {
     set({ missingUser });
-    const error = await failureOf(open().setPassword({ username: freshName(), next: another }));
+    const error = await failureOf(open().setPassword({ username: freshName(), next: another }, asWanted));
     expect([error.code, error.effect, error.facts.status]).toEqual(['NOT_FOUND', 'none', missingUser]);
     expect(error.message).toContain('(Not a valid database user)');
     expect(calls('setPassword')).toEqual([]);
@@ -573,7 +578,9 @@ describe('a password at Vultr', () => {
       status: 202,
       json: { user: { username: 'somebody' } },
     });
-    expect(await codeOf(open().setPassword({ username, next: another }))).toBe('UNREADABLE applied');
+    expect(await codeOf(open().setPassword({ username, next: another }, asWanted))).toBe(
+      'UNREADABLE applied',
+    );
   });
 
   test('is not shown where Vultr shows it, and that of nobody else', async () => {
@@ -601,7 +608,7 @@ describe('the rights of a user at Vultr', () => {
       'key pattern * is held but not declared',
       'channel pattern * is held but not declared',
     ]);
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(await open().privilegeDifferences(login)).toEqual([]);
     const client = await vendors().connectToValkey(login);
     expect(await client.call('GET', 'orders:latest')).toBe('tea');
@@ -619,9 +626,9 @@ describe('the rights of a user at Vultr', () => {
     const login = await made();
     for (const omittedAcl of ['keeps', 'resets'] as const) {
       set({ omittedAcl });
-      await open({ privileges: lists }).applyPrivileges(login);
+      await open({ privileges: lists }).applyPrivileges(login, asWanted);
       expect(database.recorded(login.username)).toEqual(lists);
-      await open().applyPrivileges(login);
+      await open().applyPrivileges(login, asWanted);
       expect(database.recorded(login.username)).toEqual({
         ...declared,
         channels: [],
@@ -632,7 +639,7 @@ describe('the rights of a user at Vultr', () => {
   test('are sent with what takes away at the end', async () => {
     const privileges = { ...lists, categories: ['-@dangerous', '+@read', '-@keyspace', '+@write'] };
     const login = await born();
-    await open({ privileges }).applyPrivileges(login);
+    await open({ privileges }).applyPrivileges(login, asWanted);
     expect(database.recorded(login.username)?.categories).toEqual([
       '+@read',
       '+@write',
@@ -651,14 +658,14 @@ describe('the rights of a user at Vultr', () => {
     const login = await made();
     set(switches);
     expect(await open().privilegeDifferences(login)).toEqual([]);
-    await open({ privileges: lists }).applyPrivileges(login);
+    await open({ privileges: lists }).applyPrivileges(login, asWanted);
     expect(await open({ privileges: lists }).privilegeDifferences(login)).toEqual([]);
   });
 
   test('are not written where they are right', async () => {
     const login = await made();
     const sent = calls('setAccessControl').length;
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(calls('setAccessControl')).toHaveLength(sent);
   });
 
@@ -666,7 +673,7 @@ describe('the rights of a user at Vultr', () => {
     const login = await made();
     set({ accessControl: 'nowhere' });
     expect(await open().privilegeDifferences(login)).toEqual(['Vultr does not tell the access control']);
-    await expect(open().applyPrivileges(login)).rejects.toThrow(
+    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
       expect.objectContaining({ code: 'PRIVILEGES_DIFFER' }),
     );
   });
@@ -690,7 +697,7 @@ describe('the rights of a user at Vultr', () => {
   test.each(unclear)('are right when they were set and the answer is lost (%s)', async (kind) => {
     const login = await born();
     inject({ operation: 'setAccessControl', kind });
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(await open().privilegeDifferences(login)).toEqual([]);
     expect(calls('setAccessControl')).toHaveLength(1);
   });
@@ -700,8 +707,8 @@ describe('the rights of a user at Vultr', () => {
     async (kind) => {
       const login = await born();
       inject({ operation: 'setAccessControl', kind });
-      expect((await failureOf(open().applyPrivileges(login))).effect).toBe('unknown');
-      await open().applyPrivileges(login);
+      expect((await failureOf(open().applyPrivileges(login, asWanted))).effect).toBe('unknown');
+      await open().applyPrivileges(login, asWanted);
       expect(await open().privilegeDifferences(login)).toEqual([]);
     },
   );
@@ -709,14 +716,14 @@ describe('the rights of a user at Vultr', () => {
   test('that Vultr does not know are refused, and the user keeps what it had', async () => {
     const login = await made();
     const privileges = { ...lists, categories: ['+@nosuch'] };
-    expect(await codeOf(open({ privileges }).applyPrivileges(login))).toBe('REJECTED none');
+    expect(await codeOf(open({ privileges }).applyPrivileges(login, asWanted))).toBe('REJECTED none');
     expect(await open().privilegeDifferences(login)).toEqual([]);
   });
 
   test('that were accepted and never recorded are not said to be right', async () => {
     const login = await born();
     inject({ operation: 'setAccessControl', kind: 'pretend' });
-    await expect(open().applyPrivileges(login)).rejects.toThrow(
+    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
       expect.objectContaining({
         code: 'PRIVILEGES_DIFFER',
         message: expect.stringContaining('category +@all is held but not declared'),
@@ -731,28 +738,28 @@ describe('the rights of a user at Vultr', () => {
       'key pattern orders:* is declared but not held',
       'key pattern * is held but not declared',
     ]);
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(await open().privilegeDifferences(login)).toEqual([]);
   });
 
   test('need no login: they are right where the database cannot be reached', async () => {
     const login = await born();
     vendors().faultLogins(front(), { kind: 'no-answer' });
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(await open().privilegeDifferences(login)).toEqual([]);
     expect(vultrValkey.capabilities.privilegesNeedLogin).toBe(false);
   });
 
   test('of a user who is not there are not compared', async () => {
     expect(await codeOf(open().privilegeDifferences(await loginOf()))).toBe('NOT_FOUND none');
-    expect(await codeOf(open().applyPrivileges(await loginOf()))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().applyPrivileges(await loginOf(), asWanted))).toBe('NOT_FOUND none');
   });
 });
 
 describe('deleting a user at Vultr', () => {
   test('addresses the user and nothing above', async () => {
     const { username } = await made();
-    await open().deleteUser(username);
+    await open().deleteUser(username, asWanted);
     expect(calls('deleteUser')).toMatchObject([
       { method: 'DELETE', path: `/v2/databases/${databaseId}/users/${username}`, query: {} },
     ]);
@@ -765,21 +772,21 @@ describe('deleting a user at Vultr', () => {
       set({ missingUser });
       const run = () => vultr.actor.deleteUser(username);
       inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-      expect(await open().deleteUser(username)).toBe('deleted');
+      expect(await open().deleteUser(username, asWanted)).toBe('deleted');
     },
   );
 
   test('ends the connections of the user', async () => {
     const login = await made();
     const client = await vendors().connectToValkey(login);
-    await open().deleteUser(login.username);
+    await open().deleteUser(login.username, asWanted);
     await expect(client.call('GET', 'orders:latest')).rejects.toThrow();
   });
 
   test('that is refused is not tried again', async () => {
     const { username } = await made();
     inject({ operation: 'deleteUser', kind: 'status', status: 400, json: { error: 'no' }, ...always });
-    expect(await codeOf(open().deleteUser(username))).toBe('REJECTED none');
+    expect(await codeOf(open().deleteUser(username, asWanted))).toBe('REJECTED none');
     expect(calls('deleteUser')).toHaveLength(1);
   });
 });
@@ -798,8 +805,8 @@ describe('what Vultr says when it refuses', () => {
       for (const work of [
         () => provider.readiness(),
         () => provider.listUsers(),
-        () => provider.createUser(login),
-        () => provider.deleteUser(login.username),
+        () => provider.createUser(login, asWanted),
+        () => provider.deleteUser(login.username, asWanted),
         () => provider.privilegeDifferences(login),
       ]) {
         const failure = await failureOf(work());
@@ -818,12 +825,14 @@ describe('what Vultr says when it refuses', () => {
   ];
   test.each(bodies)('with a body of the kind %s is understood by its status', async (errorBody) => {
     set({ errorBody });
-    expect(await codeOf(open().setPassword({ username: freshName(), next: another }))).toBe('NOT_FOUND none');
-    expect(await open().createUser(await loginOf())).toBe('created');
+    expect(await codeOf(open().setPassword({ username: freshName(), next: another }, asWanted))).toBe(
+      'NOT_FOUND none',
+    );
+    expect(await open().createUser(await loginOf(), asWanted)).toBe('created');
     const { username } = await made();
     const run = () => vultr.actor.deleteUser(username);
     inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-    expect(await open().deleteUser(username)).toBe('deleted');
+    expect(await open().deleteUser(username, asWanted)).toBe('deleted');
   });
 
   test.each([401, 403] as const)(
@@ -834,8 +843,8 @@ describe('what Vultr says when it refuses', () => {
       vultr.actor.allowAddress(false);
       for (const work of [
         () => open().listUsers(),
-        () => open().createUser(login),
-        () => open().deleteUser(login.username),
+        () => open().createUser(login, asWanted),
+        () => open().deleteUser(login.username, asWanted),
       ]) {
         const error = await failureOf(work());
         expect([error.code, error.effect, error.facts.status]).toEqual(['UNAUTHORIZED', 'none', refusedKey]);
@@ -1139,7 +1148,7 @@ describe('ending sessions at Vultr', () => {
   const mighty = async (): Promise<Login> => {
     const login = await made();
     const provider = open({ privileges: { ...declared, commands: ['+client|list', '+client|kill'] } });
-    await provider.applyPrivileges(login);
+    await provider.applyPrivileges(login, asWanted);
     return login;
   };
 
@@ -1148,7 +1157,7 @@ describe('ending sessions at Vultr', () => {
     const client = await vendors().connectToValkey(login);
     const closed = new Promise((resolve) => client.once('close', resolve));
     const now = vendors().clock.now();
-    expect(await open().endSessions(login.username, login, now)).toEqual({ ended: true });
+    expect(await open().endSessions(login.username, login, now, asWanted)).toEqual({ ended: true });
     await closed;
     expect(await open().verify(login)).toBe('accepted');
   });
@@ -1156,7 +1165,7 @@ describe('ending sessions at Vultr', () => {
   test('spares who connected after the switch, which only the age tells', async () => {
     const login = await mighty();
     const client = await vendors().connectToValkey(login);
-    expect(await open().endSessions(login.username, login, longAgo)).toEqual({ ended: true });
+    expect(await open().endSessions(login.username, login, longAgo, asWanted)).toEqual({ ended: true });
     expect(await client.call('GET', 'orders:none')).toBeNull();
   });
 
@@ -1164,7 +1173,7 @@ describe('ending sessions at Vultr', () => {
     const login = await made();
     const { asked, provider } = asking([{ value: 2 }]);
     const then = new Date(vendors().clock.now().getTime() - 90_500);
-    expect(await provider.endSessions(login.username, login, then)).toEqual({ ended: true });
+    expect(await provider.endSessions(login.username, login, then, asWanted)).toEqual({ ended: true });
     expect(asked).toEqual([
       ['CLIENT', 'KILL', 'USER', login.username, 'MAXAGE', expect.stringMatching(/^9[01]$/)],
     ]);
@@ -1180,7 +1189,7 @@ describe('ending sessions at Vultr', () => {
       [{ value: 1 }],
     );
     const then = new Date(vendors().clock.now().getTime() - 60_000);
-    expect(await provider.endSessions(login.username, login, then)).toEqual({ ended: true });
+    expect(await provider.endSessions(login.username, login, then, asWanted)).toEqual({ ended: true });
     expect(asked.slice(1)).toEqual([
       ['CLIENT', 'LIST'],
       ['CLIENT', 'KILL', 'ID', '7'],
@@ -1191,7 +1200,9 @@ describe('ending sessions at Vultr', () => {
     'says so where the engine answers %s',
     async (error) => {
       const login = await made();
-      expect(await asking([{ error }]).provider.endSessions(login.username, login, longAgo)).toEqual({
+      expect(
+        await asking([{ error }]).provider.endSessions(login.username, login, longAgo, asWanted),
+      ).toEqual({
         ended: false,
         reason: expect.stringMatching(/^CLIENT KILL was answered with (NOPERM|ERR); declare/),
       });

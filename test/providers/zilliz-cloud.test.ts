@@ -13,6 +13,7 @@ import type {
 } from '../../infra/local/providers/zilliz-cloud.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
+  asWanted,
   type ChoosingSubject,
   choosingContract,
   codeOf,
@@ -77,8 +78,8 @@ const loginOf = async (username: string): Promise<Login> => ({
 /** A user with the declared roles. */
 const made = async (username = freshName()): Promise<Login> => {
   const login = await loginOf(username);
-  await open().createUser(login);
-  await open().applyPrivileges(login);
+  await open().createUser(login, asWanted);
+  await open().applyPrivileges(login, asWanted);
   return login;
 };
 
@@ -100,8 +101,8 @@ const subject = (): ChoosingSubject => ({
   open,
   async bring(provider, username) {
     const login = { ...(await provider.endpoint()), username, password: passwordOf(username) };
-    await provider.createUser(login);
-    await provider.applyPrivileges(login);
+    await provider.createUser(login, asWanted);
+    await provider.applyPrivileges(login, asWanted);
     return login;
   },
   // Nothing at Zilliz Cloud keeps a user because of what others are.
@@ -175,18 +176,18 @@ describe.each(lines)(
       expect(await provider.verify(login)).toBe('accepted');
       expect(await provider.privilegeDifferences(login)).toEqual([]);
       const { username, password: current } = login;
-      await provider.setPassword({ username, current, next: other });
+      await provider.setPassword({ username, current: [current], next: other }, asWanted);
       expect(await provider.verify({ ...login, password: other })).toBe('accepted');
       expect(await provider.verify(login)).toBe('rejected');
       expect(userOf(username)?.roles).toEqual(['orders_rw']);
-      expect(await provider.deleteUser(username)).toBe('deleted');
+      expect(await provider.deleteUser(username, asWanted)).toBe('deleted');
       expect(await provider.verify({ ...login, password: other })).toBe('rejected');
     });
 
     test('has a user that is not listed: it is found when it is created, and left untouched', async () => {
       const theirs = await made();
       cloud.switches.unlisted = [theirs.username];
-      expect(await open().createUser({ ...theirs, password: other })).toBe('exists');
+      expect(await open().createUser({ ...theirs, password: other }, asWanted)).toBe('exists');
       expect(await open().verify(theirs)).toBe('accepted');
       expect(calls('createUser')).toHaveLength(2);
     });
@@ -196,8 +197,8 @@ describe.each(lines)(
       const login = { ...(await loginOf(username)), password: other };
       const wrong = new Sensitive('Wrong-password_0000000000000001');
       const provider = open();
-      await provider.setPassword({ username, current: wrong, next: other, isIdle: true });
-      await provider.applyPrivileges(login);
+      await provider.setPassword({ username, current: [wrong], next: other, isIdle: true }, asWanted);
+      await provider.applyPrivileges(login, asWanted);
       expect(await provider.verify(login)).toBe('accepted');
       expect(userOf(username)?.roles).toEqual(['orders_rw']);
       expect([calls('deleteUser').length, calls('createUser').length]).toEqual([1, 2]);
@@ -207,8 +208,8 @@ describe.each(lines)(
       const login = await made();
       const { username } = login;
       const wrong = new Sensitive('Wrong-password_0000000000000001');
-      for (const current of [{ current: wrong }, {}]) {
-        const error = await failureOf(open().setPassword({ username, ...current, next: other }));
+      for (const current of [{ current: [wrong] }, {}]) {
+        const error = await failureOf(open().setPassword({ username, ...current, next: other }, asWanted));
         expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
         expect(error.message).toContain('a password that no version of its secret holds, or is gone');
       }
@@ -219,10 +220,10 @@ describe.each(lines)(
     test('says of an absent user what it says of a wrong password: the idle one is made, the other one is not', async () => {
       const login = { ...(await loginOf(freshName())), password: other };
       const { username } = login;
-      const change = { username, current: passwordOf(username), next: other };
-      expect(await codeOf(open().setPassword(change))).toBe('REJECTED none');
+      const change = { username, current: [passwordOf(username)], next: other };
+      expect(await codeOf(open().setPassword(change, asWanted))).toBe('REJECTED none');
       expect(userOf(username)).toBeUndefined();
-      await open().setPassword({ ...change, isIdle: true });
+      await open().setPassword({ ...change, isIdle: true }, asWanted);
       expect(await open().verify(login)).toBe('accepted');
       expect(calls('deleteUser')).toEqual([]);
     });
@@ -230,7 +231,7 @@ describe.each(lines)(
     test('does not know a declared role: the error names it', async () => {
       const login = await made();
       const provider = open({ roles: ['orders_rw', 'reports_rw'] });
-      await expect(provider.applyPrivileges(login)).rejects.toThrow(
+      await expect(provider.applyPrivileges(login, asWanted)).rejects.toThrow(
         expect.objectContaining({
           code: 'PRIVILEGES_DIFFER',
           message: expect.stringContaining(`${clusterId} has no role reports_rw; create`),
@@ -241,7 +242,7 @@ describe.each(lines)(
 
     test('is full: asked once, and never again', async () => {
       cloud.switches.mostUsers = 1;
-      const error = await failureOf(open().createUser(await loginOf(freshName())));
+      const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
       expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
       expect(error.message).toContain('the number of users has reached the limit');
       expect(calls('createUser')).toHaveLength(1);
@@ -252,7 +253,7 @@ describe.each(lines)(
       async (text) => {
         cloud.switches.passwordRule = 'milvus';
         const login = { ...(await loginOf(freshName())), password: new Sensitive(text) };
-        expect(await open().createUser(login)).toBe('created');
+        expect(await open().createUser(login, asWanted)).toBe('created');
       },
     );
 
@@ -261,7 +262,7 @@ describe.each(lines)(
       const { username } = await made();
       const run = async () => cloud.actor.deleteUser(clusterId, username);
       inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-      expect(await open().deleteUser(username)).toBe('deleted');
+      expect(await open().deleteUser(username, asWanted)).toBe('deleted');
     });
   },
 );
@@ -425,7 +426,7 @@ describe('an answer of the cluster', () => {
     const login = await loginOf(freshName());
     const json = { code, ...(message === undefined ? {} : { message }) };
     inject({ operation: 'createUser', kind: 'status', status, json, times: Number.POSITIVE_INFINITY });
-    const error = await failureOf(open().createUser(login));
+    const error = await failureOf(open().createUser(login, asWanted));
     expect(`${error.code} ${error.effect}`).toBe(wanted(one));
     expect(error.facts).toMatchObject({ status, vendorCode: code, provider: 'zilliz-cloud' });
     expect(error.facts.requestId).toMatch(/^[0-9a-f-]{36}$/);
@@ -436,7 +437,7 @@ describe('an answer of the cluster', () => {
   test.each([200, 429])('1807 (status %i) came before the change, which is sent again', async (status) => {
     const json = { code: 1807, message: 'request is rejected by limiter' };
     inject({ operation: 'createUser', kind: 'status', status, json });
-    expect(await open().createUser(await loginOf(freshName()))).toBe('created');
+    expect(await open().createUser(await loginOf(freshName()), asWanted)).toBe('created');
     expect(calls('createUser')).toHaveLength(2);
   });
 
@@ -456,7 +457,7 @@ describe('an answer of the cluster', () => {
     'of a gateway, a page with status %i, does not say that nothing changed',
     async (status) => {
       inject({ operation: 'createUser', kind: 'html-body', status });
-      const error = await failureOf(open().createUser(await loginOf(freshName())));
+      const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
       expect([error.effect, error.facts.status]).toEqual(['unknown', status]);
     },
   );
@@ -465,7 +466,7 @@ describe('an answer of the cluster', () => {
     const login = await loginOf(freshName());
     const json = { code: 65_535, message: `cannot hash ${login.password.reveal()}` };
     inject({ operation: 'createUser', kind: 'status', status: 200, json });
-    expect((await failureOf(open().createUser(login))).message).toContain(
+    expect((await failureOf(open().createUser(login, asWanted))).message).toContain(
       '(code 65535: cannot hash ‹redacted›)',
     );
   });
@@ -482,7 +483,7 @@ describe('a change whose outcome is unclear', () => {
     'is a new user all the same where %s',
     async (_how, { status, ...json }) => {
       inject({ operation: 'createUser', kind: 'status', status, json, applied: true });
-      expect(await open().createUser(await loginOf(freshName()))).toBe('created');
+      expect(await open().createUser(await loginOf(freshName()), asWanted)).toBe('created');
       expect(calls('createUser')).toHaveLength(1);
     },
   );
@@ -492,7 +493,10 @@ describe('a change whose outcome is unclear', () => {
     async (_how, { status, ...json }) => {
       const login = await made();
       inject({ operation: 'setPassword', kind: 'status', status, json, applied: true });
-      await open().setPassword({ username: login.username, current: login.password, next: other });
+      await open().setPassword(
+        { username: login.username, current: [login.password], next: other },
+        asWanted,
+      );
       expect(await open().verify({ ...login, password: other })).toBe('accepted');
       expect(calls('setPassword')).toHaveLength(1);
     },
@@ -503,8 +507,10 @@ describe('a change whose outcome is unclear', () => {
     async (_how, { status, ...json }) => {
       const login = await made();
       inject({ operation: 'setPassword', kind: 'status', status, json });
-      const change = { username: login.username, current: login.password, next: other };
-      expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change))).effect).toBe('unknown');
+      const change = { username: login.username, current: [login.password], next: other };
+      expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change, asWanted))).effect).toBe(
+        'unknown',
+      );
       expect(await open().verify(login)).toBe('accepted');
       expect(calls('setPassword')).toHaveLength(1);
     },
@@ -518,14 +524,17 @@ describe('a change whose outcome is unclear', () => {
     const provider = open({
       http: (request) => send({ ...request, timeoutMs: Math.min(request.timeoutMs, 400) }),
     });
-    await provider.setPassword({ username: login.username, current: login.password, next: other });
+    await provider.setPassword(
+      { username: login.username, current: [login.password], next: other },
+      asWanted,
+    );
     expect(await open().verify({ ...login, password: other })).toBe('accepted');
     expect(vendors().clock.now().getTime() - at).toBeLessThan(60_000);
   });
 
   test('that was stored, and reached no proxy, is told to all of them again by the next run', async () => {
     const login = await made();
-    const change = { username: login.username, current: login.password, next: other };
+    const change = { username: login.username, current: [login.password], next: other };
     cloud.switches.passwordReaches = { proxies: 'all', afterMs: Number.POSITIVE_INFINITY };
     inject({
       operation: 'setPassword',
@@ -534,10 +543,12 @@ describe('a change whose outcome is unclear', () => {
       json: { code: 65_535, message: 'push' },
       applied: true,
     });
-    expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change))).effect).toBe('unknown');
+    expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change, asWanted))).effect).toBe(
+      'unknown',
+    );
     expect(await open().verify(login)).toBe('accepted');
     cloud.switches.passwordReaches = { proxies: 'all', afterMs: 0 };
-    await open().setPassword(change);
+    await open().setPassword(change, asWanted);
     expect(cluster.authenticates(login.username, other.reveal())).toBe(true);
     // The one that was lost, the one that was refused, and the one that changes nothing.
     const digest = (text: Sensitive) => createHash('sha256').update(text.reveal()).digest('hex');
@@ -553,7 +564,7 @@ describe('a change whose outcome is unclear', () => {
   test('that reached one proxy and not the other is refused now and then, and taken in the end', async () => {
     const login = await made();
     cloud.switches.passwordReaches = { proxies: 'one-late', afterMs: 20_000 };
-    await open().setPassword({ username: login.username, current: login.password, next: other });
+    await open().setPassword({ username: login.username, current: [login.password], next: other }, asWanted);
     const now = { ...login, password: other };
     const answers = [await open().verify(now), await open().verify(now)];
     expect(answers.toSorted()).toEqual(['accepted', 'rejected']);
@@ -565,13 +576,15 @@ describe('a change whose outcome is unclear', () => {
     const login = await made();
     const change = { username: login.username, next: other, isIdle: true };
     inject({ operation: 'deleteUser', kind: 'reset-before' });
-    expect(await codeOf(open({ budgetMs: 30_000 }).setPassword(change))).toBe('UNAVAILABLE unknown');
+    expect(await codeOf(open({ budgetMs: 30_000 }).setPassword(change, asWanted))).toBe(
+      'UNAVAILABLE unknown',
+    );
     expect(await open().verify(login)).toBe('accepted');
     inject({ operation: 'createUser', kind: 'reset-before' });
-    expect(await codeOf(open().setPassword(change))).toBe('UNAVAILABLE unknown');
+    expect(await codeOf(open().setPassword(change, asWanted))).toBe('UNAVAILABLE unknown');
     expect(userOf(login.username)).toBeUndefined();
     // The next run of the step creates it, as it would any new user.
-    expect(await open().createUser({ ...login, password: other })).toBe('created');
+    expect(await open().createUser({ ...login, password: other }, asWanted)).toBe('created');
   });
 });
 
@@ -589,12 +602,12 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
   test.each(reserved)('the user %s is refused before any request', async (username) => {
     const login = { host: 'x.zillizcloud.com', port: 443, database: 'default', username, password: other };
     const provider = open();
-    expect(await codeOf(provider.createUser(login))).toBe('NAME_REFUSED none');
-    expect(await codeOf(provider.setPassword({ username, next: other, isIdle: true }))).toBe(
+    expect(await codeOf(provider.createUser(login, asWanted))).toBe('NAME_REFUSED none');
+    expect(await codeOf(provider.setPassword({ username, next: other, isIdle: true }, asWanted))).toBe(
       'NAME_REFUSED none',
     );
-    expect(await codeOf(provider.applyPrivileges(login))).toBe('NAME_REFUSED none');
-    expect(await codeOf(provider.deleteUser(username))).toBe('NAME_REFUSED none');
+    expect(await codeOf(provider.applyPrivileges(login, asWanted))).toBe('NAME_REFUSED none');
+    expect(await codeOf(provider.deleteUser(username, asWanted))).toBe('NAME_REFUSED none');
     expect(vendors().requests).toEqual([]);
   });
 
@@ -622,11 +635,11 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
   test.each(Object.entries(passwords))('a password with %s is not sent', async (_what, text) => {
     const login = { ...(await loginOf(freshName())), password: new Sensitive(text) };
     const before = vendors().requests.length;
-    const error = await failureOf(open().createUser(login));
+    const error = await failureOf(open().createUser(login, asWanted));
     expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
-    expect(await codeOf(open().setPassword({ username: login.username, next: login.password }))).toBe(
-      'REJECTED none',
-    );
+    expect(
+      await codeOf(open().setPassword({ username: login.username, next: login.password }, asWanted)),
+    ).toBe('REJECTED none');
     expect(vendors().requests.length).toBe(before);
   });
 
@@ -634,7 +647,7 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
     'the password %s is',
     async (text) => {
       const login = { ...(await loginOf(freshName())), password: new Sensitive(text) };
-      expect(await open().createUser(login)).toBe('created');
+      expect(await open().createUser(login, asWanted)).toBe('created');
       expect(await open().verify(login)).toBe('accepted');
     },
   );
@@ -642,7 +655,7 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
   test('a user beyond the hundred that a cluster may have', async () => {
     for (let count = cluster.users().length; count < 100; count += 1)
       cloud.actor.createUser(clusterId, `filler_${count}`, 'Filler-password_1');
-    const error = await failureOf(open().createUser(await loginOf(freshName())));
+    const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
     expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
     expect(error.message).toContain('has 100 users, of 100 at most');
     expect(calls('createUser')).toEqual([]);
@@ -660,15 +673,15 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
     const before = calls().length;
     if (plan !== undefined) cloud.actor.setPlan(clusterId, plan);
     if (status !== undefined) cloud.actor.setStatus(clusterId, status);
-    const change = { username: login.username, current: login.password, next: other };
+    const change = { username: login.username, current: [login.password], next: other };
     const asked: readonly ((provider: ChoosingProvider) => Promise<unknown>)[] = [
       (provider) => provider.endpoint(),
       (provider) => provider.listUsers(),
-      (provider) => provider.createUser(login),
-      (provider) => provider.setPassword(change),
-      (provider) => provider.deleteUser(login.username),
+      (provider) => provider.createUser(login, asWanted),
+      (provider) => provider.setPassword(change, asWanted),
+      (provider) => provider.deleteUser(login.username, asWanted),
       (provider) => provider.verify(login),
-      (provider) => provider.applyPrivileges(login),
+      (provider) => provider.applyPrivileges(login, asWanted),
       (provider) => provider.privilegeDifferences(login),
     ];
     for (const ask of asked) expect(await codeOf(ask(open()))).toBe('TARGET_NOT_READY none');
@@ -785,8 +798,8 @@ describe('the control plane', () => {
   test('is asked once for all that an invocation does, and never more than ten times a second', async () => {
     const provider = open();
     const login = { ...(await provider.endpoint()), username: freshName(), password: other };
-    await provider.createUser(login);
-    await provider.applyPrivileges(login);
+    await provider.createUser(login, asWanted);
+    await provider.applyPrivileges(login, asWanted);
     await provider.verify(login);
     expect(calls('getCluster')).toHaveLength(1);
   });
@@ -851,14 +864,14 @@ describe('a trial login at Zilliz Cloud', () => {
 
   test('needs no role', async () => {
     const login = await loginOf(freshName());
-    await open().createUser(login);
+    await open().createUser(login, asWanted);
     expect(await open().verify(login)).toBe('accepted');
   });
 
   test('is refused until a new user has reached the proxies', async () => {
     cloud.switches.passwordReaches = { proxies: 'all', afterMs: 5_000 };
     const login = await loginOf(freshName());
-    expect(await open().createUser(login)).toBe('created');
+    expect(await open().createUser(login, asWanted)).toBe('created');
     expect(await open().verify(login)).toBe('rejected');
     vendors().clock.move(5_000);
     expect(await open().verify(login)).toBe('accepted');
@@ -882,7 +895,7 @@ describe('the roles of a user of Zilliz Cloud', () => {
       'role orders_rw is held but not declared',
       'role db_admin is held but not declared',
     ]);
-    await provider.applyPrivileges(login);
+    await provider.applyPrivileges(login, asWanted);
     expect(userOf(login.username)?.roles).toEqual(['orders_ro']);
     expect(await provider.privilegeDifferences(login)).toEqual([]);
   });
@@ -891,7 +904,7 @@ describe('the roles of a user of Zilliz Cloud', () => {
     const login = await made();
     const before = calls('grantRole').length;
     cloud.switches.repeatedGrant = 'refuse';
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(calls('grantRole').length).toBe(before);
   });
 
@@ -905,8 +918,8 @@ describe('the roles of a user of Zilliz Cloud', () => {
     Object.assign(cloud.switches, shape);
     const login = await loginOf(freshName());
     const provider = open({ roles: ['orders_ro', 'orders_rw'] });
-    await provider.createUser(login);
-    await provider.applyPrivileges(login);
+    await provider.createUser(login, asWanted);
+    await provider.applyPrivileges(login, asWanted);
     expect(await provider.privilegeDifferences(login)).toEqual([]);
     expect(await open({ roles: [] }).privilegeDifferences(login)).toHaveLength(2);
   });
@@ -914,9 +927,9 @@ describe('the roles of a user of Zilliz Cloud', () => {
   test('are waited for, as grants take seconds', async () => {
     cloud.switches.grantsSeenAfterMs = 10_000;
     const login = await loginOf(freshName());
-    await open().createUser(login);
+    await open().createUser(login, asWanted);
     const start = vendors().clock.now().getTime();
-    await open().applyPrivileges(login);
+    await open().applyPrivileges(login, asWanted);
     expect(vendors().clock.now().getTime() - start).toBeGreaterThanOrEqual(10_000);
     expect(calls('grantRole')).toHaveLength(1);
   });
@@ -939,8 +952,8 @@ describe('the roles of a user of Zilliz Cloud', () => {
   test('that are never seen are an error in the end', async () => {
     cloud.switches.grantsSeenAfterMs = 3_600_000;
     const login = await loginOf(freshName());
-    await open().createUser(login);
-    await expect(open().applyPrivileges(login)).rejects.toThrow(
+    await open().createUser(login, asWanted);
+    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
       expect.objectContaining({
         code: 'PRIVILEGES_DIFFER',
         message: expect.stringContaining('differs in orders_rw'),
@@ -952,9 +965,9 @@ describe('the roles of a user of Zilliz Cloud', () => {
     'are right where a grant ended in %s: what is held decides',
     async (kind) => {
       const login = await loginOf(freshName());
-      await open().createUser(login);
+      await open().createUser(login, asWanted);
       inject({ operation: 'grantRole', kind });
-      await open().applyPrivileges(login);
+      await open().applyPrivileges(login, asWanted);
       expect(userOf(login.username)?.roles).toEqual(['orders_rw']);
       expect(calls('grantRole')).toHaveLength(1);
     },
@@ -962,19 +975,19 @@ describe('the roles of a user of Zilliz Cloud', () => {
 
   test('are not claimed where a grant was lost, and the next run grants them', async () => {
     const login = await loginOf(freshName());
-    await open().createUser(login);
+    await open().createUser(login, asWanted);
     inject({ operation: 'grantRole', kind: 'reset-before' });
-    expect(await codeOf(open().applyPrivileges(login))).toBe('UNAVAILABLE unknown');
-    await open().applyPrivileges(login);
+    expect(await codeOf(open().applyPrivileges(login, asWanted))).toBe('UNAVAILABLE unknown');
+    await open().applyPrivileges(login, asWanted);
     expect(userOf(login.username)?.roles).toEqual(['orders_rw']);
   });
 
   test('may be granted by whoever has the right only', async () => {
     const login = await loginOf(freshName());
-    await open().createUser(login);
+    await open().createUser(login, asWanted);
     const json = { code: 1401, message: 'OperateUserRole: privilege not permitted' };
     inject({ operation: 'grantRole', kind: 'status', status: 403, json });
-    expect(await codeOf(open().applyPrivileges(login))).toBe('UNAUTHORIZED none');
+    expect(await codeOf(open().applyPrivileges(login, asWanted))).toBe('UNAUTHORIZED none');
   });
 });
 
@@ -1026,7 +1039,7 @@ describe('what goes over the wire to Zilliz Cloud', () => {
 
   test('is recorded by the stand-in without a password', async () => {
     const login = await made();
-    await open().setPassword({ username: login.username, current: login.password, next: other });
+    await open().setPassword({ username: login.username, current: [login.password], next: other }, asWanted);
     const recorded = JSON.stringify(calls());
     expect(recorded).toContain(login.username);
     expect([recorded.includes(login.password.reveal()), recorded.includes(other.reveal())]).toEqual([
@@ -1097,7 +1110,9 @@ describe('a spec for Zilliz Cloud', () => {
 
 test('there are no sessions to end, as every request logs in by itself', async () => {
   const provider = open();
-  expect(await provider.endSessions('orders_x', {} as Login, new Date('2026-03-01T12:00:00Z'))).toEqual({
+  expect(
+    await provider.endSessions('orders_x', {} as Login, new Date('2026-03-01T12:00:00Z'), asWanted),
+  ).toEqual({
     ended: true,
   });
   expect(vendors().requests).toEqual([]);

@@ -1,14 +1,15 @@
 import { z } from 'zod';
 import { ProviderError } from '../../functions/core/errors.ts';
+import { type Guard, sendGuarded } from '../../functions/core/guard.ts';
 import type {
   AnyProviderDefinition,
   ChoosingProvider,
   DatabaseUser,
   IssuingProvider,
   LoadProvider,
-  Login,
   Provider,
   ProviderDefinition,
+  UserPassword,
 } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import type { Clock } from '../../infra/local/clock.ts';
@@ -81,8 +82,20 @@ export function createSimulatedVendors(
     operation: string,
     apiKey: string | undefined,
     act: () => T,
+    guard?: Guard,
   ): Promise<T> {
     await clock.sleep(80);
+    if (guard !== undefined)
+      return sendGuarded(guard, clock.now, () => answer(provider, operation, apiKey, act));
+    return answer(provider, operation, apiKey, act);
+  }
+
+  async function answer<T>(
+    provider: string,
+    operation: string,
+    apiKey: string | undefined,
+    act: () => T,
+  ): Promise<T> {
     const what = disturb();
     const failure = (effect: 'none' | 'unknown') =>
       new ProviderError(`${provider} failed ${operation}`, {
@@ -93,9 +106,9 @@ export function createSimulatedVendors(
       });
     if (what === 'fail-before') throw failure(apiKey === undefined ? 'none' : 'unknown');
     if (apiKey !== undefined) writes.push({ at: clock.now().getTime(), apiKey });
-    const answer = act();
+    const done = act();
     if (what === 'fail-after' && apiKey !== undefined) throw failure('unknown');
-    return answer;
+    return done;
   }
 
   const listed = (id: string): readonly DatabaseUser[] =>
@@ -106,76 +119,119 @@ export function createSimulatedVendors(
       openConnections: connections,
     }));
 
-  function base(provider: string, id: string, key: string) {
+  function base(provider: string, id: string, key: string, declared: string) {
     return {
       id: provider,
       readiness: async () => ({ ready: true }) as const,
       listUsers: () => call(provider, 'listUsers', undefined, () => listed(id)),
       endpoint: async () => ({ host: `${id}.simulated`, port: 5432, database: 'orders' }),
-      deleteUser: (username: string) =>
-        call(provider, 'deleteUser', key, () => {
-          const user = targetOf(id).users.get(username);
-          if (user === undefined) return 'absent' as const;
-          if (user.isDefault || username === 'owner')
-            throw new ProviderError('it is protected', {
-              code: 'BLOCKED',
-              effect: 'none',
-              provider,
-              operation: 'deleteUser',
-            });
-          targetOf(id).users.delete(username);
-          return 'deleted' as const;
-        }),
-      verify: ({ username, password }: Login) =>
+      deleteUser: (username: string, guard: Guard) =>
+        call(
+          provider,
+          'deleteUser',
+          key,
+          () => {
+            const user = targetOf(id).users.get(username);
+            if (user === undefined) return 'absent' as const;
+            if (user.isDefault || username === 'owner')
+              throw new ProviderError('it is protected', {
+                code: 'BLOCKED',
+                effect: 'none',
+                provider,
+                operation: 'deleteUser',
+              });
+            targetOf(id).users.delete(username);
+            return 'deleted' as const;
+          },
+          guard,
+        ),
+      verify: ({ username, password }: UserPassword) =>
         call(provider, 'verify', undefined, () =>
           targetOf(id).accepts(username, password.reveal()) ? ('accepted' as const) : ('rejected' as const),
         ),
-      privilegeDifferences: ({ username }: Login) =>
+      privilegeDifferences: ({ username }: UserPassword) =>
         call(provider, 'privilegeDifferences', undefined, () =>
-          targetOf(id).users.get(username)?.roles === 'orders_rw' ? [] : ['roles differ'],
+          targetOf(id).users.get(username)?.roles === declared ? [] : ['roles differ'],
         ),
       sessions: (username: string) =>
         call(provider, 'sessions', undefined, () => ({
           observed: true as const,
           open: targetOf(id).users.get(username)?.connections ?? 0,
         })),
-      endSessions: (username: string) =>
-        call(provider, 'endSessions', key, () => {
-          const user = targetOf(id).users.get(username);
-          if (user !== undefined) user.connections = 0;
-          return { ended: true } as const;
-        }),
+      endSessions: (username: string, _login: UserPassword, _before: Date, guard: Guard) =>
+        call(
+          provider,
+          'endSessions',
+          key,
+          () => {
+            const user = targetOf(id).users.get(username);
+            if (user !== undefined) user.connections = 0;
+            return { ended: true } as const;
+          },
+          guard,
+        ),
     };
   }
 
-  const choosing = (id: string, apiKey: Sensitive): ChoosingProvider => ({
-    ...base('simulated-choosing', id, apiKeyOf(apiKey)),
+  /** A target knows every role but this one. */
+  const assertRole = (declared: string): void => {
+    if (declared === 'nope')
+      throw new ProviderError('there is no role nope', {
+        code: 'ROLE_UNKNOWN',
+        effect: 'none',
+        provider: 'simulated-choosing',
+        operation: 'createUser',
+      });
+  };
+
+  const choosing = (id: string, apiKey: Sensitive, declared: string): ChoosingProvider => ({
+    ...base('simulated-choosing', id, apiKeyOf(apiKey), declared),
     passwords: 'chosen-by-us',
-    createUser: ({ username, password }) =>
-      call('simulated-choosing', 'createUser', apiKeyOf(apiKey), () => {
-        const { users } = targetOf(id);
-        if (users.has(username)) return 'exists';
-        users.set(username, {
-          password: password.reveal(),
-          roles: 'too many',
-          isDefault: false,
-          connections: 0,
-        });
-        return 'created';
-      }),
-    setPassword: ({ username, next }) =>
-      call('simulated-choosing', 'setPassword', apiKeyOf(apiKey), () => {
-        const user = targetOf(id).users.get(username);
-        if (user !== undefined) user.password = next.reveal();
-      }),
-    applyPrivileges: ({ username }) =>
-      call('simulated-choosing', 'applyPrivileges', undefined, () => {
-        const user = targetOf(id).users.get(username);
-        if (user !== undefined) user.roles = 'orders_rw';
-      }),
+    createUser: ({ username, password }, guard) =>
+      call(
+        'simulated-choosing',
+        'createUser',
+        apiKeyOf(apiKey),
+        () => {
+          assertRole(declared);
+          const { users } = targetOf(id);
+          if (users.has(username)) return 'exists';
+          users.set(username, {
+            password: password.reveal(),
+            roles: declared,
+            isDefault: false,
+            connections: 0,
+          });
+          return 'created';
+        },
+        guard,
+      ),
+    setPassword: ({ username, next }, guard) =>
+      call(
+        'simulated-choosing',
+        'setPassword',
+        apiKeyOf(apiKey),
+        () => {
+          assertRole(declared);
+          const user = targetOf(id).users.get(username);
+          if (user !== undefined) user.password = next.reveal();
+        },
+        guard,
+      ),
+    applyPrivileges: ({ username }, guard) =>
+      call(
+        'simulated-choosing',
+        'applyPrivileges',
+        undefined,
+        () => {
+          const user = targetOf(id).users.get(username);
+          if (user !== undefined) user.roles = declared;
+        },
+        guard,
+      ),
   });
 
-  const issuing = (id: string, apiKey: Sensitive): IssuingProvider => {
+  const issuing = (id: string, apiKey: Sensitive, declared: string): IssuingProvider => {
     const make = (username: string): void => {
       const { users } = targetOf(id);
       if (users.has(username)) return;
@@ -183,17 +239,17 @@ export function createSimulatedVendors(
       made += 1;
       users.set(username, {
         password: `issued-${made}`,
-        roles: 'orders_rw',
+        roles: declared,
         isDefault: true,
         connections: 0,
       });
     };
     return {
-      ...base('simulated-issuing', id, apiKeyOf(apiKey)),
+      ...base('simulated-issuing', id, apiKeyOf(apiKey), declared),
       passwords: 'chosen-by-provider',
-      async issueUser(username) {
+      async issueUser(username, guard) {
         if (!targetOf(id).users.has(username))
-          await call('simulated-issuing', 'issueUser', apiKeyOf(apiKey), () => make(username));
+          await call('simulated-issuing', 'issueUser', apiKeyOf(apiKey), () => make(username), guard);
         // A password can be read while its user is the default, and never again after that.
         const user = await call('simulated-issuing', 'readCredential', undefined, () =>
           targetOf(id).users.get(username),
@@ -207,15 +263,15 @@ export function createSimulatedVendors(
           password: new Sensitive(user.password),
         };
       },
-      placeDefault: (username) =>
-        call('simulated-issuing', 'placeDefault', apiKeyOf(apiKey), () => make(username)),
+      placeDefault: (username, guard) =>
+        call('simulated-issuing', 'placeDefault', apiKeyOf(apiKey), () => make(username), guard),
     };
   };
 
   const definition = (
     id: string,
     passwords: Provider['passwords'],
-    open: (target: string, apiKey: Sensitive) => Provider,
+    open: (target: string, apiKey: Sensitive, declared: string) => Provider,
   ): AnyProviderDefinition => {
     const typed: ProviderDefinition<Target, Privileges> = {
       id,
@@ -224,8 +280,9 @@ export function createSimulatedVendors(
       targetSchema,
       privilegesSchema,
       targetId: (target) => target.id,
+      targetOf: ({ targetId }) => ({ id: targetId }),
       ready: (login) => ({ url: `simulated://${login.username}@${login.host}` }),
-      open: ({ target, apiKey }) => open(target.id, apiKey),
+      open: ({ target, apiKey, privileges }) => open(target.id, apiKey, privileges.roles),
     };
     return typed as AnyProviderDefinition;
   };

@@ -12,6 +12,7 @@ import { firstSecretString } from '../../functions/core/secret-value.ts';
 import { createRedactor, type Sensitive } from '../../functions/core/sensitive.ts';
 import { backstopDays, parseSpec, specDocument } from '../../functions/core/spec.ts';
 import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
+import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
 import { reconcileUsers } from '../../functions/lifecycle/reconcile-users.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
@@ -99,10 +100,10 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
     },
   });
   const awsPorts = {
-    ...secretsManagerPorts(clientOf(secretsManager), createRedactor()),
+    ...secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now),
     ...parameterStore(clientOf(parameters)),
     publish: eventBridge(clientOf(bus), busName, { sleep: (ms) => clock.sleep(ms) }),
-    notify: otherBuses(clientOf(bus), { sleep: (ms) => clock.sleep(ms) }),
+    notify: otherBuses(clientOf(bus), { sleep: (ms) => clock.sleep(ms) }, clock.now),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
     now: async () => clock.now(),
     sleep: (ms: number) => clock.sleep(ms),
@@ -133,7 +134,7 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
       return call();
     });
     const rekey: Rekey = {
-      ports,
+      ports: guardWrites(ports, clock.now),
       loadProvider: vendors.loadProvider,
       loadConsumer,
       sha256,

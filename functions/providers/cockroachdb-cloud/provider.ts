@@ -1,15 +1,18 @@
 import { z } from 'zod';
 import { ProviderError, VerificationFailed } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import { type Ports, SqlError } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
-  Login,
   OpenTarget,
   ProviderDefinition,
   Session,
+  UserPassword,
 } from '../../core/provider.ts';
+import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
+import { askedOnce, sentHome, throwAwayPassword } from '../home.ts';
 import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
 import { cockroachDbApi } from './api.ts';
@@ -61,6 +64,9 @@ const normalized = (name: string): string => name.normalize('NFC').toLowerCase()
 /** Built-in users, reserved names and prefixes, and people who sign in through SSO. */
 const reserved = /^(root|admin|node|public|none|pg_.*|crdb_internal_.*|sso_.*)$/;
 
+/** How long a new password may take to reach every gateway. */
+const settleMs = 60_000;
+
 /** How long an unclear change may still arrive: up to five minutes were seen (cockroach#80288). */
 const lateMs = 300_000;
 
@@ -85,12 +91,24 @@ const membershipsOf = (username: string) => ({
 
 const membershipRows = z.array(z.object({ role: z.string() }));
 
-/** rekey's own session is told apart by its application name. */
+/** The session that asks is told apart by its id: any application may call itself `rekey`. */
+const ownSession = { text: 'SHOW session_id' };
+const ownSessionRows = z.tuple([z.object({ session_id: z.string() })]);
+
 const sessionsOf = (username: string) => ({
-  text: `SELECT application_name, client_address, session_start
+  text: `SELECT session_id, application_name, client_address, session_start
            FROM crdb_internal.cluster_sessions
-          WHERE user_name = $1 AND coalesce(application_name, '') <> 'rekey' AND coalesce(status, '') <> 'CLOSED'`,
+          WHERE user_name = $1 AND coalesce(status, '') <> 'CLOSED'`,
   values: [username],
+});
+
+/** Those of a user that were opened before an instant. No placeholders: CANCEL SESSIONS takes none, and both texts need no quoting. */
+const sessionsBefore = (username: string, openedBefore: Date, isAsker: boolean): string =>
+  `SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}' AND coalesce(status, '') <> 'CLOSED'${isAsker ? ' AND session_id NOT IN (SELECT session_id FROM [SHOW session_id])' : ''}`;
+
+const rolesAmong = (roles: readonly string[]) => ({
+  text: 'SELECT rolname AS role FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)',
+  values: [[...roles]],
 });
 
 /** Whether a login sees everybody's sessions: an administrator does, and so does whoever sees somebody else's (SQL docs). */
@@ -103,6 +121,7 @@ const seesEverybodyRows = z.tuple([z.object({ yes: z.boolean() })]);
 
 const sessionRows = z.array(
   z.object({
+    session_id: z.string(),
     application_name: z.string().nullable(),
     client_address: z.string().nullable(),
     session_start: z.date().nullable(),
@@ -127,6 +146,12 @@ const privilegesDiffer = (message: string, cause?: unknown): VerificationFailed 
     'PRIVILEGES_DIFFER',
     `${message}; grant or revoke it yourself, or name an administrator's secret as "adminSecret" in the spec`,
     cause === undefined ? {} : { cause },
+  );
+
+const roleUnknown = (roles: readonly string[], effect: 'none' | 'applied'): ProviderError =>
+  new ProviderError(
+    `cockroachdb-cloud has no role ${roles.join(', ')}; create it, or correct the roles in the spec`,
+    { code: 'ROLE_UNKNOWN', effect, provider: 'cockroachdb-cloud', operation: 'applyPrivileges' },
   );
 
 /** What takes away what the vendor names, in the wordings of cockroach's `drop_role.go`; all of it where it names nothing. */
@@ -159,11 +184,12 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'never',
     // 10 requests a second for a service account (docs page cloud-api), reads included: so every call of a rotation and of the
     // retirement after it is counted, with the user list on one page of 500.
-    writes: { perMinute: 600, perRotation: 20 },
+    writes: { perMinute: 600, perRotation: 24 },
   },
   targetSchema,
   privilegesSchema,
   targetId: ({ clusterId }) => clusterId,
+  targetOf: ({ targetId, database }) => ({ clusterId: targetId, database }),
   ready: (login) => ({ url: postgresUrl(login, 'verify-full') }),
   open,
 };
@@ -186,22 +212,34 @@ function open(
         `${JSON.stringify(username)} is no name that rekey makes or changes`,
       );
   };
-  const endpoint = async () => {
+  const endpoint = askedOnce(async () => {
     const [{ plan }, connection] = await Promise.all([api.cluster(), api.connection(database)]);
     return plan === 'ADVANCED' ? { ...connection, ca: await api.certificateAuthority() } : connection;
-  };
+  });
+  const home = sentHome(endpoint);
   const timeLeft = async (most: number): Promise<number> =>
     Math.max(1, Math.min(most, until.getTime() - (await ports.now()).getTime()));
 
-  const memberships = async (login: Login): Promise<readonly string[]> => {
+  /** The rows of one question. */
+  const ask = async (
+    who: UserPassword,
+    statement: { readonly text: string; readonly values?: readonly unknown[] },
+  ): Promise<readonly unknown[]> => {
     const timeoutMs = await timeLeft(30_000);
     const outcome = await ports
-      .sql({ ...login, statements: [membershipsOf(login.username)], timeoutMs })
+      .sql({ ...(await home(who)), statements: [statement], timeoutMs, guard: 'reads-only' })
       .catch((error: unknown) => {
         throw error instanceof SqlError ? loginUnreachable(error) : error;
       });
-    if (outcome.say === 'rejected') throw rejected(login.username);
-    return membershipRows.parse(outcome.rows[0] ?? []).map((row) => row.role);
+    if (outcome.say === 'rejected') throw rejected(who.username);
+    return outcome.rows[0] ?? [];
+  };
+  const memberships = async (login: UserPassword): Promise<readonly string[]> =>
+    membershipRows.parse(await ask(login, membershipsOf(login.username))).map((row) => row.role);
+  const unknownRoles = async (who: UserPassword): Promise<readonly string[]> => {
+    if (privileges.roles.length === 0) return [];
+    const known = membershipRows.parse(await ask(who, rolesAmong(privileges.roles))).map((row) => row.role);
+    return privileges.roles.filter((role) => !known.includes(role));
   };
   const rejected = (username: string): VerificationFailed =>
     new VerificationFailed(
@@ -209,8 +247,8 @@ function open(
       `${username} could not log in to have its privileges compared`,
     );
   /** The vendor's refusal where something still depends on the user; undefined when it is gone. */
-  const refusalToDelete = (username: string): Promise<ProviderError | undefined> =>
-    api.deleteUser(username).then(
+  const refusalToDelete = (username: string, guard: Guard): Promise<ProviderError | undefined> =>
+    api.deleteUser(username, guard).then(
       () => undefined,
       (error: unknown) => {
         if (error instanceof ProviderError && error.code === 'BLOCKED') return error;
@@ -222,14 +260,16 @@ function open(
   async function settle(
     texts: readonly string[],
     username: string,
-    login: Login | undefined,
+    login: UserPassword | undefined,
+    guard: Guard,
   ): Promise<string | undefined> {
     const own = login?.username === username ? login : undefined;
-    const actor = admin === undefined ? own : { ...(login ?? (await endpoint())), ...admin };
+    const actor = admin ?? own;
     if (actor === undefined) return 'neither its own password nor an administrator ("adminSecret") is known';
     try {
       const statements = texts.map((text) => ({ text }));
-      const outcome = await ports.sql({ ...actor, statements, timeoutMs: await timeLeft(lateMs) });
+      const session = { ...(await home(actor)), statements, timeoutMs: await timeLeft(lateMs) };
+      const outcome = await ports.sql({ ...session, guard });
       return outcome.say === 'accepted' ? undefined : `${actor.username} could not log in`;
     } catch (error) {
       if (!(error instanceof SqlError)) throw error;
@@ -242,8 +282,8 @@ function open(
   }
 
   /** Deletes; where the spec names who gets what the user owns, tries again after that, and never more often. */
-  async function remove(username: string, login: Login | undefined): Promise<void> {
-    let refusal = await refusalToDelete(username);
+  async function remove(username: string, login: UserPassword | undefined, guard: Guard): Promise<void> {
+    let refusal = await refusalToDelete(username, guard);
     if (refusal === undefined) return;
     const owner = privileges.objectsOwner;
     if (owner === undefined)
@@ -259,10 +299,10 @@ function open(
       ['BEGIN', reassign, `DROP OWNED BY ${quoted(username)}`, 'COMMIT'],
     ];
     for (const texts of estates) {
-      const failure = await settle(texts, username, login);
+      const failure = await settle(texts, username, login, guard);
       if (failure !== undefined)
         throw withRemedy(refusal, `rekey could not: ${failure}; ${remedyOf(refusal, username, owner)}`);
-      refusal = await refusalToDelete(username);
+      refusal = await refusalToDelete(username, guard);
       if (refusal === undefined) return;
     }
     throw withRemedy(refusal, remedyOf(refusal, username, owner));
@@ -273,70 +313,170 @@ function open(
     extra: held.filter((role) => !privileges.roles.includes(role)),
   });
 
+  /** Runs statements that change roles, as the administrator if there is one, else as the user itself. */
+  async function change(
+    texts: readonly string[],
+    login: UserPassword,
+    guard: Guard,
+  ): Promise<SqlError | undefined> {
+    const actor = admin ?? login;
+    try {
+      const outcome = await ports.sql({
+        ...(await home(actor)),
+        statements: texts.map((text) => ({ text })),
+        // Role changes are schema changes: up to five minutes (Vault's CockroachDB tutorial).
+        timeoutMs: await timeLeft(lateMs),
+        guard,
+      });
+      if (outcome.say === 'rejected') throw rejected(actor.username);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof SqlError)) throw error;
+      return error;
+    }
+  }
+
+  /**
+   * Afterwards the user holds the declared roles and no others. A user made by the API is born with admin WITH ADMIN OPTION
+   * (terraform-provider-cockroach PR 376), so it can put its own roles in order. One transaction: a crash between granting and
+   * giving up admin would leave a user that can neither do its work nor be mended by itself. Where that fails, what is not declared
+   * goes apart: a user that is left with admin would be worse than one that lacks a role.
+   */
+  async function adjustRoles(login: UserPassword, guard: Guard): Promise<void> {
+    const { missing, extra } = missingAndExtra(await memberships(login));
+    if (missing.length === 0 && extra.length === 0) return;
+    const user = quoted(login.username);
+    const revocations = extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`);
+    const changes = [...missing.map((role) => `GRANT ${quoted(role)} TO ${user}`), ...revocations];
+    const failure = await change(['BEGIN', ...changes, 'COMMIT'], login, guard);
+    // A lost COMMIT may have been applied: what the user holds now decides.
+    const after = missingAndExtra(await memberships(login));
+    if (after.missing.length === 0 && after.extra.length === 0) return;
+    if (after.extra.length > 0)
+      await change(
+        after.extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`),
+        login,
+        guard,
+      );
+    const unknown = await unknownRoles(login);
+    if (unknown.length > 0) throw roleUnknown(unknown, 'applied');
+    if (failure?.statement !== undefined && failure.sqlState !== undefined)
+      throw privilegesDiffer(
+        `${login.username} may not ${changes.join(', ')} (${failure.sqlState})`,
+        failure,
+      );
+    const left = missingAndExtra(await memberships(login));
+    if (left.missing.length > 0 || left.extra.length > 0)
+      throw privilegesDiffer(
+        `${login.username} still differs in ${[...left.missing, ...left.extra].join(', ')}`,
+      );
+  }
+
+  /** Afterwards the password logs in, as far as the vendor says. */
+  async function putPassword(username: string, next: Sensitive, guard: Guard): Promise<void> {
+    try {
+      await api.setPassword(username, next, guard);
+    } catch (error) {
+      if (!(error instanceof ProviderError)) throw error;
+      // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
+      // decides. For anything else the vendor's word is enough.
+      const late = error.effect === 'unknown' ? await timeLeft(lateMs) : 0;
+      if (late === 0 && error.code !== 'REJECTED') throw error;
+      if (!(await logsInWithin(late, { username, password: next }))) throw error;
+    }
+  }
+
+  async function logsInWithin(patienceMs: number, login: UserPassword): Promise<boolean> {
+    const at = await home(login);
+    const giveUpAt = (await ports.now()).getTime() + patienceMs;
+    for (let wait = 500; (await verifyBySql(at, ports)) === 'rejected'; wait = Math.min(wait * 2, 15_000)) {
+      if ((await ports.now()).getTime() + wait >= giveUpAt) return false;
+      await ports.sleep(wait);
+    }
+    return true;
+  }
+
+  /**
+   * Of a user that has the throw-away password: puts its roles in order, then gives it the real one. Until then nobody can log in as
+   * a user that holds admin.
+   */
+  async function finishUser(
+    { username, password }: UserPassword,
+    throwAway: Sensitive,
+    guard: Guard,
+  ): Promise<void> {
+    const hidden = { username, password: throwAway };
+    if (!(await logsInWithin(await timeLeft(settleMs), hidden))) throw rejected(username);
+    await adjustRoles(hidden, guard);
+    await putPassword(username, password, guard);
+  }
+
   return {
     id: 'cockroachdb-cloud',
     passwords: 'chosen-by-us',
     async readiness() {
       const { state } = await api.cluster();
       // LOCKED: "other operations should not proceed" (OpenAPI document).
-      return state === 'CREATED' ? { ready: true } : { ready: false, reason: `its state is ${state}` };
+      if (state === 'CREATED') return { ready: true };
+      const reason = `its state is ${state}`;
+      return /^DELETED$/i.test(state) ? { ready: false, reason, isGone: true } : { ready: false, reason };
     },
     listUsers: list,
     endpoint,
 
-    async createUser({ username, password }) {
+    async createUser({ username, password }, guard) {
       refuseUnlessOurs('createUser', username);
       // Whether a POST of a listed name changes its password is unknown: it is never sent.
       const look = { provider: 'cockroachdb-cloud', operation: 'createUser', username, list, until };
       if ((await findListed(look, ports)) !== undefined) return 'exists';
+      const unknown = admin === undefined ? [] : await unknownRoles(admin);
+      if (unknown.length > 0) throw roleUnknown(unknown, 'none');
+      const throwAway = await throwAwayPassword(ports);
       try {
-        const named = await api.createUser(username, password);
+        const named = await api.createUser(username, throwAway, guard);
         if (normalized(named) !== username)
           throw fact('UNREADABLE', 'createUser', `asked for ${username}, was given another name`);
-        return 'created';
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         if (error.code === 'CONFLICT') return 'exists';
-        // The answer was lost, not necessarily the user. Whoever calls finds out by a login which password it has.
+        // The answer was lost, not necessarily the user. Whoever calls sets its password anew.
         // Where the list fails too, the first failure is the one that says that nothing is known.
         const isListed = (users: readonly DatabaseUser[]) => users.some((user) => user.username === username);
         if (error.effect === 'unknown' && (await list().then(isListed, () => false))) return 'exists';
         throw error;
       }
-    },
-
-    async setPassword({ username, next }) {
-      refuseUnlessOurs('setPassword', username);
       try {
-        await api.setPassword(username, next);
+        await finishUser({ username, password }, throwAway, guard);
       } catch (error) {
-        if (!(error instanceof ProviderError)) throw error;
-        // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
-        // decides. For anything else the vendor's word is enough.
-        const late = error.effect === 'unknown' ? await timeLeft(lateMs) : 0;
-        if (late === 0 && error.code !== 'REJECTED') throw error;
-        const login = { ...(await endpoint()), username, password: next };
-        const giveUpAt = (await ports.now()).getTime() + late;
-        for (
-          let wait = 500;
-          (await verifyBySql(login, ports)) === 'rejected';
-          wait = Math.min(wait * 2, 15_000)
-        ) {
-          if ((await ports.now()).getTime() + wait >= giveUpAt) throw error;
-          await ports.sleep(wait);
-        }
+        if (!(error instanceof ProviderError) || error.code !== 'ROLE_UNKNOWN') throw error;
+        // Just made by this call, and nobody can log in: it goes again, so that nothing is left of a rotation that cannot succeed.
+        await api.deleteUser(username, guard);
+        throw new ProviderError(error.message.replace(/^ROLE_UNKNOWN: /, ''), {
+          ...error.facts,
+          effect: 'none',
+        });
       }
+      return 'created';
     },
 
-    deleteUser: async (username, login) => {
+    async setPassword({ username, next, isIdle = false }, guard) {
+      refuseUnlessOurs('setPassword', username);
+      if (!isIdle) return putPassword(username, next, guard);
+      const throwAway = await throwAwayPassword(ports);
+      await putPassword(username, throwAway, guard);
+      await finishUser({ username, password: next }, throwAway, guard);
+    },
+
+    deleteUser: async (username, guard, login) => {
       refuseUnlessOurs('deleteUser', username);
+      const provider = 'cockroachdb-cloud';
       return deleteListed(
-        { provider: 'cockroachdb-cloud', username, list, remove: () => remove(username, login), until },
+        { provider, username, list, remove: () => remove(username, login, guard), until },
         ports,
       );
     },
 
-    verify: (login) => verifyBySql(login, ports),
+    verify: async (login) => verifyBySql(await home(login), ports),
 
     async privilegeDifferences(login) {
       const { missing, extra } = missingAndExtra(await memberships(login));
@@ -346,67 +486,43 @@ function open(
       ];
     },
 
-    async applyPrivileges(login) {
+    async applyPrivileges(login, guard) {
       refuseUnlessOurs('applyPrivileges', login.username);
-      const { missing, extra } = missingAndExtra(await memberships(login));
-      if (missing.length === 0 && extra.length === 0) return;
-      // A user made by the API is born with admin WITH ADMIN OPTION (terraform-provider-cockroach PR 376), so it can put
-      // its own rights in order. One transaction: a crash between granting and giving up admin would leave a user that
-      // can neither do its work nor be mended by itself.
-      const user = quoted(login.username);
-      const changes = [
-        ...missing.map((role) => `GRANT ${quoted(role)} TO ${user}`),
-        ...extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`),
-      ];
-      const actor = admin === undefined ? login : { ...login, ...admin };
-      try {
-        const outcome = await ports.sql({
-          ...actor,
-          statements: ['BEGIN', ...changes, 'COMMIT'].map((text) => ({ text })),
-          // Role changes are schema changes: up to five minutes (Vault's CockroachDB tutorial).
-          timeoutMs: await timeLeft(lateMs),
-        });
-        if (outcome.say === 'rejected') throw rejected(actor.username);
-      } catch (error) {
-        if (!(error instanceof SqlError)) throw error;
-        // A lost COMMIT may have been applied: what the user holds now decides.
-        if (error.statement !== undefined && error.sqlState !== undefined)
-          throw privilegesDiffer(
-            `${login.username} may not ${changes.join(', ')} (${error.sqlState})`,
-            error,
-          );
-      }
-      const after = missingAndExtra(await memberships(login));
-      const left = [...after.missing, ...after.extra];
-      if (left.length > 0) throw privilegesDiffer(`${login.username} still differs in ${left.join(', ')}`);
+      await adjustRoles(login, guard);
     },
 
     /** Takes an administrator: a user may look at its own sessions, but not cancel them (SQL docs). */
-    async endSessions(username, login, openedBefore) {
+    async endSessions(username, login, openedBefore, guard) {
       refuseUnlessOurs('endSessions', username);
       // It would find none to cancel, and that would look like success.
       if (admin === undefined && login.username !== username)
         return { ended: false, reason: onlyItsOwn(login.username) };
-      // No placeholders: the statement takes none, and both texts are of characters that need no quoting.
-      const text = `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}' AND coalesce(application_name, '') <> 'rekey')`;
-      return endSessionsBySql(admin === undefined ? login : { ...login, ...admin }, { text }, ports);
+      const actor = admin ?? login;
+      const selected = sessionsBefore(username, openedBefore, actor.username === username);
+      const end = { text: `CANCEL SESSIONS (${selected})` };
+      return endSessionsBySql(await home(actor), { end, left: { text: selected } }, guard, ports);
     },
 
     async sessions(username, login) {
-      const actor = admin === undefined ? login : { ...login, ...admin };
+      const actor = admin ?? login;
       const isOwn = actor.username === username;
       if (admin === undefined && !isOwn) return { observed: false, reason: onlyItsOwn(actor.username) };
       try {
         const outcome = await ports.sql({
-          ...actor,
-          statements: [sessionsOf(username), ...(isOwn ? [] : [seesEverybody])],
+          ...(await home(actor)),
+          statements: [ownSession, sessionsOf(username), ...(isOwn ? [] : [seesEverybody])],
           timeoutMs: await timeLeft(30_000),
+          guard: 'reads-only',
         });
         if (outcome.say === 'rejected')
           return { observed: false, reason: `${actor.username} could not log in to look` };
-        if (!isOwn && !seesEverybodyRows.parse(outcome.rows[1])[0].yes)
+        if (!isOwn && !seesEverybodyRows.parse(outcome.rows[2])[0].yes)
           return { observed: false, reason: onlyItsOwn(actor.username) };
-        const open = sessionRows.parse(outcome.rows[0] ?? []).map(
+        const [own] = ownSessionRows.parse(outcome.rows[0]);
+        const others = sessionRows
+          .parse(outcome.rows[1] ?? [])
+          .filter((row) => row.session_id !== own.session_id);
+        const open = others.map(
           (row): Session => ({
             applicationName: row.application_name ?? '',
             clientAddress: row.client_address ?? '',

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type Effect, ProviderError } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type {
   DatabaseUser,
@@ -10,6 +11,7 @@ import type {
 } from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
+import { askedOnce, sentHome } from '../home.ts';
 import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, postgresUrl, verifyBySql } from '../sql.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
@@ -139,6 +141,7 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
   targetSchema,
   privilegesSchema,
   targetId: ({ postgresId }) => postgresId,
+  targetOf: ({ targetId }) => ({ postgresId: targetId }),
   // `require`, as libpq's verify-full needs a root file that most images lack; rekey's own logins always verify.
   ready: (login) => ({ url: postgresUrl(login, 'require') }),
   open: ({ target, apiKey, until }, ports) => open(target, apiKey, until, ports),
@@ -157,10 +160,25 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     return status === 'available' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
   };
 
+  /** Shown in Render's audit log as a look at the password: asked once a visit. */
+  const endpoint = askedOnce(async (): Promise<Endpoint> => {
+    const external = externalOf(await api.connectionInfo());
+    if (external === undefined || external.database === '')
+      throw failed(
+        'UNREADABLE',
+        'none',
+        'endpoint',
+        'the external connection string in connection-info is no PostgreSQL URL; look at it in the dashboard',
+      );
+    const { url: _url, ...endpoint } = external;
+    return endpoint;
+  });
+  const home = sentHome(endpoint);
+
   const find = (operation: string, username: string): Promise<RenderUser | undefined> =>
     findListed({ provider: 'render-postgres', operation, username, list, until }, ports);
 
-  async function create(username: string): Promise<void> {
+  async function create(username: string, guard: Guard): Promise<void> {
     const state = await readiness();
     if (!state.ready)
       throw failed(
@@ -170,7 +188,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
         `${postgresId} is not ready: ${state.reason}; try again later`,
       );
     try {
-      await api.createUser(username);
+      await api.createUser(username, guard);
     } catch (error) {
       // Never a second POST here: the list tells what the first one did.
       const unclear =
@@ -185,10 +203,10 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     readiness,
     listUsers: list,
 
-    async issueUser(username) {
+    async issueUser(username, guard) {
       refuseOddName('createUser', username);
       // A crash after the POST leaves a user that can be found again only by this name; so look first, and twice.
-      if ((await find('createUser', username)) === undefined) await create(username);
+      if ((await find('createUser', username)) === undefined) await create(username, guard);
       const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
       for (let wait = 250; ; wait = Math.min(wait * 2, 10_000)) {
         const stands = standing(await list(), username);
@@ -212,11 +230,11 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     },
 
     /** Tells by the list alone who the default is: connection-info would show whoever's password that is. */
-    async placeDefault(username) {
+    async placeDefault(username, guard) {
       refuseOddName('placeDefault', username);
       let effect: Effect = 'none';
       if ((await find('placeDefault', username)) === undefined) {
-        await create(username);
+        await create(username, guard);
         effect = 'applied';
       }
       const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
@@ -244,24 +262,12 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       }
     },
 
-    /** Shown in Render's audit log as a look at the password: for callers that cannot do without. */
-    async endpoint() {
-      const external = externalOf(await api.connectionInfo());
-      if (external === undefined || external.database === '')
-        throw failed(
-          'UNREADABLE',
-          'none',
-          'endpoint',
-          'the external connection string in connection-info is no PostgreSQL URL; look at it in the dashboard',
-        );
-      const { url: _url, ...endpoint } = external;
-      return endpoint;
-    },
+    endpoint,
 
-    async deleteUser(username) {
+    async deleteUser(username, guard) {
       refuseOddName('deleteUser', username);
       const remove = () =>
-        api.deleteUser(username).catch((error: unknown) => {
+        api.deleteUser(username, guard).catch((error: unknown) => {
           if (!(error instanceof ProviderError) || error.code !== 'BLOCKED') throw error;
           throw withRemedy(
             error,
@@ -271,40 +277,39 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       return deleteListed({ provider: 'render-postgres', username, list, remove, until }, ports);
     },
 
-    verify: (login) => verifyBySql(login, ports),
+    verify: async (login) => verifyBySql(await home(login), ports),
     privilegeDifferences: async () => [],
     webhooks: vendorWebhooks(api),
 
     // Render has no call for it; PostgreSQL lets a role end its own connections.
-    endSessions: (username, login, openedBefore) =>
-      endSessionsBySql(
-        login,
-        {
-          // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud.
-          text: `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                  WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`,
-          values: [username, openedBefore.toISOString()],
-        },
+    async endSessions(username, login, openedBefore, guard) {
+      // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud.
+      const old = `FROM pg_stat_activity
+                  WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`;
+      const values = [username, openedBefore.toISOString()];
+      const end = { text: `SELECT pg_terminate_backend(pid) ${old}`, values };
+      return endSessionsBySql(
+        await home(login),
+        { end, left: { text: `SELECT pid ${old}`, values } },
+        guard,
         ports,
-      ),
+      );
+    },
 
     async sessions(username) {
       const counted = (await list()).find((user) => user.username === username)?.openConnections;
       if (counted === 0) return { observed: true, open: 0 };
       try {
         const processes = (await api.processes()).filter((process) => process.username === username);
-        const ours = processes.filter(({ applicationName }) => applicationName === 'rekey').length;
-        const open = processes
-          .filter(({ applicationName }) => applicationName !== 'rekey')
-          .map(({ applicationName, clientAddr, backendStart }) => ({
-            applicationName: applicationName ?? '',
-            clientAddress: clientAddr ?? '',
-            ...(backendStart == null ? {} : { startedAt: new Date(backendStart) }),
-          }));
+        const open = processes.map(({ applicationName, clientAddr, backendStart }) => ({
+          applicationName: applicationName ?? '',
+          clientAddress: clientAddr ?? '',
+          ...(backendStart == null ? {} : { startedAt: new Date(backendStart) }),
+        }));
         // The list's count wins where it sees more: it may know of connections that the query view does not.
         return {
           observed: true,
-          open: counted !== undefined && counted - ours > open.length ? counted - ours : open,
+          open: counted !== undefined && counted > open.length ? counted : open,
         };
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { type Effect, type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
-import { type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';
+import type { Guard } from '../../core/guard.ts';
+import { type Leave, type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
@@ -9,8 +10,11 @@ import type {
   ProviderDefinition,
   Readiness,
   Session,
+  UserPassword,
 } from '../../core/provider.ts';
+import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
+import { askedOnce, sentHome, throwAwayPassword } from '../home.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
 import { codeOf, verifyByAuth } from '../valkey.ts';
 import { type AccessControl, type VultrDatabase, vultrApi } from './api.ts';
@@ -115,23 +119,22 @@ function differencesOf(declared: AccessControl, held: AccessControl | undefined)
   ]);
 }
 
-/** The lines of CLIENT LIST about a user, without the connection that `asker` asked on. Missing fields are tolerated. */
-function connectionsOf(
-  lines: string,
-  username: string,
-  asker: string,
-): readonly ReadonlyMap<string, string>[] {
-  const connections = lines
+type Connection = ReadonlyMap<string, string>;
+
+/** The lines of CLIENT LIST about a user. Missing fields are tolerated. */
+const connectionsOf = (lines: string, username: string): readonly Connection[] =>
+  lines
     .split('\n')
     .map((line) => new Map(line.split(' ').map((field) => splitOnce(field.trim(), '='))))
     .filter((connection) => connection.get('user') === username);
-  if (asker !== username) return connections;
-  // It is the one that is running this very command; another of ours at the same instant is counted, which is safe.
+
+/** One of those that are listing right now is the asker; of several all others are counted, whatever they call themselves. */
+function withoutAsker(connections: readonly Connection[]): readonly Connection[] {
   const own = connections.findIndex((connection) => /^client(\|list)?$/.test(connection.get('cmd') ?? ''));
   return connections.filter((_connection, index) => index !== own);
 }
 
-const toSessions = (connections: readonly ReadonlyMap<string, string>[], now: Date): readonly Session[] =>
+const toSessions = (connections: readonly Connection[], now: Date): readonly Session[] =>
   connections.map((connection) => {
     const age = Number(connection.get('age') ?? Number.NaN);
     return {
@@ -180,11 +183,12 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'always',
     // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
     // retirement after it is counted, the looks at the database before and after each change among them.
-    writes: { perMinute: 1_800, perRotation: 30 },
+    writes: { perMinute: 1_800, perRotation: 40 },
   },
   targetSchema,
   privilegesSchema,
   targetId: ({ databaseId }) => databaseId,
+  targetOf: ({ targetId }) => ({ databaseId: targetId }),
   ready: (login) => {
     const url = new URL(`rediss://${login.host}:${login.port}/${encodeURIComponent(login.database)}`);
     url.username = login.username;
@@ -211,6 +215,12 @@ function open(
     // A user that moves between pages while they are read is listed twice.
     return [...new Map(users.map((user) => [user.username, toUser(user, database)])).values()];
   };
+  const endpoint = askedOnce(async (): Promise<Endpoint> => {
+    const found = toEndpoint(await api.database());
+    if (found === undefined) throw notReady('endpoint', 'Vultr does not say yet where to connect');
+    return found;
+  });
+  const home = sentHome(endpoint);
   const isThere = async (username: string): Promise<boolean> => {
     try {
       requireSame('readUser', username, await api.user(username));
@@ -276,126 +286,157 @@ function open(
     return differencesOf(declared, held ?? undefined);
   };
 
+  async function create(username: string, password: Sensitive, guard: Guard): Promise<'created' | 'exists'> {
+    for (let creation = 1; ; creation += 1) {
+      try {
+        requireSame('createUser', username, await api.createUser(username, password, guard));
+        return 'created';
+      } catch (error) {
+        if (!(error instanceof ProviderError) || error.effect === 'applied' || error.code === 'UNAUTHORIZED')
+          throw error;
+        // In what words a duplicate is refused is unknown, and a lost answer may hide a user: the user itself decides.
+        // Where it cannot be asked for, the first failure is the one that says that nothing is known.
+        const found = await lookedAt(isThere(username));
+        if (found === true) return 'exists';
+        if (error.code !== 'RATE_LIMITED' || found === undefined) throw error;
+        const wait = error.facts.retryAfterMs ?? 500 * 2 ** creation;
+        if (creation >= mostCreations || wait >= (await timeLeft(Number.POSITIVE_INFINITY)))
+          throw new ProviderError(
+            `vultr-valkey was asked too often to create ${username}, who is not there; Secrets Manager tries again`,
+            { ...error.facts, effect: 'none' },
+            { cause: error },
+          );
+        await ports.sleep(wait);
+        if (await isThere(username)) return 'exists';
+      }
+    }
+  }
+
+  async function putPassword(
+    username: string,
+    next: Sensitive,
+    database: VultrDatabase,
+    guard: Guard,
+  ): Promise<void> {
+    const isRecorded = async (): Promise<boolean> => {
+      const user = await api.user(username);
+      requireSame('setPassword', username, user);
+      return user.password?.equals(next) ?? false;
+    };
+    if (await isRecorded()) {
+      // What is recorded may never have reached the engine; only the engine's no makes it worth saying again.
+      const at = toEndpoint(database);
+      const said =
+        at === undefined
+          ? undefined
+          : await lookedAt(verifyByAuth({ ...at, username, password: next }, ports));
+      if (said !== 'rejected') return;
+    }
+    try {
+      requireSame('setPassword', username, await api.setPassword(username, next, guard));
+    } catch (error) {
+      if (!(error instanceof ProviderError) || error.effect === 'applied') throw error;
+      // "The same password" may be a 4xx, and a lost answer may have been, or may yet be, applied: what is recorded
+      // decides. For anything else Vultr's word is enough.
+      if (error.effect === 'none' && error.code !== 'REJECTED') throw error;
+      const patience = error.effect === 'unknown' ? lateMs : 0;
+      if (!(await untilSo(async () => (await lookedAt(isRecorded())) ?? false, patience))) throw error;
+    }
+  }
+
+  /** Afterwards what Vultr records of the user's rights is what is declared. */
+  async function setRights(username: string, guard: Guard): Promise<void> {
+    if ((await differences(username)).length === 0) return;
+    let failure: ProviderError | undefined;
+    try {
+      requireSame('applyPrivileges', username, await api.setAccessControl(username, declared, guard));
+    } catch (error) {
+      if (!(error instanceof ProviderError) || error.effect !== 'unknown') throw error;
+      failure = error;
+    }
+    let left: readonly string[] = [];
+    const isRight = async (): Promise<boolean> => {
+      left = await differences(username);
+      return left.length === 0;
+    };
+    if (await untilSo(isRight, settleMs)) return;
+    throw (
+      failure ??
+      new VerificationFailed(
+        'PRIVILEGES_DIFFER',
+        `${username} still differs after its access control was set: ${left.join(', ')}; check whether Vultr knows what the spec declares`,
+      )
+    );
+  }
+
+  /** One conversation, as this user at the vendor's own address. */
+  const converse = async (who: UserPassword, commands: readonly (readonly string[])[], guard: Leave) =>
+    ports.valkey({ ...(await home(who)), commands, timeoutMs: Math.max(1, await timeLeft(30_000)), guard });
+
   return {
     id: 'vultr-valkey',
     passwords: 'chosen-by-us',
     readiness: async () => toReadiness(await api.database()),
     listUsers: list,
 
-    async endpoint() {
-      const endpoint = toEndpoint(await api.database());
-      if (endpoint === undefined) throw notReady('endpoint', 'Vultr does not say yet where to connect');
-      return endpoint;
-    },
+    endpoint,
 
-    createUser: ({ username, password }) =>
-      changing('createUser', username, async () => {
+    createUser: ({ username, password }, guard) =>
+      changing('createUser', username, async (database) => {
         // Whether a POST of a name that exists changes its password is unknown: it is never sent.
         const look = { provider: 'vultr-valkey', operation: 'createUser', username, list, until };
         if ((await findListed(look, ports)) !== undefined || (await isThere(username))) return 'exists';
-        for (let creation = 1; ; creation += 1) {
-          try {
-            requireSame('createUser', username, await api.createUser(username, password));
-            return 'created';
-          } catch (error) {
-            if (
-              !(error instanceof ProviderError) ||
-              error.effect === 'applied' ||
-              error.code === 'UNAUTHORIZED'
-            )
-              throw error;
-            // In what words a duplicate is refused is unknown, and a lost answer may hide a user: the user itself decides.
-            // Where it cannot be asked for, the first failure is the one that says that nothing is known.
-            const found = await lookedAt(isThere(username));
-            if (found === true) return 'exists';
-            if (error.code !== 'RATE_LIMITED' || found === undefined) throw error;
-            const wait = error.facts.retryAfterMs ?? 500 * 2 ** creation;
-            if (creation >= mostCreations || wait >= (await timeLeft(Number.POSITIVE_INFINITY)))
-              throw new ProviderError(
-                `vultr-valkey was asked too often to create ${username}, who is not there; Secrets Manager tries again`,
-                { ...error.facts, effect: 'none' },
-                { cause: error },
-              );
-            await ports.sleep(wait);
-            if (await isThere(username)) return 'exists';
-          }
+        // What a new user may do is unknown, everything perhaps: nobody is told its password before its access control is set.
+        if ((await create(username, await throwAwayPassword(ports), guard)) === 'exists') return 'exists';
+        try {
+          await setRights(username, guard);
+        } catch (error) {
+          if (!(error instanceof ProviderError) || error.code !== 'REJECTED') throw error;
+          // Just made by this call: it goes again, so that nothing is left of a rotation that cannot succeed.
+          await api.deleteUser(username, guard);
+          throw failed(
+            'ROLE_UNKNOWN',
+            'none',
+            'createUser',
+            `Vultr refused the declared access control (${error.facts.status ?? 'no status'}); correct the privileges in the spec: Vultr or its engine does not know one of them`,
+          );
         }
+        await putPassword(username, password, database, guard);
+        return 'created';
       }),
 
-    setPassword: ({ username, next }) =>
+    setPassword: ({ username, next, isIdle = false }, guard) =>
       changing('setPassword', username, async (database) => {
         // Vultr takes an empty password as the wish for one of its own, which nobody else would ever learn.
         if (next.reveal() === '')
           throw failed('REJECTED', 'none', 'setPassword', 'an empty password is never sent');
-        const isRecorded = async (): Promise<boolean> => {
-          const user = await api.user(username);
-          requireSame('setPassword', username, user);
-          return user.password?.equals(next) ?? false;
-        };
-        if (await isRecorded()) {
-          // What is recorded may never have reached the engine; only the engine's no makes it worth saying again.
-          const endpoint = toEndpoint(database);
-          const said =
-            endpoint === undefined
-              ? undefined
-              : await lookedAt(verifyByAuth({ ...endpoint, username, password: next }, ports));
-          if (said !== 'rejected') return;
-        }
-        try {
-          requireSame('setPassword', username, await api.setPassword(username, next));
-        } catch (error) {
-          if (!(error instanceof ProviderError) || error.effect === 'applied') throw error;
-          // "The same password" may be a 4xx, and a lost answer may have been, or may yet be, applied: what is recorded
-          // decides. For anything else Vultr's word is enough.
-          if (error.effect === 'none' && error.code !== 'REJECTED') throw error;
-          const patience = error.effect === 'unknown' ? lateMs : 0;
-          if (!(await untilSo(async () => (await lookedAt(isRecorded())) ?? false, patience))) throw error;
-        }
+        // It may be half made: no rights that are not declared under a password that somebody is told.
+        if (isIdle) await setRights(username, guard);
+        await putPassword(username, next, database, guard);
       }),
 
-    deleteUser: (username) =>
+    deleteUser: (username, guard) =>
       changing('deleteUser', username, () =>
         deleteListed(
-          { provider: 'vultr-valkey', username, list, remove: () => api.deleteUser(username), until },
+          { provider: 'vultr-valkey', username, list, remove: () => api.deleteUser(username, guard), until },
           ports,
         ),
       ),
 
-    verify: (login) => verifyByAuth(login, ports),
+    verify: async (login) => verifyByAuth(await home(login), ports),
 
     privilegeDifferences: ({ username }) => differences(username),
 
-    applyPrivileges: ({ username }) =>
-      changing('applyPrivileges', username, async () => {
-        if ((await differences(username)).length === 0) return;
-        let failure: ProviderError | undefined;
-        try {
-          requireSame('applyPrivileges', username, await api.setAccessControl(username, declared));
-        } catch (error) {
-          if (!(error instanceof ProviderError) || error.effect !== 'unknown') throw error;
-          failure = error;
-        }
-        let left: readonly string[] = [];
-        const isRight = async (): Promise<boolean> => {
-          left = await differences(username);
-          return left.length === 0;
-        };
-        if (await untilSo(isRight, settleMs)) return;
-        throw (
-          failure ??
-          new VerificationFailed(
-            'PRIVILEGES_DIFFER',
-            `${username} still differs after its access control was set: ${left.join(', ')}; check whether Vultr knows what the spec declares`,
-          )
-        );
-      }),
+    applyPrivileges: ({ username }, guard) =>
+      changing('applyPrivileges', username, () => setRights(username, guard)),
 
-    async endSessions(username, login, openedBefore) {
-      const converse = async (commands: readonly (readonly string[])[]): Promise<readonly ValkeyReply[]> => {
-        const timeoutMs = Math.max(1, await timeLeft(30_000));
-        const outcome = await ports.valkey({ ...login, commands, timeoutMs });
-        if (outcome.say === 'accepted') return outcome.replies;
-        return commands.map(() => ({ error: 'WRONGPASS' }));
+    async endSessions(username, login, openedBefore, guard) {
+      const told = async (
+        commands: readonly (readonly string[])[],
+        leave: Leave,
+      ): Promise<readonly ValkeyReply[]> => {
+        const outcome = await converse(login, commands, leave);
+        return outcome.say === 'accepted' ? outcome.replies : commands.map(() => ({ error: 'WRONGPASS' }));
       };
       // The engine counts whole seconds. Where in doubt a connection ends: its application comes back with what it reads then.
       const age = Math.floor(((await ports.now()).getTime() - openedBefore.getTime()) / 1000);
@@ -408,17 +449,18 @@ function open(
       try {
         // An age of nothing is refused by the engine, which tells of it as `maxage should be greater than 0`.
         const limit = age > 0 ? ['MAXAGE', String(age)] : [];
-        const refusal = refused(await converse([['CLIENT', 'KILL', 'USER', username, ...limit]]));
+        const refusal = refused(await told([['CLIENT', 'KILL', 'USER', username, ...limit]], guard));
         if (refusal === undefined) return { ended: true };
         // MAXAGE came with Valkey 8.0; before, the same is done one by one.
         if (!/syntax error/i.test(refusal)) return cannot('CLIENT KILL', refusal);
-        const [lines] = await converse([['CLIENT', 'LIST']]);
+        const [lines] = await told([['CLIENT', 'LIST']], 'reads-only');
         if (lines === undefined || 'error' in lines) return cannot('CLIENT LIST', lines?.error ?? 'nothing');
-        const old = connectionsOf(String(lines.value), username, login.username).filter(
+        // None is spared: the connection that listed them is closed by now, and killing what is gone kills nobody.
+        const old = connectionsOf(String(lines.value), username).filter(
           (connection) => Number(connection.get('age') ?? Number.NaN) >= age,
         );
         const kills = old.map((connection) => ['CLIENT', 'KILL', 'ID', connection.get('id') ?? '']);
-        const failure = kills.length === 0 ? undefined : refused(await converse(kills));
+        const failure = kills.length === 0 ? undefined : refused(await told(kills, guard));
         return failure === undefined ? { ended: true } : cannot('CLIENT KILL', failure);
       } catch (error) {
         if (!(error instanceof TransportError)) throw error;
@@ -428,11 +470,7 @@ function open(
 
     async sessions(username, login) {
       try {
-        const outcome = await ports.valkey({
-          ...login,
-          commands: [['CLIENT', 'LIST']],
-          timeoutMs: Math.max(1, await timeLeft(30_000)),
-        });
+        const outcome = await converse(login, [['CLIENT', 'LIST']], 'reads-only');
         if (outcome.say === 'rejected')
           return { observed: false, reason: `${login.username} could not log in to look` };
         const [reply] = outcome.replies;
@@ -445,8 +483,17 @@ function open(
           return { observed: false, reason: 'CLIENT LIST was answered with something else than lines' };
         if (reply.value.split('\n').some((line) => line.trim() !== '' && !/(^| )user=/.test(line)))
           return { observed: false, reason: 'CLIENT LIST does not say who is connected as whom' };
-        const connections = connectionsOf(reply.value, username, login.username);
-        return { observed: true, open: toSessions(connections, await ports.now()) };
+        const connections = connectionsOf(reply.value, username);
+        const open = toSessions(
+          login.username === username ? withoutAsker(connections) : connections,
+          await ports.now(),
+        );
+        const replicas = (await api.database()).read_replicas?.length ?? 0;
+        return {
+          observed: true,
+          open,
+          ...(replicas === 0 ? {} : { unseen: `connections to its ${replicas} read replicas are not shown` }),
+        };
       } catch (error) {
         if (!(error instanceof TransportError)) throw error;
         return { observed: false, reason: error.message, isUnreachable: true };

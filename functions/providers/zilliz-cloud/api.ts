@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type ProviderCode, ProviderError } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { Login } from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
@@ -65,16 +66,18 @@ export interface UsersApi {
   users(): Promise<readonly string[]>;
   /** The roles of a user, which proves nothing about its existence. */
   rolesOf(userName: string): Promise<readonly string[]>;
-  createUser(userName: string, password: Sensitive): Promise<void>;
+  /** `isDestructive` where the user was dropped for it. */
+  createUser(userName: string, password: Sensitive, guard: Guard, isDestructive: boolean): Promise<void>;
   /** `refused`: the current password is another one, or there is no such user; the vendor says the same of both. */
   updatePassword(
     userName: string,
     current: Sensitive,
     next: Sensitive,
+    guard: Guard,
   ): Promise<'updated' | 'current-refused'>;
-  dropUser(userName: string): Promise<void>;
-  grantRole(userName: string, roleName: string): Promise<void>;
-  revokeRole(userName: string, roleName: string): Promise<void>;
+  dropUser(userName: string, guard: Guard): Promise<void>;
+  grantRole(userName: string, roleName: string, guard: Guard): Promise<void>;
+  revokeRole(userName: string, roleName: string, guard: Guard): Promise<void>;
   /** The names of all roles. */
   roles(): Promise<readonly string[]>;
 }
@@ -137,9 +140,18 @@ export function zillizApi(
         operation: string,
         path: readonly string[],
         body: Readonly<Record<string, string | Sensitive>>,
+        leave: { readonly guard: Guard; readonly isDestructive: boolean },
       ): Promise<void> => {
         await settled(() =>
-          api.call({ operation, method: 'POST', path, body, answer: doneSchema, timeoutMs: slowMs }),
+          api.call({
+            operation,
+            method: 'POST',
+            path,
+            body,
+            answer: doneSchema,
+            timeoutMs: slowMs,
+            ...leave,
+          }),
         );
       };
       return {
@@ -150,11 +162,12 @@ export function zillizApi(
           // A 2.6 server listed an empty name beside the real ones (milvus issue 46825).
           return (data ?? []).filter((role) => role !== '');
         },
-        createUser: (userName, password) => change('createUser', ['users', 'create'], { userName, password }),
-        async updatePassword(userName, current, next) {
+        createUser: (userName, password, guard, isDestructive) =>
+          change('createUser', ['users', 'create'], { userName, password }, { guard, isDestructive }),
+        async updatePassword(userName, current, next, guard) {
           const body = { userName, password: current, newPassword: next };
           try {
-            await change('setPassword', ['users', 'update_password'], body);
+            await change('setPassword', ['users', 'update_password'], body, { guard, isDestructive: true });
             return 'updated';
           } catch (error) {
             if (error instanceof ProviderError && error.facts.vendorCode === wrongCurrentPassword)
@@ -162,11 +175,22 @@ export function zillizApi(
             throw error;
           }
         },
-        dropUser: (userName) => change('deleteUser', ['users', 'drop'], { userName }),
-        grantRole: (userName, roleName) =>
-          change('applyPrivileges', ['users', 'grant_role'], { userName, roleName }),
-        revokeRole: (userName, roleName) =>
-          change('applyPrivileges', ['users', 'revoke_role'], { userName, roleName }),
+        dropUser: (userName, guard) =>
+          change('deleteUser', ['users', 'drop'], { userName }, { guard, isDestructive: true }),
+        grantRole: (userName, roleName, guard) =>
+          change(
+            'applyPrivileges',
+            ['users', 'grant_role'],
+            { userName, roleName },
+            { guard, isDestructive: false },
+          ),
+        revokeRole: (userName, roleName, guard) =>
+          change(
+            'applyPrivileges',
+            ['users', 'revoke_role'],
+            { userName, roleName },
+            { guard, isDestructive: false },
+          ),
         roles: async () => (await ask('listRoles', ['roles', 'list'], {}, namesSchema)).data,
       };
     },

@@ -1,17 +1,19 @@
 import { z } from 'zod';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
   Endpoint,
-  Login,
   OpenTarget,
   ProviderDefinition,
   Readiness,
+  UserPassword,
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
+import { sentHome } from '../home.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
 import {
   type Address,
@@ -87,7 +89,9 @@ function readinessOf({ plan, status }: Cluster): Readiness {
   // The plan first: what the user calls answer on a cluster without users is documented nowhere, so none is made.
   if (!plansWithUsers.test(plan))
     return { ready: false, reason: `its plan is ${plan}; only dedicated clusters have users` };
-  return status === 'RUNNING' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
+  if (status === 'RUNNING') return { ready: true };
+  const reason = `its status is ${status}`;
+  return /^DELETED$/i.test(status) ? { ready: false, reason, isGone: true } : { ready: false, reason };
 }
 
 function addressOf({ connectAddress, createTime }: Cluster, now: Date): Address | undefined {
@@ -154,11 +158,12 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'never',
     // No limit is documented for users and roles; 5 requests a second are for collections (docs page limits), and kept here
     // too. Reads count there: so every call of a rotation of two roles and of the retirement after it is counted.
-    writes: { perMinute: 300, perRotation: 25 },
+    writes: { perMinute: 300, perRotation: 27 },
   },
   targetSchema,
   privilegesSchema,
   targetId: ({ clusterId }) => clusterId,
+  targetOf: ({ targetId }) => ({ clusterId: targetId }),
   // `uri` and `token` are what every Milvus client asks for. No user in the URL: none of them would read it there, and
   // fetch refuses it.
   ready: ({ host, port, username, password }) => {
@@ -203,6 +208,7 @@ function open(
     const { host, port } = await locate('endpoint');
     return { host, port, database: 'default' };
   };
+  const home = sentHome(endpoint);
 
   /** Looks until `done`, or until `patienceMs` or the invocation is over; answers what was seen last. */
   async function seen<T>(
@@ -221,11 +227,8 @@ function open(
   }
 
   const verify: ChoosingProvider['verify'] = async (login) => {
-    const at = await endpoint();
-    if (login.host !== at.host || login.port !== at.port)
-      throw unreachable(`the login points elsewhere than ${clusterId} does now; nothing was sent there`);
     try {
-      await api.probe(login);
+      await api.probe(await home(login));
       return 'accepted';
     } catch (error) {
       if (!(error instanceof ProviderError)) throw error;
@@ -250,7 +253,7 @@ function open(
   };
 
   /** Whether a login works at this moment; one that comes to nothing proves as little as a refused one. */
-  const isTakenNow = (login: Login): Promise<boolean> =>
+  const isTakenNow = (login: UserPassword): Promise<boolean> =>
     verify(login).then(
       (answer) => answer === 'accepted',
       (error: unknown) => {
@@ -260,14 +263,32 @@ function open(
     );
 
   /** Afterwards the user has this password, whoever made it: the vendor takes an unchanged one and no other. */
-  const hasPassword = async (login: Login): Promise<boolean> =>
+  const hasPassword = async (login: UserPassword, guard: Guard): Promise<boolean> =>
     (await verify(login)) === 'accepted' ||
     // A proxy that missed a change refuses the new password until the next one; what is stored decides, and this tells
     // all proxies again (Milvus's rootcoord).
-    (await (await users('setPassword')).updatePassword(login.username, login.password, login.password)) ===
-      'updated';
+    (await (
+      await users('setPassword')
+    ).updatePassword(login.username, login.password, login.password, guard)) === 'updated';
 
-  async function create(login: Login): Promise<'created' | 'exists'> {
+  /** Throws ROLE_UNKNOWN before anything is changed. */
+  async function assertRoles(operation: string): Promise<void> {
+    if (declared.length === 0) return;
+    const known = await (await users(operation)).roles();
+    const unknown = declared.filter((role) => !known.includes(role));
+    if (unknown.length > 0)
+      throw failed(
+        'ROLE_UNKNOWN',
+        operation,
+        `${clusterId} has no role ${unknown.join(', ')}; create it in Zilliz Cloud, or correct the roles in the spec`,
+      );
+  }
+
+  async function create(
+    login: UserPassword,
+    guard: Guard,
+    { isDestructive }: { readonly isDestructive: boolean },
+  ): Promise<'created' | 'exists'> {
     const { username, password: chosen } = login;
     let count = 0;
     const counted = async () => {
@@ -284,7 +305,7 @@ function open(
         `${clusterId} has ${count} users, of ${mostUsers} at most; delete some that nobody needs`,
       );
     try {
-      await (await users('createUser')).createUser(username, chosen);
+      await (await users('createUser')).createUser(username, chosen, guard, isDestructive);
       return 'created';
     } catch (error) {
       if (!(error instanceof ProviderError) || (error.code !== 'CONFLICT' && error.effect === 'none'))
@@ -298,13 +319,13 @@ function open(
     }
   }
 
-  const remove = (username: string): Promise<'deleted' | 'absent'> =>
+  const remove = (username: string, guard: Guard): Promise<'deleted' | 'absent'> =>
     deleteListed(
       {
         provider: 'zilliz-cloud',
         username,
         list,
-        remove: async () => (await users('deleteUser')).dropUser(username),
+        remove: async () => (await users('deleteUser')).dropUser(username, guard),
         until,
       },
       ports,
@@ -317,20 +338,23 @@ function open(
     listUsers: list,
     endpoint,
 
-    async createUser(login) {
+    async createUser(login, guard) {
       refuseUnlessOurs('createUser', login.username);
       refuseOddPassword('createUser', login.password);
-      return create(login);
+      // A new user has no rights, so that none is left where a role cannot be granted.
+      await assertRoles('createUser');
+      return create(login, guard, { isDestructive: false });
     },
 
-    async setPassword({ username, current, next, isIdle = false }) {
+    async setPassword({ username, current = [], next, isIdle = false }, guard) {
       refuseUnlessOurs('setPassword', username);
       refuseOddPassword('setPassword', next);
-      const login = { ...(await endpoint()), username, password: next };
-      if (current !== undefined)
+      await assertRoles('setPassword');
+      const login = { username, password: next };
+      for (const candidate of current)
         try {
           const api = await users('setPassword');
-          if ((await api.updatePassword(username, current, next)) === 'updated') return;
+          if ((await api.updatePassword(username, candidate, next, guard)) === 'updated') return;
         } catch (error) {
           if (!(error instanceof ProviderError) || error.effect === 'none') throw error;
           // Never a second try: if the first one was applied, it would be refused like a wrong password. A login decides;
@@ -341,7 +365,7 @@ function open(
           throw error;
         }
       // Refused, or nobody knows the current password: an earlier run of ours may have set it to `next` already.
-      if (await hasPassword(login)) return;
+      if (await hasPassword(login, guard)) return;
       if (!isIdle)
         throw failed(
           'REJECTED',
@@ -349,9 +373,12 @@ function open(
           `${username} has a password that no version of its secret holds, or is gone; set it in Zilliz Cloud to what AWSCURRENT says, or request a new credential`,
         );
       // Only the vendor could reset it, and it has no call for that. Whoever still holds the password before loses it by a
-      // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards.
-      await remove(username);
-      if ((await create(login)) === 'exists')
+      // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards. Another run of
+      // the same step may have made the user with this very password meanwhile: that one stays.
+      const stillRefused = async () =>
+        (await isTakenNow(login)) ? `${username} logs in with the new password already` : undefined;
+      await remove(username, guard.and(stillRefused));
+      if ((await create(login, guard, { isDestructive: true })) === 'exists' && !(await isTakenNow(login)))
         throw failed(
           'CONFLICT',
           'setPassword',
@@ -360,9 +387,9 @@ function open(
         );
     },
 
-    async deleteUser(username) {
+    async deleteUser(username, guard) {
       refuseUnlessOurs('deleteUser', username);
-      return remove(username);
+      return remove(username, guard);
     },
 
     verify,
@@ -376,15 +403,15 @@ function open(
       ];
     },
 
-    async applyPrivileges({ username }) {
+    async applyPrivileges({ username }, guard) {
       refuseUnlessOurs('applyPrivileges', username);
       const { missing, extra } = differencesIn(await rolesOf(username));
       if (missing.length === 0 && extra.length === 0) return;
       const api = await users('applyPrivileges');
       const failures: ProviderError[] = [];
       const changes = [
-        ...missing.map((role) => () => api.grantRole(username, role)),
-        ...extra.map((role) => () => api.revokeRole(username, role)),
+        ...extra.map((role) => () => api.revokeRole(username, role, guard)),
+        ...missing.map((role) => () => api.grantRole(username, role, guard)),
       ];
       // Each is tried once, also after a failed one: what the user holds in the end decides.
       for (const change of changes)

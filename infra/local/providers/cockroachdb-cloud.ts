@@ -255,7 +255,11 @@ const sessionsView = (superuser: string) => `
       END
     $$;`;
 
-/** The one statement of CockroachDB's own that rekey sends. */
+/** The id of the session that asks, as `sessions` makes it. */
+const ownSession =
+  "SELECT md5(pid || '/' || backend_start) AS session_id FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+
+/** The one statement of CockroachDB's own that rekey sends, beside the question for the session's id. */
 const cancelSessions = /^CANCEL SESSIONS \((SELECT .*)\)$/s;
 
 /** rekey sends it in a transaction only, so that the text is enough to tell. */
@@ -788,7 +792,10 @@ export function createCockroachdbCloud(options: CockroachdbCloudOptions): Cockro
     const isRefused = switches.dropOwned === 'refused' && dropOwned.test(sql);
     return isRefused
       ? refusedDropOwned
-      : sql.replace(cancelSessions, 'SELECT crdb_internal.cancel_sessions(ARRAY($1))');
+      : sql
+          .replace(cancelSessions, 'SELECT crdb_internal.cancel_sessions(ARRAY($1))')
+          .replace('[SHOW session_id]', `(${ownSession}) AS own`)
+          .replace(/^SHOW session_id$/, ownSession);
   };
   front.rules.afterRoleChange = () => inTurn(followMembership);
   front.rules.beforeLogin = async ({ user }): Promise<Refusal | undefined> => {

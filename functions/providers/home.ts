@@ -1,0 +1,36 @@
+import { passwordFrom, passwordLength } from '../core/password.ts';
+import type { Ports } from '../core/ports.ts';
+import type { Endpoint, Login, UserPassword } from '../core/provider.ts';
+import { Sensitive } from '../core/sensitive.ts';
+
+/** Asked once a visit, as a provider is opened for one. What failed is asked again. */
+export function askedOnce<Answer>(ask: () => Promise<Answer>): () => Promise<Answer> {
+  let asked: Promise<Answer> | undefined;
+  return () => {
+    asked ??= ask().catch((error: unknown) => {
+      asked = undefined;
+      throw error;
+    });
+    return asked;
+  };
+}
+
+/**
+ * The one place where a name and password meet an address: the vendor's own, of this visit. Whatever else the argument holds stays
+ * behind, so that a stored value never says where a password is sent, an administrator's least of all.
+ */
+export const sentHome =
+  (endpoint: () => Promise<Endpoint>) =>
+  async ({ username, password }: UserPassword): Promise<Login> => ({
+    ...(await endpoint()),
+    username,
+    password,
+  });
+
+/** A password that nobody is told: a user can be put in order under it, and is of no use to anybody until it is replaced. */
+export async function throwAwayPassword({ randomBytes }: Pick<Ports, 'randomBytes'>): Promise<Sensitive> {
+  for (;;) {
+    const password = passwordFrom(await randomBytes(passwordLength));
+    if (password !== 'redraw') return new Sensitive(password);
+  }
+}
