@@ -4,12 +4,21 @@ import { Effect } from 'aws-cdk-lib/aws-iam';
 import type { Bucket } from 'aws-cdk-lib/aws-s3';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import type { Construct } from 'constructs';
+import { credentialChanged } from '../functions/consumers/event-bridge.ts';
+import {
+  credentialOrders,
+  credentialRequested,
+  pauseOrders,
+  type RekeyEvent,
+} from '../functions/core/events.ts';
 import {
   adminSecretPrefix,
   adoptSecretPrefix,
   apiKeySecretPrefix,
   directivesPath,
+  eventSource,
   findingsPath,
+  pausePath,
   secretPrefix,
   sightingsPath,
   specParameterPath,
@@ -30,6 +39,60 @@ export interface AccessProps {
 }
 
 type Statements = readonly StatementProps[];
+
+const rotationEvents = [
+  'CredentialRotated',
+  'CredentialRotationFailed',
+  'DatabaseUserCreated',
+  'DatabaseUserPasswordChanged',
+  'DatabaseUserPlanned',
+] as const satisfies readonly RekeyEvent['type'][];
+
+const consumerEvents = [
+  'ConsumerLeftBehind',
+  'ConsumerUpdatePlanned',
+  'ConsumerUpdated',
+] as const satisfies readonly RekeyEvent['type'][];
+
+/** What each function says on the bus, and nothing else: a function that is taken over can then order nothing. */
+export const publishedBy = {
+  rotateSecret: rotationEvents,
+  createUser: ['CredentialAdopted', 'CredentialCreated', 'OrderIgnored'],
+  // Asks create-user again for a user that is still to be adopted.
+  startRotations: ['BreakerChanged', credentialRequested, 'DriftFound', 'OrderIgnored'],
+  deleteUser: [
+    'CredentialDeleted',
+    'DatabaseSessionsEndPlanned',
+    'DatabaseSessionsEnded',
+    'DatabaseUserChangeFailed',
+    'DatabaseUserCreated',
+    'DatabaseUserDeleted',
+    'DatabaseUserDeletionFailed',
+    'DatabaseUserPlanned',
+    'DatabaseUserRetired',
+    'DriftFound',
+    'OrderIgnored',
+  ],
+  reconcileUsers: [
+    ...rotationEvents,
+    ...consumerEvents,
+    'DatabaseUserAppeared',
+    'DatabaseUserChangeFailed',
+    'DatabaseUserDisappeared',
+    'DriftFound',
+    'DriftRepaired',
+    'DriftRepairFailed',
+    'ProviderEventReceived',
+  ],
+  updateConsumers: [...consumerEvents, 'DriftFound'],
+  receiveWebhook: ['ProviderEventReceived'],
+} as const satisfies Record<string, readonly RekeyEvent['type'][]>;
+
+/** PutEvents may hold several entries: each must be of one of these, and none may leave out what it is. */
+const onlyEvents = (...types: readonly string[]): NonNullable<StatementProps['conditions']> => ({
+  Null: { 'events:detail-type': 'false', 'events:source': 'false' },
+  'ForAllValues:StringEquals': { 'events:source': [eventSource], 'events:detail-type': [...types] },
+});
 
 /** Why a resource ends in a wildcard, one reason a kind. Whoever runs cdk-nag over the stack reads them there. */
 const wildcards = {
@@ -79,6 +142,7 @@ export function accessOf(
   const parametersUnder = (path: string): string => arnOf(scope, 'ssm', 'parameter', `${path.slice(1)}*`);
   const specs = parametersUnder(specParameterPath);
   const directives = parametersUnder(directivesPath);
+  const pauses = parametersUnder(pausePath);
   const findings = parametersUnder(findingsPath);
   const sightings = parametersUnder(sightingsPath);
   const rotator = arnOf(
@@ -132,11 +196,32 @@ export function accessOf(
     actions: ['lambda:InvokeFunction'],
     resources: [rotator],
   };
-  const publish: StatementProps = {
-    sid: 'Publish',
-    actions: ['events:PutEvents'],
-    resources: [bus.eventBusArn],
-  };
+  const publish = (by: keyof typeof publishedBy): Statements => [
+    {
+      sid: 'Publish',
+      actions: ['events:PutEvents'],
+      resources: [bus.eventBusArn],
+      conditions: onlyEvents(...publishedBy[by]),
+    },
+    // Whatever else this role is ever given: an order on the bus deletes, revokes or stops everything.
+    {
+      sid: 'NeverOrder',
+      effect: Effect.DENY,
+      actions: ['events:PutEvents'],
+      resources: [bus.eventBusArn],
+      conditions: {
+        'ForAnyValue:StringEquals': {
+          'events:detail-type': [
+            ...credentialOrders,
+            ...pauseOrders,
+            ...(by === 'startRotations' ? [] : [credentialRequested]),
+          ],
+        },
+      },
+    },
+  ];
+  /** Asked before each write: what the spec says, what was ordered, and whether writes are paused. */
+  const readOrders = onParameters('ReadOrders', ['GetParameters'], specs, directives, pauses);
 
   return {
     rotateSecret: [
@@ -145,6 +230,7 @@ export function accessOf(
         actions: [
           'secretsmanager:DescribeSecret',
           'secretsmanager:GetSecretValue',
+          'secretsmanager:ListSecretVersionIds',
           'secretsmanager:PutSecretValue',
           'secretsmanager:UpdateSecretVersionStage',
         ],
@@ -156,13 +242,18 @@ export function accessOf(
         wildcard: wildcards.credentials,
       },
       readVendorKeys,
-      onParameters('ReadWhatIsWanted', ['GetParameter'], specs, directives),
       ...writeUnderKey,
-      publish,
+      readOrders,
+      ...publish('rotateSecret'),
     ],
     createUser: [
       readFleet,
-      onParameters('KeepSpecs', ['GetParameter', 'PutParameter'], specs),
+      onParameters('ReadSpecs', ['GetParameter'], specs),
+      // It only makes them: one that exists belongs to a credential that runs.
+      {
+        ...onParameters('MakeSpecs', ['PutParameter'], specs),
+        conditions: { StringEquals: { 'ssm:Overwrite': 'false' } },
+      },
       ...onSecrets(
         'MakeSecrets',
         'secretsmanager:CreateSecret',
@@ -175,20 +266,32 @@ export function accessOf(
       { ...readVendorKeys, resources: [...vendorSecrets, secretsUnder(adoptSecretPrefix)] },
       attachRotation,
       ...writeUnderKey,
-      publish,
+      readOrders,
+      ...publish('createUser'),
     ],
     startRotations: [
       readFleet,
-      onParameters('KeepOrders', ['GetParameter', 'PutParameter'], directives),
+      onParameters('KeepOrders', ['PutParameter'], directives),
+      onParameters('KeepPauses', ['GetParameter', 'PutParameter'], pauses),
+      {
+        ...readFleet,
+        sid: 'ReadPauses',
+        resources: [arnOf(scope, 'ssm', 'parameter', pausePath.slice(1, -1))],
+      },
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
       ...onSecrets(
         'StartRotations',
         'secretsmanager:DescribeSecret',
         'secretsmanager:ListSecretVersionIds',
         'secretsmanager:RotateSecret',
+        // Takes AWSPENDING off a version that must never be published.
+        'secretsmanager:UpdateSecretVersionStage',
       ),
+      // Asks the workers to roll a reset of the only password forward.
+      { sid: 'AskWorkers', actions: ['sqs:SendMessage'], resources: [targets.queueArn] },
       attachRotation,
-      publish,
+      readOrders,
+      ...publish('startRotations'),
     ],
     deleteUser: [
       readFleet,
@@ -211,15 +314,23 @@ export function accessOf(
         'secretsmanager:UpdateSecretVersionStage',
       ),
       neverRead(),
+      // A deleted secret can be restored for a week: not even by mistake is one deleted at once.
+      {
+        sid: 'NeverDeleteAtOnce',
+        effect: Effect.DENY,
+        actions: ['secretsmanager:DeleteSecret'],
+        resources: [secrets],
+        conditions: { Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': 'true' } },
+      },
       // Whether a consumer has moved is asked of its platform, never of a bus: nothing to tell here.
       ...readUnderKey,
-      publish,
+      readOrders,
+      ...publish('deleteUser'),
     ],
     reconcileUsers: [
       readFleet,
       onParameters('ReadSpecs', ['GetParameter'], specs),
-      // Reads them as well, since a rotation that it rolls forward does.
-      onParameters('OrderRotations', ['GetParameter', 'PutParameter'], directives),
+      onParameters('OrderRotations', ['PutParameter'], directives),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
       onParameters('KeepSightings', ['GetParameter', 'PutParameter'], sightings),
       {
@@ -245,7 +356,8 @@ export function accessOf(
         resources: [targets.queueArn],
       },
       ...writeUnderKey,
-      publish,
+      readOrders,
+      ...publish('reconcileUsers'),
     ],
     updateConsumers: [
       onParameters('ReadSpecs', ['GetParameter'], specs),
@@ -254,7 +366,8 @@ export function accessOf(
       ...onSecrets('ReadLoginsAndKeys', 'secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'),
       neverRead(adminSecretPrefix),
       ...readUnderKey,
-      publish,
+      readOrders,
+      ...publish('updateConsumers'),
     ],
     receiveWebhook: [
       {
@@ -264,7 +377,7 @@ export function accessOf(
         wildcard: wildcards.keptSecrets,
       },
       ...readUnderKey,
-      publish,
+      ...publish('receiveWebhook'),
     ],
     recordAudit: [
       {
@@ -296,4 +409,5 @@ export const tellConsumersOn = (scope: Construct, busName: string): StatementPro
   sid: 'TellConsumers',
   actions: ['events:PutEvents'],
   resources: [arnOf(scope, 'events', 'event-bus', busName)],
+  conditions: onlyEvents(credentialChanged),
 });

@@ -17,7 +17,12 @@ import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
 import { Construct, type IDependable } from 'constructs';
 import type { z } from 'zod';
-import { type CredentialOrder, credentialRequested, type RekeyEvent } from '../functions/core/events.ts';
+import {
+  type CredentialOrder,
+  credentialRequested,
+  pauseOrders,
+  type RekeyEvent,
+} from '../functions/core/events.ts';
 import { eventSource, secretPrefix } from '../functions/core/names.ts';
 import type {
   createUserEnvironment,
@@ -247,9 +252,11 @@ export class Rekey extends Construct implements RekeySystem {
       description: 'rekey: starts the rotations that are due or were ordered',
       // A pass spreads its starts over five minutes, and an order may wait for a target as long.
       timeout: Duration.minutes(10),
-      environment: { ...environment, ...rotationFunction } satisfies z.input<
-        typeof startRotationsEnvironment
-      >,
+      environment: {
+        ...environment,
+        ...rotationFunction,
+        REKEY_TARGET_QUEUE_URL: targets.queueUrl,
+      } satisfies z.input<typeof startRotationsEnvironment>,
       statements: access.startRotations,
       lostRequests,
     });
@@ -355,6 +362,12 @@ export class Rekey extends Construct implements RekeySystem {
       bus,
       does: 'a rotation was ordered, or a credential is compromised',
       pattern: facts('CredentialRotationRequested', 'CredentialCompromised'),
+      to: this.startRotations,
+    });
+    on('PauseOrdered', {
+      bus,
+      does: 'writes are to stop, or to go on',
+      pattern: { source: [eventSource], detailType: [...pauseOrders] },
       to: this.startRotations,
     });
     on('DeletionOrdered', {

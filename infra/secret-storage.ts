@@ -96,7 +96,26 @@ export function keyStatements(
  */
 export function grantReadUnderKey(secret: ISecret, grantee: IGrantable): Grant {
   const { encryptionKey } = secret;
-  const read = secret.grantRead(grantee);
+  const resourceArns = [secret.secretFullArn ?? `${secret.secretArn}-??????`];
+  // A login under AWSPENDING is not proved yet, and may never be published. The key is absent where no stage is named, which means
+  // AWSCURRENT; a version that is named by its id may be any.
+  const read = Grant.addToPrincipalOrResource({
+    grantee,
+    actions: ['secretsmanager:GetSecretValue'],
+    resourceArns,
+    resource: secret,
+    conditions: {
+      'ForAllValues:StringEquals': { 'secretsmanager:VersionStage': ['AWSCURRENT', 'AWSPREVIOUS'] },
+      Null: { 'secretsmanager:VersionId': 'true' },
+    },
+  }).combine(
+    Grant.addToPrincipalOrResource({
+      grantee,
+      actions: ['secretsmanager:DescribeSecret'],
+      resourceArns,
+      resource: secret,
+    }),
+  );
   if (encryptionKey === undefined) return read;
   return read.combine(
     Grant.addToPrincipal({

@@ -19,6 +19,7 @@ import {
   startSystem,
   testClock,
 } from '../infra/local/aws/support.ts';
+import { asWanted } from '../support/guards.ts';
 import { rejectionOf } from './support.ts';
 
 const first = 'f3c1a2b4-0000-4000-8000-000000000001';
@@ -41,10 +42,10 @@ async function start(options: SystemOptions = {}) {
     onCall: ({ operation }) => (faults[0]?.operation === operation ? faults.shift()?.fault : undefined),
   });
   const ports = {
-    ...secretsManager(system.secrets, createRedactor()),
+    ...secretsManager(system.secrets, createRedactor(), () => new Date()),
     ...parameterStore(system.ssm),
     publish: eventBridge(system.events, 'rekey-bus', { sleep: async () => undefined }),
-    notify: otherBuses(system.events, { sleep: async () => undefined }),
+    notify: otherBuses(system.events, { sleep: async () => undefined }, () => new Date()),
   };
   const labels = async (): Promise<Record<string, readonly string[]>> => {
     const described = await ports.describeSecret({ secretId: name });
@@ -70,10 +71,16 @@ async function start(options: SystemOptions = {}) {
 type Started = Awaited<ReturnType<typeof start>>;
 
 const makeSecret = ({ ports }: Pick<Started, 'ports'>) =>
-  ports.createSecret({ name, token: first, value: new Sensitive('first value'), description: 'a login' });
+  ports.createSecret({
+    guard: asWanted,
+    name,
+    token: first,
+    value: new Sensitive('first value'),
+    description: 'a login',
+  });
 
 const beginRotation = ({ ports }: Pick<Started, 'ports'>, token = second, immediately = true) =>
-  ports.startRotation({ secretId: name, token, functionArn, everyDays: 30, immediately });
+  ports.startRotation({ guard: asWanted, secretId: name, token, functionArn, everyDays: 30, immediately });
 
 const valueFor = (token: string): Sensitive => new Sensitive(`value of ${token}`);
 
@@ -85,6 +92,7 @@ async function step({ ports }: Pick<Started, 'ports'>, event: RotationEvent): Pr
       const pending = await ports.readSecret({ secretId, versionId: token, label: 'AWSPENDING' });
       const write = (value: Sensitive) =>
         ports.writeSecret({
+          guard: asWanted,
           secretId,
           token,
           label: 'AWSPENDING',
@@ -110,11 +118,11 @@ async function step({ ports }: Pick<Started, 'ports'>, event: RotationEvent): Pr
       const holder = [...described.labelsByVersion].find(([, held]) => held.has('AWSCURRENT'))?.[0] ?? '';
       const move = { secretId, label: 'AWSCURRENT', to: token } as const;
       return [
-        `without the holder ${await ports.moveLabel(move)}`,
-        `from a version that does not hold it ${await ports.moveLabel({ ...move, from: token })}`,
-        `from the holder ${await ports.moveLabel({ ...move, from: holder })}`,
-        `from the former holder ${await ports.moveLabel({ ...move, from: holder })}`,
-        `AWSPENDING ${await ports.moveLabel({ secretId, label: 'AWSPENDING', from: token })}`,
+        `without the holder ${await ports.moveLabel({ ...move, guard: asWanted })}`,
+        `from a version that does not hold it ${await ports.moveLabel({ guard: asWanted, ...move, from: token })}`,
+        `from the holder ${await ports.moveLabel({ guard: asWanted, ...move, from: holder })}`,
+        `from the former holder ${await ports.moveLabel({ guard: asWanted, ...move, from: holder })}`,
+        `AWSPENDING ${await ports.moveLabel({ guard: asWanted, secretId, label: 'AWSPENDING', from: token })}`,
       ];
     }
     default:
@@ -233,11 +241,11 @@ describe('one rotation after another', () => {
     await makeSecret(system);
     await beginRotation(system);
     await system.secretsManager.idle();
-    expect(await system.ports.cancelRotation({ secretId: name })).toBe('cancelled');
-    expect(await system.ports.cancelRotation({ secretId: name })).toBe('cancelled');
+    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: name })).toBe('cancelled');
+    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: name })).toBe('cancelled');
     expect(await system.labels()).toEqual({ [first]: ['AWSCURRENT'], [second]: ['AWSPENDING'] });
     expect(await system.ports.describeSecret({ secretId: name })).toMatchObject({ rotationEnabled: false });
-    expect(await system.ports.cancelRotation({ secretId: 'rekey/billing' })).toBe('absent');
+    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: 'rekey/billing' })).toBe('absent');
   });
 
   test('a function that Secrets Manager may not call is denied, and rotation stays off', async () => {
@@ -266,7 +274,7 @@ describe('what is not there', () => {
     const system = await start();
     await makeSecret(system);
     const { readSecret, describeSecret, moveLabel, writeSecret, deleteSecret } = system.ports;
-    await deleteSecret({ secretId: name, recoveryDays: 7 });
+    await deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 7 });
     const refused = { code: 'STORE_REFUSED', effect: 'none' };
     expect(await describeSecret({ secretId: name })).toMatchObject({
       deletedAt: new Date('2026-03-08T12:00:00Z'),
@@ -277,16 +285,30 @@ describe('what is not there', () => {
     ).toMatchObject(refused);
     expect(
       await rejectionOf(
-        writeSecret({ secretId: name, token: second, value: valueFor(second), label: 'AWSPENDING' }),
+        writeSecret({
+          guard: asWanted,
+          secretId: name,
+          token: second,
+          value: valueFor(second),
+          label: 'AWSPENDING',
+        }),
       ),
     ).toMatchObject(refused);
-    expect(await moveLabel({ secretId: name, label: 'AWSPENDING', to: first })).toBe('conflict');
+    expect(await moveLabel({ guard: asWanted, secretId: name, label: 'AWSPENDING', to: first })).toBe(
+      'conflict',
+    );
     expect(await rejectionOf(beginRotation(system))).toMatchObject(refused);
-    expect(await system.ports.cancelRotation({ secretId: name })).toBe('cancelled');
+    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: name })).toBe('cancelled');
     expect(await system.ports.listVersions({ secretId: name })).toMatchObject([{ versionId: first }]);
     expect(await system.ports.listSecrets({ namePrefix: 'rekey/' })).toEqual([]);
     expect(
-      await system.ports.createSecret({ name, token: second, value: new Sensitive('{}'), description: '' }),
+      await system.ports.createSecret({
+        guard: asWanted,
+        name,
+        token: second,
+        value: new Sensitive('{}'),
+        description: '',
+      }),
     ).toBe('exists');
   });
 });
@@ -298,6 +320,7 @@ describe('a secret that exists', () => {
     expect(await makeSecret(system)).toBe('created');
     expect(
       await system.ports.createSecret({
+        guard: asWanted,
         name,
         token: second,
         value: new Sensitive('another value'),
@@ -306,6 +329,7 @@ describe('a secret that exists', () => {
     ).toBe('exists');
     expect(
       await system.ports.createSecret({
+        guard: asWanted,
         name,
         token: first,
         value: new Sensitive('another value'),
@@ -342,7 +366,13 @@ describe('the versions of a secret', () => {
       (_, index) => `f3c1a2b4-0000-4000-9000-${index + 10_000_000_000}x`,
     );
     for (const token of tokens)
-      await system.ports.writeSecret({ secretId: name, token, value: valueFor(token), label: 'AWSPENDING' });
+      await system.ports.writeSecret({
+        guard: asWanted,
+        secretId: name,
+        token,
+        value: valueFor(token),
+        label: 'AWSPENDING',
+      });
     const versions = await system.ports.listVersions({ secretId: name });
     expect(new Set(versions === 'absent' ? [] : versions.map(({ versionId }) => versionId))).toEqual(
       new Set([first, ...tokens]),
@@ -391,19 +421,23 @@ describe('deleting a secret', () => {
       const system = await start({ variants: { secondDelete } });
       const { deleteSecret, describeSecret } = system.ports;
       await makeSecret(system);
-      expect(await deleteSecret({ secretId: name, recoveryDays: 7 })).toBe('scheduled');
-      expect(await deleteSecret({ secretId: name, recoveryDays: 30 })).toBe('scheduled');
+      expect(await deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 7 })).toBe('scheduled');
+      expect(await deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 30 })).toBe('scheduled');
       expect(await describeSecret({ secretId: name })).toMatchObject({
         deletedAt: new Date('2026-03-08T12:00:00Z'),
       });
-      expect(await deleteSecret({ secretId: 'rekey/billing', recoveryDays: 7 })).toBe('absent');
+      expect(await deleteSecret({ guard: asWanted, secretId: 'rekey/billing', recoveryDays: 7 })).toBe(
+        'absent',
+      );
     },
   );
 
   test('refuses a window that Secrets Manager does not offer, and changes nothing', async () => {
     const system = await start();
     await makeSecret(system);
-    expect(await rejectionOf(system.ports.deleteSecret({ secretId: name, recoveryDays: 6 }))).toMatchObject({
+    expect(
+      await rejectionOf(system.ports.deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 6 })),
+    ).toMatchObject({
       code: 'STORE_REFUSED',
       effect: 'none',
     });
@@ -426,12 +460,18 @@ describe('reads that lag behind', () => {
     const { writeSecret, moveLabel } = system.ports;
     await makeSecret(system);
     for (const token of [second, third])
-      await writeSecret({ secretId: name, token, value: valueFor(token), label: 'AWSPENDING' });
+      await writeSecret({
+        guard: asWanted,
+        secretId: name,
+        token,
+        value: valueFor(token),
+        label: 'AWSPENDING',
+      });
     system.secretsManager.setVariants({ staleReads: { DescribeSecret: 1 } });
     const move = { secretId: name, label: 'AWSCURRENT', from: first } as const;
-    expect(await moveLabel({ ...move, to: second })).toBe('moved');
+    expect(await moveLabel({ guard: asWanted, ...move, to: second })).toBe('moved');
     expect(await system.labels()).toEqual({ [first]: ['AWSCURRENT'], [third]: ['AWSPENDING'] });
-    expect(await moveLabel({ ...move, to: third })).toBe('conflict');
+    expect(await moveLabel({ guard: asWanted, ...move, to: third })).toBe('conflict');
     expect(await system.labels()).toEqual({
       [first]: ['AWSPREVIOUS'],
       [second]: ['AWSCURRENT'],
@@ -443,9 +483,15 @@ describe('reads that lag behind', () => {
     const system = await start();
     const { writeSecret, moveLabel, readSecret } = system.ports;
     await makeSecret(system);
-    await writeSecret({ secretId: name, token: second, value: valueFor(second), label: 'AWSPENDING' });
+    await writeSecret({
+      guard: asWanted,
+      secretId: name,
+      token: second,
+      value: valueFor(second),
+      label: 'AWSPENDING',
+    });
     system.secretsManager.setVariants({ staleReads: { DescribeSecret: 1 } });
-    await moveLabel({ secretId: name, label: 'AWSPENDING', from: second });
+    await moveLabel({ guard: asWanted, secretId: name, label: 'AWSPENDING', from: second });
     const pending = { secretId: name, versionId: second, label: 'AWSPENDING' } as const;
     expect(await rejectionOf(readSecret(pending))).toMatchObject({ code: 'STORE_REFUSED' });
     expect(await readSecret(pending)).toBe('absent');
@@ -457,16 +503,28 @@ const portOf: Record<string, (started: Pick<Started, 'ports'>) => Promise<unknow
   DescribeSecret: ({ ports }) => ports.describeSecret({ secretId: name }),
   GetSecretValue: ({ ports }) => ports.readSecret({ secretId: name }),
   CreateSecret: ({ ports }) =>
-    ports.createSecret({ name: 'rekey/billing', token: second, value: new Sensitive('{}'), description: '' }),
+    ports.createSecret({
+      guard: asWanted,
+      name: 'rekey/billing',
+      token: second,
+      value: new Sensitive('{}'),
+      description: '',
+    }),
   PutSecretValue: ({ ports }) =>
-    ports.writeSecret({ secretId: name, token: second, value: valueFor(second), label: 'AWSPENDING' }),
+    ports.writeSecret({
+      guard: asWanted,
+      secretId: name,
+      token: second,
+      value: valueFor(second),
+      label: 'AWSPENDING',
+    }),
   UpdateSecretVersionStage: ({ ports }) =>
-    ports.moveLabel({ secretId: name, label: 'AWSPREVIOUS', to: first }),
+    ports.moveLabel({ guard: asWanted, secretId: name, label: 'AWSPREVIOUS', to: first }),
   RotateSecret: beginRotation,
-  CancelRotateSecret: ({ ports }) => ports.cancelRotation({ secretId: name }),
+  CancelRotateSecret: ({ ports }) => ports.cancelRotation({ guard: asWanted, secretId: name }),
   ListSecretVersionIds: ({ ports }) => ports.listVersions({ secretId: name }),
   ListSecrets: ({ ports }) => ports.listSecrets({ namePrefix: 'rekey/' }),
-  DeleteSecret: ({ ports }) => ports.deleteSecret({ secretId: name, recoveryDays: 7 }),
+  DeleteSecret: ({ ports }) => ports.deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 7 }),
   GetParameter: ({ ports }) => ports.readParameter({ parameter }),
   PutParameter: ({ ports }) => ports.createParameter({ parameter, document: '{}' }),
   GetParametersByPath: ({ ports }) => ports.listParameters({ path: '/rekey/credentials/' }),
@@ -569,7 +627,7 @@ describe('the attempts that the SDK makes by itself', () => {
     await portOf['PutSecretValue']?.(system);
     system.disturb('UpdateSecretVersionStage', lost);
     const move = { secretId: name, label: 'AWSCURRENT', from: first, to: second } as const;
-    expect(await system.ports.moveLabel(move)).toBe('conflict');
+    expect(await system.ports.moveLabel({ ...move, guard: asWanted })).toBe('conflict');
     expect(await system.labels()).toEqual({
       [first]: ['AWSPREVIOUS'],
       [second]: ['AWSCURRENT', 'AWSPENDING'],
@@ -696,6 +754,7 @@ describe('events', () => {
   test("for a user's bus arrive there and nowhere else", async () => {
     const { ports, eventBridge: bus } = await start();
     await ports.notify({
+      guard: asWanted,
       busName: 'deployments',
       type: 'CredentialUpdated',
       detail: { credential: 'orders-api' },
@@ -714,7 +773,13 @@ describe('events', () => {
 
   test('for a bus that does not exist vanish without a word, as on AWS', async () => {
     const { ports, eventBridge: bus } = await start();
-    await ports.notify({ busName: 'no-such-bus', type: 'CredentialUpdated', detail: {}, resources: [] });
+    await ports.notify({
+      guard: asWanted,
+      busName: 'no-such-bus',
+      type: 'CredentialUpdated',
+      detail: {},
+      resources: [],
+    });
     expect(bus.history()).toEqual([]);
   });
 });

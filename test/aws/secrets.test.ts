@@ -18,6 +18,7 @@ import { describe, expect, test } from 'vitest';
 import { secretsManager } from '../../functions/aws/secrets.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { createRedactor, Sensitive, spellings } from '../../functions/core/sensitive.ts';
+import { asWanted } from '../support/guards.ts';
 import { awsError, networkError, rejectionOf } from './support.ts';
 
 const arn = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/orders-api-a1b2c3';
@@ -32,7 +33,7 @@ function adapter() {
   const client = new SecretsManagerClient({ region: 'eu-central-1' });
   const mock = mockClient(client);
   const redactor = createRedactor();
-  return { mock, redactor, ports: secretsManager(client, redactor) };
+  return { mock, redactor, ports: secretsManager(client, redactor, () => new Date()) };
 }
 
 type SecretPorts = ReturnType<typeof secretsManager>;
@@ -47,32 +48,48 @@ const calls: Record<keyof SecretPorts, { lost: string; call: (ports: SecretPorts
   writeSecret: {
     lost: 'unknown',
     call: ({ writeSecret }) =>
-      writeSecret({ secretId: arn, token, value: new Sensitive(value), label: 'AWSPENDING' }),
+      writeSecret({
+        guard: asWanted,
+        secretId: arn,
+        token,
+        value: new Sensitive(value),
+        label: 'AWSPENDING',
+      }),
   },
   moveLabel: {
     lost: 'unknown',
-    call: ({ moveLabel }) => moveLabel({ secretId: arn, label: 'AWSCURRENT', from: older, to: token }),
+    call: ({ moveLabel }) =>
+      moveLabel({ guard: asWanted, secretId: arn, label: 'AWSCURRENT', from: older, to: token }),
   },
   createSecret: {
     lost: 'unknown',
     call: ({ createSecret }) =>
-      createSecret({ name: 'rekey/orders-api', token, value: new Sensitive('{}'), description: 'a login' }),
+      createSecret({
+        guard: asWanted,
+        name: 'rekey/orders-api',
+        token,
+        value: new Sensitive('{}'),
+        description: 'a login',
+      }),
   },
   startRotation: {
     lost: 'unknown',
     call: ({ startRotation }) =>
-      startRotation({ secretId: arn, token, functionArn, everyDays: 30, immediately: true }),
+      startRotation({ guard: asWanted, secretId: arn, token, functionArn, everyDays: 30, immediately: true }),
   },
-  cancelRotation: { lost: 'unknown', call: ({ cancelRotation }) => cancelRotation({ secretId: arn }) },
+  cancelRotation: {
+    lost: 'unknown',
+    call: ({ cancelRotation }) => cancelRotation({ guard: asWanted, secretId: arn }),
+  },
   listVersions: { lost: 'none', call: ({ listVersions }) => listVersions({ secretId: arn }) },
   listSecrets: { lost: 'none', call: ({ listSecrets }) => listSecrets({ namePrefix: 'rekey/' }) },
   removeReplicas: {
     lost: 'unknown',
-    call: ({ removeReplicas }) => removeReplicas({ secretId: arn, regions: ['eu-west-1'] }),
+    call: ({ removeReplicas }) => removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] }),
   },
   deleteSecret: {
     lost: 'unknown',
-    call: ({ deleteSecret }) => deleteSecret({ secretId: arn, recoveryDays: 30 }),
+    call: ({ deleteSecret }) => deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 30 }),
   },
 };
 
@@ -355,7 +372,13 @@ describe('what the redactor learns', () => {
       const { mock, ports, redactor } = adapter();
       mock.on(PutSecretValueCommand).rejects(networkError());
       await rejectionOf(
-        ports.writeSecret({ secretId: arn, token, value: new Sensitive(stored), label: 'AWSPENDING' }),
+        ports.writeSecret({
+          guard: asWanted,
+          secretId: arn,
+          token,
+          value: new Sensitive(stored),
+          label: 'AWSPENDING',
+        }),
       );
       for (const text of hidden.flatMap(spellings)) expect(redactor.scrub(text)).not.toContain(text);
     },
@@ -365,6 +388,7 @@ describe('what the redactor learns', () => {
     const { mock, ports, redactor } = adapter();
     mock.on(CreateSecretCommand).resolves({ ARN: arn });
     await ports.createSecret({
+      guard: asWanted,
       name: 'rekey/orders-api',
       token,
       value: new Sensitive(value),
@@ -387,7 +411,7 @@ describe('a write', () => {
     const { mock, ports } = adapter();
     mock.on(PutSecretValueCommand).resolves({ VersionId: token });
     const write = { secretId: arn, token, value: new Sensitive(value), label: 'AWSPENDING' } as const;
-    expect(await ports.writeSecret(write)).toBe('written');
+    expect(await ports.writeSecret({ ...write, guard: asWanted })).toBe('written');
     expect(mock.commandCalls(PutSecretValueCommand)[0]?.args[0].input).toEqual({
       SecretId: arn,
       ClientRequestToken: token,
@@ -401,6 +425,7 @@ describe('a write', () => {
     mock.on(PutSecretValueCommand).resolves({ VersionId: token });
     const rotationToken = 'rotation-canary-0000-1111-2222-3333-4444';
     await ports.writeSecret({
+      guard: asWanted,
       secretId: arn,
       token,
       value: new Sensitive(value),
@@ -439,7 +464,9 @@ describe('moving a label', () => {
   test.each(Object.entries(moves))('%s', async (_sentence, { move, sent }) => {
     const { mock, ports } = adapter();
     mock.on(UpdateSecretVersionStageCommand).resolves({});
-    expect(await ports.moveLabel({ secretId: arn, label: 'AWSPENDING', ...move })).toBe('moved');
+    expect(await ports.moveLabel({ guard: asWanted, secretId: arn, label: 'AWSPENDING', ...move })).toBe(
+      'moved',
+    );
     expect(mock.commandCalls(UpdateSecretVersionStageCommand)[0]?.args[0].input).toEqual({
       SecretId: arn,
       VersionStage: 'AWSPENDING',
@@ -475,6 +502,7 @@ describe('creating a secret', () => {
     mock.on(CreateSecretCommand).resolves({ ARN: arn });
     const keyArn = 'arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d';
     await ports.createSecret({
+      guard: asWanted,
       name: 'rekey/orders-api',
       token,
       value: new Sensitive('{}'),
@@ -529,7 +557,7 @@ describe('starting a rotation', () => {
     const { mock, ports } = adapter();
     mock.on(RotateSecretCommand).resolves({ VersionId: token });
     const start = { secretId: arn, token, functionArn, everyDays: 90, immediately: false };
-    expect(await ports.startRotation(start)).toBe('started');
+    expect(await ports.startRotation({ ...start, guard: asWanted })).toBe('started');
     expect(mock.commandCalls(RotateSecretCommand)[0]?.args[0].input).toMatchObject({
       RotationRules: { AutomaticallyAfterDays: 90 },
       RotateImmediately: false,
@@ -574,14 +602,14 @@ describe('cancelling rotation', () => {
   test('switches it off', async () => {
     const { mock, ports } = adapter();
     mock.on(CancelRotateSecretCommand).resolves({ ARN: arn, VersionId: token });
-    expect(await ports.cancelRotation({ secretId: arn })).toBe('cancelled');
+    expect(await ports.cancelRotation({ guard: asWanted, secretId: arn })).toBe('cancelled');
     expect(mock.commandCalls(CancelRotateSecretCommand)[0]?.args[0].input).toEqual({ SecretId: arn });
   });
 
   test('of a secret that does not exist says so', async () => {
     const { mock, ports } = adapter();
     mock.on(CancelRotateSecretCommand).rejects(awsError('ResourceNotFoundException'));
-    expect(await ports.cancelRotation({ secretId: arn })).toBe('absent');
+    expect(await ports.cancelRotation({ guard: asWanted, secretId: arn })).toBe('absent');
   });
 
   const refusals: Record<
@@ -604,7 +632,7 @@ describe('cancelling rotation', () => {
     mock.on(CancelRotateSecretCommand).rejects(awsError('InvalidRequestException'));
     if (described instanceof Error) mock.on(DescribeSecretCommand).rejects(described);
     else mock.on(DescribeSecretCommand).resolves(described);
-    const asked = ports.cancelRotation({ secretId: arn });
+    const asked = ports.cancelRotation({ guard: asWanted, secretId: arn });
     if (typeof want === 'string') expect(await asked).toBe(want);
     else expect(await rejectionOf(asked)).toMatchObject(want);
   });
@@ -737,7 +765,7 @@ describe('deleting a secret', () => {
   test('leaves some days in which it can be restored', async () => {
     const { mock, ports } = adapter();
     mock.on(DeleteSecretCommand).resolves({ ARN: arn });
-    expect(await ports.deleteSecret({ secretId: arn, recoveryDays: 7 })).toBe('scheduled');
+    expect(await ports.deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 7 })).toBe('scheduled');
     expect(mock.commandCalls(DeleteSecretCommand)[0]?.args[0].input).toEqual({
       SecretId: arn,
       RecoveryWindowInDays: 7,
@@ -747,7 +775,7 @@ describe('deleting a secret', () => {
   test('that does not exist says so', async () => {
     const { mock, ports } = adapter();
     mock.on(DeleteSecretCommand).rejects(awsError('ResourceNotFoundException'));
-    expect(await ports.deleteSecret({ secretId: arn, recoveryDays: 7 })).toBe('absent');
+    expect(await ports.deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 7 })).toBe('absent');
   });
 
   const refusals: Record<
@@ -775,7 +803,7 @@ describe('deleting a secret', () => {
     // By which name is not known for sure.
     for (const name of ['InvalidRequestException', 'InvalidParameterException']) {
       mock.on(DeleteSecretCommand).rejects(awsError(name));
-      const asked = ports.deleteSecret({ secretId: arn, recoveryDays: 7 });
+      const asked = ports.deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 7 });
       if (typeof want === 'string') expect(await asked).toBe(want);
       else expect(await rejectionOf(asked)).toMatchObject(want);
     }
@@ -813,7 +841,9 @@ describe('replicas', () => {
   test('are taken from the Regions that are named', async () => {
     const { mock, ports } = adapter();
     mock.on(RemoveRegionsFromReplicationCommand).resolves({ ARN: arn });
-    expect(await ports.removeReplicas({ secretId: arn, regions: ['eu-west-1'] })).toBe('removed');
+    expect(await ports.removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] })).toBe(
+      'removed',
+    );
     expect(mock.commandCalls(RemoveRegionsFromReplicationCommand)[0]?.args[0].input).toEqual({
       SecretId: arn,
       RemoveReplicaRegions: ['eu-west-1'],
@@ -846,11 +876,13 @@ describe('replicas', () => {
     else mock.on(DescribeSecretCommand).resolves(described);
     for (const name of ['InvalidRequestException', 'InvalidParameterException']) {
       mock.on(RemoveRegionsFromReplicationCommand).rejects(awsError(name));
-      const asked = ports.removeReplicas({ secretId: arn, regions: ['eu-west-1'] });
+      const asked = ports.removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] });
       if (typeof want === 'string') expect(await asked).toBe(want);
       else expect(await rejectionOf(asked)).toMatchObject(want);
     }
     mock.on(RemoveRegionsFromReplicationCommand).rejects(awsError('ResourceNotFoundException'));
-    expect(await ports.removeReplicas({ secretId: arn, regions: ['eu-west-1'] })).toBe('absent');
+    expect(await ports.removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] })).toBe(
+      'absent',
+    );
   });
 });

@@ -3,6 +3,7 @@ import { eventBridge } from '../../functions/consumers/event-bridge.ts';
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import type { Notification, Ports } from '../../functions/core/ports.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
+import { asWanted } from '../support/guards.ts';
 
 const secretArn = 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:rekey/orders-a1b2c3';
 const versionId = '11111111-aaaa-4aaa-8aaa-111111111111';
@@ -23,7 +24,7 @@ const open = (notify: Ports['notify'] = async (told) => void notified.push(told)
   eventBridge.open(
     { kind: 'event-bridge', busName: 'orders' },
     { credential: 'orders', secretArn, versionId, field: () => new Sensitive('canaryPassword0123') },
-    { apiKey: undefined, until: new Date('2026-03-01T12:00:00Z') },
+    { guard: asWanted, apiKey: undefined, until: new Date('2026-03-01T12:00:00Z') },
     ports(notify),
   );
 const told = {

@@ -9,6 +9,7 @@ import { Sensitive, spellings } from '../../functions/core/sensitive.ts';
 import type { Fault } from '../../infra/local/providers/faults.ts';
 import type { RenderOperation, RenderPostgres } from '../../infra/local/providers/render-postgres.ts';
 import type { RenderDeploySwitches, RenderService } from '../../infra/local/providers/render-services.ts';
+import { asWanted } from '../support/guards.ts';
 import { useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -90,7 +91,7 @@ const open = ({
       versionId: versions[which],
       field: (name) => (fields[name] === undefined ? undefined : new Sensitive(fields[name])),
     },
-    { apiKey: new Sensitive(apiKey), until },
+    { guard: asWanted, apiKey: new Sensitive(apiKey), until },
     ports(until, http === undefined ? {} : { http }),
   );
   const kept = (ask: () => Promise<ConsumerStanding>) => async () => {

@@ -401,7 +401,7 @@ describe('of two secrets that are stored as one', () => {
     const client = new SecretsManagerClient({ region: 'eu-central-1' });
     mockClient(client).on(GetSecretValueCommand).resolves({ VersionId: 'version-1', SecretString: value });
     const redactor = createRedactor();
-    const ports = secretsManager(client, redactor);
+    const ports = secretsManager(client, redactor, () => new Date());
     let written = '';
     const keep = (chunk: string | Uint8Array): boolean => {
       written += String(chunk);

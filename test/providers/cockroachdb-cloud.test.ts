@@ -14,9 +14,9 @@ import type {
 } from '../../infra/local/providers/cockroachdb-cloud.ts';
 import type { Fault } from '../../infra/local/providers/faults.ts';
 import { addCockroachdbOrders } from '../../infra/local/providers/fixtures.ts';
+import { asWanted } from '../support/guards.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
-  asWanted,
   type ChoosingSubject,
   choosingContract,
   codeOf,

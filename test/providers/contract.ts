@@ -2,7 +2,6 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../functions/core/errors.ts';
-import { Guard } from '../../functions/core/guard.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import type {
   Capabilities,
@@ -17,6 +16,7 @@ import type { Postgres } from '../../infra/local/engines/postgres.ts';
 import { type LoginFaultKind, type SqlFront, startSqlFront } from '../../infra/local/engines/sql-front.ts';
 import { createCertificateAuthority, startNetwork } from '../../infra/local/network.ts';
 import type { FaultKind } from '../../infra/local/providers/faults.ts';
+import { asWanted } from '../support/guards.ts';
 import { isWrite, type TestVendors } from '../support/vendors.ts';
 
 /** What is asked of a vendor, in words that no vendor uses. */
@@ -84,9 +84,6 @@ export interface SqlSubject<P extends Provider = Provider> extends Subject<P> {
 
 /** For ports of their own: no invocation ends. */
 const endless = new Date('9999-12-31T00:00:00Z');
-
-/** A write whose reasons always hold. */
-export const asWanted = Guard.of(async () => undefined);
 
 let made = 0;
 /** A name that was never used before. */

@@ -79,10 +79,13 @@ function client(
 
 /** A question, or what the overrides make of it: whatever is no GET is a change whose reasons hold. */
 const call = (
-  overrides: Partial<Omit<VendorCall<unknown>, 'method'>> & { readonly method?: HttpRequest['method'] } = {},
+  overrides: Partial<Omit<VendorCall<unknown>, 'method'>> & {
+    readonly method?: HttpRequest['method'];
+    readonly isRead?: true;
+  } = {},
 ): VendorCall<unknown> => {
   const change =
-    overrides.method === undefined || overrides.method === 'GET'
+    overrides.method === undefined || overrides.method === 'GET' || overrides.isRead === true
       ? {}
       : { guard: Guard.of(async () => undefined), isDestructive: false };
   return {

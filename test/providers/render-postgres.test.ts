@@ -11,9 +11,9 @@ import type {
   RenderPostgres,
   RenderSwitches,
 } from '../../infra/local/providers/render-postgres.ts';
+import { asWanted } from '../support/guards.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
-  asWanted,
   codeOf,
   failureOf,
   freshName,

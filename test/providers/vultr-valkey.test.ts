@@ -17,9 +17,9 @@ import type {
   VultrSwitches,
   VultrValkey,
 } from '../../infra/local/providers/vultr-valkey.ts';
+import { asWanted } from '../support/guards.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
-  asWanted,
   type ChoosingSubject,
   choosingContract,
   codeOf,

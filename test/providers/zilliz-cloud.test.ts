@@ -11,9 +11,9 @@ import type {
   ZillizOperation,
   ZillizSwitches,
 } from '../../infra/local/providers/zilliz-cloud.ts';
+import { asWanted } from '../support/guards.ts';
 import { useTestVendors } from '../support/vendors.ts';
 import {
-  asWanted,
   type ChoosingSubject,
   choosingContract,
   codeOf,
