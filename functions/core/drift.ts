@@ -239,10 +239,12 @@ export const pendingStray: Check = (snapshot) =>
 
 /** An operator moved AWSCURRENT back: that is respected, and said. */
 export const rolledBack: Check = (snapshot) =>
-  living(snapshot).flatMap(({ reading, state: { secret } }): readonly Finding[] => {
-    const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
-    const published = holderOf(secret.labelsByVersion, 'REKEY_PUBLISHED');
-    if (published === undefined || current === undefined || published === current) return [];
+  living(snapshot).flatMap(({ reading, state }): readonly Finding[] => {
+    const { labelsByVersion } = state.secret;
+    const current = holderOf(labelsByVersion, 'AWSCURRENT');
+    const published = holderOf(labelsByVersion, 'REKEY_PUBLISHED');
+    if (published === undefined || current === undefined) return [];
+    if (madeAt(state, published) <= madeAt(state, current)) return [];
     return [
       {
         kind: 'RolledBack',
@@ -256,9 +258,10 @@ export const rolledBack: Check = (snapshot) =>
 
 /** No rotation is started before these are gone, so that logins do not pile up. */
 export const usersLeft: Check = (snapshot) =>
-  living(snapshot).flatMap(({ reading }): readonly Finding[] => {
+  living(snapshot).flatMap(({ reading, pending }): readonly Finding[] => {
     const { name, spec } = reading.credential;
-    if (spec.strategy !== 'replace-user') return [];
+    // Only where a rotation waits for them.
+    if (spec.strategy !== 'replace-user' || pending === undefined || reading.pending !== 'empty') return [];
     const left = usersInTheWay(snapshot.users, name, snapshot.now);
     if (left.length === 0) return [];
     return [

@@ -74,6 +74,7 @@ function reading({
     current: { say: 'accepted' },
     pending: 'none',
     privilegeDifferences: [],
+    arePrivilegesOutdated: false,
     consumers: [],
     restorable: undefined,
     ...read,
@@ -243,7 +244,7 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
       credentials: [
         reading({
           spec: { strategy: 'reset-password' },
-          state: pendingFor('10m'),
+          state: pendingFor('3m'),
           reading: { current: { say: 'rejected' }, pending: 'readable' },
         }),
       ],
@@ -376,12 +377,24 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
     },
     want: ['PrivilegeDrift -> apply-privileges'],
   },
+  'the only user is refused for minutes, as the retries of Secrets Manager did not come': {
+    given: {
+      credentials: [
+        reading({
+          spec: { strategy: 'reset-password' },
+          state: pendingFor('5m'),
+          reading: { current: { say: 'rejected' }, pending: 'readable' },
+        }),
+      ],
+    },
+    want: ['RotationStuck -> finish-rotation'],
+  },
   'a password that is being set may give rights back, which the rotation takes away': {
     given: {
       credentials: [
         reading({
           spec: { strategy: 'reset-password' },
-          state: pendingFor('10m'),
+          state: pendingFor('3m'),
           reading: { pending: 'readable', privilegeDifferences: ['role admin is held'] },
         }),
       ],
@@ -731,8 +744,12 @@ describe('the checks', () => {
       'secretWithoutUser',
       'currentRejected',
       'secretMissing',
+      'pendingStray',
       'rotationStuck',
+      'usersLeft',
+      'rolledBack',
       'privilegeDrift',
+      'privilegesOutdated',
       'labelRemoved',
       'previousWithoutUser',
       'consumerBehind',

@@ -41,14 +41,15 @@ describe('a CredentialRequested event', () => {
     expect(
       parseCredentialRequested({
         source: 'app',
+        time: '2026-03-01T12:00:00Z',
         'detail-type': 'CredentialRequested',
         detail: { spec: { name: 'a' } },
       }),
-    ).toEqual({ name: 'a' });
+    ).toEqual({ document: { name: 'a' }, requestedAt: new Date('2026-03-01T12:00:00Z') });
   });
   test('that is something else is refused with every wrong field', () => {
     expect(() => parseCredentialRequested({ 'detail-type': 'Other', detail: { spec: 'x' } })).toThrow(
-      /EVENT_INVALID: source: .*detail-type: .*detail\.spec: /,
+      /EVENT_INVALID: source: .*time: .*detail-type: .*detail\.spec: /,
     );
   });
 });

@@ -26,6 +26,7 @@ const superseded = (credential: CredentialState, more: Partial<Superseded> = {})
   credential,
   since: new Date('2026-03-01T12:00:00Z'),
   isRevoked: false,
+  mayGoUnproved: false,
   wasPublished: true,
   ...more,
 });
@@ -39,7 +40,7 @@ const unreachable: Sessions = { observed: false, reason: 'no answer', isUnreacha
 /** The default grace of 24 hours and the 15 minutes that clocks and late steps may take. */
 const graceOver = new Date('2026-03-02T12:15:00Z');
 const lastMoment = new Date('2026-03-02T12:14:59.999Z');
-const moved = { consumersBehind: [] };
+const moved = { current: 'accepted', consumersBehind: [] } as const;
 
 describe('a superseded user', () => {
   const cases: Record<
@@ -59,9 +60,32 @@ describe('a superseded user', () => {
       now: lastMoment,
       want: { say: 'keep', reason: 'GRACE_RUNNING', until: graceOver },
     },
-    'is asked about at its consumers when its grace is over': { given: {}, want: { say: 'ask-consumers' } },
+    'waits for the login in AWSCURRENT to be tried when its grace is over': {
+      given: {},
+      want: { say: 'prove-current' },
+    },
+    'I25: stays while the login in AWSCURRENT is not known to work': {
+      given: { current: { because: 'it is refused' }, consumersBehind: [], readings: [nobody, nobody] },
+      want: { say: 'keep', reason: 'CURRENT_UNPROVED', because: 'it is refused' },
+    },
+    'is asked about at its consumers once the login in AWSCURRENT was accepted': {
+      given: { current: 'accepted' },
+      want: { say: 'ask-consumers' },
+    },
+    'that was never published goes a quarter of an hour after it was made, and waits for nobody': {
+      standing: { wasPublished: false },
+      given: {},
+      now: new Date('2026-03-01T12:15:00Z'),
+      want: { say: 'retire', reason: 'never-published', endSessions: false },
+    },
+    'that was never published stays while a late step may still be at work': {
+      standing: { wasPublished: false },
+      given: {},
+      now: new Date('2026-03-01T12:14:59.999Z'),
+      want: { say: 'keep', reason: 'GRACE_RUNNING', until: new Date('2026-03-01T12:15:00Z') },
+    },
     'stays while a consumer is behind': {
-      given: { consumersBehind: ['render-service srv-1'], readings: [nobody, nobody] },
+      given: { current: 'accepted', consumersBehind: ['render-service srv-1'], readings: [nobody, nobody] },
       want: { say: 'keep', reason: 'CONSUMERS_BEHIND', consumers: ['render-service srv-1'] },
     },
     'is observed when nothing else keeps it': { given: moved, want: { say: 'observe' } },
@@ -163,8 +187,18 @@ describe('a superseded user', () => {
     },
     'that is revoked goes at once, with its connections, whatever its consumers do': {
       standing: { isRevoked: true },
-      given: {},
+      given: { current: 'accepted' },
       now: new Date('2026-03-01T12:00:00Z'),
+      want: { say: 'retire', reason: 'revoked', endSessions: true },
+    },
+    'I25: that is revoked stays while the login that took its place is not known to work': {
+      standing: { isRevoked: true },
+      given: { current: { because: 'it is refused' } },
+      want: { say: 'keep', reason: 'CURRENT_UNPROVED', because: 'it is refused' },
+    },
+    'that is revoked goes all the same where the order says so': {
+      standing: { isRevoked: true, mayGoUnproved: true },
+      given: {},
       want: { say: 'retire', reason: 'revoked', endSessions: true },
     },
     'that is revoked stays while it is the default': {

@@ -73,6 +73,7 @@ describe('between two looks at a target', () => {
         versionId,
         since: new Date(0),
         isRevoked: false,
+        mayGoUnproved: false,
         wasPublished: true,
       },
       { ...ours, versionId },

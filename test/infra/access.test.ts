@@ -388,6 +388,7 @@ const actionsByPort = {
   removeReplicas: ['secretsmanager:RemoveRegionsFromReplication'],
   deleteSecret: ['secretsmanager:DeleteSecret'],
   readParameter: ['ssm:GetParameter'],
+  readParameters: ['ssm:GetParameters'],
   createParameter: ['ssm:PutParameter'],
   writeParameter: ['ssm:PutParameter'],
   deleteParameter: ['ssm:DeleteParameter'],

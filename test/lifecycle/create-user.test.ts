@@ -232,6 +232,7 @@ describe('a credential that adopts a user', () => {
         headers: { authorization: new Sensitive(`Bearer ${vendors().apiKeys.render}`) },
         timeoutMs: 5_000,
         maxBodyBytes: 100_000,
+        guard: 'reads-only',
       }),
     );
     const { password }: { password: string } = JSON.parse(body.reveal());

@@ -4,10 +4,12 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import type { Invocation, RekeyEvent } from '../../functions/core/events.ts';
+import type { TargetTask } from '../../functions/core/fleet.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
 import { firstSecretString } from '../../functions/core/secret-value.ts';
 import { createRedactor } from '../../functions/core/sensitive.ts';
+import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { type StartReport, startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
@@ -88,15 +90,17 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
   let skewMs = 0;
   let hidden: string | undefined;
 
+  const isThere = (entry: readonly [string, string | undefined]): entry is readonly [string, string] =>
+    entry[1] !== undefined;
+  const queued: TargetTask[] = [];
   const unused = async (): Promise<never> => {
     throw new Error('start-rotations has no business there');
   };
-  const secretPorts = secretsManagerPorts(clientOf(secretsManager), createRedactor());
+  const secretPorts = secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now);
   const ports: Ports = {
     ...secretPorts,
     readSecret: unused,
     writeSecret: unused,
-    moveLabel: unused,
     createSecret: unused,
     cancelRotation: unused,
     deleteSecret: unused,
@@ -105,7 +109,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     sql: unused,
     valkey: unused,
     notify: unused,
-    enqueue: unused,
+    enqueue: async (tasks) => void queued.push(...tasks),
     archive: unused,
     readArchive: unused,
     listArchive: unused,
@@ -124,6 +128,8 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
         });
       return answer;
     },
+    readParameters: async ({ parameters: names }) =>
+      new Map(names.flatMap((name) => [[name, parameters.get(name)] as const]).filter(isThere)),
     readParameter: async ({ parameter }) => parameters.get(parameter) ?? 'absent',
     createParameter: async ({ parameter, document }) => {
       if (parameters.has(parameter)) return 'exists';
@@ -169,7 +175,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
       return new Promise(() => undefined);
     });
     const rekey: Rekey = {
-      ports: led,
+      ports: guardWrites(led, () => new Date(nowMs + skewMs)),
       loadProvider,
       loadConsumer,
       sha256: (text) => createHash('sha256').update(text).digest(),
@@ -190,6 +196,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     published,
     measured,
     started,
+    queued,
     logged,
     calls,
     rotations,
@@ -605,7 +612,7 @@ describe('an order', () => {
     world.move(dayMs);
     const report = await world.start(world.order('CredentialRotationRequested', 'one'));
     expect(report.started).toMatchObject([{ credential: 'one', because: 'REQUESTED' }]);
-    expect(world.calls.slice(0, 2)).toEqual(['listParameters', 'createParameter']);
+    expect(world.calls.slice(0, 2)).toEqual(['readParameters', 'writeParameter']);
     expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-02T12:00:00.000Z');
   });
 
@@ -824,6 +831,7 @@ describe('what a pass tells', () => {
     await world.establish('one');
     await world.start();
     expect(world.measured).toEqual([
+      ['PausedAge', 0],
       ['RotationOverdueAge', 0],
       ['BreakersOpen', 0],
     ]);

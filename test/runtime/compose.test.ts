@@ -318,6 +318,7 @@ describe('what few functions need', () => {
     headers: {},
     timeoutMs: 1000,
     maxBodyBytes: 1000,
+    guard: 'reads-only',
   } as const;
   const session = {
     host: 'db.example.com',
@@ -327,6 +328,7 @@ describe('what few functions need', () => {
     password: new Sensitive(canary),
     statements: [],
     timeoutMs: 1000,
+    guard: 'reads-only' as const,
   };
 
   // Loaded once for all tests of this file: what is asked here is who makes it load.
