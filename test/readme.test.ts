@@ -218,6 +218,7 @@ const published = {
   DatabaseUserAppeared: true,
   DatabaseUserDisappeared: true,
   BreakerChanged: true,
+  OrderIgnored: true,
 } satisfies Record<RekeyEvent['type'], true>;
 const told = {
   provider: true,

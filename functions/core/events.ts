@@ -128,6 +128,22 @@ export type RekeyEvent =
         /** Rotations of this target that failed since one succeeded. */
         readonly failures: number;
       };
+    }
+  /** An order that changes nothing, and why. */
+  | {
+      readonly type: 'OrderIgnored';
+      readonly detail: {
+        /** The detail type of the order. */
+        readonly order: string;
+        /** Absent where the order names no credential. */
+        readonly credential?: string;
+        /** Absent, like `target`, where the order is not about one target. */
+        readonly provider?: string;
+        readonly target?: string;
+        /** The order's own time, which tells it from a later one. */
+        readonly orderedAt: string;
+        readonly because: string;
+      };
     };
 
 export interface ProviderEvent {
@@ -237,6 +253,10 @@ export const credentialOrders = [
   'CredentialDeletionRequested',
 ] as const;
 export type CredentialOrder = (typeof credentialOrders)[number];
+
+/** The events that order a pause of all writes, or of those on one target, and its end. */
+export const pauseOrders = ['RekeyPaused', 'RekeyResumed'] as const;
+export type PauseOrder = (typeof pauseOrders)[number];
 
 /** What a schedule sends: everything else is read from the world. `dryRun` says what would be done, and does nothing. */
 export const scheduledPass = { pass: 'scheduled' } as const;
