@@ -17,7 +17,13 @@ import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
 import { Construct, type IDependable } from 'constructs';
 import type { z } from 'zod';
-import { type CredentialOrder, credentialRequested, type RekeyEvent } from '../functions/core/events.ts';
+import {
+  type CredentialOrder,
+  credentialRequested,
+  type PauseOrder,
+  pauseOrders,
+  type RekeyEvent,
+} from '../functions/core/events.ts';
 import { eventSource, secretPrefix } from '../functions/core/names.ts';
 import type {
   createUserEnvironment,
@@ -225,6 +231,7 @@ export class Rekey extends Construct implements RekeySystem {
     });
     this.rotationFunctionArn = this.rotateSecret.functionArn;
     this.rotatable = [mayRotate, this.rotateSecret];
+    const targetQueue = { REKEY_TARGET_QUEUE_URL: targets.queueUrl };
     const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotationFunctionArn };
 
     this.createUser = addHandler(this, 'CreateUser', {
@@ -247,9 +254,11 @@ export class Rekey extends Construct implements RekeySystem {
       description: 'rekey: starts the rotations that are due or were ordered',
       // A pass spreads its starts over five minutes, and an order may wait for a target as long.
       timeout: Duration.minutes(10),
-      environment: { ...environment, ...rotationFunction } satisfies z.input<
-        typeof startRotationsEnvironment
-      >,
+      environment: {
+        ...environment,
+        ...rotationFunction,
+        ...targetQueue,
+      } satisfies z.input<typeof startRotationsEnvironment>,
       statements: access.startRotations,
       lostRequests,
     });
@@ -280,7 +289,7 @@ export class Rekey extends Construct implements RekeySystem {
       timeout: reconcileTimeout,
       environment: {
         ...environment,
-        REKEY_TARGET_QUEUE_URL: targets.queueUrl,
+        ...targetQueue,
         REKEY_WEBHOOK_BASE_URL: this.webhooks.baseUrl,
       } satisfies z.input<typeof reconcileUsersEnvironment>,
       statements: access.reconcileUsers,
@@ -341,7 +350,7 @@ export class Rekey extends Construct implements RekeySystem {
           }),
         ],
       });
-    const facts = (...detailType: (RekeyEvent['type'] | CredentialOrder)[]): EventPattern => ({
+    const facts = (...detailType: (RekeyEvent['type'] | CredentialOrder | PauseOrder)[]): EventPattern => ({
       source: [eventSource],
       detailType,
     });
@@ -355,6 +364,12 @@ export class Rekey extends Construct implements RekeySystem {
       bus,
       does: 'a rotation was ordered, or a credential is compromised',
       pattern: facts('CredentialRotationRequested', 'CredentialCompromised'),
+      to: this.startRotations,
+    });
+    on('PauseOrdered', {
+      bus,
+      does: 'writes are to be paused, or to go on',
+      pattern: facts(...pauseOrders),
       to: this.startRotations,
     });
     on('DeletionOrdered', {

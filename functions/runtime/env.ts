@@ -19,6 +19,11 @@ const rotationFunction = {
   }),
 };
 
+const targetQueue = {
+  /** The queue of the workers of reconcile-users: its dispatcher sends them every target, start-rotations a rotation to roll forward. */
+  REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
+};
+
 const keyArn = z.string().regex(/^arn:[^:]+:kms:[^:]+:\d{12}:key\/[A-Za-z0-9-]+$/, {
   error: 'expected the ARN of a KMS key',
 });
@@ -43,7 +48,7 @@ const secretStorage = {
 /** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
 export const rotateSecretEnvironment = z.object(common);
 export const createUserEnvironment = z.object({ ...common, ...rotationFunction, ...secretStorage });
-export const startRotationsEnvironment = z.object({ ...common, ...rotationFunction });
+export const startRotationsEnvironment = z.object({ ...common, ...rotationFunction, ...targetQueue });
 export const deleteUserEnvironment = z.object(common);
 export const reconcileUsersEnvironment = z.object({
   ...common,
@@ -51,8 +56,7 @@ export const reconcileUsersEnvironment = z.object({
   REKEY_WEBHOOK_BASE_URL: z
     .url({ protocol: /^https?$/, error: 'expected an http(s) URL' })
     .regex(/\/$/, { error: 'expected a / at the end' }),
-  /** The queue between dispatcher and workers. */
-  REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
+  ...targetQueue,
 });
 export const updateConsumersEnvironment = z.object(common);
 export const receiveWebhookEnvironment = z.object(common);

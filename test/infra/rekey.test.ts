@@ -107,6 +107,7 @@ describe('rotation', () => {
       ['apigateway.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-receive-webhook'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-create-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-update-consumers'],
@@ -320,6 +321,16 @@ describe('events', () => {
       bus: 'rekey',
       want: ['rekey-start-rotations', audit],
     },
+    'an ordered pause reaches start-rotations': {
+      event: fact('RekeyPaused'),
+      bus: 'rekey',
+      want: ['rekey-start-rotations', audit],
+    },
+    'the end of a pause reaches start-rotations': {
+      event: fact('RekeyResumed'),
+      bus: 'rekey',
+      want: ['rekey-start-rotations', audit],
+    },
     'an ordered deletion reaches delete-user': {
       event: fact('CredentialDeletionRequested'),
       bus: 'rekey',
@@ -376,7 +387,7 @@ describe('events', () => {
   });
 
   test('that cannot be delivered are tried for a day and kept', () => {
-    expect(stack.rules).toHaveLength(8);
+    expect(stack.rules).toHaveLength(9);
     for (const { isEnabled, targets } of stack.rules)
       expect({ isEnabled, targets }).toEqual({
         isEnabled: true,
@@ -893,6 +904,7 @@ describe('every function', () => {
     expect(read(startRotationsEnvironment, 'rekey-start-rotations')).toEqual({
       ...bus,
       REKEY_ROTATION_FUNCTION_ARN: rotator,
+      REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
     });
     expect(read(deleteUserEnvironment, 'rekey-delete-user')).toEqual(bus);
     expect(read(reconcileUsersEnvironment, 'rekey-reconcile-users')).toEqual({

@@ -27,7 +27,10 @@ const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
 const functions: Record<string, { schema: z.ZodType; own: readonly (keyof typeof valid)[] }> = {
   'rotate-secret': { schema: rotateSecretEnvironment, own: [] },
   'create-user': { schema: createUserEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
-  'start-rotations': { schema: startRotationsEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
+  'start-rotations': {
+    schema: startRotationsEnvironment,
+    own: ['REKEY_ROTATION_FUNCTION_ARN', 'REKEY_TARGET_QUEUE_URL'],
+  },
   'delete-user': { schema: deleteUserEnvironment, own: [] },
   'reconcile-users': {
     schema: reconcileUsersEnvironment,
