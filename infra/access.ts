@@ -25,7 +25,7 @@ import {
   webhookSecretPrefix,
 } from '../functions/core/names.ts';
 import { arnOf, functionName, type StatementProps } from './handler.ts';
-import { keyStatements, type SecretStorage } from './secret-storage.ts';
+import { keyStatements, onlyStages, type SecretStorage } from './secret-storage.ts';
 
 export interface AccessProps {
   /** The bus `rekey`. */
@@ -106,6 +106,65 @@ const wildcards = {
     'Keys are made of the date and the id of an event. Deleting a record, and taking the lock off it, is denied.',
 } as const;
 
+type EventType = RekeyEvent['type'];
+
+/** What a rotation tells. */
+const rotationEvents = [
+  'CredentialRotated',
+  'CredentialRotationFailed',
+  'DatabaseUserCreated',
+  'DatabaseUserPasswordChanged',
+  'DatabaseUserPlanned',
+] as const satisfies readonly EventType[];
+
+/** The events that each function publishes. IAM refuses it all others, and the whole call with them. */
+const published = {
+  rotateSecret: rotationEvents,
+  createUser: ['CredentialAdopted', 'CredentialCreated', 'OrderIgnored'],
+  // The request is for a declared credential whose user is still to be adopted.
+  startRotations: ['BreakerChanged', credentialRequested, 'DriftFound', 'OrderIgnored'],
+  deleteUser: [
+    'CredentialDeleted',
+    'DatabaseSessionsEndPlanned',
+    'DatabaseSessionsEnded',
+    'DatabaseUserChangeFailed',
+    'DatabaseUserCreated',
+    'DatabaseUserDeleted',
+    'DatabaseUserDeletionFailed',
+    'DatabaseUserPlanned',
+    'DatabaseUserRetired',
+    'DriftFound',
+    'OrderIgnored',
+  ],
+  // Rolls rotations forward, and brings consumers on.
+  reconcileUsers: [
+    ...rotationEvents,
+    'ConsumerLeftBehind',
+    'ConsumerUpdatePlanned',
+    'DatabaseUserAppeared',
+    'DatabaseUserChangeFailed',
+    'DatabaseUserDisappeared',
+    'DriftFound',
+    'DriftRepairFailed',
+    'DriftRepaired',
+    'ProviderEventReceived',
+  ],
+  updateConsumers: ['ConsumerLeftBehind', 'ConsumerUpdatePlanned', 'ConsumerUpdated', 'DriftFound'],
+  receiveWebhook: ['ProviderEventReceived'],
+} as const satisfies Readonly<Record<string, readonly EventType[]>>;
+
+/** Events that change credentials as soon as they are on the bus. A deletion is final once begun. */
+const orders = [...credentialOrders, ...pauseOrders, credentialRequested];
+
+/**
+ * Events of rekey, and of these types only. Both keys hold a list, one value an event of the call: `ForAllValues` alone would also be
+ * true of a call without the keys (AWS documentation).
+ */
+const eventsOf = (...types: readonly string[]): NonNullable<StatementProps['conditions']> => ({
+  Null: { 'events:detail-type': 'false', 'events:source': 'false' },
+  'ForAllValues:StringEquals': { 'events:detail-type': [...types], 'events:source': [eventSource] },
+});
+
 /** What each function may do: exactly what its use case calls, on rekey's own things. */
 export function accessOf(
   scope: Construct,
@@ -153,19 +212,45 @@ export function accessOf(
     ArnFormat.COLON_RESOURCE_NAME,
   );
 
+  interface OnSecrets {
+    readonly sid: string;
+    /** Of Secrets Manager. */
+    readonly actions: readonly string[];
+    readonly conditions?: NonNullable<StatementProps['conditions']>;
+  }
   /**
    * What a function does to the secrets of credentials. The wildcard covers what people keep under the same prefix, too. A change
    * there would write a login over a key, or delete it: all but reading is taken back.
    */
-  const onSecrets = (sid: string, ...actions: readonly string[]): Statements => [
-    { sid, actions: [...actions], resources: [secrets], wildcard: wildcards.credentials },
+  const onSecrets = (...statements: readonly OnSecrets[]): Statements => [
+    ...statements.map(({ actions, ...statement }) => ({
+      ...statement,
+      actions: actions.map((action) => `secretsmanager:${action}`),
+      resources: [secrets],
+      wildcard: wildcards.credentials,
+    })),
     {
       sid: 'NeverChangeWhatPeopleKeep',
       effect: Effect.DENY,
-      actions: actions.filter((action) => action !== 'secretsmanager:GetSecretValue'),
+      actions: statements
+        .flatMap(({ actions }) => actions)
+        .filter((action) => action !== 'GetSecretValue')
+        .map((action) => `secretsmanager:${action}`),
       resources: [keptSecrets],
     },
   ];
+  /** No other function is attached to a secret: it would be handed the login at the next rotation. */
+  const rotateByOurs: OnSecrets = {
+    sid: 'RotateByOurFunction',
+    actions: ['RotateSecret'],
+    conditions: { ArnEqualsIfExists: { 'secretsmanager:RotationLambdaARN': rotator } },
+  };
+  /** Takes AWSPENDING off a version that must not be finished. To move AWSCURRENT would publish a login that nobody has proved. */
+  const giveUpRotations: OnSecrets = {
+    sid: 'GiveUpRotations',
+    actions: ['UpdateSecretVersionStage'],
+    conditions: { 'ForAnyValue:StringEquals': { 'secretsmanager:VersionStage': 'AWSPENDING' } },
+  };
   const onParameters = (
     sid: string,
     actions: readonly string[],
@@ -176,6 +261,14 @@ export function accessOf(
     resources: [...resources],
     wildcard: wildcards.parameters,
   });
+  /** What a credential is to be, what was ordered for it, and whether its writes are paused. */
+  const readWhatIsWanted = onParameters(
+    'ReadWhatIsWanted',
+    ['GetParameter', 'GetParameters'],
+    specs,
+    directives,
+    pauses,
+  );
   /** GetParametersByPath is judged by the path that is asked for, and gives all that lies below it (AWS documentation). */
   const readFleet: StatementProps = {
     sid: 'ReadFleet',
@@ -188,6 +281,8 @@ export function accessOf(
     sid: 'ReadVendorKeys',
     actions: ['secretsmanager:GetSecretValue'],
     resources: vendorSecrets,
+    // A key that was replaced opens nothing that this function has to do with.
+    conditions: onlyStages('AWSCURRENT'),
     wildcard: wildcards.keptSecrets,
   };
   // Asked of whoever calls RotateSecret (AWS documentation).
@@ -255,14 +350,29 @@ export function accessOf(
         conditions: { StringEquals: { 'ssm:Overwrite': 'false' } },
       },
       ...onSecrets(
-        'MakeSecrets',
-        'secretsmanager:CreateSecret',
-        'secretsmanager:DescribeSecret',
-        'secretsmanager:PutSecretValue',
-        // Asked beside CreateSecret (AWS documentation).
-        ...(isReplicated ? ['secretsmanager:ReplicateSecretToRegions'] : []),
-        'secretsmanager:RotateSecret',
+        {
+          sid: 'MakeSecrets',
+          actions: [
+            'CreateSecret',
+            'DescribeSecret',
+            'PutSecretValue',
+            // Asked beside CreateSecret (AWS documentation).
+            ...(isReplicated ? ['ReplicateSecretToRegions'] : []),
+          ],
+        },
+        rotateByOurs,
       ),
+      ...(isReplicated
+        ? [
+            {
+              sid: 'NeverOverwriteInOtherRegions',
+              effect: Effect.DENY,
+              actions: ['secretsmanager:CreateSecret', 'secretsmanager:ReplicateSecretToRegions'],
+              resources: [secrets],
+              conditions: { Bool: { 'secretsmanager:ForceOverwriteReplicaSecret': 'true' } },
+            },
+          ]
+        : []),
       { ...readVendorKeys, resources: [...vendorSecrets, secretsUnder(adoptSecretPrefix)] },
       attachRotation,
       ...writeUnderKey,
@@ -295,24 +405,38 @@ export function accessOf(
     ],
     deleteUser: [
       readFleet,
-      onParameters('EndSpecs', ['GetParameter', 'DeleteParameter'], specs),
+      readWhatIsWanted,
+      onParameters('EndSpecs', ['DeleteParameter'], specs),
+      onParameters('KeepOrders', ['PutParameter', 'DeleteParameter'], directives),
       onParameters(
-        'KeepOrdersAndFindings',
+        'KeepFindingsAndSightings',
         ['GetParameter', 'PutParameter', 'DeleteParameter'],
-        directives,
         findings,
+        sightings,
       ),
-      // GetSecretValue here is for vendors' keys as well.
       ...onSecrets(
-        'EndSecrets',
-        'secretsmanager:CancelRotateSecret',
-        'secretsmanager:DeleteSecret',
-        'secretsmanager:DescribeSecret',
-        'secretsmanager:GetSecretValue',
-        'secretsmanager:ListSecretVersionIds',
-        ...(isReplicated ? ['secretsmanager:RemoveRegionsFromReplication'] : []),
-        'secretsmanager:UpdateSecretVersionStage',
+        {
+          sid: 'EndSecrets',
+          actions: [
+            'CancelRotateSecret',
+            'DeleteSecret',
+            'DescribeSecret',
+            // For vendors' keys as well.
+            'GetSecretValue',
+            'ListSecretVersionIds',
+            ...(isReplicated ? ['RemoveRegionsFromReplication'] : []),
+          ],
+        },
+        giveUpRotations,
       ),
+      // People have seven days in which they can undo a deletion that was ordered by mistake.
+      {
+        sid: 'NeverDeleteForGood',
+        effect: Effect.DENY,
+        actions: ['secretsmanager:DeleteSecret'],
+        resources: [secrets],
+        conditions: { Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': 'true' } },
+      },
       neverRead(),
       // A deleted secret can be restored for a week: not even by mistake is one deleted at once.
       {
@@ -339,15 +463,17 @@ export function accessOf(
         resources: ['*'],
         wildcard: wildcards.listing,
       },
-      // GetSecretValue here is for vendors' keys as well.
-      ...onSecrets(
-        'MendSecrets',
-        'secretsmanager:DescribeSecret',
-        'secretsmanager:GetSecretValue',
-        'secretsmanager:ListSecretVersionIds',
-        'secretsmanager:PutSecretValue',
-        'secretsmanager:UpdateSecretVersionStage',
-      ),
+      ...onSecrets({
+        sid: 'MendSecrets',
+        actions: [
+          'DescribeSecret',
+          // For vendors' keys as well.
+          'GetSecretValue',
+          'ListSecretVersionIds',
+          'PutSecretValue',
+          'UpdateSecretVersionStage',
+        ],
+      }),
       neverRead(),
       // The last three are asked of whoever an event source mapping works for (AWS documentation).
       {
@@ -360,10 +486,14 @@ export function accessOf(
       ...publish('reconcileUsers'),
     ],
     updateConsumers: [
-      onParameters('ReadSpecs', ['GetParameter'], specs),
+      readWhatIsWanted,
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
-      // GetSecretValue here is for the keys to consumers' platforms as well. It opens no target, so no administrator is its business.
-      ...onSecrets('ReadLoginsAndKeys', 'secretsmanager:DescribeSecret', 'secretsmanager:GetSecretValue'),
+      ...onSecrets(
+        { sid: 'LookAtSecrets', actions: ['DescribeSecret'] },
+        // For the keys to consumers' platforms as well. A consumer that was handed AWSPENDING would be locked out if the rotation fails.
+        { sid: 'ReadLoginsAndKeys', actions: ['GetSecretValue'], conditions: onlyStages('AWSCURRENT') },
+      ),
+      // It opens no target, so no administrator is its business.
       neverRead(adminSecretPrefix),
       ...readUnderKey,
       readOrders,
@@ -374,6 +504,8 @@ export function accessOf(
         sid: 'ReadSigningSecrets',
         actions: ['secretsmanager:GetSecretValue'],
         resources: [secretsUnder(webhookSecretPrefix)],
+        // A signing secret that was replaced may be the one that leaked.
+        conditions: onlyStages('AWSCURRENT'),
         wildcard: wildcards.keptSecrets,
       },
       ...readUnderKey,
@@ -400,6 +532,8 @@ export function accessOf(
         ],
         resources: [auditBucket.arnForObjects('*')],
       },
+      // It listens to the bus and publishes nothing.
+      neverOrder(),
     ],
   };
 }

@@ -211,7 +211,13 @@ export interface ExistingCredential {
   readonly secretName: string;
   /** For its ARN and for grants. Its own `secretName` may end in the six characters of the ARN, as CDK cannot tell them apart. */
   readonly secret: ISecret;
-  /** Lets somebody read the login. */
+  /**
+   * Lets somebody read the login: AWSCURRENT, named or by default, and AWSPREVIOUS. AWSPENDING is refused, as nobody has proved it and a
+   * rotation may give it up. So is every read by `VersionId`, which does not tell IAM what stage the version has.
+   *
+   * It holds for this grant: another policy that lets the grantee read the secret without such a condition is not taken back. A value
+   * stays readable under AWSPREVIOUS until the next rotation, also where its user is gone.
+   */
   grantRead(grantee: IGrantable): Grant;
 }
 
@@ -324,7 +330,10 @@ export class DatabaseCredential extends Construct implements ExistingCredential 
     });
   }
 
-  /** Lets somebody read the login. */
+  /**
+   * Lets somebody read the login: AWSCURRENT, named or by default, and AWSPREVIOUS. Refused are AWSPENDING, and every read by
+   * `VersionId`: see ExistingCredential.
+   */
   grantRead(grantee: IGrantable): Grant {
     return grantReadUnderKey(this.secret, grantee);
   }

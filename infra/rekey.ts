@@ -230,6 +230,7 @@ export class Rekey extends Construct implements RekeySystem {
     });
     this.rotationFunctionArn = this.rotateSecret.functionArn;
     this.rotatable = [mayRotate, this.rotateSecret];
+    const targetQueue = { REKEY_TARGET_QUEUE_URL: targets.queueUrl };
     const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotationFunctionArn };
 
     this.createUser = addHandler(this, 'CreateUser', {
@@ -287,7 +288,7 @@ export class Rekey extends Construct implements RekeySystem {
       timeout: reconcileTimeout,
       environment: {
         ...environment,
-        REKEY_TARGET_QUEUE_URL: targets.queueUrl,
+        ...targetQueue,
         REKEY_WEBHOOK_BASE_URL: this.webhooks.baseUrl,
       } satisfies z.input<typeof reconcileUsersEnvironment>,
       statements: access.reconcileUsers,
@@ -348,7 +349,7 @@ export class Rekey extends Construct implements RekeySystem {
           }),
         ],
       });
-    const facts = (...detailType: (RekeyEvent['type'] | CredentialOrder)[]): EventPattern => ({
+    const facts = (...detailType: (RekeyEvent['type'] | CredentialOrder | PauseOrder)[]): EventPattern => ({
       source: [eventSource],
       detailType,
     });

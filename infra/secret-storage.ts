@@ -1,6 +1,6 @@
 import { Arn, ArnFormat, Stack, Token } from 'aws-cdk-lib';
 import { Grant, type IGrantable } from 'aws-cdk-lib/aws-iam';
-import type { IKey } from 'aws-cdk-lib/aws-kms';
+import { type IKey, ViaServicePrincipal } from 'aws-cdk-lib/aws-kms';
 import type { CfnSecretProps, ISecret, ReplicaRegion } from 'aws-cdk-lib/aws-secretsmanager';
 import type { Construct } from 'constructs';
 import type { StatementProps } from './handler.ts';
@@ -91,8 +91,22 @@ export function keyStatements(
 }
 
 /**
- * Lets somebody read a secret, and use its key for that and nothing else. `ISecret.grantRead` leaves the key to the key's own policy,
- * which is out of reach where another app made it.
+ * Only values under these stages are read; `AWSCURRENT` has to be one of them. IAM learns of a stage and of a version only what the
+ * caller names (aws/aws-cli#5031): a read that names neither gets AWSCURRENT and has to pass, and of a version nobody knows its stages,
+ * so every read that names one is refused. Actions without these keys, such as DescribeSecret, are not narrowed.
+ */
+export const onlyStages = (
+  ...stages: readonly ['AWSCURRENT', ...string[]]
+): NonNullable<StatementProps['conditions']> => ({
+  // Not `StringEqualsIfExists`: AWS's own policies take the key for a list.
+  'ForAllValues:StringEquals': { 'secretsmanager:VersionStage': [...stages] },
+  Null: { 'secretsmanager:VersionId': 'true' },
+});
+
+/**
+ * Lets somebody read the published values of a secret, and use its key for that and nothing else. Not `ISecret.grantRead`: given stages
+ * it refuses every read that names none, which is how applications read, and it leaves the key to the key's own policy, which is out
+ * of reach where another app made it.
  */
 export function grantReadUnderKey(secret: ISecret, grantee: IGrantable): Grant {
   const { encryptionKey } = secret;
@@ -117,14 +131,13 @@ export function grantReadUnderKey(secret: ISecret, grantee: IGrantable): Grant {
     }),
   );
   if (encryptionKey === undefined) return read;
+  encryptionKey.grantDecrypt(new ViaServicePrincipal(viaService, grantee.grantPrincipal));
   return read.combine(
     Grant.addToPrincipal({
       grantee,
       actions: ['kms:Decrypt'],
       resourceArns: [encryptionKey.keyArn],
-      conditions: {
-        StringEquals: { 'kms:ViaService': `secretsmanager.${Stack.of(secret).region}.amazonaws.com` },
-      },
+      conditions: { StringEquals: { 'kms:ViaService': viaService } },
     }),
   );
 }

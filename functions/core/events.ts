@@ -140,6 +140,22 @@ export type RekeyEvent =
         /** Rotations of this target that failed since one succeeded. */
         readonly failures: number;
       };
+    }
+  /** An order that changes nothing, and why. */
+  | {
+      readonly type: 'OrderIgnored';
+      readonly detail: {
+        /** The detail type of the order. */
+        readonly order: string;
+        /** Absent where the order names no credential. */
+        readonly credential?: string;
+        /** Absent, like `target`, where the order is not about one target. */
+        readonly provider?: string;
+        readonly target?: string;
+        /** The order's own time, which tells it from a later one. */
+        readonly orderedAt: string;
+        readonly because: string;
+      };
     };
 
 export interface ProviderEvent {

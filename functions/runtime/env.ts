@@ -19,6 +19,11 @@ const rotationFunction = {
   }),
 };
 
+const targetQueue = {
+  /** The queue of the workers of reconcile-users: its dispatcher sends them every target, start-rotations a rotation to roll forward. */
+  REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
+};
+
 const keyArn = z.string().regex(/^arn:[^:]+:kms:[^:]+:\d{12}:key\/[A-Za-z0-9-]+$/, {
   error: 'expected the ARN of a KMS key',
 });

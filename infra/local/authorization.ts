@@ -117,7 +117,12 @@ export function createAuthorizer({ account, policies }: AuthorizerOptions): Auth
                   'aws:PrincipalArn': `arn:aws:iam::${account}:role/${principal.role}`,
                 }
               : { 'aws:PrincipalIsAWSService': 'true', 'aws:PrincipalServiceName': principal.service }),
-            ...context,
+            ...Object.fromEntries(
+              Object.entries(context).map(([key, value]) => [
+                key,
+                typeof value === 'string' ? value : [...value],
+              ]),
+            ),
           },
         },
         identityPolicies: isRole ? (identity.get(principal.role) ?? []) : [],

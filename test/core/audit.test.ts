@@ -108,6 +108,34 @@ describe('the record', () => {
     });
   });
 
+  test('of an order that changes nothing says which order it was, and why', () => {
+    const because = 'the credential was rotated after the order was sent';
+    const detail = {
+      order: 'CredentialRotationRequested',
+      credential: 'orders-api',
+      orderedAt: '2026-03-01T11:00:00Z',
+      because,
+    };
+    expect(recordOf(busEvent('OrderIgnored', detail))).toMatchObject({
+      who: { actor: 'rekey' },
+      nature: 'outcome',
+      credential: 'orders-api',
+      evidence: { order: 'CredentialRotationRequested', orderedAt: '2026-03-01T11:00:00Z', because },
+    });
+    const ofTarget = {
+      order: 'RekeyResumed',
+      provider: 'acme-postgres',
+      target: 'db-1',
+      orderedAt: '2026-03-01T11:00:00Z',
+      because: 'nothing is paused there',
+    };
+    expect(recordOf(busEvent('OrderIgnored', ofTarget))).toMatchObject({
+      provider: 'acme-postgres',
+      target: 'db-1',
+      evidence: { order: 'RekeyResumed' },
+    });
+  });
+
   test.each(['DatabaseUserAppeared', 'DatabaseUserDisappeared'])(
     'of a user that comes or goes says whose it is and which event of the vendor it was (%s)',
     (type) => {
@@ -262,6 +290,7 @@ describe('the record', () => {
       'DriftRepaired',
       'DriftRepairFailed',
       'BreakerChanged',
+      'OrderIgnored',
       'NoSuchType',
     ];
     const known = {
@@ -282,6 +311,9 @@ describe('the record', () => {
       step: 'setSecret',
       code: 'C',
       effect: 'none',
+      order: 'RekeyResumed',
+      orderedAt: '2026-03-01T11:59:00Z',
+      because: 'b',
     };
     fc.assert(
       fc.property(

@@ -42,8 +42,10 @@ interface Forbidden {
   readonly function: string;
   readonly sid: string;
   readonly actions: readonly string[];
-  /** Secrets by name; `record` is an object in the audit bucket. */
+  /** Secrets by name; `record` is an object in the audit bucket, `bus` the bus of rekey. */
   readonly on: readonly string[];
+  /** What such a call tells IAM, one call after the other. @default one call that tells nothing */
+  readonly contexts?: readonly NonNullable<Authorization['context']>[];
   /** The call would be refused anyway: the statement is for a role that is given more one day. */
   readonly isSpare?: true;
 }
@@ -61,17 +63,52 @@ const neverReads = (name: string, ...on: readonly string[]): Forbidden => ({
   actions: ['secretsmanager:GetSecretValue'],
   on: ['webhooks/render', 'adopt/orders', ...on],
 });
+/** What `neverChanges` is for a role that moves no other label. */
+const neverGivesUp = (name: string): Forbidden => ({
+  ...neverChanges(name, 'UpdateSecretVersionStage'),
+  contexts: [{ 'secretsmanager:VersionStage': 'AWSPENDING' }],
+});
+const orders = [
+  'CredentialRequested',
+  'CredentialRotationRequested',
+  'CredentialCompromised',
+  'CredentialDeletionRequested',
+  'RekeyPaused',
+  'RekeyResumed',
+];
+/** Alone, and among what the function does publish. */
+const neverOrders = (name: string, ...types: readonly string[]): Forbidden => ({
+  function: name,
+  sid: 'NeverOrder',
+  actions: ['events:PutEvents'],
+  on: ['bus'],
+  contexts: types.flatMap((type) =>
+    [[type], ['DriftFound', type]].map((sent) => ({
+      'events:source': ['rekey'],
+      'events:detail-type': sent,
+    })),
+  ),
+  isSpare: true,
+});
 const forbidden: readonly Forbidden[] = [
   neverChanges('rekey-create-user', 'CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'),
   neverChanges('rekey-start-rotations', 'DescribeSecret', 'ListSecretVersionIds', 'RotateSecret'),
+  neverGivesUp('rekey-start-rotations'),
   neverChanges(
     'rekey-delete-user',
     'CancelRotateSecret',
     'DeleteSecret',
     'DescribeSecret',
     'ListSecretVersionIds',
-    'UpdateSecretVersionStage',
   ),
+  neverGivesUp('rekey-delete-user'),
+  {
+    function: 'rekey-delete-user',
+    sid: 'NeverDeleteForGood',
+    actions: ['secretsmanager:DeleteSecret'],
+    on: ['orders'],
+    contexts: [{ 'secretsmanager:ForceDeleteWithoutRecovery': 'true' }],
+  },
   neverReads('rekey-delete-user'),
   neverChanges(
     'rekey-reconcile-users',
@@ -96,6 +133,15 @@ const forbidden: readonly Forbidden[] = [
     on: ['record'],
     isSpare: true,
   },
+  neverOrders('rekey-rotate-secret', ...orders),
+  neverOrders('rekey-create-user', ...orders),
+  // It repeats the request for a declared credential whose user is still to be adopted.
+  neverOrders('rekey-start-rotations', ...orders.filter((type) => type !== 'CredentialRequested')),
+  neverOrders('rekey-delete-user', ...orders),
+  neverOrders('rekey-reconcile-users', ...orders),
+  neverOrders('rekey-update-consumers', ...orders),
+  neverOrders('rekey-receive-webhook', ...orders),
+  neverOrders('rekey-record-audit', ...orders),
 ];
 
 const isDenial = ({ Effect }: { readonly Effect: string }): boolean => Effect === 'Deny';
@@ -107,14 +153,16 @@ const without = (sid: string) => (policy: Policy) => ({
 });
 
 describe('a denial', () => {
-  const resourceOf = (name: string): string =>
-    name === 'record'
-      ? `${stack.buckets[0]?.arn}/audit/2026/03/01/0d4f1c9a.json`
-      : `arn:aws:secretsmanager:${where.region}:${where.account}:secret:rekey/${name}-AbCdEf`;
+  function resourceOf(name: string): string {
+    const here = `${where.region}:${where.account}`;
+    if (name === 'record') return `${stack.buckets[0]?.arn}/audit/2026/03/01/0d4f1c9a.json`;
+    if (name === 'bus') return `arn:aws:events:${here}:event-bus/rekey`;
+    return `arn:aws:secretsmanager:${here}:secret:rekey/${name}-AbCdEf`;
+  }
 
   test.each(forbidden.map((each) => [each.function, each.sid, each] as const))(
     'keeps %s from something: with %s it is refused, and without it it would be allowed',
-    async (_function, sid, { function: name, actions, on, isSpare = false }) => {
+    async (_function, sid, { function: name, actions, on, contexts = [{}], isSpare = false }) => {
       const roleName = stack.functions.find((each) => each.name === name)?.roleName ?? '';
       // Its role alone, so that no policy of a resource helps.
       const present = policiesOf(roleName);
@@ -130,14 +178,16 @@ describe('a denial', () => {
       const decided = (authorizer: typeof strict, authorization: Authorization) =>
         authorizer?.evaluate({ role: roleName, session: name }, authorization);
       for (const action of actions)
-        for (const resource of on.map(resourceOf)) {
-          const call = `${action} on ${resource}`;
-          expect(await decided(strict, { action, resource }), call).toMatchObject({
-            allowed: false,
-            message: expect.stringContaining('with an explicit deny in an identity-based policy'),
-          });
-          expect(await decided(lax, { action, resource }), call).toMatchObject({ allowed: true });
-        }
+        for (const resource of on.map(resourceOf))
+          for (const context of contexts) {
+            const asked = { action, resource, context };
+            const call = JSON.stringify(asked);
+            expect(await decided(strict, asked), call).toMatchObject({
+              allowed: false,
+              message: expect.stringContaining('with an explicit deny in an identity-based policy'),
+            });
+            expect(await decided(lax, asked), call).toMatchObject({ allowed: true });
+          }
     },
   );
 

@@ -13,6 +13,7 @@ import {
   DatabaseCredential,
   type DatabaseCredentialProps,
 } from '../../infra/database-credential.ts';
+import { createAuthorizer } from '../../infra/local/authorization.ts';
 import { Rekey } from '../../infra/rekey.ts';
 import type { RekeySystem } from '../../infra/rekey-system.ts';
 
@@ -249,6 +250,11 @@ describe('whoever is granted to read', () => {
       ({ Properties }) => Properties.PolicyDocument.Statement,
     );
 
+  const published = {
+    'ForAllValues:StringEquals': { 'secretsmanager:VersionStage': ['AWSCURRENT', 'AWSPREVIOUS'] },
+    Null: { 'secretsmanager:VersionId': 'true' },
+  };
+
   test('reads that secret and no other', () => {
     const { stack, rekey } = given();
     const granted = orders(stack, rekey);
@@ -261,6 +267,7 @@ describe('whoever is granted to read', () => {
         Resource: {
           Ref: Object.keys(Template.fromStack(stack).findResources('AWS::SecretsManager::Secret'))[0],
         },
+        Condition: published,
       },
     ]);
   });
@@ -284,8 +291,58 @@ describe('whoever is granted to read', () => {
             ],
           ],
         },
+        Condition: published,
       },
     ]);
+  });
+
+  const stage = 'secretsmanager:VersionStage';
+  const version = { 'secretsmanager:VersionId': '0d4f1c9a-2f4b-4c7e-9b53-6f0a1c2d3e4f' };
+  const reads: Record<string, { context: Readonly<Record<string, string>>; allowed: boolean }> = {
+    // A call that names no stage brings no condition key (aws/aws-cli#5031).
+    'AWSCURRENT by default': { context: {}, allowed: true },
+    'AWSCURRENT by name': { context: { [stage]: 'AWSCURRENT' }, allowed: true },
+    AWSPREVIOUS: { context: { [stage]: 'AWSPREVIOUS' }, allowed: true },
+    AWSPENDING: { context: { [stage]: 'AWSPENDING' }, allowed: false },
+    'a stage of somebody’s own': { context: { [stage]: 'audit' }, allowed: false },
+    // It may be the version that is still AWSPENDING.
+    'a version, whatever its stage': { context: version, allowed: false },
+    'a version under AWSPENDING': { context: { [stage]: 'AWSPENDING', ...version }, allowed: false },
+    'a version under AWSCURRENT': { context: { [stage]: 'AWSCURRENT', ...version }, allowed: false },
+  };
+  const grants = {
+    declared: (stack: Stack, rekey: RekeySystem) => orders(stack, rekey),
+    'found by its name': (stack: Stack) => DatabaseCredential.fromName(stack, 'Orders', 'orders'),
+  };
+  describe.each(Object.entries(grants))('of a credential that was %s', (_how, found) => {
+    const resource = `arn:aws:secretsmanager:${home.region}:${home.account}:secret:rekey/orders-AbCdEf`;
+    function readerOf(): (action: string, context?: Readonly<Record<string, string>>) => Promise<boolean> {
+      const { stack, rekey } = given();
+      found(stack, rekey).grantRead(reader(stack));
+      const Statement = allowed(stack).map((statement) => ({ ...statement, Resource: resource }));
+      const { evaluate } = createAuthorizer({
+        account: home.account,
+        policies: [{ name: 'Granted', of: { role: 'App' }, document: { Statement } }],
+      });
+      return async (action, context = {}) =>
+        (
+          await evaluate(
+            { role: 'App', session: 'app' },
+            { action: `secretsmanager:${action}`, resource, context },
+          )
+        ).allowed;
+    }
+
+    test.each(Object.entries(reads))('reads published values only: %s', async (_what, read) => {
+      expect(await readerOf()('GetSecretValue', read.context)).toBe(read.allowed);
+    });
+
+    test('describes the secret, which names no stage, and does nothing else', async () => {
+      const may = readerOf();
+      expect(await may('DescribeSecret')).toBe(true);
+      expect(await may('PutSecretValue')).toBe(false);
+      expect(await may('UpdateSecretVersionStage', { [stage]: 'AWSCURRENT' })).toBe(false);
+    });
   });
 });
 

@@ -39,6 +39,11 @@ test('its function reads the login that it was granted and no other secret, and 
       Effect: 'Allow',
       Action: ['secretsmanager:GetSecretValue', 'secretsmanager:DescribeSecret'],
       Resource: { Ref: granted },
+      // That it refuses no read of an application, database-credential.test.ts shows.
+      Condition: {
+        'ForAllValues:StringEquals': { 'secretsmanager:VersionStage': ['AWSCURRENT', 'AWSPREVIOUS'] },
+        Null: { 'secretsmanager:VersionId': 'true' },
+      },
     },
   ]);
   template.hasResourceProperties('AWS::Lambda::Function', {

@@ -234,6 +234,16 @@ describe('with replicas in other Regions', () => {
       expect(actionsOf(statementsOf(template, id, /^NeverChangeWhatPeopleKeep$/))).toContain(action);
   });
 
+  test('create-user never takes what has the same name there for a replica: that login would be gone', () => {
+    expect(statementsOf(template, 'CreateUser', /^NeverOverwriteInOtherRegions$/)).toMatchObject([
+      {
+        Effect: 'Deny',
+        Action: ['secretsmanager:CreateSecret', 'secretsmanager:ReplicateSecretToRegions'],
+        Condition: { Bool: { 'secretsmanager:ForceOverwriteReplicaSecret': 'true' } },
+      },
+    ]);
+  });
+
   test('each under its key, which writers use through Secrets Manager of that Region only', () => {
     const made = templateWith((stack) => ({
       encryptionKey: keyOf(stack),

@@ -107,6 +107,7 @@ describe('rotation', () => {
       ['apigateway.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-receive-webhook'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-create-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-update-consumers'],
@@ -320,6 +321,16 @@ describe('events', () => {
       bus: 'rekey',
       want: ['rekey-start-rotations', audit],
     },
+    'an ordered pause reaches start-rotations': {
+      event: fact('RekeyPaused'),
+      bus: 'rekey',
+      want: ['rekey-start-rotations', audit],
+    },
+    'the end of a pause reaches start-rotations': {
+      event: fact('RekeyResumed'),
+      bus: 'rekey',
+      want: ['rekey-start-rotations', audit],
+    },
     'an ordered deletion reaches delete-user': {
       event: fact('CredentialDeletionRequested'),
       bus: 'rekey',
@@ -376,7 +387,7 @@ describe('events', () => {
   });
 
   test('that cannot be delivered are tried for a day and kept', () => {
-    expect(stack.rules).toHaveLength(8);
+    expect(stack.rules).toHaveLength(9);
     for (const { isEnabled, targets } of stack.rules)
       expect({ isEnabled, targets }).toEqual({
         isEnabled: true,
@@ -893,6 +904,7 @@ describe('every function', () => {
     expect(read(startRotationsEnvironment, 'rekey-start-rotations')).toEqual({
       ...bus,
       REKEY_ROTATION_FUNCTION_ARN: rotator,
+      REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
     });
     expect(read(deleteUserEnvironment, 'rekey-delete-user')).toEqual(bus);
     expect(read(reconcileUsersEnvironment, 'rekey-reconcile-users')).toEqual({
@@ -950,18 +962,25 @@ describe('least privilege', () => {
       actions.map((action) => `ssm:${action}`),
       paths.map(parametersUnder),
     );
-  const onSecrets = (actions: string[], changing: string[]) => [
+  const onSecrets = (...actions: string[]) => secretStatement('Allow', actions, secrets);
+  const secretStatement = (effect: 'Allow' | 'Deny', actions: string[], resource: string, conditions = {}) =>
     statement(
-      'Allow',
+      effect,
       actions.map((action) => `secretsmanager:${action}`),
-      [secrets],
-    ),
-    statement(
-      'Deny',
-      changing.map((action) => `secretsmanager:${action}`),
-      [secretsUnder('\\*/')],
-    ),
-  ];
+      [resource],
+      conditions,
+    );
+  const neverChange = (...actions: string[]) => secretStatement('Deny', actions, secretsUnder('\\*/'));
+  const onlyCurrent = {
+    'ForAllValues:StringEquals': { 'secretsmanager:VersionStage': ['AWSCURRENT'] },
+    Null: { 'secretsmanager:VersionId': ['true'] },
+  };
+  const rotateByOurs = secretStatement('Allow', ['RotateSecret'], secrets, {
+    ArnEqualsIfExists: { 'secretsmanager:RotationLambdaARN': [rotator] },
+  });
+  const giveUpRotations = secretStatement('Allow', ['UpdateSecretVersionStage'], secrets, {
+    'ForAnyValue:StringEquals': { 'secretsmanager:VersionStage': ['AWSPENDING'] },
+  });
   const neverRead = (...prefixes: string[]) =>
     statement('Deny', ['secretsmanager:GetSecretValue'], prefixes.map(secretsUnder));
   const attachRotation = statement(
@@ -969,7 +988,25 @@ describe('least privilege', () => {
     ['lambda:InvokeFunction'],
     [`lambda:${here}:function:rekey-rotate-secret`],
   );
-  const publish = statement('Allow', ['events:PutEvents'], [`events:${here}:event-bus/rekey`]);
+  const readWhatIsWanted = parameters(
+    ['GetParameter', 'GetParameters'],
+    'credentials',
+    'directives',
+    'pause',
+  );
+  const onBus = (effect: 'Allow' | 'Deny', conditions: object) =>
+    statement(effect, ['events:PutEvents'], [`events:${here}:event-bus/rekey`], conditions);
+  const neverOrder = onBus('Deny', {
+    'ForAnyValue:StringEquals': { 'events:detail-type': expect.arrayContaining(['CredentialCompromised']) },
+  });
+  // Which events, access.test.ts has a table of.
+  const publish = [
+    onBus('Allow', {
+      Null: { 'events:detail-type': ['false'], 'events:source': ['false'] },
+      'ForAllValues:StringEquals': { 'events:detail-type': expect.any(Array), 'events:source': ['rekey'] },
+    }),
+    neverOrder,
+  ];
   const reportFailure = statement('Allow', ['sqs:SendMessage'], [`sqs:${here}:Rekey-RekeyLostRequests.*`]);
   const writeLog = (name: string) =>
     statement(
@@ -987,15 +1024,16 @@ describe('least privilege', () => {
           [
             'secretsmanager:DescribeSecret',
             'secretsmanager:GetSecretValue',
+            'secretsmanager:ListSecretVersionIds',
             'secretsmanager:PutSecretValue',
             'secretsmanager:UpdateSecretVersionStage',
           ],
           [secrets],
           { StringEquals: { 'secretsmanager:resource/AllowRotationLambdaArn': [rotator] } },
         ),
-        statement('Allow', ['secretsmanager:GetSecretValue'], vendorSecrets),
-        parameters(['GetParameter'], 'credentials', 'directives'),
-        publish,
+        statement('Allow', ['secretsmanager:GetSecretValue'], vendorSecrets, onlyCurrent),
+        readWhatIsWanted,
+        ...publish,
         writeLog('rekey-rotate-secret'),
       ],
     },
@@ -1004,63 +1042,73 @@ describe('least privilege', () => {
         name: 'rekey-create-user',
         want: [
           readFleet,
-          parameters(['GetParameter', 'PutParameter'], 'credentials'),
-          ...onSecrets(
-            ['CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'],
-            ['CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'],
-          ),
+          readWhatIsWanted,
+          {
+            ...parameters(['PutParameter'], 'credentials'),
+            conditions: { StringEqualsIfExists: { 'ssm:Overwrite': ['false'] } },
+          },
+          onSecrets('CreateSecret', 'DescribeSecret', 'PutSecretValue'),
+          rotateByOurs,
+          neverChange('CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'),
           statement(
             'Allow',
             ['secretsmanager:GetSecretValue'],
             [secretsUnder('admin/'), secretsUnder('adopt/'), secretsUnder('api-keys/')],
+            onlyCurrent,
           ),
           attachRotation,
-          publish,
+          ...publish,
           reportFailure,
           writeLog('rekey-create-user'),
         ],
       },
-    'start-rotations starts rotations, keeps orders and findings, and reads no secret': {
-      name: 'rekey-start-rotations',
-      want: [
-        readFleet,
-        parameters(['GetParameter', 'PutParameter'], 'directives'),
-        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
-        ...onSecrets(
-          ['DescribeSecret', 'ListSecretVersionIds', 'RotateSecret'],
-          ['DescribeSecret', 'ListSecretVersionIds', 'RotateSecret'],
-        ),
-        attachRotation,
-        publish,
-        reportFailure,
-        writeLog('rekey-start-rotations'),
-      ],
-    },
+    'start-rotations starts rotations and gives them up, keeps orders, pauses and findings, and reads no secret':
+      {
+        name: 'rekey-start-rotations',
+        want: [
+          readFleet,
+          readWhatIsWanted,
+          parameters(['PutParameter'], 'directives', 'pause'),
+          parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
+          onSecrets('DescribeSecret', 'ListSecretVersionIds'),
+          rotateByOurs,
+          giveUpRotations,
+          neverChange('DescribeSecret', 'ListSecretVersionIds', 'RotateSecret', 'UpdateSecretVersionStage'),
+          attachRotation,
+          statement('Allow', ['sqs:SendMessage'], [`sqs:${here}:Rekey-RekeyTargets.*`]),
+          ...publish,
+          reportFailure,
+          writeLog('rekey-start-rotations'),
+        ],
+      },
     'delete-user ends specs, orders and secrets, and makes none': {
       name: 'rekey-delete-user',
       want: [
         readFleet,
-        parameters(['DeleteParameter', 'GetParameter'], 'credentials'),
-        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'directives', 'findings'),
-        ...onSecrets(
-          [
-            'CancelRotateSecret',
-            'DeleteSecret',
-            'DescribeSecret',
-            'GetSecretValue',
-            'ListSecretVersionIds',
-            'UpdateSecretVersionStage',
-          ],
-          [
-            'CancelRotateSecret',
-            'DeleteSecret',
-            'DescribeSecret',
-            'ListSecretVersionIds',
-            'UpdateSecretVersionStage',
-          ],
+        readWhatIsWanted,
+        parameters(['DeleteParameter'], 'credentials'),
+        parameters(['DeleteParameter', 'PutParameter'], 'directives'),
+        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings', 'sightings'),
+        onSecrets(
+          'CancelRotateSecret',
+          'DeleteSecret',
+          'DescribeSecret',
+          'GetSecretValue',
+          'ListSecretVersionIds',
         ),
+        giveUpRotations,
+        neverChange(
+          'CancelRotateSecret',
+          'DeleteSecret',
+          'DescribeSecret',
+          'ListSecretVersionIds',
+          'UpdateSecretVersionStage',
+        ),
+        secretStatement('Deny', ['DeleteSecret'], secrets, {
+          Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': ['true'] },
+        }),
         neverRead('adopt/', 'webhooks/'),
-        publish,
+        ...publish,
         reportFailure,
         writeLog('rekey-delete-user'),
       ],
@@ -1068,8 +1116,8 @@ describe('least privilege', () => {
     'receive-webhook reads the secrets of webhooks, and publishes': {
       name: 'rekey-receive-webhook',
       want: [
-        statement('Allow', ['secretsmanager:GetSecretValue'], [secretsUnder('webhooks/')]),
-        publish,
+        statement('Allow', ['secretsmanager:GetSecretValue'], [secretsUnder('webhooks/')], onlyCurrent),
+        ...publish,
         writeLog('rekey-receive-webhook'),
       ],
     },
@@ -1077,28 +1125,26 @@ describe('least privilege', () => {
       name: 'rekey-reconcile-users',
       want: [
         readFleet,
-        parameters(['GetParameter'], 'credentials'),
-        parameters(['GetParameter', 'PutParameter'], 'directives'),
+        readWhatIsWanted,
+        parameters(['PutParameter'], 'directives'),
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
         parameters(['GetParameter', 'PutParameter'], 'sightings'),
         statement('Allow', ['secretsmanager:ListSecrets'], ['*']),
-        ...onSecrets(
-          [
-            'DescribeSecret',
-            'GetSecretValue',
-            'ListSecretVersionIds',
-            'PutSecretValue',
-            'UpdateSecretVersionStage',
-          ],
-          ['DescribeSecret', 'ListSecretVersionIds', 'PutSecretValue', 'UpdateSecretVersionStage'],
+        onSecrets(
+          'DescribeSecret',
+          'GetSecretValue',
+          'ListSecretVersionIds',
+          'PutSecretValue',
+          'UpdateSecretVersionStage',
         ),
+        neverChange('DescribeSecret', 'ListSecretVersionIds', 'PutSecretValue', 'UpdateSecretVersionStage'),
         neverRead('adopt/', 'webhooks/'),
         statement(
           'Allow',
           ['sqs:DeleteMessage', 'sqs:GetQueueAttributes', 'sqs:ReceiveMessage', 'sqs:SendMessage'],
           [`sqs:${here}:Rekey-RekeyTargets.*`],
         ),
-        publish,
+        ...publish,
         reportFailure,
         writeLog('rekey-reconcile-users'),
       ],
@@ -1106,11 +1152,13 @@ describe('least privilege', () => {
     'update-consumers reads specs, logins and keys, and changes no secret': {
       name: 'rekey-update-consumers',
       want: [
-        parameters(['GetParameter'], 'credentials'),
+        readWhatIsWanted,
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
-        ...onSecrets(['DescribeSecret', 'GetSecretValue'], ['DescribeSecret']),
+        onSecrets('DescribeSecret'),
+        secretStatement('Allow', ['GetSecretValue'], secrets, onlyCurrent),
+        neverChange('DescribeSecret'),
         neverRead('admin/', 'adopt/', 'webhooks/'),
-        publish,
+        ...publish,
         reportFailure,
         writeLog('rekey-update-consumers'),
       ],
@@ -1130,6 +1178,7 @@ describe('least privilege', () => {
           ],
           ['s3:::rekey-[a-z0-9-]*/\\*'],
         ),
+        neverOrder,
         reportFailure,
         writeLog('rekey-record-audit'),
       ],

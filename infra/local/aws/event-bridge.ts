@@ -171,6 +171,15 @@ function detailOf(text: string): BusEvent['detail'] | undefined {
   }
 }
 
+/** A condition key with what entries say; none where no entry says anything. In one order: the same values are judged once. */
+function conditionKey(
+  key: string,
+  values: readonly (string | undefined)[],
+): Record<string, readonly string[]> {
+  const said = new Set(values.filter((value) => value !== undefined));
+  return said.size === 0 ? {} : { [key]: [...said].sort() };
+}
+
 const missing = (member: string): EntryResult => ({
   ErrorCode: 'InvalidArgument',
   ErrorMessage: `Parameter ${member} is not valid. Reason: ${member} is a required argument.`,
@@ -320,10 +329,23 @@ export function createEventBridge({
       {
         // A bus that does not exist is judged as well.
         PutEvents: ({ Entries }) =>
-          [...new Set(Entries.map(({ EventBusName = 'default' }) => EventBusName))].map((bus) => ({
-            action: 'events:PutEvents',
-            resource: bus.startsWith('arn:') ? bus : `arn:aws:events:${region}:${account}:event-bus/${bus}`,
-          })),
+          Object.entries(Object.groupBy(Entries, ({ EventBusName = 'default' }) => EventBusName)).map(
+            ([bus, entries = []]) => ({
+              action: 'events:PutEvents',
+              resource: bus.startsWith('arn:') ? bus : `arn:aws:events:${region}:${account}:event-bus/${bus}`,
+              // One call is judged as a whole: an entry that no policy allows takes the others with it.
+              context: {
+                ...conditionKey(
+                  'events:source',
+                  entries.map(({ Source }) => Source),
+                ),
+                ...conditionKey(
+                  'events:detail-type',
+                  entries.map(({ DetailType }) => DetailType),
+                ),
+              },
+            }),
+          ),
       },
     ),
     call: (name, input, context) => serveOperation(operations, name, input, context),

@@ -161,9 +161,14 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     `arn:aws:ssm:${region}:${account}:parameter/${parameterName.replace(/^\//, '')}`;
 
   /** A version is chosen behind a colon, which no ARN of a policy has. */
-  const about = (operationName: keyof typeof schemas, reference: string): Authorization => ({
+  const about = (
+    operationName: keyof typeof schemas,
+    reference: string,
+    context?: Authorization['context'],
+  ): Authorization => ({
     action: `ssm:${operationName}`,
     resource: arnOf(reference.replace(/^arn:.*:parameter/, '').replace(/:[^:]*$/, '')),
+    ...(context === undefined ? {} : { context }),
   });
 
   /** `name`, `name:version` or an ARN. */
@@ -323,7 +328,14 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     messageKey: 'message',
     internalErrorName: 'InternalServerError',
     authorizations: authorizationsBy(schemas, {
-      PutParameter: ({ Name }) => [about('PutParameter', Name)],
+      // Whether AWS has the key where the caller leaves the option out is not documented: without it, a policy that needs it shows here.
+      PutParameter: ({ Name, Overwrite }) => [
+        about(
+          'PutParameter',
+          Name,
+          Overwrite === undefined ? undefined : { 'ssm:Overwrite': String(Overwrite) },
+        ),
+      ],
       GetParameter: ({ Name }) => [about('GetParameter', Name)],
       GetParameters: ({ Names }) => Names.map((each) => about('GetParameters', each)),
       // The path as it was asked for: a policy for what lies below it is none for the path (AWS documentation).

@@ -51,6 +51,31 @@ const secretNamed = z.object({
   AddReplicaRegions: z.unknown().optional(),
 });
 
+/** Members that a policy can ask for: the condition key is called like the member (service authorization reference). */
+const conditionMembers: Readonly<Record<string, readonly string[]>> = {
+  CreateSecret: ['ForceOverwriteReplicaSecret'],
+  DeleteSecret: ['ForceDeleteWithoutRecovery', 'RecoveryWindowInDays'],
+  GetSecretValue: ['VersionId', 'VersionStage'],
+  ReplicateSecretToRegions: ['ForceOverwriteReplicaSecret'],
+  RotateSecret: ['RotateImmediately', 'RotationLambdaARN'],
+  UpdateSecretVersionStage: ['VersionStage'],
+};
+const scalar = z.union([z.string(), z.number(), z.boolean()]);
+
+/**
+ * The condition keys of a call. A member that the caller leaves out has no key, also where it has a default: a read without a stage
+ * is refused under a policy that demands AWSCURRENT (aws/aws-cli#5031).
+ */
+function conditionsOf(name: string, input: unknown): Readonly<Record<string, string>> {
+  const members = z.record(z.string(), z.unknown()).safeParse(input).data ?? {};
+  return Object.fromEntries(
+    (conditionMembers[name] ?? []).flatMap((member) => {
+      const value = scalar.safeParse(members[member]);
+      return value.success ? [[`secretsmanager:${member}`, String(value.data)]] : [];
+    }),
+  );
+}
+
 /** Secrets Manager in memory: labels, rotation and refusals as AWS has them. */
 export function createSecretsManager({
   account,
@@ -88,17 +113,23 @@ export function createSecretsManager({
     const resource = secret?.arn ?? (id.startsWith('arn:') ? id : `${arnPrefix}${id}-absent`);
     const rotator = secret?.rotation.lambdaArn;
     const called = asked.data?.RotationLambdaARN ?? rotator;
+    const context = {
+      ...conditionsOf(name, input),
+      ...(rotator === undefined || name === 'CreateSecret'
+        ? {}
+        : { 'secretsmanager:resource/AllowRotationLambdaArn': rotator }),
+    };
     return [
-      {
-        action,
-        resource,
-        ...(rotator === undefined || name === 'CreateSecret'
-          ? {}
-          : { context: { 'secretsmanager:resource/AllowRotationLambdaArn': rotator } }),
-      },
+      { action, resource, context },
       // Asked beside CreateSecret (AWS documentation).
       ...(name === 'CreateSecret' && asked.data?.AddReplicaRegions !== undefined
-        ? [{ action: 'secretsmanager:ReplicateSecretToRegions', resource }]
+        ? [
+            {
+              action: 'secretsmanager:ReplicateSecretToRegions',
+              resource,
+              context: conditionsOf('ReplicateSecretToRegions', input),
+            },
+          ]
         : []),
       // Whoever has a secret rotated has the function called (AWS documentation).
       ...(name === 'RotateSecret' && called !== undefined

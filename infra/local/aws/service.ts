@@ -16,8 +16,8 @@ export interface Authorization {
   readonly action: string;
   /** An ARN without wildcards; `*` for an action that knows no resources. */
   readonly resource: string;
-  /** By condition key; nothing that the action does not know. */
-  readonly context?: Readonly<Record<string, string>>;
+  /** By condition key; nothing that the action does not know. A key that AWS calls an array has a list, even of one. */
+  readonly context?: Readonly<Record<string, string | readonly string[]>>;
 }
 
 /** Asks whether the caller with that access key may. Answers in AWS's words why it may not, nothing when it may. */

@@ -710,6 +710,86 @@ describe('the policies of the stack are judged:', () => {
     },
   );
 
+  const narrowed: Record<
+    string,
+    { operation: string; allowed: object; passes: object; refused: readonly object[] }
+  > = {
+    'the stage that is read': {
+      operation: 'secretsmanager.GetSecretValue',
+      allowed: allow('Read', 'secretsmanager:GetSecretValue', keys, {
+        Condition: { StringEquals: { 'secretsmanager:VersionStage': 'AWSCURRENT' } },
+      }),
+      passes: { SecretId: 'rekey/api-keys/render', VersionStage: 'AWSCURRENT' },
+      refused: [
+        { SecretId: 'rekey/api-keys/render', VersionStage: 'AWSPENDING' },
+        // The default is the same value, and no condition key (aws/aws-cli#5031).
+        { SecretId: 'rekey/api-keys/render' },
+      ],
+    },
+    'a deletion that cannot be taken back': {
+      operation: 'secretsmanager.DeleteSecret',
+      allowed: allow('Delete', 'secretsmanager:DeleteSecret', keys, {
+        Condition: { Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': 'false' } },
+      }),
+      passes: { SecretId: 'rekey/api-keys/render', ForceDeleteWithoutRecovery: false },
+      refused: [{ SecretId: 'rekey/api-keys/render', ForceDeleteWithoutRecovery: true }],
+    },
+    'whether a parameter is overwritten': {
+      operation: 'AmazonSSM.PutParameter',
+      allowed: allow('Write', 'ssm:PutParameter', '*', {
+        Condition: { StringEquals: { 'ssm:Overwrite': 'false' } },
+      }),
+      passes: { Name: '/a', Value: 'b', Type: 'String', Overwrite: false },
+      refused: [{ Name: '/a', Value: 'b', Type: 'String', Overwrite: true }],
+    },
+    'source and detail type of every event in a call': {
+      operation: 'AWSEvents.PutEvents',
+      allowed: allow('Publish', 'events:PutEvents', arnOf('Bus'), {
+        Condition: {
+          'ForAllValues:StringEquals': { 'events:source': 'nothing', 'events:detail-type': ['One', 'Two'] },
+        },
+      }),
+      passes: { Entries: ['One', 'Two'].map((type) => entry('nothing', type)) },
+      refused: [
+        { Entries: ['One', 'Three'].map((type) => entry('nothing', type)) },
+        { Entries: [entry('others', 'One')] },
+      ],
+    },
+  };
+  function entry(Source: string, DetailType: string): object {
+    return { EventBusName: 'rekey', Source, DetailType, Detail: '{}' };
+  }
+  test.each(Object.entries(narrowed))(
+    'by what a call says, where a condition asks for it: %s',
+    async (_condition, { operation, allowed, passes, refused }) => {
+      const { deployment } = await start(caller(writeLog, allowed), {
+        secrets: { 'rekey/api-keys/render': 'canary' },
+      });
+      for (const input of refused)
+        expect(await called(deployment, { operation, input })).toMatchObject({
+          status: 400,
+          body: expect.stringContaining('AccessDeniedException'),
+        });
+      expect(await called(deployment, { operation, input: passes })).toMatchObject({ status: 200 });
+    },
+  );
+
+  test('by each name of a call that reads several parameters', async () => {
+    const allowed = allow('Read', 'ssm:GetParameters', 'arn:aws:ssm:*:*:parameter/rekey/pause/*');
+    const { deployment } = await start(caller(writeLog, allowed));
+    const read = (...Names: readonly string[]) =>
+      called(deployment, { operation: 'AmazonSSM.GetParameters', input: { Names } });
+    const missing = await read('/rekey/pause/all', '/rekey/pause/targets/db-1');
+    expect([missing.status, JSON.parse(missing.body)]).toEqual([
+      200,
+      { Parameters: [], InvalidParameters: ['/rekey/pause/all', '/rekey/pause/targets/db-1'] },
+    ]);
+    expect(await read('/rekey/pause/all', '/rekey/credentials/orders')).toMatchObject({
+      status: 400,
+      body: expect.stringContaining('parameter/rekey/credentials/orders'),
+    });
+  });
+
   test('whoever may not list a bucket is not told that there is no such object', async () => {
     const reading = allow('Read', 's3:GetObject', 'arn:aws:s3:::records/*');
     const { deployment: strict } = await start(caller(writeLog, reading));

@@ -354,3 +354,39 @@ test('a rule on an unknown bus is a mistake of who starts the system', async () 
     eventBridge.addRule({ name: 'x', busName: 'nowhere', pattern: { source: ['a'] }, targets: [] }),
   ).not.toThrow();
 });
+
+test('what a call asks of its caller’s policies: one answer a bus, about all events that are for it', async () => {
+  const { eventBridge } = await startBus();
+  const bus = (name: string) => `arn:aws:events:eu-central-1:111122223333:event-bus/${name}`;
+  const entry = (EventBusName: string | undefined, Source: string, DetailType?: string) => ({
+    EventBusName,
+    Source,
+    DetailType,
+  });
+  expect(
+    eventBridge.authorizations('PutEvents', {
+      Entries: [
+        entry('rekey', 'rekey', 'DriftFound'),
+        entry(bus('shop'), 'rekey', 'CredentialChanged'),
+        entry('rekey', 'rekey', 'CredentialRotated'),
+        entry('rekey', 'app', 'DriftFound'),
+        entry(undefined, 'app'),
+      ],
+    }),
+  ).toEqual([
+    {
+      action: 'events:PutEvents',
+      resource: bus('rekey'),
+      context: {
+        'events:source': ['app', 'rekey'],
+        'events:detail-type': ['CredentialRotated', 'DriftFound'],
+      },
+    },
+    {
+      action: 'events:PutEvents',
+      resource: bus('shop'),
+      context: { 'events:source': ['rekey'], 'events:detail-type': ['CredentialChanged'] },
+    },
+    { action: 'events:PutEvents', resource: bus('default'), context: { 'events:source': ['app'] } },
+  ]);
+});

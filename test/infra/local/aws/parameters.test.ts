@@ -185,6 +185,16 @@ test('what a call asks of its caller’s policies', async () => {
     `ssm:DeleteParameters ${arn('a')}`,
     `ssm:DeleteParameters ${arn('b')}`,
   ]);
+  expect(asks('GetParameters', { Names: ['/a', '/b/c:2'] })).toEqual([
+    `ssm:GetParameters ${arn('a')}`,
+    `ssm:GetParameters ${arn('b/c')}`,
+  ]);
+  const written = (more: object) =>
+    parameters.authorizations('PutParameter', { Name: '/a', Value: 'b', ...more });
+  const put = { action: 'ssm:PutParameter', resource: arn('a') };
+  expect(written({ Overwrite: true })).toEqual([{ ...put, context: { 'ssm:Overwrite': 'true' } }]);
+  expect(written({ Overwrite: false })).toEqual([{ ...put, context: { 'ssm:Overwrite': 'false' } }]);
+  expect(written({})).toEqual([put]);
   // The path as it was asked for, with and without the slash at its end.
   expect(asks('GetParametersByPath', { Path: '/a' })).toEqual([`ssm:GetParametersByPath ${arn('a')}`]);
   expect(asks('DescribeParameters', {})).toEqual(['ssm:DescribeParameters *']);
