@@ -40,60 +40,6 @@ export interface AccessProps {
 
 type Statements = readonly StatementProps[];
 
-const rotationEvents = [
-  'CredentialRotated',
-  'CredentialRotationFailed',
-  'DatabaseUserCreated',
-  'DatabaseUserPasswordChanged',
-  'DatabaseUserPlanned',
-] as const satisfies readonly RekeyEvent['type'][];
-
-const consumerEvents = [
-  'ConsumerLeftBehind',
-  'ConsumerUpdatePlanned',
-  'ConsumerUpdated',
-] as const satisfies readonly RekeyEvent['type'][];
-
-/** What each function says on the bus, and nothing else: a function that is taken over can then order nothing. */
-export const publishedBy = {
-  rotateSecret: rotationEvents,
-  createUser: ['CredentialAdopted', 'CredentialCreated', 'OrderIgnored'],
-  // Asks create-user again for a user that is still to be adopted.
-  startRotations: ['BreakerChanged', credentialRequested, 'DriftFound', 'OrderIgnored'],
-  deleteUser: [
-    'CredentialDeleted',
-    'DatabaseSessionsEndPlanned',
-    'DatabaseSessionsEnded',
-    'DatabaseUserChangeFailed',
-    'DatabaseUserCreated',
-    'DatabaseUserDeleted',
-    'DatabaseUserDeletionFailed',
-    'DatabaseUserPlanned',
-    'DatabaseUserRetired',
-    'DriftFound',
-    'OrderIgnored',
-  ],
-  reconcileUsers: [
-    ...rotationEvents,
-    ...consumerEvents,
-    'DatabaseUserAppeared',
-    'DatabaseUserChangeFailed',
-    'DatabaseUserDisappeared',
-    'DriftFound',
-    'DriftRepaired',
-    'DriftRepairFailed',
-    'ProviderEventReceived',
-  ],
-  updateConsumers: [...consumerEvents, 'DriftFound'],
-  receiveWebhook: ['ProviderEventReceived'],
-} as const satisfies Record<string, readonly RekeyEvent['type'][]>;
-
-/** PutEvents may hold several entries: each must be of one of these, and none may leave out what it is. */
-const onlyEvents = (...types: readonly string[]): NonNullable<StatementProps['conditions']> => ({
-  Null: { 'events:detail-type': 'false', 'events:source': 'false' },
-  'ForAllValues:StringEquals': { 'events:source': [eventSource], 'events:detail-type': [...types] },
-});
-
 /** Why a resource ends in a wildcard, one reason a kind. Whoever runs cdk-nag over the stack reads them there. */
 const wildcards = {
   credentials:
@@ -291,32 +237,27 @@ export function accessOf(
     actions: ['lambda:InvokeFunction'],
     resources: [rotator],
   };
-  const publish = (by: keyof typeof publishedBy): Statements => [
+  /** Whatever else the role is ever given: an order is for people, or for an application of theirs. */
+  const neverOrder = (...except: readonly string[]): StatementProps => ({
+    sid: 'NeverOrder',
+    effect: Effect.DENY,
+    actions: ['events:PutEvents'],
+    resources: [bus.eventBusArn],
+    conditions: {
+      'ForAnyValue:StringEquals': {
+        'events:detail-type': orders.filter((order) => !except.includes(order)),
+      },
+    },
+  });
+  const publish = (types: readonly EventType[]): Statements => [
     {
       sid: 'Publish',
       actions: ['events:PutEvents'],
       resources: [bus.eventBusArn],
-      conditions: onlyEvents(...publishedBy[by]),
+      conditions: eventsOf(...types),
     },
-    // Whatever else this role is ever given: an order on the bus deletes, revokes or stops everything.
-    {
-      sid: 'NeverOrder',
-      effect: Effect.DENY,
-      actions: ['events:PutEvents'],
-      resources: [bus.eventBusArn],
-      conditions: {
-        'ForAnyValue:StringEquals': {
-          'events:detail-type': [
-            ...credentialOrders,
-            ...pauseOrders,
-            ...(by === 'startRotations' ? [] : [credentialRequested]),
-          ],
-        },
-      },
-    },
+    neverOrder(...types),
   ];
-  /** Asked before each write: what the spec says, what was ordered, and whether writes are paused. */
-  const readOrders = onParameters('ReadOrders', ['GetParameters'], specs, directives, pauses);
 
   return {
     rotateSecret: [
@@ -337,17 +278,18 @@ export function accessOf(
         wildcard: wildcards.credentials,
       },
       readVendorKeys,
+      readWhatIsWanted,
       ...writeUnderKey,
-      readOrders,
-      ...publish('rotateSecret'),
+      ...publish(published.rotateSecret),
     ],
     createUser: [
       readFleet,
-      onParameters('ReadSpecs', ['GetParameter'], specs),
-      // It only makes them: one that exists belongs to a credential that runs.
+      readWhatIsWanted,
       {
         ...onParameters('MakeSpecs', ['PutParameter'], specs),
-        conditions: { StringEquals: { 'ssm:Overwrite': 'false' } },
+        // A spec written over would send a credential that exists to another target, with its consumers. A call that does not say
+        // overwrites nothing (AWS documentation).
+        conditions: { StringEqualsIfExists: { 'ssm:Overwrite': 'false' } },
       },
       ...onSecrets(
         {
@@ -376,32 +318,22 @@ export function accessOf(
       { ...readVendorKeys, resources: [...vendorSecrets, secretsUnder(adoptSecretPrefix)] },
       attachRotation,
       ...writeUnderKey,
-      readOrders,
-      ...publish('createUser'),
+      ...publish(published.createUser),
     ],
     startRotations: [
       readFleet,
-      onParameters('KeepOrders', ['PutParameter'], directives),
-      onParameters('KeepPauses', ['GetParameter', 'PutParameter'], pauses),
-      {
-        ...readFleet,
-        sid: 'ReadPauses',
-        resources: [arnOf(scope, 'ssm', 'parameter', pausePath.slice(1, -1))],
-      },
+      readWhatIsWanted,
+      onParameters('KeepOrdersAndPauses', ['PutParameter'], directives, pauses),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
       ...onSecrets(
-        'StartRotations',
-        'secretsmanager:DescribeSecret',
-        'secretsmanager:ListSecretVersionIds',
-        'secretsmanager:RotateSecret',
-        // Takes AWSPENDING off a version that must never be published.
-        'secretsmanager:UpdateSecretVersionStage',
+        { sid: 'LookAtSecrets', actions: ['DescribeSecret', 'ListSecretVersionIds'] },
+        rotateByOurs,
+        giveUpRotations,
       ),
-      // Asks the workers to roll a reset of the only password forward.
-      { sid: 'AskWorkers', actions: ['sqs:SendMessage'], resources: [targets.queueArn] },
       attachRotation,
-      readOrders,
-      ...publish('startRotations'),
+      // A reset-password rotation that failed half-way is rolled forward by the workers of reconcile-users.
+      { sid: 'AskWorkers', actions: ['sqs:SendMessage'], resources: [targets.queueArn] },
+      ...publish(published.startRotations),
     ],
     deleteUser: [
       readFleet,
@@ -438,22 +370,14 @@ export function accessOf(
         conditions: { Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': 'true' } },
       },
       neverRead(),
-      // A deleted secret can be restored for a week: not even by mistake is one deleted at once.
-      {
-        sid: 'NeverDeleteAtOnce',
-        effect: Effect.DENY,
-        actions: ['secretsmanager:DeleteSecret'],
-        resources: [secrets],
-        conditions: { Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': 'true' } },
-      },
       // Whether a consumer has moved is asked of its platform, never of a bus: nothing to tell here.
       ...readUnderKey,
-      readOrders,
-      ...publish('deleteUser'),
+      ...publish(published.deleteUser),
     ],
     reconcileUsers: [
       readFleet,
-      onParameters('ReadSpecs', ['GetParameter'], specs),
+      // A rotation that it rolls forward reads all of it.
+      readWhatIsWanted,
       onParameters('OrderRotations', ['PutParameter'], directives),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
       onParameters('KeepSightings', ['GetParameter', 'PutParameter'], sightings),
@@ -482,8 +406,7 @@ export function accessOf(
         resources: [targets.queueArn],
       },
       ...writeUnderKey,
-      readOrders,
-      ...publish('reconcileUsers'),
+      ...publish(published.reconcileUsers),
     ],
     updateConsumers: [
       readWhatIsWanted,
@@ -496,8 +419,7 @@ export function accessOf(
       // It opens no target, so no administrator is its business.
       neverRead(adminSecretPrefix),
       ...readUnderKey,
-      readOrders,
-      ...publish('updateConsumers'),
+      ...publish(published.updateConsumers),
     ],
     receiveWebhook: [
       {
@@ -509,7 +431,7 @@ export function accessOf(
         wildcard: wildcards.keptSecrets,
       },
       ...readUnderKey,
-      ...publish('receiveWebhook'),
+      ...publish(published.receiveWebhook),
     ],
     recordAudit: [
       {
@@ -543,5 +465,5 @@ export const tellConsumersOn = (scope: Construct, busName: string): StatementPro
   sid: 'TellConsumers',
   actions: ['events:PutEvents'],
   resources: [arnOf(scope, 'events', 'event-bus', busName)],
-  conditions: onlyEvents(credentialChanged),
+  conditions: eventsOf(credentialChanged),
 });

@@ -20,6 +20,7 @@ import type { z } from 'zod';
 import {
   type CredentialOrder,
   credentialRequested,
+  type PauseOrder,
   pauseOrders,
   type RekeyEvent,
 } from '../functions/core/events.ts';
@@ -256,7 +257,7 @@ export class Rekey extends Construct implements RekeySystem {
       environment: {
         ...environment,
         ...rotationFunction,
-        REKEY_TARGET_QUEUE_URL: targets.queueUrl,
+        ...targetQueue,
       } satisfies z.input<typeof startRotationsEnvironment>,
       statements: access.startRotations,
       lostRequests,
@@ -367,8 +368,8 @@ export class Rekey extends Construct implements RekeySystem {
     });
     on('PauseOrdered', {
       bus,
-      does: 'writes are to stop, or to go on',
-      pattern: { source: [eventSource], detailType: [...pauseOrders] },
+      does: 'writes are to be paused, or to go on',
+      pattern: facts(...pauseOrders),
       to: this.startRotations,
     });
     on('DeletionOrdered', {

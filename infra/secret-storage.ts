@@ -109,27 +109,15 @@ export const onlyStages = (
  * of reach where another app made it.
  */
 export function grantReadUnderKey(secret: ISecret, grantee: IGrantable): Grant {
-  const { encryptionKey } = secret;
-  const resourceArns = [secret.secretFullArn ?? `${secret.secretArn}-??????`];
-  // A login under AWSPENDING is not proved yet, and may never be published. The key is absent where no stage is named, which means
-  // AWSCURRENT; a version that is named by its id may be any.
-  const read = Grant.addToPrincipalOrResource({
+  const { encryptionKey, secretArn, secretFullArn } = secret;
+  const viaService = `secretsmanager.${Stack.of(secret).region}.amazonaws.com`;
+  const read = Grant.addToPrincipal({
     grantee,
-    actions: ['secretsmanager:GetSecretValue'],
-    resourceArns,
-    resource: secret,
-    conditions: {
-      'ForAllValues:StringEquals': { 'secretsmanager:VersionStage': ['AWSCURRENT', 'AWSPREVIOUS'] },
-      Null: { 'secretsmanager:VersionId': 'true' },
-    },
-  }).combine(
-    Grant.addToPrincipalOrResource({
-      grantee,
-      actions: ['secretsmanager:DescribeSecret'],
-      resourceArns,
-      resource: secret,
-    }),
-  );
+    actions: ['secretsmanager:GetSecretValue', 'secretsmanager:DescribeSecret'],
+    // Six random characters end every ARN of a secret.
+    resourceArns: [secretFullArn ?? `${secretArn}-??????`],
+    conditions: onlyStages('AWSCURRENT', 'AWSPREVIOUS'),
+  });
   if (encryptionKey === undefined) return read;
   encryptionKey.grantDecrypt(new ViaServicePrincipal(viaService, grantee.grantPrincipal));
   return read.combine(

@@ -341,19 +341,6 @@ const kinds = {
     who: by('start-rotations'),
     detail: z.object({ provider, target: text, state: text, failures: z.number() }),
   },
-  // By the function that takes the order: start-rotations, create-user or delete-user.
-  OrderIgnored: {
-    nature: 'outcome',
-    who: () => ({ actor: 'rekey' }),
-    detail: z.object({
-      order: text,
-      credential: credential.optional(),
-      provider: provider.optional(),
-      target: text.optional(),
-      orderedAt: z.iso.datetime({ offset: true }),
-      because: text,
-    }),
-  },
   [labelUpdated]: {
     nature: 'fact',
     who: () => ({ actor: 'secretsmanager' }),

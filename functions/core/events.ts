@@ -119,18 +119,6 @@ export type RekeyEvent =
         readonly effect: string;
       };
     }
-  /** An order that changes nothing, and why. */
-  | {
-      readonly type: 'OrderIgnored';
-      readonly detail: {
-        readonly order: string;
-        readonly credential?: string;
-        readonly provider?: string;
-        readonly target?: string;
-        readonly orderedAt: string;
-        readonly because: string;
-      };
-    }
   | {
       readonly type: 'BreakerChanged';
       readonly detail: {

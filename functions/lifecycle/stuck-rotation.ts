@@ -15,7 +15,7 @@ import { type Login, sameEndpoint } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
 import { firstSecretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
-import { labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
+import { currentUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { isFinal, rotateSecret } from './rotate-secret.ts';
 import type { Reading } from './survey-target.ts';
@@ -159,7 +159,7 @@ async function secureOnlyUser(reading: Reading, error: Error, rekey: Rekey): Pro
   try {
     // AWSCURRENT may move to the pending password while this write waits: then it would lock out whoever reads it.
     const guard = Guard.of(
-      labelsUnchanged(state.secret, rekey),
+      currentUnchanged(detail.secretArn, detail.versionId ?? '', rekey),
       specUnchanged(spec, rekey, ({ revokeBefore }) =>
         isCurrentRevoked({ ...state, directives: revokeBefore === undefined ? {} : { revokeBefore } })
           ? 'the password in AWSCURRENT was revoked'

@@ -45,11 +45,6 @@ const secretStorage = {
     .optional(),
 };
 
-const targetQueue = {
-  /** The queue between dispatcher and workers. */
-  REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
-};
-
 /** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
 export const rotateSecretEnvironment = z.object(common);
 export const createUserEnvironment = z.object({ ...common, ...rotationFunction, ...secretStorage });

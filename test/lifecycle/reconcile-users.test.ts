@@ -524,7 +524,7 @@ describe('a rotation that nobody is working on any more', () => {
   );
   describe.each(died)('%s', (_title, target: Scenario) => {
     test('wherever it died: it is left alone for an hour, then it is ended within one pass, and the next one succeeds', async () => {
-      const made = await credential(target);
+      let made = await credential(target);
       rekey.killAt(undefined);
       await rekey.rotate(made.name);
       const calls = [...rekey.calls];
@@ -536,6 +536,8 @@ describe('a rotation that nobody is working on any more', () => {
       const wrong: string[] = [];
       const ended = new Set<unknown>();
       for (const { call, when, name: at } of places) {
+        // A credential has room for two users beside the new one.
+        if (target.strategy === 'replace-user') made = await credential(target);
         const stuck = await dead(made, call, when);
         if (!(await isPending(made))) continue;
         const said = mended(made).length;
@@ -689,9 +691,6 @@ describe('a rotation that nobody is working on any more', () => {
       );
       await vendors().cockroachdb.api.actor.setPassword(clusterId, username, foreignPassword);
       vendors().clock.move(7 * hourMs);
-      await withoutWord('DatabaseUserPlanned', made);
-      expect(await works(made)).toBe(false);
-      expect(mended(made)).toEqual([]);
       await look(made);
       expect(mended(made)).toEqual(['abandon-rotation']);
       expect(await works(made)).toBe(true);
@@ -699,6 +698,24 @@ describe('a rotation that nobody is working on any more', () => {
       const told = { versionId, username, repair: 'abandon-rotation' };
       expect(published('DatabaseUserPlanned', made).at(-1)).toMatchObject(told);
       expect(published('DatabaseUserPasswordChanged', made).at(-1)).toMatchObject(told);
+    });
+
+    test('where the intent cannot be published, the password stays, and a rotation mends it', async () => {
+      const made = await credential(scenario('cockroachdb-cloud, reset-password'));
+      const { username } = await current(made);
+      await planted(
+        made,
+        (await currentValue(made)).replace('"host":"localhost"', '"host":"elsewhere.example"'),
+      );
+      await vendors().cockroachdb.api.actor.setPassword(clusterId, username, foreignPassword);
+      vendors().clock.move(7 * hourMs);
+      await withoutWord('DatabaseUserPlanned', made);
+      expect(await works(made)).toBe(false);
+      expect(mended(made)).toEqual([]);
+      await look(made);
+      expect(mended(made)).toEqual(['rotate-at-once']);
+      await rekey.rotate(made.name);
+      expect(await works(made)).toBe(true);
     });
 
     test('where the vendor refuses that, it is given up all the same, as only another rotation can help', async () => {
@@ -775,11 +792,10 @@ describe('a rotation that nobody is working on any more', () => {
       vendors().clock.move(120_000);
       await look(made);
       expect(mended(made)).toEqual(['abandon-rotation']);
-      expect(await zombie.letGo()).toBe('VALUE_MISSING');
+      expect(await zombie.letGo()).toBe('SUPERSEDED');
       expect(await rekey.labels(made.name)).toEqual(before);
       expect(await works(made)).toBe(true);
       await look(made);
-      // What it made at the vendor is ours by its name: nobody else's, and retired like any superseded one.
       expect(found(made)).toEqual(['RotationStuck']);
       const next = await rekey.rotate(made.name);
       expect((await rekey.labels(made.name))['AWSCURRENT']).toBe(next);
@@ -798,7 +814,7 @@ describe('a rotation that nobody is working on any more', () => {
       expect(await works(made)).toBe(true);
     });
 
-    test('setSecret makes a user that nobody is told of, and the next rotation another one', async () => {
+    test('setSecret makes no user any more, and the next rotation makes one', async () => {
       const made = await credential(scenario('zilliz-cloud, replace-user'));
       const { faults } = vendors().zilliz.api;
       faults.inject({ operation: 'createUser', kind: 'status', status: 403, times: 999 });
@@ -814,7 +830,7 @@ describe('a rotation that nobody is working on any more', () => {
       expect(mended(made)).toEqual(['abandon-rotation']);
       faults.clear();
       await zombie.letGo();
-      expect((await usersAt(made)).length).toBe(users.length + 1);
+      expect((await usersAt(made)).length).toBe(users.length);
       expect((await current(made)).username).toBe(before.username);
       await look(made);
       expect(found(made)).toEqual(['RotationStuck']);
@@ -822,7 +838,7 @@ describe('a rotation that nobody is working on any more', () => {
       expect((await rekey.labels(made.name))['AWSCURRENT']).toBe(next);
     });
 
-    test('setSecret locks the one user of reset-password out: the next pass finds it, and a rotation mends it', async () => {
+    test('I3: setSecret leaves the password of the one user of reset-password alone', async () => {
       const made = await credential(scenario('cockroachdb-cloud, reset-password'));
       const { faults } = vendors().cockroachdb.api;
       faults.inject({ operation: 'setPassword', kind: 'status', status: 403, times: 999 });
@@ -837,10 +853,10 @@ describe('a rotation that nobody is working on any more', () => {
       expect(await works(made)).toBe(true);
       faults.clear();
       await zombie.letGo();
-      expect(await works(made)).toBe(false);
+      expect(await works(made)).toBe(true);
       await look(made);
-      expect(found(made)).toEqual(['RotationStuck', 'CurrentRejected']);
-      expect(mended(made)).toEqual(['abandon-rotation', 'rotate-at-once']);
+      expect(found(made)).toEqual(['RotationStuck']);
+      expect(mended(made)).toEqual(['abandon-rotation']);
       await rekey.rotate(made.name);
       expect(await works(made)).toBe(true);
     });
@@ -921,18 +937,27 @@ describe('killed at any call and delivered again', () => {
     rekey.killAt(undefined);
     vendors().clock.move(hourMs + 1_000);
   }
-  const reads = ['describeSecret', 'readSecret', 'listVersions', 'readParameter', 'listParameters'];
+  const reads = [
+    'describeSecret',
+    'readSecret',
+    'listVersions',
+    'readParameter',
+    'readParameters',
+    'listParameters',
+  ];
 
   test.each(Object.entries(troubles))(
     '%s: it is mended, and nothing is said that is not so',
     async (_title, { on, kind, make, isMended }) => {
-      const made = await credential(scenario(on));
+      let made = await credential(scenario(on));
       const count = () => ({
         found: found(made).filter((each) => each === kind).length,
         mended: mended(made).length,
       });
       /** The same trouble once more, seen by a pass that is killed there, and by two that are not. */
       async function seen(kill: Parameters<TestRekey['killAt']>[0]) {
+        // A credential has room for two users beside the new one.
+        if (scenario(on).strategy === 'replace-user') made = await credential(scenario(on));
         await rekey.rotate(made.name);
         await parameters('DeleteParameter', { Name: `/rekey/directives/${made.name}/rotateBefore` }).catch(
           () => undefined,
