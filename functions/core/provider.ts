@@ -103,18 +103,11 @@ export interface VendorEvent {
 export interface ChoosingProvider extends ProviderBase {
   readonly passwords: 'chosen-by-us';
   /**
-   * Afterwards the user exists, logs in with this password and holds exactly the declared privileges. `exists` means that
-   * somebody's user was found and left untouched.
-   *
-   * Wherever it fails or dies, nobody can log in as a user that holds a right which is not declared: what the vendor gives by
-   * itself is taken away under a password that nobody is told. Throws ROLE_UNKNOWN where the vendor does not know a declared role
-   * or rule; no user is left then.
+   * Afterwards the user exists. `exists` means that somebody's user was found and left untouched. Throws ROLE_UNKNOWN, with nothing
+   * created, where the vendor tells before that it does not know a declared role.
    */
   createUser(login: UserPassword, guard: Guard): Promise<'created' | 'exists'>;
-  /**
-   * Afterwards `next` logs in; of an idle user (`isIdle`), the privileges are the declared ones and the promise of `createUser`
-   * holds on the way. Repeating the same change succeeds. Never waits for a rate limit.
-   */
+  /** Afterwards `next` logs in. Repeating the same change succeeds. Never waits for a rate limit. */
   setPassword(change: PasswordChange, guard: Guard): Promise<void>;
   /**
    * Afterwards the user holds exactly the declared privileges, and what the vendor gave by itself is gone. Where the declared ones

@@ -1,7 +1,4 @@
-import { passwordFrom, passwordLength } from '../core/password.ts';
-import type { Ports } from '../core/ports.ts';
 import type { Endpoint, Login, UserPassword } from '../core/provider.ts';
-import { Sensitive } from '../core/sensitive.ts';
 
 /** Asked once a visit, as a provider is opened for one. What failed is asked again. */
 export function askedOnce<Answer>(ask: () => Promise<Answer>): () => Promise<Answer> {
@@ -26,11 +23,3 @@ export const sentHome =
     username,
     password,
   });
-
-/** A password that nobody is told: a user can be put in order under it, and is of no use to anybody until it is replaced. */
-export async function throwAwayPassword({ randomBytes }: Pick<Ports, 'randomBytes'>): Promise<Sensitive> {
-  for (;;) {
-    const password = passwordFrom(await randomBytes(passwordLength));
-    if (password !== 'redraw') return new Sensitive(password);
-  }
-}

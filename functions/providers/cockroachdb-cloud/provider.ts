@@ -12,7 +12,7 @@ import type {
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { askedOnce, sentHome, throwAwayPassword } from '../home.ts';
+import { askedOnce, sentHome } from '../home.ts';
 import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
 import { cockroachDbApi } from './api.ts';
@@ -63,9 +63,6 @@ const normalized = (name: string): string => name.normalize('NFC').toLowerCase()
 
 /** Built-in users, reserved names and prefixes, and people who sign in through SSO. */
 const reserved = /^(root|admin|node|public|none|pg_.*|crdb_internal_.*|sso_.*)$/;
-
-/** How long a new password may take to reach every gateway. */
-const settleMs = 60_000;
 
 /** How long an unclear change may still arrive: up to five minutes were seen (cockroach#80288). */
 const lateMs = 300_000;
@@ -396,21 +393,6 @@ function open(
     return true;
   }
 
-  /**
-   * Of a user that has the throw-away password: puts its roles in order, then gives it the real one. Until then nobody can log in as
-   * a user that holds admin.
-   */
-  async function finishUser(
-    { username, password }: UserPassword,
-    throwAway: Sensitive,
-    guard: Guard,
-  ): Promise<void> {
-    const hidden = { username, password: throwAway };
-    if (!(await logsInWithin(await timeLeft(settleMs), hidden))) throw rejected(username);
-    await adjustRoles(hidden, guard);
-    await putPassword(username, password, guard);
-  }
-
   return {
     id: 'cockroachdb-cloud',
     passwords: 'chosen-by-us',
@@ -429,42 +411,25 @@ function open(
       // Whether a POST of a listed name changes its password is unknown: it is never sent.
       const look = { provider: 'cockroachdb-cloud', operation: 'createUser', username, list, until };
       if ((await findListed(look, ports)) !== undefined) return 'exists';
-      const unknown = admin === undefined ? [] : await unknownRoles(admin);
-      if (unknown.length > 0) throw roleUnknown(unknown, 'none');
-      const throwAway = await throwAwayPassword(ports);
       try {
-        const named = await api.createUser(username, throwAway, guard);
+        const named = await api.createUser(username, password, guard);
         if (normalized(named) !== username)
           throw fact('UNREADABLE', 'createUser', `asked for ${username}, was given another name`);
+        return 'created';
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         if (error.code === 'CONFLICT') return 'exists';
-        // The answer was lost, not necessarily the user. Whoever calls sets its password anew.
+        // The answer was lost, not necessarily the user. Whoever calls finds out by a login which password it has.
         // Where the list fails too, the first failure is the one that says that nothing is known.
         const isListed = (users: readonly DatabaseUser[]) => users.some((user) => user.username === username);
         if (error.effect === 'unknown' && (await list().then(isListed, () => false))) return 'exists';
         throw error;
       }
-      try {
-        await finishUser({ username, password }, throwAway, guard);
-      } catch (error) {
-        if (!(error instanceof ProviderError) || error.code !== 'ROLE_UNKNOWN') throw error;
-        // Just made by this call, and nobody can log in: it goes again, so that nothing is left of a rotation that cannot succeed.
-        await api.deleteUser(username, guard);
-        throw new ProviderError(error.message.replace(/^ROLE_UNKNOWN: /, ''), {
-          ...error.facts,
-          effect: 'none',
-        });
-      }
-      return 'created';
     },
 
-    async setPassword({ username, next, isIdle = false }, guard) {
+    async setPassword({ username, next }, guard) {
       refuseUnlessOurs('setPassword', username);
-      if (!isIdle) return putPassword(username, next, guard);
-      const throwAway = await throwAwayPassword(ports);
-      await putPassword(username, throwAway, guard);
-      await finishUser({ username, password: next }, throwAway, guard);
+      await putPassword(username, next, guard);
     },
 
     deleteUser: async (username, guard, login) => {

@@ -14,7 +14,7 @@ import type {
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { askedOnce, sentHome, throwAwayPassword } from '../home.ts';
+import { askedOnce, sentHome } from '../home.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
 import { codeOf, verifyByAuth } from '../valkey.ts';
 import { type AccessControl, type VultrDatabase, vultrApi } from './api.ts';
@@ -183,7 +183,7 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'always',
     // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
     // retirement after it is counted, the looks at the database before and after each change among them.
-    writes: { perMinute: 1_800, perRotation: 40 },
+    writes: { perMinute: 1_800, perRotation: 30 },
   },
   targetSchema,
   privilegesSchema,
@@ -382,36 +382,18 @@ function open(
     endpoint,
 
     createUser: ({ username, password }, guard) =>
-      changing('createUser', username, async (database) => {
+      changing('createUser', username, async () => {
         // Whether a POST of a name that exists changes its password is unknown: it is never sent.
         const look = { provider: 'vultr-valkey', operation: 'createUser', username, list, until };
         if ((await findListed(look, ports)) !== undefined || (await isThere(username))) return 'exists';
-        // What a new user may do is unknown, everything perhaps: nobody is told its password before its access control is set.
-        if ((await create(username, await throwAwayPassword(ports), guard)) === 'exists') return 'exists';
-        try {
-          await setRights(username, guard);
-        } catch (error) {
-          if (!(error instanceof ProviderError) || error.code !== 'REJECTED') throw error;
-          // Just made by this call: it goes again, so that nothing is left of a rotation that cannot succeed.
-          await api.deleteUser(username, guard);
-          throw failed(
-            'ROLE_UNKNOWN',
-            'none',
-            'createUser',
-            `Vultr refused the declared access control (${error.facts.status ?? 'no status'}); correct the privileges in the spec: Vultr or its engine does not know one of them`,
-          );
-        }
-        await putPassword(username, password, database, guard);
-        return 'created';
+        return create(username, password, guard);
       }),
 
-    setPassword: ({ username, next, isIdle = false }, guard) =>
+    setPassword: ({ username, next }, guard) =>
       changing('setPassword', username, async (database) => {
         // Vultr takes an empty password as the wish for one of its own, which nobody else would ever learn.
         if (next.reveal() === '')
           throw failed('REJECTED', 'none', 'setPassword', 'an empty password is never sent');
-        // It may be half made: no rights that are not declared under a password that somebody is told.
-        if (isIdle) await setRights(username, guard);
         await putPassword(username, next, database, guard);
       }),
 
