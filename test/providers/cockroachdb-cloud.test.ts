@@ -393,16 +393,16 @@ describe('the rights of a user of CockroachDB Cloud', () => {
     ]);
   });
 
-  test('that were declared and do not exist leave everything as it was', async () => {
+  test('that were declared and do not exist are told, and what the vendor gave by itself is taken away', async () => {
     const login = await born();
     const provider = open({ roles: ['orders_rw', 'no_such_role'] });
     await expect(provider.applyPrivileges(login, asWanted)).rejects.toThrow(
       expect.objectContaining({
-        code: 'PRIVILEGES_DIFFER',
-        message: expect.stringContaining('(42704); grant or revoke it yourself'),
+        code: 'ROLE_UNKNOWN',
+        message: expect.stringContaining('no role no_such_role; create it'),
       }),
     );
-    expect(await userOf(login.username)).toEqual({ username: login.username, isAdmin: true, roles: [] });
+    expect(await userOf(login.username)).toEqual({ username: login.username, isAdmin: false, roles: [] });
   });
 
   const drifts: Record<string, { change: (user: string) => string; want: string }> = {

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../functions/core/errors.ts';
+import { Guard } from '../../functions/core/guard.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import type {
   Capabilities,
@@ -177,7 +178,11 @@ export function providerContract(name: string, make: () => Subject): void {
       const subject = make();
       for (const [state, { given, reason }] of Object.entries(subject.notReady)) {
         given();
-        expect(await subject.open().readiness(), state).toEqual({ ready: false, reason });
+        expect(await subject.open().readiness(), state).toEqual({
+          ready: false,
+          reason,
+          ...(state.includes('DELETED') ? { isGone: true } : {}),
+        });
       }
     });
   });
@@ -589,16 +594,37 @@ export function providerContract(name: string, make: () => Subject): void {
   });
 
   describe(`${name}: being asked too often`, () => {
-    test.each(operations)('makes %s wait as long as the vendor says', async (operation) => {
+    test.each(operations)(
+      'makes %s wait as long as the vendor says, unless it destroys something',
+      async (operation) => {
+        const subject = make();
+        for (const status of subject.rateLimitStatuses) {
+          const { username } = await deletable(subject);
+          const before = subject.calls(operation);
+          subject.inject(operation, { kind: 'rate-limited', retryAfter: 7, status });
+          const end = await endOf(asked[operation](subject.open(), subject, username));
+          // What destroys something never waits: its reasons may be gone by then. The next pass goes on.
+          if (operation === 'remove') {
+            expect(end, `status ${status}`).toMatchObject({ code: 'RATE_LIMITED', effect: 'none' });
+            expect(subject.vendors.waits).not.toContain(7_000);
+            expect(subject.calls(operation) - before).toBe(1);
+            continue;
+          }
+          expect(subject.vendors.waits, `status ${status}`).toContain(7_000);
+          expect(subject.calls(operation) - before).toBeGreaterThanOrEqual(2);
+        }
+      },
+    );
+
+    test('I3: sends no deletion whose reasons are gone', async () => {
       const subject = make();
-      for (const status of subject.rateLimitStatuses) {
-        const { username } = await deletable(subject);
-        const before = subject.calls(operation);
-        subject.inject(operation, { kind: 'rate-limited', retryAfter: 7, status });
-        await asked[operation](subject.open(), subject, username);
-        expect(subject.vendors.waits, `status ${status}`).toContain(7_000);
-        expect(subject.calls(operation) - before).toBeGreaterThanOrEqual(2);
-      }
+      const { username } = await deletable(subject);
+      const before = subject.calls('remove');
+      const gone = Guard.of(async () => 'AWSCURRENT names the user by now');
+      const end = await endOf(subject.open().deleteUser(username, gone));
+      expect(end).toMatchObject({ code: 'SUPERSEDED', effect: 'none' });
+      expect(subject.calls('remove') - before).toBe(0);
+      expect(await isThere(subject, { username })).toBe(true);
     });
 
     test('obeys a date too', async () => {
@@ -846,10 +872,32 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       const subject = make();
       const login = await subject.bring(subject.open(), freshName());
       for (const wrong of [{ port: await closedPort() }, { database: 'elsewhere' }]) {
-        const error = await endOf(subject.open().verify({ ...login, ...wrong }));
+        const error = await endOf(verifyBySql({ ...login, ...wrong }, subject.vendors.ports(endless)));
         expect(error).toBeInstanceOf(VerificationFailed);
         expect(error).toMatchObject({ code: 'LOGIN_UNREACHABLE' });
       }
+    });
+
+    test('goes where the vendor says, whatever address comes with it', async () => {
+      const subject = make();
+      const login = await subject.bring(subject.open(), freshName());
+      let connections = 0;
+      const server = createServer((socket) => {
+        connections += 1;
+        socket.destroy();
+      }).listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const { port } = server.address() as AddressInfo;
+      const stored: Login = { ...login, host: '127.0.0.1', port, database: 'elsewhere', ca: 'another' };
+      const provider = subject.open();
+      expect(await provider.verify(stored)).toBe('accepted');
+      await provider.privilegeDifferences(stored);
+      await provider.sessions(login.username, stored);
+      await provider.endSessions(login.username, stored, new Date('2026-01-01T00:00:00Z'), asWanted);
+      await subject.supersede(login.username);
+      await provider.deleteUser(login.username, asWanted, stored);
+      server.close();
+      expect(connections).toBe(0);
     });
 
     const servers: Record<string, (vendors: TestVendors) => Promise<{ key: string; cert: string }>> = {
@@ -912,7 +960,7 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
       await expect.poll(sessions).toEqual(['orders-api 127.0.0.1', 'orders-worker 127.0.0.1']);
     });
 
-    test('of rekey itself are none', async () => {
+    test('of an application that calls itself rekey count like all others', async () => {
       const subject = make();
       const provider = subject.open();
       const login = await subject.bring(provider, freshName());
@@ -921,9 +969,9 @@ export function sqlContract(name: string, make: () => SqlSubject): void {
         const seen = await provider.sessions(login.username, login);
         return seen.observed ? (typeof seen.open === 'number' ? seen.open : seen.open.length) : seen.reason;
       };
-      await expect.poll(count).toBe(0);
-      await subject.vendors.connect(login, 'orders-api');
       await expect.poll(count).toBe(1);
+      await subject.vendors.connect(login, 'orders-api');
+      await expect.poll(count).toBe(2);
     });
 
     test('of somebody else are not said to be ended by a login that may not', async () => {
@@ -1252,15 +1300,27 @@ export function choosingContract(name: string, make: () => ChoosingSubject): voi
       },
     );
 
-    test('waits as long as the vendor says before it is set', async () => {
+    test('never waits for a rate limit to be set: the next try does it', async () => {
       const subject = make();
       const provider = subject.open();
       const login = await subject.bring(provider, freshName());
       subject.inject('setPassword', { kind: 'rate-limited', retryAfter: 7 });
       const password = next();
-      await provider.setPassword(changeOf(login, password), asWanted);
-      expect(subject.vendors.waits).toContain(7_000);
+      const change = changeOf(login, password);
+      expect(await codeOf(provider.setPassword(change, asWanted))).toBe('RATE_LIMITED none');
+      expect(subject.vendors.waits).not.toContain(7_000);
+      await provider.setPassword(change, asWanted);
       expect(await provider.verify({ ...login, password })).toBe('accepted');
+    });
+
+    test('I3: is not set where the reasons for it are gone', async () => {
+      const subject = make();
+      const provider = subject.open();
+      const login = await subject.bring(provider, freshName());
+      const gone = Guard.of(async () => 'AWSCURRENT has moved');
+      const end = await endOf(provider.setPassword(changeOf(login, next()), gone));
+      expect(end).toMatchObject({ code: 'SUPERSEDED' });
+      expect(await provider.verify(login)).toBe('accepted');
     });
 
     test('leaves no trace where the vendor repeats it in an error', async () => {

@@ -12,6 +12,7 @@ import { passwordLength } from '../../functions/core/password.ts';
 import { type HttpRequest, interpose, type Ports, type SqlSession } from '../../functions/core/ports.ts';
 import type { Login, Provider } from '../../functions/core/provider.ts';
 import { Sensitive, spellings } from '../../functions/core/sensitive.ts';
+import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
 import { undiciHttp } from '../../functions/providers/http.ts';
 import { pgSql } from '../../functions/providers/sql.ts';
 import { iovalkeyOverTls } from '../../functions/providers/valkey.ts';
@@ -230,7 +231,11 @@ async function startTestVendors() {
         throw show(error);
       }
     });
-    return new Proxy(recorded, {
+    const guarded: Ports = guardWrites(recorded, clock.now);
+    const known = Object.fromEntries(
+      Object.entries(guarded).filter(([name]) => name in recorded),
+    ) as unknown as Ports;
+    return new Proxy(known, {
       get(target, name, receiver) {
         if (name in target) return Reflect.get(target, name, receiver);
         throw new Error(`a provider used ${String(name)}, which is none of its ports`);

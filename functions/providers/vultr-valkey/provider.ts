@@ -183,7 +183,7 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'always',
     // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
     // retirement after it is counted, the looks at the database before and after each change among them.
-    writes: { perMinute: 1_800, perRotation: 30 },
+    writes: { perMinute: 1_800, perRotation: 36 },
   },
   targetSchema,
   privilegesSchema,

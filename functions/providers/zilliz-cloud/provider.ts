@@ -227,8 +227,9 @@ function open(
   }
 
   const verify: ChoosingProvider['verify'] = async (login) => {
+    const at = await home(login);
     try {
-      await api.probe(await home(login));
+      await api.probe(at);
       return 'accepted';
     } catch (error) {
       if (!(error instanceof ProviderError)) throw error;
