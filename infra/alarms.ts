@@ -244,6 +244,13 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
         'A credential should have been rotated an hour ago. Invoke rekey-start-rotations with {"pass": "scheduled", "dryRun": true}: it says for each credential what holds it up. Its login keeps working.',
       threshold: 3_600,
     },
+    PausedAge: {
+      ...eachPass,
+      name: 'paused',
+      description:
+        'All writes, or those on one target, have been paused for a day. Meanwhile nothing is rotated there and no superseded user goes, so old logins stay valid. The parameters below /rekey/pause/ say what is paused and since when. If nobody needs the pause any more, send RekeyResumed.',
+      threshold: day.toSeconds(),
+    },
     RotationsStuck: {
       ...eachTarget,
       name: 'rotation-stuck',

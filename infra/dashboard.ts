@@ -56,6 +56,7 @@ const lines: Readonly<Record<MetricName, Line>> = {
   PausedAge: { graph: rotations, label: 'seconds since writes were paused', statistic: 'Maximum' },
   BreakersOpen: { graph: rotations, label: 'targets with an open breaker', statistic: 'Maximum' },
   RotationOverdueAge: { graph: heldUp, label: 'the most overdue credential', statistic: 'Maximum' },
+  PausedAge: { graph: heldUp, label: 'the oldest pause', statistic: 'Maximum' },
   RetiredStillConnectedAge: {
     graph: leftBehind,
     label: 'a superseded user past its drain deadline, still connected',

@@ -18,6 +18,7 @@ import {
   credentialOrders,
   credentialRequested,
   parseInvocation,
+  pauseOrders,
   type RekeyEvent,
 } from '../functions/core/events.ts';
 import { findingKinds } from '../functions/core/findings.ts';
@@ -145,7 +146,13 @@ describe('the table under Alarms', () => {
 
   test('names only findings and events that there are', () => {
     const words = rows.flat().flatMap((cell) => [...cell.matchAll(/`([A-Z][a-z]+[A-Z]\w+)`/g)]);
-    const known: string[] = [...findingKinds, ...Object.keys(published), 'LostRequests', 'LostTargets'];
+    const known: string[] = [
+      ...findingKinds,
+      ...Object.keys(published),
+      ...pauseOrders,
+      'LostRequests',
+      'LostTargets',
+    ];
     expect(words.length).toBeGreaterThan(0);
     expect(words.map(([, word = '']) => word).filter((word) => !known.includes(word))).toEqual([]);
   });

@@ -4,6 +4,8 @@ export const metrics = {
   RotationsFailed: 'Count',
   /** How long the most overdue credential has been overdue. */
   RotationOverdueAge: 'Seconds',
+  /** For how long the oldest pause has lasted: 0 while nothing is paused. */
+  PausedAge: 'Seconds',
   /** Pending versions that no rotation is working on any more. */
   RotationsStuck: 'Count',
   /** Users that carry one of our prefixes and belong to no version. */

@@ -571,6 +571,7 @@ describe('alarms', () => {
     ).toEqual([
       'rekey-rotation-failed | Sum RotationsFailed | >= 1 | 1 x 300 s | silence: fine',
       'rekey-rotation-overdue | Maximum RotationOverdueAge | >= 3600 | 1 x 900 s | silence: as before',
+      'rekey-paused | Maximum PausedAge | >= 86400 | 1 x 900 s | silence: as before',
       'rekey-rotation-stuck | Maximum RotationsStuck | >= 1 | 2 x 3600 s | silence: as before',
       'rekey-user-orphaned | Maximum OrphanedUsers | >= 1 | 1 x 3600 s | silence: as before',
       'rekey-user-foreign | Maximum ForeignUsers | >= 1 | 1 x 3600 s | silence: as before',
