@@ -321,7 +321,10 @@ export function accessOf(
       ...publish(published.createUser),
     ],
     startRotations: [
-      readFleet,
+      {
+        ...readFleet,
+        resources: [...(readFleet.resources ?? []), arnOf(scope, 'ssm', 'parameter', pausePath.slice(1, -1))],
+      },
       readWhatIsWanted,
       onParameters('KeepOrdersAndPauses', ['PutParameter'], directives, pauses),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),

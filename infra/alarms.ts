@@ -281,13 +281,6 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
         'Somebody is connected as a superseded user past its drain deadline. The finding RetiredStillConnected gives application name and address: restart that client. Nothing is cut unless the spec says force.',
       threshold: 1,
     },
-    PausedAge: {
-      ...eachPass,
-      name: 'paused',
-      description:
-        'Writes have been paused for a day: nothing is rotated, retired or repaired there, and a login that is reported as compromised keeps working. Send RekeyResumed once what was the reason is over.',
-      threshold: 86_400,
-    },
     BreakersOpen: {
       ...eachPass,
       name: 'breaker-open',

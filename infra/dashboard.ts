@@ -53,7 +53,6 @@ const lines: Readonly<Record<MetricName, Line>> = {
   RotationsSucceeded: { graph: rotations, label: 'succeeded', statistic: 'Sum' },
   RotationsFailed: { graph: rotations, label: 'failed', statistic: 'Sum' },
   RotationsStuck: { graph: rotations, label: 'stuck', statistic: 'Maximum' },
-  PausedAge: { graph: rotations, label: 'seconds since writes were paused', statistic: 'Maximum' },
   BreakersOpen: { graph: rotations, label: 'targets with an open breaker', statistic: 'Maximum' },
   RotationOverdueAge: { graph: heldUp, label: 'the most overdue credential', statistic: 'Maximum' },
   PausedAge: { graph: heldUp, label: 'the oldest pause', statistic: 'Maximum' },

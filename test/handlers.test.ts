@@ -227,10 +227,15 @@ test('create-user hands on the spec, and where secrets of this deployment lie', 
   const spec = { name: 'orders-api', provider: 'acme' };
   await invoke('create-user', {
     source: 'orders',
+    time: '2026-03-01T12:00:00Z',
     'detail-type': 'CredentialRequested',
     detail: { spec },
   });
   expect(used).toEqual([
-    ['createUser', spec, { rotationFunctionArn, secretKeyArn, replicas: [{ region: 'eu-west-1' }] }],
+    [
+      'createUser',
+      { document: spec, requestedAt: new Date('2026-03-01T12:00:00Z') },
+      { rotationFunctionArn, secretKeyArn, replicas: [{ region: 'eu-west-1' }] },
+    ],
   ]);
 });

@@ -13,8 +13,6 @@ export const metrics = {
   ForeignUsers: 'Count',
   /** How long past the drain deadline of its spec the longest connected superseded user is. */
   RetiredStillConnectedAge: 'Seconds',
-  /** For how long the oldest pause has lasted: 0 while nothing is paused. */
-  PausedAge: 'Seconds',
   /** Targets whose breaker is open or half open. */
   BreakersOpen: 'Count',
   /** Findings of the last pass that nobody has mended yet. */

@@ -27,11 +27,11 @@ type Pause = Extract<Invocation, { readonly is: 'pause' }>;
 /** The spec and the orders of one credential, in one reading. Throws SPEC_INVALID for an order that cannot be read. */
 export async function readStandingOrders(
   name: string,
-  { readParameters }: Pick<Ports, 'readParameters'>,
+  ports: Pick<Ports, 'readParameters'>,
 ): Promise<{ readonly document: string | undefined; readonly directives: Directives }> {
   const spec = specParameterName(name);
   const parameters = directiveKinds.map((kind) => directiveParameter(name, kind));
-  const found = await readParameters({ parameters: [spec, ...parameters] });
+  const found = await ports.readParameters({ parameters: [spec, ...parameters] });
   const stored = parameters.flatMap((parameter) => {
     const document = found.get(parameter);
     return document === undefined ? [] : [{ parameter, document }];
@@ -52,20 +52,18 @@ const pauseParameter = (on: Pause['on']): string =>
 /** Since when writes on this target are paused; undefined where they are not. What cannot be read counts as a pause. */
 export async function pausedSince(
   { provider, targetId }: { readonly provider: string; readonly targetId: string },
-  { readParameters }: Pick<Ports, 'readParameters'>,
+  ports: Pick<Ports, 'readParameters'>,
 ): Promise<Date | undefined> {
   const parameters = [pauseParameter(undefined), pauseParameter({ provider, target: targetId })];
-  const found = await readParameters({ parameters });
+  const found = await ports.readParameters({ parameters });
   return pausesIn(found.values())
     .toSorted((a, b) => a.getTime() - b.getTime())
     .at(0);
 }
 
 /** Since when each pause lasts, by the target that it is about: `all`, or as in `targetKey`. */
-export async function readPauses({
-  listParameters,
-}: Pick<Ports, 'listParameters'>): Promise<ReadonlyMap<string, Date>> {
-  const stored = await listParameters({ path: pausePath });
+export async function readPauses(ports: Pick<Ports, 'listParameters'>): Promise<ReadonlyMap<string, Date>> {
+  const stored = await ports.listParameters({ path: pausePath });
   return new Map(
     stored.flatMap(({ parameter, document }) =>
       pausesIn([document]).map((since) => [parameter.slice(pausePath.length), since] as const),
@@ -243,12 +241,9 @@ const specMissing = (credential: string): RotationRefused =>
   );
 
 /** Removes what was ordered for a credential that is gone, but for when it was deleted. */
-export async function forgetOrders(
-  name: string,
-  { deleteParameter }: Pick<Ports, 'deleteParameter'>,
-): Promise<void> {
+export async function forgetOrders(name: string, ports: Pick<Ports, 'deleteParameter'>): Promise<void> {
   for (const kind of directiveKinds)
-    if (kind !== 'deletedAt') await deleteParameter({ parameter: directiveParameter(name, kind) });
+    if (kind !== 'deletedAt') await ports.deleteParameter({ parameter: directiveParameter(name, kind) });
 }
 
 /** Longer than the archive of the bus keeps events. */

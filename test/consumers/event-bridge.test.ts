@@ -41,6 +41,7 @@ describe('a bus of the user’s own', () => {
         type: 'CredentialChanged',
         detail: { credential: 'orders', secretArn, versionId },
         resources: [secretArn],
+        guard: asWanted,
       },
     ]);
   });

@@ -836,10 +836,14 @@ describe('sessions at CockroachDB Cloud', () => {
     });
   });
 
-  test('of rekey itself are none', async () => {
+  test('I4: of an application that calls itself rekey count like all others, and only the asking session does not', async () => {
     const login = await made();
-    await vendors().connect(login, 'rekey');
     expect(await open().sessions(login.username, login)).toEqual({ observed: true, open: [] });
+    await vendors().connect(login, 'rekey');
+    expect(await open().sessions(login.username, login)).toEqual({
+      observed: true,
+      open: [expect.objectContaining({ applicationName: 'rekey' })],
+    });
   });
 
   test('are seen by an administrator where the user’s own password no longer works, or the user is gone', async () => {
