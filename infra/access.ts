@@ -278,7 +278,7 @@ export function accessOf(
         wildcard: wildcards.credentials,
       },
       readVendorKeys,
-      readWhatIsWanted,
+      onParameters('ReadWhatIsWanted', ['GetParameters'], specs, directives, pauses),
       ...writeUnderKey,
       ...publish(published.rotateSecret),
     ],
