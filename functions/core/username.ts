@@ -40,7 +40,7 @@ export function formerPrefix(
 
 /**
  * The name of a default user that stands in where the last credential of a target goes and the vendor keeps one user as the
- * default. Known from the target alone, as the credential is gone; nobody ever reads its password.
+ * default. Known from the target alone, as the credential is gone; its password is stored nowhere.
  */
 export const placeholderUsername = (
   { provider, targetId, turn }: { provider: string; targetId: string; turn: number },

@@ -174,7 +174,7 @@ async function mayStepRun({ secret, versions }: CredentialVersions, { rekey }: S
   return (await rekey.ports.now()).getTime() < latest + graceMarginMs;
 }
 
-/** Afterwards another user is the default, whose password nobody has read. */
+/** Afterwards another user is the default, whose password is stored nowhere. */
 async function replaceDefault(
   { username }: DatabaseUser,
   { name, spec, secret }: CredentialVersions,

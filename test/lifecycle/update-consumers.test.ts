@@ -223,7 +223,7 @@ describe('when AWSCURRENT has moved', () => {
 
   test('killed at any call and told again, it brings the service to the login', async () => {
     const service = addService();
-    const name = await credential([serviceConsumer(service), bus]);
+    let name = await credential([serviceConsumer(service), bus]);
     render.switches.deploys.stageMs = 1_000;
     const measured = async (): Promise<readonly string[]> => {
       rekey.killAt(undefined);
@@ -233,6 +233,8 @@ describe('when AWSCURRENT has moved', () => {
     const wrong: string[] = [];
     const made = await measured();
     for (const { call, when, name: at } of deaths(made)) {
+      // A credential has room for two users beside the new one.
+      name = await credential([serviceConsumer(service), bus]);
       await rekey.rotate(name);
       rekey.killAt({ call, when });
       await rekey.update(name).catch(() => undefined);
