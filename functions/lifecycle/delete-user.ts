@@ -105,8 +105,11 @@ async function forgetLostOrders(rekey: Rekey): Promise<void> {
   const { ports } = rekey;
   const orders = await ports.listParameters({ path: directivesPath });
   // Asked one by one, as the list of specs may be older than the order. Without its spec nothing can be ordered for it.
-  for (const name of readDirectives(orders).directives.keys())
-    if ((await ports.readParameter({ parameter: specParameterName(name) })) === 'absent')
+  for (const [name, { deletedAt: _, ...standing }] of readDirectives(orders).directives)
+    if (
+      Object.keys(standing).length > 0 &&
+      (await ports.readParameter({ parameter: specParameterName(name) })) === 'absent'
+    )
       await forgetOrders(name, ports);
   await forgetTombstones(rekey);
 }
