@@ -2,6 +2,7 @@ import {
   DeleteParameterCommand,
   GetParameterCommand,
   GetParametersByPathCommand,
+  GetParametersCommand,
   PutParameterCommand,
   type SSMClient,
 } from '@aws-sdk/client-ssm';
@@ -11,7 +12,12 @@ import { everyPage, unreadable } from './pages.ts';
 
 type ParameterPorts = Pick<
   Ports,
-  'readParameter' | 'createParameter' | 'writeParameter' | 'deleteParameter' | 'listParameters'
+  | 'readParameter'
+  | 'readParameters'
+  | 'createParameter'
+  | 'writeParameter'
+  | 'deleteParameter'
+  | 'listParameters'
 >;
 
 /** The ports to Parameter Store. */
@@ -28,6 +34,27 @@ export function parameterStore(client: SSMClient): ParameterPorts {
         if (isNamed(error, 'ParameterNotFound')) return 'absent';
         throw failureOf(error, `GetParameter of ${parameter}`, 'none');
       }
+    },
+
+    async readParameters({ parameters }) {
+      const names = [...new Set(parameters)];
+      if (names.length === 0) return new Map();
+      const call = `GetParameters of ${names.join(', ')}`;
+      const { Parameters = [], InvalidParameters = [] } = await client
+        .send(new GetParametersCommand({ Names: names }))
+        .catch((error: unknown) => {
+          throw failureOf(error, call, 'none');
+        });
+      const found = new Map<string, string>();
+      for (const { Name: name, Value: document } of Parameters) {
+        if (name === undefined || document === undefined)
+          throw unreadable(call, 'answered a parameter without its name or value');
+        found.set(name, document);
+      }
+      // Absent is only what AWS says is not there: an order that is overlooked would count as none.
+      const unanswered = names.filter((name) => !found.has(name) && !InvalidParameters.includes(name));
+      if (unanswered.length > 0) throw unreadable(call, `did not answer ${unanswered.join(', ')}`);
+      return found;
     },
 
     async createParameter({ parameter, document }) {

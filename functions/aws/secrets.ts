@@ -18,6 +18,7 @@ import { jsonOf } from '../core/json.ts';
 import type { Ports, SecretReplica } from '../core/ports.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
 import { failureOf, isNamed } from './failure.ts';
+import { changeFailureOf, guarded } from './guarded.ts';
 import { everyPage, unreadable } from './pages.ts';
 
 type SecretPorts = Pick<
@@ -37,9 +38,13 @@ type SecretPorts = Pick<
 
 /**
  * The ports to Secrets Manager. Decisions are made on error names and fields, never on texts, which AWS may reword. Every
- * value that passes is learned by `redactor`.
+ * value that passes is learned by `redactor`. `clock` is the one that guards are kept by.
  */
-export function secretsManager(client: SecretsManagerClient, redactor: Redactor): SecretPorts {
+export function secretsManager(
+  client: SecretsManagerClient,
+  redactor: Redactor,
+  clock: () => Date = () => new Date(),
+): SecretPorts {
   const describeSecret: SecretPorts['describeSecret'] = async ({ secretId }) => {
     try {
       const answer = await client.send(new DescribeSecretCommand({ SecretId: secretId }));
@@ -53,6 +58,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
             new Set(labels),
           ]),
         ),
+        ...(answer.CreatedDate === undefined ? {} : { createdAt: answer.CreatedDate }),
         ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
         ...(answer.LastChangedDate === undefined ? {} : { changedAt: answer.LastChangedDate }),
         ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
@@ -96,65 +102,77 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       }
     },
 
-    async writeSecret({ secretId, token, value, label, rotationToken }) {
+    async writeSecret({ secretId, token, value, label, rotationToken, guard }) {
       learnFields(redactor, value);
       if (rotationToken !== undefined) redactor.learn(rotationToken);
       try {
         await client.send(
-          new PutSecretValueCommand({
-            SecretId: secretId,
-            ClientRequestToken: token,
-            SecretString: value.reveal(),
-            VersionStages: [label],
-            RotationToken: rotationToken?.reveal(),
-          }),
+          guarded(
+            new PutSecretValueCommand({
+              SecretId: secretId,
+              ClientRequestToken: token,
+              SecretString: value.reveal(),
+              VersionStages: [label],
+              RotationToken: rotationToken?.reveal(),
+            }),
+            guard,
+            clock,
+          ),
         );
         return 'written';
       } catch (error) {
         if (isNamed(error, 'ResourceExistsException')) return 'taken';
-        throw failureOf(error, `PutSecretValue of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `PutSecretValue of ${secretId}`, 'unknown');
       }
     },
 
-    async moveLabel({ secretId, label, from, to }) {
+    async moveLabel({ secretId, label, from, to, guard }) {
       try {
         await client.send(
-          new UpdateSecretVersionStageCommand({
-            SecretId: secretId,
-            VersionStage: label,
-            MoveToVersionId: to,
-            RemoveFromVersionId: from,
-          }),
+          guarded(
+            new UpdateSecretVersionStageCommand({
+              SecretId: secretId,
+              VersionStage: label,
+              MoveToVersionId: to,
+              RemoveFromVersionId: from,
+            }),
+            guard,
+            clock,
+          ),
         );
         return 'moved';
       } catch (error) {
         // InvalidParameter: `from` does not hold the label, or somebody does and `from` was left out. InvalidRequest: the
         // secret is scheduled for deletion. Either way the labels are to be read again before anything else is decided.
         if (conflicts.some((name) => isNamed(error, name))) return 'conflict';
-        throw failureOf(error, `UpdateSecretVersionStage of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `UpdateSecretVersionStage of ${secretId}`, 'unknown');
       }
     },
 
-    async createSecret({ name, token, value, description, keyArn, replicas = [] }) {
+    async createSecret({ name, token, value, description, keyArn, replicas = [], guard }) {
       learnFields(redactor, value);
       try {
         await client.send(
-          new CreateSecretCommand({
-            Name: name,
-            ClientRequestToken: token,
-            SecretString: value.reveal(),
-            Description: description,
-            KmsKeyId: keyArn,
-            // Of a secret of that name that is there already nothing is overwritten: the replica fails, and says so.
-            ...(replicas.length === 0
-              ? {}
-              : {
-                  AddReplicaRegions: replicas.map((replica) => ({
-                    Region: replica.region,
-                    KmsKeyId: replica.keyArn,
-                  })),
-                }),
-          }),
+          guarded(
+            new CreateSecretCommand({
+              Name: name,
+              ClientRequestToken: token,
+              SecretString: value.reveal(),
+              Description: description,
+              KmsKeyId: keyArn,
+              // Of a secret of that name that is there already nothing is overwritten: the replica fails, and says so.
+              ...(replicas.length === 0
+                ? {}
+                : {
+                    AddReplicaRegions: replicas.map((replica) => ({
+                      Region: replica.region,
+                      KmsKeyId: replica.keyArn,
+                    })),
+                  }),
+            }),
+            guard,
+            clock,
+          ),
         );
         return 'created';
       } catch (error) {
@@ -165,20 +183,24 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
           (await describeSecret({ secretId: name })) !== 'absent'
         )
           return 'exists';
-        throw failureOf(error, `CreateSecret of ${name}`, 'unknown');
+        throw changeFailureOf(error, `CreateSecret of ${name}`, 'unknown');
       }
     },
 
-    async startRotation({ secretId, token, functionArn, everyDays, immediately }) {
+    async startRotation({ secretId, token, functionArn, everyDays, immediately, guard }) {
       try {
         await client.send(
-          new RotateSecretCommand({
-            SecretId: secretId,
-            ClientRequestToken: token,
-            RotationLambdaARN: functionArn,
-            RotationRules: { AutomaticallyAfterDays: everyDays },
-            RotateImmediately: immediately,
-          }),
+          guarded(
+            new RotateSecretCommand({
+              SecretId: secretId,
+              ClientRequestToken: token,
+              RotationLambdaARN: functionArn,
+              RotationRules: { AutomaticallyAfterDays: everyDays },
+              RotateImmediately: immediately,
+            }),
+            guard,
+            clock,
+          ),
         );
         return 'started';
       } catch (error) {
@@ -188,13 +210,13 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
           const labels = described === 'absent' ? [] : [...described.labelsByVersion.values()];
           if (labels.some((held) => held.has('AWSPENDING') && !held.has('AWSCURRENT'))) return 'in-progress';
         }
-        throw failureOf(error, `RotateSecret of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `RotateSecret of ${secretId}`, 'unknown');
       }
     },
 
-    async cancelRotation({ secretId }) {
+    async cancelRotation({ secretId, guard }) {
       try {
-        await client.send(new CancelRotateSecretCommand({ SecretId: secretId }));
+        await client.send(guarded(new CancelRotateSecretCommand({ SecretId: secretId }), guard, clock));
         return 'cancelled';
       } catch (error) {
         if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
@@ -204,7 +226,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
           if (described === 'absent') return 'absent';
           if (described.deletedAt !== undefined || !described.rotationEnabled) return 'cancelled';
         }
-        throw failureOf(error, `CancelRotateSecret of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `CancelRotateSecret of ${secretId}`, 'unknown');
       }
     },
 
@@ -252,13 +274,17 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
       return found.filter(({ name }) => name.startsWith(namePrefix));
     },
 
-    async removeReplicas({ secretId, regions }) {
+    async removeReplicas({ secretId, regions, guard }) {
       try {
         await client.send(
-          new RemoveRegionsFromReplicationCommand({
-            SecretId: secretId,
-            RemoveReplicaRegions: [...regions],
-          }),
+          guarded(
+            new RemoveRegionsFromReplicationCommand({
+              SecretId: secretId,
+              RemoveReplicaRegions: [...regions],
+            }),
+            guard,
+            clock,
+          ),
         );
         return 'removed';
       } catch (error) {
@@ -269,14 +295,18 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
           if (described === 'absent') return 'absent';
           if (!(described.replicas ?? []).some(({ region }) => regions.includes(region))) return 'removed';
         }
-        throw failureOf(error, `RemoveRegionsFromReplication of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `RemoveRegionsFromReplication of ${secretId}`, 'unknown');
       }
     },
 
-    async deleteSecret({ secretId, recoveryDays }) {
+    async deleteSecret({ secretId, recoveryDays, guard }) {
       try {
         await client.send(
-          new DeleteSecretCommand({ SecretId: secretId, RecoveryWindowInDays: recoveryDays }),
+          guarded(
+            new DeleteSecretCommand({ SecretId: secretId, RecoveryWindowInDays: recoveryDays }),
+            guard,
+            clock,
+          ),
         );
         return 'scheduled';
       } catch (error) {
@@ -289,7 +319,7 @@ export function secretsManager(client: SecretsManagerClient, redactor: Redactor)
           if (described.deletedAt !== undefined) return 'scheduled';
           if (described.replicas !== undefined) return 'replicated';
         }
-        throw failureOf(error, `DeleteSecret of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `DeleteSecret of ${secretId}`, 'unknown');
       }
     },
   };

@@ -9,10 +9,11 @@ import { eventBridge, otherBuses } from '../aws/bus.ts';
 import { parameterStore } from '../aws/parameters.ts';
 import { secretsManager } from '../aws/secrets.ts';
 import { loadConsumer } from '../consumers/index.ts';
-import { InputError, ProviderError } from '../core/errors.ts';
+import { InputError, ProviderError, StoreError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
 import type { LoadWebhook } from '../core/webhook.ts';
+import { guardWrites } from '../lifecycle/guarded-write.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
 import { loadProvider } from '../providers/index.ts';
 import { loadWebhook } from '../webhooks/index.ts';
@@ -66,23 +67,25 @@ export function compose(environment: Environment, redactor: Redactor): Composed 
       throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
     return (await import('./archive.ts')).openArchive(REKEY_AUDIT_BUCKET, { sleep });
   });
+  const clock = (): Date => new Date();
+  const ports: Ports = {
+    http: async (request) => (await http())(request),
+    sql: async (session) => (await sql())(session),
+    valkey: async (session) => (await valkey())(session),
+    ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor, clock),
+    ...parameterStore(new SSMClient({ requestHandler: patience })),
+    publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
+    notify: otherBuses(events, { sleep }, clock),
+    enqueue: async (tasks) => (await queue())(tasks),
+    archive: async (request) => (await archive()).archive(request),
+    readArchive: async (request) => (await archive()).readArchive(request),
+    listArchive: async (request) => (await archive()).listArchive(request),
+    now: async () => clock(),
+    sleep,
+    randomBytes: async (size) => randomBytes(size),
+  };
   return {
-    ports: {
-      http: async (request) => (await http())(request),
-      sql: async (session) => (await sql())(session),
-      valkey: async (session) => (await valkey())(session),
-      ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor),
-      ...parameterStore(new SSMClient({ requestHandler: patience })),
-      publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
-      notify: otherBuses(events, { sleep }),
-      enqueue: async (tasks) => (await queue())(tasks),
-      archive: async (request) => (await archive()).archive(request),
-      readArchive: async (request) => (await archive()).readArchive(request),
-      listArchive: async (request) => (await archive()).listArchive(request),
-      now: async () => new Date(),
-      sleep,
-      randomBytes: async (size) => randomBytes(size),
-    },
+    ports: guardWrites(ports, clock),
     loadProvider,
     loadConsumer,
     loadWebhook,
@@ -118,10 +121,20 @@ export function handlerOf<E extends Environment>(
 }
 
 /** What an operator needs beside the message; errors of libraries have none of it. */
-const factsOf = (error: unknown): Readonly<Record<string, unknown>> =>
-  error instanceof ProviderError
-    ? { ...error.facts }
-    : { code: error instanceof Error && 'code' in error ? error.code : 'DEFECT' };
+function factsOf(error: unknown): Readonly<Record<string, unknown>> {
+  if (error instanceof ProviderError) return { ...error.facts };
+  if (error instanceof StoreError) {
+    const { code, effect, detail } = error;
+    // `message` is the line's own.
+    return {
+      code,
+      effect,
+      ...(detail === undefined ? {} : { awsMessage: detail.message }),
+      ...(detail?.requestId === undefined ? {} : { awsRequestId: detail.requestId }),
+    };
+  }
+  return { code: error instanceof Error && 'code' in error ? error.code : 'DEFECT' };
+}
 
 /** The answer as Lambda would write it, with every text in it clean: a report may quote what failed. */
 const scrubbedAnswer = (answer: unknown, redactor: Redactor): unknown =>

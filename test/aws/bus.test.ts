@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
-import { awsError, networkError, rejectionOf } from './support.ts';
+import { awsError, held, networkError, rejectionOf } from './support.ts';
 
 const secretArn = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/orders-api-a1b2c3';
 
@@ -124,6 +124,7 @@ describe('an answer of 200 with failed entries', () => {
       code: 'EVENT_NOT_PUBLISHED',
       effect: 'none',
       message: expect.stringContaining('1 of 1 events were not taken by rekey-bus (InternalFailure)'),
+      detail: { message: 'a text' },
     });
     expect(sent()).toHaveLength(5);
   });
@@ -210,6 +211,7 @@ test('a request that is refused did something where an earlier one was taken', a
 
 describe("an event for a user's own bus", () => {
   const notification = {
+    guard: held,
     busName: 'deployments',
     type: 'CredentialUpdated',
     detail: { credential: 'orders-api' },
