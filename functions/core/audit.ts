@@ -4,6 +4,7 @@ import {
   type CredentialOrder,
   type credentialRequested,
   type Invocation,
+  type PauseOrder,
   parseInvocation,
   type RekeyEvent,
 } from './events.ts';
@@ -181,6 +182,11 @@ const order: Kind = {
   detail: z.object({ credential: z.string().regex(credentialNamePattern) }),
 };
 
+const pause: Kind = {
+  ...order,
+  detail: z.object({ provider: provider.optional(), target: text.optional() }),
+};
+
 const kinds = {
   CredentialRequested: {
     ...order,
@@ -196,8 +202,34 @@ const kinds = {
       .transform(({ spec: { name, ...rest } }) => ({ ...rest, credential: name })),
   },
   CredentialRotationRequested: order,
-  CredentialCompromised: order,
-  CredentialDeletionRequested: order,
+  CredentialCompromised: {
+    ...order,
+    detail: z.object({
+      credential: z.string().regex(credentialNamePattern),
+      evenIfLockedOut: z.boolean().optional(),
+    }),
+  },
+  CredentialDeletionRequested: {
+    ...order,
+    detail: z.object({
+      credential: z.string().regex(credentialNamePattern),
+      targetIsGone: z.boolean().optional(),
+    }),
+  },
+  RekeyPaused: pause,
+  RekeyResumed: pause,
+  OrderIgnored: {
+    nature: 'outcome',
+    who: () => ({ actor: 'rekey' }),
+    detail: z.object({
+      order: text,
+      credential: credential.optional(),
+      provider: provider.optional(),
+      target: text.optional(),
+      orderedAt: text,
+      because: text,
+    }),
+  },
   CredentialCreated: { nature: 'outcome', who: by('create-user'), detail: z.object(credentialFacts) },
   CredentialAdopted: {
     nature: 'outcome',
@@ -322,7 +354,7 @@ const kinds = {
       })),
   },
 } as const satisfies Record<
-  RekeyEvent['type'] | CredentialOrder | typeof credentialRequested | typeof labelUpdated,
+  RekeyEvent['type'] | CredentialOrder | PauseOrder | typeof credentialRequested | typeof labelUpdated,
   Kind
 >;
 

@@ -11,11 +11,33 @@ export interface Directives {
   readonly rotateBefore?: Date;
   /** The same, and they may be known to somebody: their users have no grace and their connections are ended. */
   readonly revokeBefore?: Date;
+  /** Versions made before this instant are due in the next window: their users hold other privileges than the spec declares now. */
+  readonly changeBefore?: Date;
+  /**
+   * Versions made before this instant were revoked by somebody who knows that the credential may be locked out: their last working
+   * logins go even where the login of AWSCURRENT is not accepted.
+   */
+  readonly revokeAnyway?: Date;
   /** The credential is to go since then: users first, then the secret. */
   readonly deleteSince?: Date;
+  /** Whoever ordered the deletion said then that the target is gone for good: no user of it can be deleted any more. */
+  readonly targetIsGone?: Date;
+  /**
+   * The tombstone: the credential of this name was deleted then. It stays behind without a spec, and beside the spec of a later
+   * credential of the name: orders and requests that are no younger were meant for the one that was deleted.
+   */
+  readonly deletedAt?: Date;
 }
 
-export const directiveKinds = ['rotateBefore', 'revokeBefore', 'deleteSince'] as const;
+export const directiveKinds = [
+  'rotateBefore',
+  'revokeBefore',
+  'changeBefore',
+  'revokeAnyway',
+  'deleteSince',
+  'targetIsGone',
+  'deletedAt',
+] as const satisfies readonly (keyof Directives)[];
 export type DirectiveKind = (typeof directiveKinds)[number];
 
 /** The parameter that holds one directive of a credential, as an ISO 8601 instant. */
@@ -72,3 +94,11 @@ export function endsAt(
 /** Whether a version made then may be known to somebody who must not know it. */
 export const isRevoked = ({ revokeBefore }: Directives, madeAt: Date): boolean =>
   revokeBefore !== undefined && madeAt < revokeBefore;
+
+/** Whether a version made then is of no more use to anybody, even as the last login that works. */
+export const isRevokedAnyway = ({ revokeAnyway }: Directives, madeAt: Date): boolean =>
+  revokeAnyway !== undefined && madeAt < revokeAnyway;
+
+/** Whether what was ordered or requested then was meant for the credential of this name that was deleted. */
+export const isBuried = ({ deletedAt }: Directives, orderedAt: Date): boolean =>
+  deletedAt !== undefined && orderedAt <= deletedAt;

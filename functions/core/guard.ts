@@ -40,7 +40,10 @@ export class Guard {
     for (const fact of this.#facts) {
       const objection = await fact();
       if (objection !== undefined)
-        throw new RotationRefused('SUPERSEDED', `${objection}; nothing was sent, the next pass decides again`);
+        throw new RotationRefused(
+          'SUPERSEDED',
+          `${objection}; nothing was sent, the next pass decides again`,
+        );
     }
     this.#heldAt = askedAt;
   }
