@@ -114,7 +114,11 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
       : ['revokeBefore', ...(evenIfLockedOut ? (['revokeAnyway'] as const) : [])];
   const noted: Record<string, Date> = {};
   for (const kind of kinds)
-    noted[kind] = await keep('latest', { credential, kind, at: orderedAt, stored: directives[kind] }, ports);
+    noted[kind] = await keepDirective(
+      'latest',
+      { credential, kind, at: orderedAt, stored: directives[kind] },
+      ports,
+    );
   return { credential, directives: { ...directives, ...noted } };
 }
 
@@ -167,10 +171,18 @@ export async function noteDeletion(invocation: Order, rekey: Teller): Promise<'n
   const now = await ports.now();
   // A clock that is ahead of ours must not put the order off.
   const at = orderedAt < now ? orderedAt : now;
-  await keep('earliest', { credential, kind: 'deleteSince', at, stored: directives.deleteSince }, ports);
+  await keepDirective(
+    'earliest',
+    { credential, kind: 'deleteSince', at, stored: directives.deleteSince },
+    ports,
+  );
   // Second: without an order beside it, it would speak up in a later deletion.
   if (targetIsGone)
-    await keep('earliest', { credential, kind: 'targetIsGone', at, stored: directives.targetIsGone }, ports);
+    await keepDirective(
+      'earliest',
+      { credential, kind: 'targetIsGone', at, stored: directives.targetIsGone },
+      ports,
+    );
   return 'noted';
 }
 
@@ -194,7 +206,7 @@ export async function forgetOrders(
 ): Promise<void> {
   const { directives, wrong } = await lookUp(name, ports);
   if (deletedAt !== undefined)
-    await keep(
+    await keepDirective(
       'latest',
       { credential: name, kind: 'deletedAt', at: deletedAt, stored: directives.deletedAt },
       ports,
@@ -353,7 +365,7 @@ function instantIn(document: string | 'absent'): Date | undefined {
 }
 
 /** Afterwards the directive holds `at`, or an instant further in its own direction. Answers what it holds. */
-async function keep(
+export async function keepDirective(
   which: 'earliest' | 'latest',
   {
     credential,
