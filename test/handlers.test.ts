@@ -223,18 +223,18 @@ describe('receive-webhook', () => {
   });
 });
 
-test('create-user hands on the spec, and where secrets of this deployment lie', async () => {
+test('create-user hands on the spec, when it was asked for, and where secrets of this deployment lie', async () => {
   const spec = { name: 'orders-api', provider: 'acme' };
   await invoke('create-user', {
     source: 'orders',
-    time: '2026-03-01T12:00:00Z',
     'detail-type': 'CredentialRequested',
+    time: '2026-03-01T12:00:00Z',
     detail: { spec },
   });
   expect(used).toEqual([
     [
       'createUser',
-      { document: spec, requestedAt: new Date('2026-03-01T12:00:00Z') },
+      { spec, requestedAt: orderedAt },
       { rotationFunctionArn, secretKeyArn, replicas: [{ region: 'eu-west-1' }] },
     ],
   ]);

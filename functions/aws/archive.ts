@@ -6,12 +6,12 @@ import { everyPage, unreadable } from './pages.ts';
 
 const mostAttempts = 5;
 
-const busy = (key: string, { effect, cause }: StoreError): StoreError =>
+const busy = (key: string, { effect, cause, detail }: StoreError): StoreError =>
   new StoreError(
     'STORE_UNAVAILABLE',
     effect,
     `PutObject of ${key} met other writers each of ${mostAttempts} times; it is tried again`,
-    { cause },
+    { cause, detail },
   );
 
 /** The ports to the bucket of the audit trail. The lock is the bucket's default, so nothing here asks for one. */

@@ -1,6 +1,6 @@
 import { type Effect, StoreError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
-import { failureOf } from './failure.ts';
+import { changeFailureOf } from './guarded.ts';
 
 /** An entry that a request of several did not get in, with the service's code for why. */
 export interface RefusedEntry<Entry> {
@@ -8,6 +8,8 @@ export interface RefusedEntry<Entry> {
   readonly code: string;
   /** Whether the same entry may be taken when it is sent again. */
   readonly mayPass: boolean;
+  /** In the service's words. */
+  readonly message?: string | undefined;
 }
 
 /** PutEvents and SendMessageBatch take as many (AWS documentation). */
@@ -31,7 +33,7 @@ export async function sendAll<Entry>(
     for (let attempt = 1; left.length > 0; attempt += 1) {
       if (attempt > 1) await sleep(100 * 2 ** (attempt - 1));
       const refused = await send(left).catch((error: unknown) => {
-        throw failureOf(error, `${call} on ${to}`, 'unknown', done());
+        throw changeFailureOf(error, `${call} on ${to}`, 'unknown', done());
       });
       taken += left.length - refused.length;
       const lasting = refused.find(({ mayPass }) => attempt >= mostAttempts || !mayPass);
@@ -40,6 +42,7 @@ export async function sendAll<Entry>(
           'EVENT_NOT_PUBLISHED',
           done(),
           `${entries.length - taken} of ${entries.length} ${things} were not taken by ${to} (${lasting.code}); check that it exists, and the function's role`,
+          lasting.message === undefined ? {} : { detail: { message: lasting.message } },
         );
       left = refused.map(({ entry }) => entry);
     }

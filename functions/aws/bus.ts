@@ -1,12 +1,13 @@
 import {
   type EventBridgeClient,
   PutEventsCommand,
+  type PutEventsCommandOutput,
   type PutEventsRequestEntry,
 } from '@aws-sdk/client-eventbridge';
-import { sendGuarded } from '../core/guard.ts';
 import { eventSource } from '../core/names.ts';
 import type { Ports } from '../core/ports.ts';
 import { type RefusedEntry, sendAll } from './batches.ts';
+import { guarded } from './guarded.ts';
 
 /** These are EventBridge's to mend; every other code refuses the same entry again (AWS documentation, PutEvents). */
 const retryable = new Set(['InternalFailure', 'ThrottlingException']);
@@ -25,7 +26,7 @@ export function eventBridge(
       Detail: JSON.stringify(detail),
       ...('secretArn' in detail ? { Resources: [detail.secretArn] } : {}),
     }));
-    await put(client, busName, entries, ports);
+    await put(busName, entries, (command) => client.send(command), ports);
   };
 }
 
@@ -33,7 +34,7 @@ export function eventBridge(
 export function otherBuses(
   client: EventBridgeClient,
   ports: Pick<Ports, 'sleep'>,
-  clock: () => Date,
+  clock: () => Date = () => new Date(),
 ): Ports['notify'] {
   return async ({ busName, type, detail, resources, guard }) => {
     const entry = {
@@ -43,30 +44,26 @@ export function otherBuses(
       Detail: JSON.stringify(detail),
       Resources: [...resources],
     };
-    await put(client, busName, [entry], ports, (send) => sendGuarded(guard, clock, send));
+    await put(busName, [entry], (command) => client.send(guarded(command, guard, clock)), ports);
   };
 }
 
-/** `leave` lets each attempt out. */
 const put = (
-  client: EventBridgeClient,
   busName: string,
   entries: readonly PutEventsRequestEntry[],
+  send: (command: PutEventsCommand) => Promise<PutEventsCommandOutput>,
   ports: Pick<Ports, 'sleep'>,
-  leave: <Answer>(send: () => Promise<Answer>) => Promise<Answer> = (send) => send(),
 ): Promise<void> =>
   sendAll(
     entries,
     { call: 'PutEvents', things: 'events', to: busName },
     async (sent): Promise<readonly RefusedEntry<PutEventsRequestEntry>[]> => {
-      const { Entries: answers = [] } = await leave(() =>
-        client.send(new PutEventsCommand({ Entries: [...sent] })),
-      );
+      const { Entries: answers = [] } = await send(new PutEventsCommand({ Entries: [...sent] }));
       return sent.flatMap((entry, index) => {
-        const { EventId, ErrorCode } = answers[index] ?? {};
+        const { EventId, ErrorCode, ErrorMessage: message } = answers[index] ?? {};
         // Only the id says that an event was taken; an entry that got neither id nor code was lost inside EventBridge.
         const code = ErrorCode ?? 'InternalFailure';
-        return EventId !== undefined ? [] : [{ entry, code, mayPass: retryable.has(code) }];
+        return EventId !== undefined ? [] : [{ entry, code, message, mayPass: retryable.has(code) }];
       });
     },
     ports,

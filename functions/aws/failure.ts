@@ -1,4 +1,4 @@
-import { type Effect, RotationRefused, StoreError } from '../core/errors.ts';
+import { type Effect, type StoreDetail, StoreError } from '../core/errors.ts';
 
 /** Whether `error` is the AWS error of that name. Names are the contract; some are not in the service's model. */
 export const isNamed = (error: unknown, name: string): boolean =>
@@ -15,12 +15,9 @@ const broken = /^(InternalService.*|InternalServer.*|ServiceUnavailable.*|Timeou
  * leaves what calls `before` it did.
  */
 export function failureOf(error: unknown, call: string, effect: Effect, before: Effect = 'none'): StoreError {
-  // The guard's own word, from between two attempts of the SDK: AWS said nothing of the kind.
-  if (error instanceof RotationRefused) throw error;
-  if (error instanceof StoreError) return error;
   const name = error instanceof Error ? error.name : 'failure';
-  const { status, attempts } = metadataOf(error);
-  const options = { cause: error };
+  const { status, attempts, requestId } = metadataOf(error);
+  const options = { cause: error, detail: detailOf(error, requestId) };
   // The SDK repeats calls by itself: a refusal of the last attempt tells nothing of an earlier one whose answer was lost.
   const refused: Effect = attempts > 1 ? effect : before;
   if (denied.test(name))
@@ -47,15 +44,32 @@ export function failureOf(error: unknown, call: string, effect: Effect, before: 
   );
 }
 
-function metadataOf(error: unknown): { readonly status: number | undefined; readonly attempts: number } {
-  const nothing = { status: undefined, attempts: 1 };
+/** Long enough for any text of AWS that was seen; one that quotes a whole request is cut. */
+const maxCharacters = 1_000;
+
+function detailOf(error: unknown, requestId: string | undefined): StoreDetail | undefined {
+  const message = error instanceof Error ? error.message.slice(0, maxCharacters) : '';
+  if (message === '' && requestId === undefined) return undefined;
+  return { message, ...(requestId === undefined ? {} : { requestId }) };
+}
+
+interface Metadata {
+  readonly status: number | undefined;
+  readonly attempts: number;
+  readonly requestId: string | undefined;
+}
+
+function metadataOf(error: unknown): Metadata {
+  const nothing = { status: undefined, attempts: 1, requestId: undefined };
   if (error === null || typeof error !== 'object' || !('$metadata' in error)) return nothing;
   const { $metadata } = error;
   if ($metadata === null || typeof $metadata !== 'object') return nothing;
   const status = 'httpStatusCode' in $metadata ? $metadata.httpStatusCode : undefined;
   const attempts = 'attempts' in $metadata ? $metadata.attempts : undefined;
+  const requestId = 'requestId' in $metadata ? $metadata.requestId : undefined;
   return {
     status: typeof status === 'number' ? status : undefined,
     attempts: typeof attempts === 'number' ? attempts : 1,
+    requestId: typeof requestId === 'string' ? requestId : undefined,
   };
 }

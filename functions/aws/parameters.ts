@@ -37,16 +37,24 @@ export function parameterStore(client: SSMClient): ParameterPorts {
     },
 
     async readParameters({ parameters }) {
-      try {
-        const { Parameters = [] } = await client.send(new GetParametersCommand({ Names: [...parameters] }));
-        return new Map(
-          Parameters.flatMap(({ Name: name, Value: value }) =>
-            name === undefined || value === undefined ? [] : [[name, value] as const],
-          ),
-        );
-      } catch (error) {
-        throw failureOf(error, `GetParameters of ${parameters.join(', ')}`, 'none');
+      const names = [...new Set(parameters)];
+      if (names.length === 0) return new Map();
+      const call = `GetParameters of ${names.join(', ')}`;
+      const { Parameters = [], InvalidParameters = [] } = await client
+        .send(new GetParametersCommand({ Names: names }))
+        .catch((error: unknown) => {
+          throw failureOf(error, call, 'none');
+        });
+      const found = new Map<string, string>();
+      for (const { Name: name, Value: document } of Parameters) {
+        if (name === undefined || document === undefined)
+          throw unreadable(call, 'answered a parameter without its name or value');
+        found.set(name, document);
       }
+      // Absent is only what AWS says is not there: an order that is overlooked would count as none.
+      const unanswered = names.filter((name) => !found.has(name) && !InvalidParameters.includes(name));
+      if (unanswered.length > 0) throw unreadable(call, `did not answer ${unanswered.join(', ')}`);
+      return found;
     },
 
     async createParameter({ parameter, document }) {

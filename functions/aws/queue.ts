@@ -31,7 +31,14 @@ export function targetQueue(
           const failure = Failed.find(({ Id }) => Id === id);
           const code = failure?.Code ?? 'InternalError';
           // Throttling by the queue's KMS key counts as the sender's fault, and passes all the same.
-          return [{ entry, code, mayPass: failure?.SenderFault !== true || /throttl/i.test(code) }];
+          return [
+            {
+              entry,
+              code,
+              message: failure?.Message,
+              mayPass: failure?.SenderFault !== true || /throttl/i.test(code),
+            },
+          ];
         });
       },
       ports,

@@ -14,11 +14,11 @@ import {
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { StoreError } from '../core/errors.ts';
-import { type Guard, sendGuarded } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import type { Ports, SecretReplica } from '../core/ports.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
 import { failureOf, isNamed } from './failure.ts';
+import { changeFailureOf, guarded } from './guarded.ts';
 import { everyPage, unreadable } from './pages.ts';
 
 type SecretPorts = Pick<
@@ -38,26 +38,13 @@ type SecretPorts = Pick<
 
 /**
  * The ports to Secrets Manager. Decisions are made on error names and fields, never on texts, which AWS may reword. Every
- * value that passes is learned by `redactor`.
+ * value that passes is learned by `redactor`. `clock` is the one that guards are kept by.
  */
 export function secretsManager(
   client: SecretsManagerClient,
   redactor: Redactor,
-  clock: () => Date,
+  clock: () => Date = () => new Date(),
 ): SecretPorts {
-  /** The SDK repeats what was throttled by itself, after seconds: each attempt asks for its reasons again. */
-  const guarded = <Command extends { readonly middlewareStack: MiddlewareStack }>(
-    command: Command,
-    guard: Guard,
-  ): Command => {
-    command.middlewareStack.add(
-      (next: (args: unknown) => Promise<unknown>) => (args: unknown) =>
-        sendGuarded(guard, clock, () => next(args)),
-      // Innermost: after the wait of a retry, after the signature.
-      { step: 'deserialize', priority: 'low', name: 'rekeyGuard' },
-    );
-    return command;
-  };
   const describeSecret: SecretPorts['describeSecret'] = async ({ secretId }) => {
     try {
       const answer = await client.send(new DescribeSecretCommand({ SecretId: secretId }));
@@ -129,12 +116,13 @@ export function secretsManager(
               RotationToken: rotationToken?.reveal(),
             }),
             guard,
+            clock,
           ),
         );
         return 'written';
       } catch (error) {
         if (isNamed(error, 'ResourceExistsException')) return 'taken';
-        throw failureOf(error, `PutSecretValue of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `PutSecretValue of ${secretId}`, 'unknown');
       }
     },
 
@@ -149,6 +137,7 @@ export function secretsManager(
               RemoveFromVersionId: from,
             }),
             guard,
+            clock,
           ),
         );
         return 'moved';
@@ -156,7 +145,7 @@ export function secretsManager(
         // InvalidParameter: `from` does not hold the label, or somebody does and `from` was left out. InvalidRequest: the
         // secret is scheduled for deletion. Either way the labels are to be read again before anything else is decided.
         if (conflicts.some((name) => isNamed(error, name))) return 'conflict';
-        throw failureOf(error, `UpdateSecretVersionStage of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `UpdateSecretVersionStage of ${secretId}`, 'unknown');
       }
     },
 
@@ -182,6 +171,7 @@ export function secretsManager(
                   }),
             }),
             guard,
+            clock,
           ),
         );
         return 'created';
@@ -193,7 +183,7 @@ export function secretsManager(
           (await describeSecret({ secretId: name })) !== 'absent'
         )
           return 'exists';
-        throw failureOf(error, `CreateSecret of ${name}`, 'unknown');
+        throw changeFailureOf(error, `CreateSecret of ${name}`, 'unknown');
       }
     },
 
@@ -209,6 +199,7 @@ export function secretsManager(
               RotateImmediately: immediately,
             }),
             guard,
+            clock,
           ),
         );
         return 'started';
@@ -219,13 +210,13 @@ export function secretsManager(
           const labels = described === 'absent' ? [] : [...described.labelsByVersion.values()];
           if (labels.some((held) => held.has('AWSPENDING') && !held.has('AWSCURRENT'))) return 'in-progress';
         }
-        throw failureOf(error, `RotateSecret of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `RotateSecret of ${secretId}`, 'unknown');
       }
     },
 
     async cancelRotation({ secretId, guard }) {
       try {
-        await client.send(guarded(new CancelRotateSecretCommand({ SecretId: secretId }), guard));
+        await client.send(guarded(new CancelRotateSecretCommand({ SecretId: secretId }), guard, clock));
         return 'cancelled';
       } catch (error) {
         if (isNamed(error, 'ResourceNotFoundException')) return 'absent';
@@ -235,7 +226,7 @@ export function secretsManager(
           if (described === 'absent') return 'absent';
           if (described.deletedAt !== undefined || !described.rotationEnabled) return 'cancelled';
         }
-        throw failureOf(error, `CancelRotateSecret of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `CancelRotateSecret of ${secretId}`, 'unknown');
       }
     },
 
@@ -292,6 +283,7 @@ export function secretsManager(
               RemoveReplicaRegions: [...regions],
             }),
             guard,
+            clock,
           ),
         );
         return 'removed';
@@ -303,14 +295,18 @@ export function secretsManager(
           if (described === 'absent') return 'absent';
           if (!(described.replicas ?? []).some(({ region }) => regions.includes(region))) return 'removed';
         }
-        throw failureOf(error, `RemoveRegionsFromReplication of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `RemoveRegionsFromReplication of ${secretId}`, 'unknown');
       }
     },
 
     async deleteSecret({ secretId, recoveryDays, guard }) {
       try {
         await client.send(
-          guarded(new DeleteSecretCommand({ SecretId: secretId, RecoveryWindowInDays: recoveryDays }), guard),
+          guarded(
+            new DeleteSecretCommand({ SecretId: secretId, RecoveryWindowInDays: recoveryDays }),
+            guard,
+            clock,
+          ),
         );
         return 'scheduled';
       } catch (error) {
@@ -323,16 +319,10 @@ export function secretsManager(
           if (described.deletedAt !== undefined) return 'scheduled';
           if (described.replicas !== undefined) return 'replicated';
         }
-        throw failureOf(error, `DeleteSecret of ${secretId}`, 'unknown');
+        throw changeFailureOf(error, `DeleteSecret of ${secretId}`, 'unknown');
       }
     },
   };
-}
-
-/** As far as it is used here: the SDK's own type differs with each command. */
-interface MiddlewareStack {
-  // biome-ignore lint/suspicious/noExplicitAny: each command has middleware of its own types, and this one fits all
-  add(middleware: any, options: { step: 'deserialize'; priority: 'low'; name: string }): void;
 }
 
 function replicaOf({ Region, Status, StatusMessage }: ReplicationStatusType): SecretReplica {

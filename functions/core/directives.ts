@@ -11,27 +11,33 @@ export interface Directives {
   readonly rotateBefore?: Date;
   /** The same, and they may be known to somebody: their users have no grace and their connections are ended. */
   readonly revokeBefore?: Date;
-  /** Versions made before it go although the login in AWSCURRENT was not accepted: the order that revoked them says so. */
-  readonly revokeAnyway?: Date;
-  /** Versions made before it are due in the next window, as the spec declares other privileges since. */
+  /** Versions made before this instant are due in the next window: their users hold other privileges than the spec declares now. */
   readonly changeBefore?: Date;
+  /**
+   * Versions made before this instant were revoked by somebody who knows that the credential may be locked out: their last working
+   * logins go even where the login of AWSCURRENT is not accepted.
+   */
+  readonly revokeAnyway?: Date;
   /** The credential is to go since then: users first, then the secret. */
   readonly deleteSince?: Date;
-  /** The order to delete it says that its target is gone for good, so that no user is left to be retired. */
+  /** Whoever ordered the deletion said then that the target is gone for good: no user of it can be deleted any more. */
   readonly targetIsGone?: Date;
-  /** A credential of this name was deleted then. Orders and requests that are no younger are replays, and change nothing. */
+  /**
+   * The tombstone: the credential of this name was deleted then. It stays behind without a spec, and beside the spec of a later
+   * credential of the name: orders and requests that are no younger were meant for the one that was deleted.
+   */
   readonly deletedAt?: Date;
 }
 
 export const directiveKinds = [
   'rotateBefore',
   'revokeBefore',
-  'revokeAnyway',
   'changeBefore',
+  'revokeAnyway',
   'deleteSince',
   'targetIsGone',
   'deletedAt',
-] as const;
+] as const satisfies readonly (keyof Directives)[];
 export type DirectiveKind = (typeof directiveKinds)[number];
 
 /** The parameter that holds one directive of a credential, as an ISO 8601 instant. */
@@ -88,3 +94,11 @@ export function endsAt(
 /** Whether a version made then may be known to somebody who must not know it. */
 export const isRevoked = ({ revokeBefore }: Directives, madeAt: Date): boolean =>
   revokeBefore !== undefined && madeAt < revokeBefore;
+
+/** Whether a version made then is of no more use to anybody, even as the last login that works. */
+export const isRevokedAnyway = ({ revokeAnyway }: Directives, madeAt: Date): boolean =>
+  revokeAnyway !== undefined && madeAt < revokeAnyway;
+
+/** Whether what was ordered or requested then was meant for the credential of this name that was deleted. */
+export const isBuried = ({ deletedAt }: Directives, orderedAt: Date): boolean =>
+  deletedAt !== undefined && orderedAt <= deletedAt;

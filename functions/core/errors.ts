@@ -121,14 +121,28 @@ export const storeCodes = [
 ] as const;
 export type StoreCode = (typeof storeCodes)[number];
 
+/** What AWS itself said of a failure. It may quote what it was sent: for the log, which is scrubbed, and for nothing else. */
+export interface StoreDetail {
+  readonly message: string;
+  /** AWS's own id of the request, for its support. */
+  readonly requestId?: string;
+}
+
 /** Secrets Manager, Parameter Store or EventBridge failed. */
 export class StoreError extends Error {
   override readonly name = 'StoreError';
   readonly code: StoreCode;
   readonly effect: Effect;
-  constructor(code: StoreCode, effect: Effect, message: string, options?: ErrorOptions) {
+  readonly detail: StoreDetail | undefined;
+  constructor(
+    code: StoreCode,
+    effect: Effect,
+    message: string,
+    { detail, ...options }: ErrorOptions & { readonly detail?: StoreDetail | undefined } = {},
+  ) {
     super(`${code}: ${message}`, options);
     this.code = code;
     this.effect = effect;
+    this.detail = detail;
   }
 }

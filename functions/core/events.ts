@@ -104,6 +104,8 @@ export type RekeyEvent =
         readonly because: string;
       };
     }
+  /** An order that changes nothing, and why. */
+  | { readonly type: 'OrderIgnored'; readonly detail: IgnoredOrder }
   /** A vendor told us of something, and proved to be that vendor. It says where to look, and is no reason to change anything. */
   | { readonly type: 'ProviderEventReceived'; readonly detail: ProviderEvent }
   /** The list of the target's users has one more, or one less, than when it was looked at before. */
@@ -128,23 +130,18 @@ export type RekeyEvent =
         /** Rotations of this target that failed since one succeeded. */
         readonly failures: number;
       };
-    }
-  /** An order that changes nothing, and why. */
-  | {
-      readonly type: 'OrderIgnored';
-      readonly detail: {
-        /** The detail type of the order. */
-        readonly order: string;
-        /** Absent where the order names no credential. */
-        readonly credential?: string;
-        /** Absent, like `target`, where the order is not about one target. */
-        readonly provider?: string;
-        readonly target?: string;
-        /** The order's own time, which tells it from a later one. */
-        readonly orderedAt: string;
-        readonly because: string;
-      };
     };
+
+export interface IgnoredOrder {
+  /** The order's detail type. */
+  readonly order: string;
+  readonly credential?: string;
+  readonly provider?: string;
+  readonly target?: string;
+  /** The time of the order's event. */
+  readonly orderedAt: string;
+  readonly because: string;
+}
 
 export interface ProviderEvent {
   /** The vendor, by the name of its webhook endpoint: it sends events of all its services. */
@@ -230,25 +227,33 @@ export interface SessionsEnd extends RotationFacts {
 /** The event that asks for a new credential: `detail` holds the spec. */
 export const credentialRequested = 'CredentialRequested';
 
+const instant = z.iso.datetime({ offset: true });
+
 const credentialRequestedSchema = z.object({
   source: z.string(),
-  time: z.iso.datetime({ offset: true }),
   'detail-type': z.literal(credentialRequested),
+  time: instant,
   detail: z.object({ spec: z.record(z.string(), z.unknown()) }),
 });
 
-/** The spec, still unread, in a `CredentialRequested` event, and when it was sent. Throws EVENT_INVALID that names every wrong field. */
-export function parseCredentialRequested(event: unknown): {
-  readonly document: unknown;
+/** What a `CredentialRequested` event asks for, and when. */
+export interface CredentialRequest {
+  /** Still unread. */
+  readonly spec: unknown;
+  /** The event's own time: the same in every delivery and replay of it. */
   readonly requestedAt: Date;
-} {
+}
+
+/** Throws EVENT_INVALID that names every wrong field. */
+export function parseCredentialRequested(event: unknown): CredentialRequest {
   const parsed = credentialRequestedSchema.safeParse(event);
   if (!parsed.success)
     throw new InputError(
       'EVENT_INVALID',
       `${faults(parsed.error)}; send {"source", "detail-type": "${credentialRequested}", "detail": {"spec": {…}}}`,
     );
-  return { document: parsed.data.detail.spec, requestedAt: new Date(parsed.data.time) };
+  const { time, detail } = parsed.data;
+  return { spec: detail.spec, requestedAt: new Date(time) };
 }
 
 /** The events that order something for a credential that exists: `detail` holds its name. */
@@ -259,7 +264,7 @@ export const credentialOrders = [
 ] as const;
 export type CredentialOrder = (typeof credentialOrders)[number];
 
-/** The orders that stop every write at the vendors, on one target or on all, and let them go on. */
+/** The events that stop every write to targets, and let writes go on: `detail` holds one target, or nothing for all of them. */
 export const pauseOrders = ['RekeyPaused', 'RekeyResumed'] as const;
 export type PauseOrder = (typeof pauseOrders)[number];
 
@@ -275,16 +280,16 @@ export type Invocation =
       readonly order: CredentialOrder;
       readonly credential: string;
       readonly orderedAt: Date;
-      /** CredentialCompromised only: the last logins that work go even if the new one was not accepted. */
-      readonly evenIfLockedOut?: boolean;
-      /** CredentialDeletionRequested only: nothing is left at the vendor to be retired. */
-      readonly targetIsGone?: boolean;
+      /** CredentialCompromised: the last logins that work go even where the login of AWSCURRENT is not accepted. @default false */
+      readonly evenIfLockedOut?: true;
+      /** CredentialDeletionRequested: the target is gone for good, so there are no users to delete. @default false */
+      readonly targetIsGone?: true;
     }
-  /** Writes are to stop or to go on; everywhere, where no target is named. */
   | {
       readonly is: 'pause';
       readonly order: PauseOrder;
-      readonly on: { readonly provider: string; readonly target: string } | undefined;
+      /** Undefined for every target. */
+      readonly on: { readonly provider: string; readonly targetId: string } | undefined;
       readonly orderedAt: Date;
     }
   /** A credential was rotated: its target may have work for others. */
@@ -308,67 +313,81 @@ export type Invocation =
       readonly versionId: string;
     };
 
-const credentialField = {
+const credentialDetail = z.object({
   credential: z.string().regex(credentialNamePattern, { error: 'expected the name of a credential' }),
-};
-const credentialDetail = z.object(credentialField);
-/** Becomes a part of a parameter's name. */
-const name = z.string().regex(/^[A-Za-z0-9-]{1,100}$/, { error: 'expected letters, digits and hyphens' });
-const instant = z.iso.datetime({ offset: true });
+});
+
+/** Strict: a misspelt option must not be taken for an order without it. */
+const orderDetails = {
+  CredentialRotationRequested: z.strictObject(credentialDetail.shape),
+  CredentialCompromised: z.strictObject({
+    ...credentialDetail.shape,
+    evenIfLockedOut: z.boolean().default(false),
+  }),
+  CredentialDeletionRequested: z.strictObject({
+    ...credentialDetail.shape,
+    targetIsGone: z.boolean().default(false),
+  }),
+} as const satisfies Record<CredentialOrder, z.ZodType>;
+
+const orderOf = <Order extends CredentialOrder>(order: Order) =>
+  z.object({ 'detail-type': z.literal(order), time: instant, detail: orderDetails[order] });
+
+/** Both or neither. Each becomes a part of a parameter's name. */
+const pauseDetail = z
+  .strictObject({
+    provider: z
+      .string()
+      .regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the id of a provider' })
+      .optional(),
+    target: z
+      .string()
+      .regex(/^[A-Za-z0-9-]{1,128}$/, { error: 'expected the id of a target: letters, digits and hyphens' })
+      .optional(),
+  })
+  .superRefine(({ provider, target }, context) => {
+    if ((provider === undefined) === (target === undefined)) return;
+    const missing = provider === undefined ? 'provider' : 'target';
+    context.addIssue({
+      code: 'custom',
+      path: [missing],
+      message: 'expected provider and target for one target, or neither for every target',
+    });
+  });
 
 const invocationSchemas = {
   pass: z
     .strictObject({ pass: z.literal('scheduled'), dryRun: z.boolean().default(false) })
     .transform(({ dryRun }): Invocation => ({ is: 'pass', dryRun })),
   order: z
-    .discriminatedUnion('detail-type', [
-      z.object({
-        'detail-type': z.literal('CredentialRotationRequested'),
-        time: instant,
-        detail: z.strictObject(credentialField),
-      }),
-      z.object({
-        'detail-type': z.literal('CredentialCompromised'),
-        time: instant,
-        detail: z.strictObject({ ...credentialField, evenIfLockedOut: z.boolean().optional() }),
-      }),
-      z.object({
-        'detail-type': z.literal('CredentialDeletionRequested'),
-        time: instant,
-        detail: z.strictObject({ ...credentialField, targetIsGone: z.boolean().optional() }),
-      }),
-    ])
-    .transform(
-      ({ 'detail-type': order, time, detail: { credential, ...options } }): Invocation => ({
+    .discriminatedUnion(
+      'detail-type',
+      [
+        orderOf('CredentialRotationRequested'),
+        orderOf('CredentialCompromised'),
+        orderOf('CredentialDeletionRequested'),
+      ],
+      { error: `expected ${credentialOrders.join(', ')}` },
+    )
+    .transform(({ 'detail-type': order, time, detail }): Invocation => {
+      const { credential } = detail;
+      return {
         is: 'order',
         order,
         credential,
         orderedAt: new Date(time),
-        ...('evenIfLockedOut' in options && options.evenIfLockedOut === true
-          ? { evenIfLockedOut: true }
-          : {}),
-        ...('targetIsGone' in options && options.targetIsGone === true ? { targetIsGone: true } : {}),
-      }),
-    ),
-  pause: z
-    .object({
-      'detail-type': z.enum(pauseOrders),
-      time: instant,
-      detail: z.union([z.strictObject({}), z.strictObject({ provider: name, target: name })], {
-        error: 'expected {} for everything, or {"provider", "target"} for one target',
-      }),
-    })
-    .transform(
-      ({ 'detail-type': order, time, detail }): Invocation => ({
-        is: 'pause',
-        order,
-        on:
-          'provider' in detail && 'target' in detail
-            ? { provider: detail.provider, target: detail.target }
-            : undefined,
-        orderedAt: new Date(time),
-      }),
-    ),
+        ...('evenIfLockedOut' in detail && detail.evenIfLockedOut ? { evenIfLockedOut: true } : {}),
+        ...('targetIsGone' in detail && detail.targetIsGone ? { targetIsGone: true } : {}),
+      };
+    }),
+  pause: z.object({ 'detail-type': z.enum(pauseOrders), time: instant, detail: pauseDetail }).transform(
+    ({ 'detail-type': order, time, detail: { provider, target } }): Invocation => ({
+      is: 'pause',
+      order,
+      on: provider === undefined || target === undefined ? undefined : { provider, targetId: target },
+      orderedAt: new Date(time),
+    }),
+  ),
   rotated: z
     .object({ 'detail-type': z.literal('CredentialRotated'), detail: credentialDetail })
     .transform(({ detail: { credential } }): Invocation => ({ is: 'rotated', credential })),
@@ -445,8 +464,8 @@ export function parseInvocation<Kind extends Invocation['is']>(
 
 const descriptions: Readonly<Record<Invocation['is'], string>> = {
   pass: '{"pass": "scheduled"}',
-  order: `an event of detail type ${credentialOrders.join(', ')} with detail {"credential": "…"}`,
-  pause: `an event of detail type ${pauseOrders.join(' or ')} with detail {} or {"provider", "target"}`,
+  order: `an event of detail type ${credentialOrders.join(', ')} with detail {"credential": "…"}, and if needed "evenIfLockedOut": true for CredentialCompromised or "targetIsGone": true for CredentialDeletionRequested`,
+  pause: `an event of detail type ${pauseOrders.join(' or ')} with detail {} or {"provider": "…", "target": "…"}`,
   rotated: 'an event of detail type CredentialRotated',
   messages: 'messages of the queue of targets',
   'provider-event': 'an event of detail type ProviderEventReceived',

@@ -16,7 +16,7 @@ export function credentialNameOf(nameOfSecret: string): string | undefined {
 export const specParameterPath = '/rekey/credentials/';
 /** What was ordered for a credential while it runs: see directives.ts. Never owned by a deployment, which would undo it. */
 export const directivesPath = '/rekey/directives/';
-/** What people paused: all writes, or those on one target. */
+/** Where writes are paused, by order: `all`, or `<provider>/<target>`. See lifecycle/orders.ts. Losing one lets writes go on. */
 export const pausePath = '/rekey/pause/';
 /** Which findings were published already: see lifecycle/announce.ts. Losing one only repeats an announcement. */
 export const findingsPath = '/rekey/findings/';

@@ -1,6 +1,7 @@
-import type { Directives } from '../core/directives.ts';
+import { type Directives, isBuried } from '../core/directives.ts';
 import { InputError, RotationRefused } from '../core/errors.ts';
-import type { CredentialFacts } from '../core/events.ts';
+import { type CredentialFacts, type CredentialRequest, credentialRequested } from '../core/events.ts';
+import { openVersion } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
@@ -11,8 +12,7 @@ import { firstSecretString, parseUser, secretString } from '../core/secret-value
 import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
 import { readFleet } from './fleet.ts';
-import { specUnchanged } from './guarded-write.ts';
-import { ignoreRequest, isReplay, readStandingOrders } from './orders.ts';
+import { ignoreOrder, keepDirective, readStandingOrders, refuseFuture } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { openTarget, stored } from './target.ts';
 
@@ -30,26 +30,39 @@ export interface Creation {
  * first rotation started. Creation *is* the first rotation, so a crash in it is a crash in a rotation.
  *
  * A spec that adopts a user gets a secret that names this user instead, and nothing changes at the provider before the first
- * rotation is due.
+ * rotation is due. A secret that was deleted with its users, and restored, gets a new user at once.
  *
- * Every part finds what an earlier run left, so the event may come again at any time. Throws InputError with every wrong
+ * Every part finds what an earlier run left, so the event may come again at any time: it succeeds only where the login works or is
+ * being made, and changes nothing where it was meant for a credential that was deleted since. Throws InputError with every wrong
  * field before anything is changed, RotationRefused when the name or the prefix is taken by something else.
  */
 export async function createUser(
-  { document, requestedAt }: { readonly document: unknown; readonly requestedAt: Date },
+  { spec: document, requestedAt }: CredentialRequest,
   { rotationFunctionArn, secretKeyArn, replicas = [] }: Creation,
   until: Date,
   rekey: Rekey,
 ): Promise<void> {
   const { ports, sha256 } = rekey;
   const spec = await parseSpec(document, rekey);
+  await refuseFuture(requestedAt, ports);
   const standing = await readStandingOrders(spec.name, ports);
-  // A replay, from an archive or a dead-letter queue, must not bring back what was deleted since.
-  if (isReplay(requestedAt, standing.directives))
-    return ignoreRequest(spec.name, requestedAt, standing.directives, rekey);
+  const because = superseding(standing.directives, requestedAt);
+  if (because !== undefined) {
+    const about = { credential: spec.name, provider: spec.provider, target: spec.targetId };
+    const orderedAt = requestedAt.toISOString();
+    await ignoreOrder({ order: credentialRequested, ...about, orderedAt, because }, rekey);
+    return;
+  }
   await refuseUnfit(spec, standing.directives, rekey);
-  const guard = Guard.of(specUnchanged(spec, rekey));
-  const facts = {
+  if (standing.document !== undefined) await refuseOtherSpec(standing.document, spec, rekey);
+
+  const request: Request = {
+    spec,
+    requestedAt,
+    directives: standing.directives,
+    isSpecStored: standing.document !== undefined,
+  };
+  const facts: CredentialFacts = {
     credential: spec.name,
     provider: spec.provider,
     target: spec.targetId,
@@ -57,79 +70,178 @@ export async function createUser(
   };
   const secretId = secretName(spec.name);
   const before = await ports.describeSecret({ secretId });
-  if (before !== 'absent') refuseScheduled(before, secretId);
-  if (before !== 'absent' && isMade(before, rekey)) {
-    const isNew = (await storeSpec(spec, rekey)) === 'written';
-    if (before.rotationEnabled) {
-      rekey.log('info', 'the credential exists already', facts);
-      return;
-    }
-    // Somebody switched it off, and its login may be dead: that must not pass for a credential that works.
-    if (!isNew)
-      throw new RotationRefused(
-        'ROTATION_DISABLED',
-        `rotation of ${secretId} is switched off; switch it on with RotateSecret, or delete the credential and request it again`,
-      );
-    // Deleted and restored: its users are gone, so that it needs a new one.
-    await ports.startRotation({
-      secretId: before.arn,
-      token: tokenFrom(sha256(`rotation after restoring ${before.arn} ${before.changedAt?.toISOString()}`)),
-      functionArn: rotationFunctionArn,
-      everyDays: backstopDays(spec),
-      immediately: true,
-      guard,
-    });
-    await tell(facts, undefined, rekey);
+  const step = await nextStep(before, request, rekey);
+  if (step === 'none') {
+    await storeSpec(spec, rekey);
+    rekey.log('info', 'the credential exists already', { ...facts });
     return;
   }
-  const adopted = spec.adopt === undefined ? undefined : await adoptedLogin(spec, spec.adopt, until, rekey);
-  await storeSpec(spec, rekey);
+  const adopted =
+    step === 'adopt' && spec.adopt !== undefined
+      ? await adoptedLogin(spec, spec.adopt, until, rekey)
+      : undefined;
+  // Before the spec: with a spec, and rotation off, a run that dies in between would look like one that somebody switched off.
+  if (step === 'renew')
+    await keepDirective(
+      'latest',
+      {
+        credential: spec.name,
+        kind: 'rotateBefore',
+        at: requestedAt,
+        stored: request.directives.rotateBefore,
+      },
+      ports,
+    );
+  const guard = guardOf(request, await storeSpec(spec, rekey), rekey);
 
-  await ports.createSecret({
-    name: secretId,
-    token: tokenFrom(sha256(`first value of ${secretId}`)),
-    value: new Sensitive(firstSecretString),
-    description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
-    ...(secretKeyArn === undefined ? {} : { keyArn: secretKeyArn }),
-    ...(replicas.length === 0 ? {} : { replicas }),
-    guard,
-  });
-  const secret = await describeNew(secretId, rekey);
-  if (isMade(secret, rekey)) return;
-  if (adopted !== undefined) {
-    await ports.writeSecret({
-      secretId: secret.arn,
-      token: adoptionToken(secret.arn, rekey),
-      // The rights of an adopted user are those that it came with, until its first rotation.
-      value: secretString(adopted, { definition: spec.definition, targetId: spec.targetId }),
-      label: 'AWSCURRENT',
+  if (before === 'absent')
+    await ports.createSecret({
+      name: secretId,
+      token: tokenFrom(sha256(`first value of ${secretId}`)),
+      value: new Sensitive(firstSecretString),
+      description: `Login of ${spec.name} on ${spec.provider} ${spec.targetId}, kept by rekey`,
+      ...(secretKeyArn === undefined ? {} : { keyArn: secretKeyArn }),
+      ...(replicas.length === 0 ? {} : { replicas }),
       guard,
     });
-  }
-  await ports.startRotation({
+  const secret = before === 'absent' ? await describeNew(secretId, rekey) : before;
+  // The same event at the same time may have been faster.
+  const isMadeMeanwhile =
+    before === 'absent' && (await nextStep(secret, { ...request, isSpecStored: true }, rekey)) === 'none';
+  if (isMadeMeanwhile) return;
+  if (adopted !== undefined) await writeAdopted(adopted, secret, spec, guard, rekey);
+  // Told before the last step: once rotation is on, an event that comes again has nothing to do.
+  await tell(facts, adopted, rekey);
+  const answer = await ports.startRotation({
     secretId: secret.arn,
-    token: tokenFrom(
-      sha256(`${adopted === undefined ? 'first rotation' : 'attaching rotation'} of ${secret.arn}`),
-    ),
+    token: rotationToken(secret, rekey),
     functionArn: rotationFunctionArn,
     everyDays: backstopDays(spec),
     immediately: adopted === undefined,
     guard,
   });
-  await tell(facts, adopted, rekey);
+  if (answer === 'in-progress') await refuseCancelled(secret.arn, rekey);
 }
 
-/**
- * AWSPREVIOUS appears with the first switch and never goes away: the labels tell, so nothing of an existing login is read. An
- * adopted login is a switch, too; without rotation an earlier run died between it and what comes after it.
- */
-function isMade({ arn, labelsByVersion, rotationEnabled }: SecretDescription, rekey: Rekey): boolean {
-  if (holderOf(labelsByVersion, 'AWSPREVIOUS') === undefined) return false;
-  return holderOf(labelsByVersion, 'AWSCURRENT') !== adoptionToken(arn, rekey) || rotationEnabled;
+interface Request {
+  readonly spec: CredentialSpec;
+  readonly requestedAt: Date;
+  readonly directives: Directives;
+  /** Whether the same spec was stored already. */
+  readonly isSpecStored: boolean;
+}
+
+/** Why a request of then is no reason to make anything any more. */
+function superseding(directives: Directives, requestedAt: Date): string | undefined {
+  const { deletedAt, deleteSince } = directives;
+  if (isBuried(directives, requestedAt))
+    return `the credential that it made was deleted at ${deletedAt?.toISOString()}; send the request again if it is to be made anew`;
+  return deleteSince !== undefined && requestedAt <= deleteSince
+    ? `the credential that it made is being deleted since ${deleteSince.toISOString()}`
+    : undefined;
+}
+
+/** What the secret needs next. `none` only where its login works, as far as labels and orders tell, or is being made. */
+async function nextStep(
+  secret: SecretDescription | 'absent',
+  { spec, requestedAt, directives, isSpecStored }: Request,
+  rekey: Rekey,
+): Promise<'none' | 'begin' | 'adopt' | 'renew'> {
+  const begin = spec.adopt === undefined ? 'begin' : 'adopt';
+  if (secret === 'absent') return begin;
+  const secretId = secretName(spec.name);
+  refuseScheduled(secret, secretId);
+  const { labelsByVersion, rotationEnabled } = secret;
+  const isBeingMade = rotationEnabled && openVersion(secret) !== undefined;
+  // AWSPREVIOUS appears with the first switch and never goes away: the labels tell, so nothing of an existing login is read.
+  if (holderOf(labelsByVersion, 'AWSPREVIOUS') === undefined)
+    return isBeingMade && spec.adopt === undefined ? 'none' : begin;
+  // An adopted login is a switch, too; without rotation an earlier run died between it and what comes after it.
+  const isAdopted = holderOf(labelsByVersion, 'AWSCURRENT') === adoptionToken(secret.arn, rekey);
+  if (isAdopted && spec.adopt !== undefined) return rotationEnabled ? 'none' : 'adopt';
+  if (isBeingMade) return 'none';
+  const isOwnMark = directives.rotateBefore?.getTime() === requestedAt.getTime();
+  if (await isOlderThan(secret, directives.deletedAt, rekey)) return 'renew';
+  if (rotationEnabled) return 'none';
+  // Nobody has kept this login since its spec went. An earlier run of this event has left its mark, and stored the spec again.
+  if (!isSpecStored || isOwnMark) return 'renew';
+  throw new RotationRefused(
+    'ROTATION_DISABLED',
+    `rotation of ${secretId} is switched off, so nobody knows whether its login works; switch it on with RotateSecret, which makes a new one, or order its deletion and request it again`,
+  );
+}
+
+/** Whether no version of the secret was made since the deletion: its users went with it, whatever its labels say. */
+async function isOlderThan(
+  { arn }: SecretDescription,
+  deletedAt: Date | undefined,
+  { ports }: Rekey,
+): Promise<boolean> {
+  if (deletedAt === undefined) return false;
+  const versions = await ports.listVersions({ secretId: arn });
+  return versions !== 'absent' && versions.every(({ createdAt }) => createdAt <= deletedAt);
+}
+
+/** No order to delete stands, and the spec is still the one that was stored. */
+function guardOf({ spec, requestedAt }: Request, wanted: string, { ports }: Rekey): Guard {
+  return Guard.of(async () => {
+    const { document, directives } = await readStandingOrders(spec.name, ports);
+    if (directives.deleteSince !== undefined || isBuried(directives, requestedAt))
+      return `the deletion of ${spec.name} was ordered`;
+    return document === wanted
+      ? undefined
+      : `${specParameterName(spec.name)} does not hold the spec that was requested`;
+  });
 }
 
 const adoptionToken = (secretArn: string, { sha256 }: Rekey): string =>
   tokenFrom(sha256(`adopted value of ${secretArn}`));
+
+/**
+ * A repeated event derives it again, as long as nothing has changed; a rotation that came to nothing, or a deletion, has used up the
+ * one before.
+ */
+const rotationToken = ({ arn, changedAt }: SecretDescription, { sha256 }: Rekey): string =>
+  tokenFrom(sha256(`rotation of ${arn} after ${changedAt?.toISOString() ?? 'its first value'}`));
+
+/** Afterwards AWSCURRENT names the adopted user with the password that was just proved. */
+async function writeAdopted(
+  adopted: Login,
+  { arn, changedAt }: SecretDescription,
+  spec: CredentialSpec,
+  guard: Guard,
+  rekey: Rekey,
+): Promise<void> {
+  const { ports, sha256 } = rekey;
+  const write = (token: string): Promise<'written' | 'taken'> =>
+    ports.writeSecret({
+      secretId: arn,
+      token,
+      value: secretString(adopted, spec),
+      label: 'AWSCURRENT',
+      guard,
+    });
+  if ((await write(adoptionToken(arn, rekey))) === 'written') return;
+  // An earlier run has stored another password of this user, which may not work any more.
+  const another = tokenFrom(
+    sha256(`adopted value of ${arn} after ${changedAt?.toISOString() ?? 'its first value'}`),
+  );
+  if ((await write(another)) === 'taken')
+    throw new RotationRefused(
+      'SECRET_MISMATCH',
+      `${secretName(spec.name)} holds two other logins of ${adopted.username} already; the event is retried`,
+    );
+}
+
+/** A rotation that was cancelled keeps its label, which keeps every other from starting, until somebody takes it off. */
+async function refuseCancelled(secretArn: string, { ports }: Rekey): Promise<void> {
+  const secret = await ports.describeSecret({ secretId: secretArn });
+  if (secret === 'absent' || secret.rotationEnabled) return;
+  throw new RotationRefused(
+    'ROTATION_DISABLED',
+    `a rotation of ${secret.name} was cancelled half-way; take AWSPENDING off its version ${holderOf(secret.labelsByVersion, 'AWSPENDING') ?? ''} with UpdateSecretVersionStage, then send the request again`,
+  );
+}
 
 async function tell(
   facts: CredentialFacts,
@@ -142,18 +254,23 @@ async function tell(
       ? []
       : [{ type: 'CredentialAdopted', detail: { ...facts, username: adopted.username } } as const]),
   ]);
-  log('info', adopted === undefined ? 'the first rotation was started' : 'the user was adopted', {
+  log('info', adopted === undefined ? 'a rotation is started that makes its user' : 'the user was adopted', {
     ...facts,
   });
 }
 
 /** What a spec may not be beside others, or at this time. Nothing was changed yet. */
-async function refuseUnfit(spec: CredentialSpec, directives: Directives, rekey: Rekey): Promise<void> {
+async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, rekey: Rekey): Promise<void> {
   const now = await rekey.ports.now();
   if (spec.expiresAt !== undefined && new Date(spec.expiresAt) <= now)
     throw new InputError(
       'SPEC_INVALID',
       `expiresAt: expected an instant to come, got ${spec.expiresAt}; correct the spec and send it again, nothing was changed`,
+    );
+  if (deleteSince !== undefined)
+    throw new RotationRefused(
+      'DELETION_IN_PROGRESS',
+      `${spec.name} is being deleted; wait until its parameter is gone, then request it again`,
     );
   const { credentials } = await readFleet(rekey);
   const twin = credentials.find(
@@ -168,25 +285,29 @@ async function refuseUnfit(spec: CredentialSpec, directives: Directives, rekey: 
       'SPEC_CONFLICT',
       `usernamePrefix: ${spec.usernamePrefix} is the prefix of ${twin.name} on ${spec.targetId} already; choose another, so that a user's name tells whose it is; nothing was changed`,
     );
-  if (directives.deleteSince !== undefined)
-    throw new RotationRefused(
-      'DELETION_IN_PROGRESS',
-      `${spec.name} is being deleted; wait until its parameter is gone, then request it again`,
-    );
 }
 
-async function storeSpec(spec: CredentialSpec, rekey: Rekey): Promise<'written' | 'exists'> {
+/** Afterwards the spec is stored. Answers the text that is, as a deployment may have written it differently. */
+async function storeSpec(spec: CredentialSpec, rekey: Rekey): Promise<string> {
   const { ports } = rekey;
   const parameter = specParameterName(spec.name);
-  const wanted = specDocument(spec);
-  if ((await ports.createParameter({ parameter, document: wanted })) === 'written') return 'written';
+  const document = specDocument(spec);
+  if ((await ports.createParameter({ parameter, document })) === 'written') return document;
   const existing = await ports.readParameter({ parameter });
-  if (existing === 'absent' || specDocument(await parseSpec(jsonOf(existing), rekey)) !== wanted)
+  await refuseOtherSpec(existing === 'absent' ? '' : existing, spec, rekey);
+  return existing;
+}
+
+async function refuseOtherSpec(document: string, spec: CredentialSpec, rekey: Rekey): Promise<void> {
+  const existing = await parseSpec(jsonOf(document), rekey).catch((error: unknown) => {
+    if (error instanceof InputError) return undefined;
+    throw error;
+  });
+  if (existing === undefined || specDocument(existing) !== specDocument(spec))
     throw new RotationRefused(
       'SPEC_CONFLICT',
-      `${parameter} holds another spec; change the parameter instead of requesting the credential again`,
+      `${specParameterName(spec.name)} holds another spec; change the parameter instead of requesting the credential again`,
     );
-  return 'exists';
 }
 
 /** The login to adopt, proved to work: a secret must never begin with one that does not. */

@@ -18,7 +18,7 @@ import { type Ending, judgeEndingUser, judgeUser } from '../core/retirement.ts';
 import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
 import { labelsUnchanged, sameLabels, stillEnding } from './guarded-write.ts';
-import { forgetOrders } from './orders.ts';
+import { forgetOrders, keepDirective } from './orders.ts';
 import { betweenWords, type Candidate, retireUsers, type Scene, secondReadingMs } from './retire-users.ts';
 import { readVersions } from './target.ts';
 
@@ -310,10 +310,17 @@ async function deleteSecret(state: CredentialVersions, ending: Ending, scene: Sc
  * stays is when it was deleted: an order or a request that comes again, from an archive or a dead-letter queue, is older than that.
  */
 async function forget({ name }: Credential, { rekey: { ports } }: Scene): Promise<DeletionStage> {
-  await ports.writeParameter({
-    parameter: directiveParameter(name, 'deletedAt'),
-    document: (await ports.now()).toISOString(),
-  });
+  const stored = await ports.readParameter({ parameter: directiveParameter(name, 'deletedAt') });
+  await keepDirective(
+    'latest',
+    {
+      credential: name,
+      kind: 'deletedAt',
+      at: await ports.now(),
+      stored: stored === 'absent' ? undefined : new Date(stored),
+    },
+    ports,
+  );
   await ports.deleteParameter({ parameter: specParameterName(name) });
   await forgetOrders(name, ports);
   return 'deleted';

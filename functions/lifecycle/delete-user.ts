@@ -111,7 +111,7 @@ async function forgetLostOrders(rekey: Rekey): Promise<void> {
       (await ports.readParameter({ parameter: specParameterName(name) })) === 'absent'
     )
       await forgetOrders(name, ports);
-  await forgetTombstones(rekey);
+  await forgetTombstones(orders, ports);
 }
 
 interface Pass {

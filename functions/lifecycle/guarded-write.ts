@@ -13,7 +13,7 @@ import type {
 import { holderOf } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
 import { pausedSince, readStandingOrders } from './orders.ts';
-import type { Rekey as Context } from './rekey.ts';
+import type { Rekey } from './rekey.ts';
 
 /**
  * The seam that every call passes which may change something outside: vendors, secrets and their labels, consumers. The reasons of
@@ -75,7 +75,7 @@ const writeByCommand = ({ commands }: ValkeySession): string | undefined =>
 
 /** The secret as it was read, to the label: whatever was moved, switched or scheduled since is another hand's work. */
 export const labelsUnchanged =
-  (secret: SecretDescription, { ports }: Pick<Context, 'ports'>): Fact =>
+  (secret: SecretDescription, { ports }: Pick<Rekey, 'ports'>): Fact =>
   async () => {
     const now = await ports.describeSecret({ secretId: secret.arn });
     if (now === 'absent') return `${secret.name} is gone`;
@@ -87,7 +87,7 @@ export const labelsUnchanged =
 
 /** AWSCURRENT is still on the version that was read. */
 export const currentUnchanged =
-  (secretId: string, versionId: string, { ports }: Pick<Context, 'ports'>): Fact =>
+  (secretId: string, versionId: string, { ports }: Pick<Rekey, 'ports'>): Fact =>
   async () => {
     const now = await ports.describeSecret({ secretId });
     if (now === 'absent' || now.deletedAt !== undefined) return `${secretId} is gone or is being deleted`;
@@ -100,10 +100,10 @@ export const currentUnchanged =
 export const notPaused =
   (
     { provider, targetId }: { readonly provider: string; readonly targetId: string },
-    { ports }: Pick<Context, 'ports'>,
+    { ports, log }: Pick<Rekey, 'ports' | 'log'>,
   ): Fact =>
   async () => {
-    const since = await pausedSince({ provider, targetId }, ports);
+    const since = await pausedSince({ provider, targetId }, { ports, log });
     return since === undefined
       ? undefined
       : { code: 'PAUSED', because: `writes on ${targetId} are paused since ${since.toISOString()}` };
@@ -113,7 +113,7 @@ export const notPaused =
 export const specUnchanged =
   (
     spec: CredentialSpec,
-    { ports, loadProvider, loadConsumer }: Context,
+    { ports, loadProvider, loadConsumer }: Rekey,
     also: (directives: Directives) => string | undefined = () => undefined,
   ): Fact =>
   async () => {
@@ -128,7 +128,7 @@ export const specUnchanged =
 
 /** The deletion of the credential stands: ordered, or its time is over and was not prolonged. */
 export const stillEnding =
-  ({ name }: Pick<Credential, 'name'>, now: Date, { ports, ...plugins }: Context): Fact =>
+  ({ name }: Pick<Credential, 'name'>, now: Date, { ports, ...plugins }: Rekey): Fact =>
   async () => {
     const { document, directives } = await readStandingOrders(name, ports);
     if (directives.deleteSince !== undefined || document === undefined) return undefined;

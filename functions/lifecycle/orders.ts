@@ -4,256 +4,430 @@ import {
   type Directives,
   directiveKinds,
   directiveParameter,
-  directivesByCredential,
+  isBuried,
   readDirectives,
+  wrongDirectives,
 } from '../core/directives.ts';
 import { skewMs } from '../core/due.ts';
-import { InputError, RotationRefused } from '../core/errors.ts';
-import type { Invocation, RekeyEvent } from '../core/events.ts';
+import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
+import type { IgnoredOrder, Invocation } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { directivesPath, pausePath, secretName, specParameterName } from '../core/names.ts';
-import type { Ports } from '../core/ports.ts';
+import type { ListedParameter, Ports } from '../core/ports.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
- * What people and events ordered, the one place where it is kept and read. Each order is idempotent by its own time: one that comes
- * twice, late or out of order leaves what the youngest says, and one that is older than what it is about changes nothing.
+ * The one place where orders are kept and read. Events come late, twice, in any order, and again out of an archive: an order counts
+ * by the time of its event, each directive moves one way only, and what changes nothing says so and succeeds.
+ *
+ * An order costs a fixed number of calls, whatever the size of the fleet: in an emergency they come by the hundred.
  */
 
-type Order = Extract<Invocation, { readonly is: 'order' }>;
-type Pause = Extract<Invocation, { readonly is: 'pause' }>;
+/** What stands for one credential. */
+export interface StandingOrders {
+  /** The spec as it is stored; undefined where there is none. */
+  readonly document: string | undefined;
+  readonly directives: Directives;
+}
 
-/** The spec and the orders of one credential, in one reading. Throws SPEC_INVALID for an order that cannot be read. */
+/** In one reading. Throws SPEC_INVALID where a directive cannot be read: whatever is done might be against that order. */
 export async function readStandingOrders(
   name: string,
   ports: Pick<Ports, 'readParameters'>,
-): Promise<{ readonly document: string | undefined; readonly directives: Directives }> {
+): Promise<StandingOrders> {
+  const { wrong, ...standing } = await lookUp(name, ports);
+  if (wrong.length > 0) throw wrongDirectives(wrong);
+  return standing;
+}
+
+async function lookUp(
+  name: string,
+  { readParameters }: Pick<Ports, 'readParameters'>,
+): Promise<StandingOrders & { readonly wrong: readonly string[] }> {
   const spec = specParameterName(name);
-  const parameters = directiveKinds.map((kind) => directiveParameter(name, kind));
-  const found = await ports.readParameters({ parameters: [spec, ...parameters] });
-  const stored = parameters.flatMap((parameter) => {
+  const orders = directiveKinds.map((kind) => directiveParameter(name, kind));
+  const found = await readParameters({ parameters: [spec, ...orders] });
+  const stored = orders.flatMap((parameter) => {
     const document = found.get(parameter);
     return document === undefined ? [] : [{ parameter, document }];
   });
-  return { document: found.get(spec), directives: directivesByCredential(stored).get(name) ?? {} };
+  const { directives, wrong } = readDirectives(stored);
+  return {
+    document: found.get(spec),
+    directives: directives.get(name) ?? {},
+    wrong: wrong.get(name) ?? [],
+  };
 }
 
-// The pause.
+type Order = Extract<Invocation, { readonly is: 'order' }>;
+type Teller = Pick<Rekey, 'ports' | 'log'>;
 
-const pauseSchema = z.object({
-  state: z.enum(['paused', 'resumed']),
-  at: z.iso.datetime({ offset: true }).transform((text) => new Date(text)),
-});
-
-const pauseParameter = (on: Pause['on']): string =>
-  `${pausePath}${on === undefined ? 'all' : targetKey(on.provider, on.target)}`;
-
-/** Since when writes on this target are paused; undefined where they are not. What cannot be read counts as a pause. */
-export async function pausedSince(
-  { provider, targetId }: { readonly provider: string; readonly targetId: string },
-  ports: Pick<Ports, 'readParameters'>,
-): Promise<Date | undefined> {
-  const parameters = [pauseParameter(undefined), pauseParameter({ provider, target: targetId })];
-  const found = await ports.readParameters({ parameters });
-  return pausesIn(found.values())
-    .toSorted((a, b) => a.getTime() - b.getTime())
-    .at(0);
+/** For an order or a request that is no longer, or never was, a reason to do anything. Nothing was changed. */
+export async function ignoreOrder(detail: IgnoredOrder, { ports, log }: Teller): Promise<'ignored'> {
+  log('warn', `${detail.order} changes nothing: ${detail.because}`, { ...detail });
+  await ports.publish([{ type: 'OrderIgnored', detail }]);
+  return 'ignored';
 }
 
-/** Since when each pause lasts, by the target that it is about: `all`, or as in `targetKey`. */
-export async function readPauses(ports: Pick<Ports, 'listParameters'>): Promise<ReadonlyMap<string, Date>> {
-  const stored = await ports.listParameters({ path: pausePath });
-  return new Map(
-    stored.flatMap(({ parameter, document }) =>
-      pausesIn([document]).map((since) => [parameter.slice(pausePath.length), since] as const),
-    ),
-  );
-}
-
-const pausesIn = (documents: Iterable<string>): readonly Date[] =>
-  [...documents].flatMap((document) => {
-    const read = pauseSchema.safeParse(jsonOf(document));
-    if (!read.success) return [new Date(0)];
-    return read.data.state === 'paused' ? [read.data.at] : [];
-  });
-
-/** How late an order to pause may come: one from an archive must not stop everything again. */
-const pauseMayTakeMs = 24 * 3_600_000;
-
-/** Afterwards the order is stored, unless a younger one is. */
-export async function notePause(
-  { order, on, orderedAt }: Pause,
-  rekey: Pick<Rekey, 'ports' | 'log'>,
-): Promise<void> {
-  const { ports } = rekey;
-  const now = await ports.now();
-  assertPast(orderedAt, now);
-  const about = { order, ...on, orderedAt };
-  if (now.getTime() - orderedAt.getTime() > pauseMayTakeMs)
-    return ignore({ ...about, because: 'it is older than a day; send it again if it is still meant' }, rekey);
-  const parameter = pauseParameter(on);
-  const stored = await ports.readParameter({ parameter });
-  const before = pauseSchema.safeParse(stored === 'absent' ? undefined : jsonOf(stored));
-  if (before.success && before.data.at > orderedAt)
-    return ignore({ ...about, because: 'a younger order is stored' }, rekey);
-  const state = order === 'RekeyPaused' ? 'paused' : 'resumed';
-  await ports.writeParameter({ parameter, document: JSON.stringify({ state, at: orderedAt.toISOString() }) });
-  rekey.log('warn', state === 'paused' ? 'writes are paused' : 'writes go on', { ...on });
-}
-
-/** The sender may set an event's time. What is made meanwhile would all count as older than an order of the future. */
-function assertPast(orderedAt: Date, now: Date): void {
-  if (orderedAt.getTime() > now.getTime() + skewMs)
+/** The sender may set an event's time. What was made since would count as older, and each replay as new. */
+export async function refuseFuture(orderedAt: Date, { now }: Pick<Ports, 'now'>): Promise<void> {
+  if (orderedAt.getTime() > (await now()).getTime() + skewMs)
     throw new InputError(
       'EVENT_INVALID',
       `time: expected an instant that has passed, got ${orderedAt.toISOString()}; send the event without a time of its own`,
     );
 }
 
-async function ignore(
-  {
-    orderedAt,
-    ...detail
-  }: Omit<Extract<RekeyEvent, { readonly type: 'OrderIgnored' }>['detail'], 'orderedAt'> & {
-    readonly orderedAt: Date;
-  },
-  { ports, log }: Pick<Rekey, 'ports' | 'log'>,
-): Promise<void> {
-  const told = { ...detail, orderedAt: orderedAt.toISOString() };
-  log('warn', 'an order was ignored', told);
-  await ports.publish([{ type: 'OrderIgnored', detail: told }]);
+// Rotation and revocation.
+
+export interface NotedOrder {
+  readonly credential: string;
+  /** All that stands for the credential now, this order included: a listing of parameters may not show it yet. */
+  readonly directives: Directives;
 }
 
-// Orders about one credential.
-
 /**
- * Afterwards the order to rotate is stored and stays should this invocation die; the youngest counts. Answers what was ordered, as a
- * listing of parameters may not show it yet; undefined where it was ignored. Throws SPEC_MISSING for the name of no credential.
+ * Afterwards an order to rotate or to revoke is stored, and stays should this invocation die. The later instant counts. Throws
+ * SPEC_MISSING where there is no such credential and never was one.
  */
-export async function noteRotation(
-  { order, credential, orderedAt, evenIfLockedOut = false }: Order,
-  rekey: Pick<Rekey, 'ports' | 'log'>,
-): Promise<Directives | undefined> {
+export async function noteOrder(invocation: Order, rekey: Teller): Promise<NotedOrder | 'ignored'> {
+  const { order, credential, orderedAt, evenIfLockedOut } = invocation;
   const { ports } = rekey;
   if (order === 'CredentialDeletionRequested')
     throw new InputError(
       'EVENT_INVALID',
       `got ${order}, expected CredentialRotationRequested or CredentialCompromised; deletions are for delete-user`,
     );
-  const { document, directives } = await readStandingOrders(credential, ports);
-  if (document === undefined) {
-    if (isReplay(orderedAt, directives)) {
-      await ignore({ order, credential, orderedAt, because: deletedBecause(directives) }, rekey);
-      return undefined;
-    }
-    throw specMissing(credential);
-  }
-  const now = await ports.now();
-  assertPast(orderedAt, now);
-  // A clock that is ahead of ours would revoke what is made to replace the leaked login, too.
-  const at = orderedAt < now ? orderedAt : now;
+  await refuseFuture(orderedAt, ports);
+  // A directive that cannot be read must not keep a revocation from being stored.
+  const { document, directives } = await lookUp(credential, ports);
+  if (isBuried(directives, orderedAt)) return ignoreOrder(buried(invocation, directives), rekey);
+  if (document === undefined)
+    throw new RotationRefused(
+      'SPEC_MISSING',
+      `there is no ${specParameterName(credential)}; send the event again with the name of a credential`,
+    );
   const kinds: readonly DirectiveKind[] =
     order === 'CredentialRotationRequested'
       ? ['rotateBefore']
-      : evenIfLockedOut
-        ? ['revokeBefore', 'revokeAnyway']
-        : ['revokeBefore'];
-  for (const kind of kinds) {
-    const before = directives[kind];
-    if (before === undefined || before < at)
-      await ports.writeParameter({
-        parameter: directiveParameter(credential, kind),
-        document: at.toISOString(),
-      });
-  }
-  return Object.fromEntries(kinds.map((kind) => [kind, at]));
+      : ['revokeBefore', ...(evenIfLockedOut ? (['revokeAnyway'] as const) : [])];
+  const noted: Record<string, Date> = {};
+  const now = await ports.now();
+  // A clock that is ahead of ours would revoke what is made to replace the leaked login, too.
+  const at = orderedAt < now ? orderedAt : now;
+  for (const kind of kinds)
+    noted[kind] = await keepDirective('latest', { credential, kind, at, stored: directives[kind] }, ports);
+  return { credential, directives: { ...directives, ...noted } };
 }
 
+const buried = ({ order, credential, orderedAt }: Order, { deletedAt }: Directives): IgnoredOrder => ({
+  order,
+  credential,
+  orderedAt: orderedAt.toISOString(),
+  because: `the credential that it was meant for was deleted at ${deletedAt?.toISOString()}`,
+});
+
+// Deletion.
+
 /**
- * Afterwards the order to delete the credential is stored: whatever happens to this run, the next pass goes on. The earliest order
- * counts. One that is older than the credential is a replay about another one of the same name, and is ignored.
+ * Afterwards an order to delete is stored: whatever happens to this run, the next pass goes on. The earliest order counts. One that
+ * is older than the credential was meant for another one of its name. Throws SPEC_MISSING where there is nothing to delete, and
+ * never was.
  */
-export async function noteDeletion(
-  { order, credential, orderedAt, targetIsGone = false }: Order,
-  rekey: Pick<Rekey, 'ports' | 'log'>,
-): Promise<void> {
+export async function noteDeletion(invocation: Order, rekey: Teller): Promise<'noted' | 'ignored'> {
+  const { order, credential, orderedAt, targetIsGone } = invocation;
   const { ports } = rekey;
   if (order !== 'CredentialDeletionRequested')
     throw new InputError(
       'EVENT_INVALID',
       `got ${order}, expected CredentialDeletionRequested; rotations are ordered from start-rotations`,
     );
+  await refuseFuture(orderedAt, ports);
   const { document, directives } = await readStandingOrders(credential, ports);
-  const about = { order, credential, orderedAt };
-  if (isReplay(orderedAt, directives))
-    return ignore({ ...about, because: deletedBecause(directives) }, rekey);
-  if (document === undefined) throw specMissing(credential);
+  // First, as a secret that was restored keeps the date on which it was made.
+  if (isBuried(directives, orderedAt)) return ignoreOrder(buried(invocation, directives), rekey);
+  if (document === undefined) {
+    // At the very end of a deletion the spec goes first.
+    if (directives.deleteSince !== undefined) return 'noted';
+    throw new RotationRefused(
+      'SPEC_MISSING',
+      `there is no ${specParameterName(credential)}; send the event again with the name of a credential`,
+    );
+  }
   const secret = await ports.describeSecret({ secretId: secretName(credential) });
   const madeAt = secret === 'absent' ? undefined : secret.createdAt;
-  if (madeAt !== undefined && orderedAt < madeAt)
-    return ignore(
+  if (madeAt !== undefined && orderedAt < wholeSecond(madeAt))
+    return ignoreOrder(
       {
-        ...about,
-        because: `it is older than the secret, which was made at ${madeAt.toISOString()}; order the deletion again if this credential is to go`,
+        order,
+        credential,
+        orderedAt: orderedAt.toISOString(),
+        because: `it is older than the secret, which was made at ${madeAt.toISOString()}; send the order again if this credential is to go`,
       },
       rekey,
     );
   const now = await ports.now();
   // A clock that is ahead of ours must not put the order off.
   const at = orderedAt < now ? orderedAt : now;
-  const { deleteSince } = directives;
-  if (deleteSince === undefined || deleteSince > at)
-    await ports.writeParameter({
-      parameter: directiveParameter(credential, 'deleteSince'),
-      document: at.toISOString(),
-    });
-  if (targetIsGone && directives.targetIsGone === undefined)
-    await ports.writeParameter({
-      parameter: directiveParameter(credential, 'targetIsGone'),
-      document: at.toISOString(),
-    });
+  await keepDirective(
+    'earliest',
+    { credential, kind: 'deleteSince', at, stored: directives.deleteSince },
+    ports,
+  );
+  // Second: without an order beside it, it would speak up in a later deletion.
+  if (targetIsGone)
+    await keepDirective(
+      'earliest',
+      { credential, kind: 'targetIsGone', at, stored: directives.targetIsGone },
+      ports,
+    );
+  return 'noted';
 }
 
-/** Whether an order or a request is about the credential of this name that was deleted since. */
-export const isReplay = (sentAt: Date, { deletedAt }: Directives): boolean =>
-  deletedAt !== undefined && sentAt <= deletedAt;
+/** EventBridge gives events whole seconds: an order of the second in which the secret was made may have come after it. */
+const wholeSecond = (date: Date): Date => new Date(Math.floor(date.getTime() / 1000) * 1000);
 
-const deletedBecause = ({ deletedAt }: Directives): string =>
-  `the credential was deleted at ${deletedAt?.toISOString()}`;
+// What is over.
 
-/** Says that a request was ignored, as the credential that it asked for was deleted since. */
-export const ignoreRequest = (
-  credential: string,
-  requestedAt: Date,
-  directives: Directives,
-  rekey: Pick<Rekey, 'ports' | 'log'>,
-): Promise<void> =>
-  ignore(
-    { order: 'CredentialRequested', credential, orderedAt: requestedAt, because: deletedBecause(directives) },
-    rekey,
-  );
-
-const specMissing = (credential: string): RotationRefused =>
-  new RotationRefused(
-    'SPEC_MISSING',
-    `there is no ${specParameterName(credential)}; check the name, and send the event again with that of a credential`,
-  );
-
-/** Removes what was ordered for a credential that is gone, but for when it was deleted. */
-export async function forgetOrders(name: string, ports: Pick<Ports, 'deleteParameter'>): Promise<void> {
-  for (const kind of directiveKinds)
-    if (kind !== 'deletedAt') await ports.deleteParameter({ parameter: directiveParameter(name, kind) });
+/**
+ * Afterwards no directive stands for the credential but its tombstone, which says that it was deleted at `deletedAt`. Without one
+ * nothing is buried, and a tombstone that is there stays. The tombstone comes first and the order to delete goes last: in between,
+ * a request that is delivered again finds one of them.
+ */
+export async function forgetOrders(
+  name: string,
+  ports: Pick<
+    Ports,
+    'readParameters' | 'readParameter' | 'createParameter' | 'writeParameter' | 'deleteParameter' | 'sleep'
+  >,
+  deletedAt?: Date,
+): Promise<void> {
+  const { directives, wrong } = await lookUp(name, ports);
+  if (deletedAt !== undefined)
+    await keepDirective(
+      'latest',
+      { credential: name, kind: 'deletedAt', at: deletedAt, stored: directives.deletedAt },
+      ports,
+    );
+  const last: DirectiveKind = 'deleteSince';
+  for (const kind of [...directiveKinds.filter((each) => each !== 'deletedAt' && each !== last), last]) {
+    const parameter = directiveParameter(name, kind);
+    if (directives[kind] !== undefined || wrong.includes(parameter))
+      await ports.deleteParameter({ parameter });
+  }
 }
 
-/** Longer than the archive of the bus keeps events. */
-const tombstoneMs = 400 * 86_400_000;
+const dayMs = 86_400_000;
+/** A year in which somebody may replay an archive, and some weeks for who does it late. */
+const tombstonesStandMs = 400 * dayMs;
 
-/** Removes what says that a credential was deleted, once nothing can be replayed any more. */
-export async function forgetTombstones({ ports }: Pick<Rekey, 'ports'>): Promise<void> {
-  const now = (await ports.now()).getTime();
-  const { directives } = readDirectives(await ports.listParameters({ path: directivesPath }));
-  for (const [name, { deletedAt }] of directives)
-    if (deletedAt !== undefined && now - deletedAt.getTime() > tombstoneMs)
-      await ports.deleteParameter({ parameter: directiveParameter(name, 'deletedAt') });
+/** Takes away the tombstones that are too old for anything to be delivered again, among the directives that were listed. */
+export async function forgetTombstones(
+  listed: readonly ListedParameter[],
+  ports: Pick<Ports, 'readParameter' | 'deleteParameter' | 'now'>,
+): Promise<void> {
+  const before = new Date((await ports.now()).getTime() - tombstonesStandMs);
+  const isOver = (document: string | 'absent'): boolean => {
+    const at = instantIn(document);
+    return at !== undefined && at < before;
+  };
+  for (const { parameter, document } of listed) {
+    if (!parameter.startsWith(directivesPath) || !parameter.endsWith('/deletedAt')) continue;
+    // The listing may be older than another deletion of a credential of the name.
+    if (isOver(document) && isOver(await ports.readParameter({ parameter })))
+      await ports.deleteParameter({ parameter });
+  }
+}
+
+// Pauses.
+
+const pauseSchema = z.object({
+  state: z.enum(['paused', 'resumed']),
+  at: z.iso.datetime({ offset: true }).transform((text) => new Date(text)),
+});
+type Pause = z.output<typeof pauseSchema>;
+
+interface Place {
+  readonly provider: string;
+  readonly targetId: string;
+}
+
+const pauseParameter = (on: Place | undefined): string =>
+  `${pausePath}${on === undefined ? 'all' : targetKey(on.provider, on.targetId)}`;
+
+function pauseIn(document: string | undefined): Pause | 'none' | 'unreadable' {
+  if (document === undefined) return 'none';
+  const parsed = pauseSchema.safeParse(jsonOf(document));
+  return parsed.success ? parsed.data : 'unreadable';
+}
+
+/**
+ * Since when writes to a target are paused, everywhere or there; undefined while they are not. Whatever cannot be read counts as a
+ * pause since ever, and is named in the log: one write too few can be mended.
+ */
+export async function pausedSince(
+  target: Place,
+  {
+    ports,
+    log,
+  }: {
+    readonly ports: Pick<Ports, 'readParameters'>;
+    readonly log: Rekey['log'];
+  },
+): Promise<Date | undefined> {
+  const parameters = [pauseParameter(undefined), pauseParameter(target)];
+  const found = await ports.readParameters({ parameters });
+  const since = parameters.flatMap((parameter) => {
+    const pause = pauseIn(found.get(parameter));
+    if (pause === 'none') return [];
+    if (pause !== 'unreadable') return pause.state === 'paused' ? [pause.at.getTime()] : [];
+    log(
+      'error',
+      `${parameter} cannot be read and counts as a pause; send RekeyPaused or RekeyResumed again`,
+      {
+        parameter,
+      },
+    );
+    return [0];
+  });
+  return since.length === 0 ? undefined : new Date(Math.min(...since));
+}
+
+/** Since when each pause lasts, by what it is about: `all`, or as in `targetKey`. One that cannot be read lasts since ever. */
+export async function readPauses(ports: Pick<Ports, 'listParameters'>): Promise<ReadonlyMap<string, Date>> {
+  const listed = await ports.listParameters({ path: pausePath });
+  return new Map(
+    listed.flatMap(({ parameter, document }) => {
+      const pause = pauseIn(document);
+      if (pause === 'none' || (pause !== 'unreadable' && pause.state === 'resumed')) return [];
+      return [[parameter.slice(pausePath.length), pause === 'unreadable' ? new Date(0) : pause.at] as const];
+    }),
+  );
+}
+
+/** An older order that would stop or start anything comes out of an archive: nobody means it any more. */
+const maxPauseOrderAgeMs = dayMs;
+
+/** The order of the latest event stands; of two of one second, the pause does. */
+const outranks = (one: Pause, other: Pause): boolean =>
+  one.at.getTime() === other.at.getTime()
+    ? one.state === 'paused' && other.state === 'resumed'
+    : one.at > other.at;
+
+/**
+ * Afterwards the order stands, or one that is younger. A pause of everything and one of a target stand beside each other: whoever
+ * ends one has not ended the other.
+ */
+export async function notePause(
+  { order, on, orderedAt }: Extract<Invocation, { readonly is: 'pause' }>,
+  rekey: Teller,
+): Promise<'noted' | 'ignored'> {
+  const { ports } = rekey;
+  await refuseFuture(orderedAt, ports);
+  const ordered: Pause = { state: order === 'RekeyPaused' ? 'paused' : 'resumed', at: orderedAt };
+  const parameter = pauseParameter(on);
+  const read = async (): Promise<Pause | 'none' | 'unreadable'> => {
+    const document = await ports.readParameter({ parameter });
+    return pauseIn(document === 'absent' ? undefined : document);
+  };
+  const stands = (stored: Pause): boolean => !outranks(ordered, stored);
+  const ignore = (because: string): Promise<'ignored'> =>
+    ignoreOrder(
+      {
+        order,
+        ...(on === undefined ? {} : { provider: on.provider, target: on.targetId }),
+        orderedAt: orderedAt.toISOString(),
+        because,
+      },
+      rekey,
+    );
+
+  const before = await read();
+  if (typeof before === 'object' && stands(before)) {
+    const isSame = before.state === ordered.state && before.at.getTime() === ordered.at.getTime();
+    return isSame ? 'noted' : ignore(`a younger order of ${before.at.toISOString()} stands: ${before.state}`);
+  }
+  const isPaused = typeof before === 'object' ? before.state === 'paused' : before === 'unreadable';
+  if ((await ports.now()).getTime() - orderedAt.getTime() > maxPauseOrderAgeMs)
+    return isPaused === (ordered.state === 'paused')
+      ? 'noted'
+      : ignore('it is older than a day; send it again if it is still meant');
+  const document = JSON.stringify({ state: ordered.state, at: orderedAt.toISOString() });
+  const isSettled = async (): Promise<boolean> => {
+    const stored = await read();
+    return typeof stored === 'object' && stands(stored);
+  };
+  await settle(parameter, document, isSettled, ports);
+  rekey.log('warn', ordered.state === 'paused' ? 'writes are paused' : 'writes go on', {
+    ...(on ?? {}),
+    orderedAt: orderedAt.toISOString(),
+  });
+  return 'noted';
+}
+
+// How an instant is kept.
+
+const instantSchema = z.iso.datetime({ offset: true });
+
+function instantIn(document: string | 'absent'): Date | undefined {
+  const parsed = instantSchema.safeParse(document);
+  return parsed.success ? new Date(parsed.data) : undefined;
+}
+
+/** Afterwards the directive holds `at`, or an instant further in its own direction. Answers what it holds. */
+export async function keepDirective(
+  which: 'earliest' | 'latest',
+  {
+    credential,
+    kind,
+    at,
+    stored,
+  }: {
+    readonly credential: string;
+    readonly kind: DirectiveKind;
+    readonly at: Date;
+    /** As it was read before. */
+    readonly stored: Date | undefined;
+  },
+  ports: Pick<Ports, 'readParameter' | 'createParameter' | 'writeParameter' | 'sleep'>,
+): Promise<Date> {
+  const stands = (held: Date | undefined): held is Date =>
+    held !== undefined && (which === 'latest' ? held >= at : held <= at);
+  if (stands(stored)) return stored;
+  const parameter = directiveParameter(credential, kind);
+  const document = at.toISOString();
+  if (stored === undefined) {
+    if ((await ports.createParameter({ parameter, document })) === 'written') return at;
+    const found = instantIn(await ports.readParameter({ parameter }));
+    if (stands(found)) return found;
+  }
+  await settle(
+    parameter,
+    document,
+    async () => stands(instantIn(await ports.readParameter({ parameter }))),
+    ports,
+  );
+  return at;
+}
+
+const maxWrites = 4;
+
+/** Parameter Store has no compare-and-swap: two orders at once may overwrite each other, so what was written is read back. */
+async function settle(
+  parameter: string,
+  document: string,
+  stands: () => Promise<boolean>,
+  ports: Pick<Ports, 'writeParameter' | 'sleep'>,
+): Promise<void> {
+  for (let write = 1; write <= maxWrites; write += 1) {
+    if (write > 1) await ports.sleep(100 * 2 ** write);
+    await ports.writeParameter({ parameter, document });
+    if (await stands()) return;
+  }
+  throw new StoreError(
+    'STORE_UNAVAILABLE',
+    'applied',
+    `${parameter} was written ${maxWrites} times and reads as something older; it is tried again`,
+  );
 }

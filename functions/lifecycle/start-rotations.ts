@@ -25,7 +25,7 @@ import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
 import { notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { notePause, noteRotation, readPauses } from './orders.ts';
+import { type NotedOrder, noteOrder, notePause, readPauses } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 
 /** What a pass did or, as a dry run, would do; names in the order in which they may start. */
@@ -80,7 +80,8 @@ export async function startRotations(
   const { ports } = rekey;
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
   if (invocation.is === 'pause') await notePause(invocation, rekey);
-  const order = invocation.is === 'order' ? await noteOrder(invocation, rekey) : undefined;
+  const noted = invocation.is === 'order' ? await noteOrder(invocation, rekey) : undefined;
+  const order = noted === 'ignored' ? undefined : noted;
   const pass: Pass = { ...options, until, dryRun, order, rekey };
 
   const lookUntil = Math.min((await ports.now()).getTime() + urgentWaitMs, until.getTime());
@@ -133,17 +134,11 @@ interface Pass {
   readonly rotationFunctionArn: string;
   readonly until: Date;
   readonly dryRun: boolean;
-  readonly order: { readonly credential: string; readonly directives: Directives } | undefined;
+  readonly order: NotedOrder | undefined;
   readonly rekey: Rekey;
 }
 
 // The order.
-
-/** Afterwards the order is stored, and stays should this invocation die; one that came before, or comes again, moves nothing back. */
-async function noteOrder(invocation: Extract<Taken, { is: 'order' }>, rekey: Rekey): Promise<Pass['order']> {
-  const directives = await noteRotation(invocation, rekey);
-  return directives === undefined ? undefined : { credential: invocation.credential, directives };
-}
 
 /** With what was ordered just now: a listing of parameters may not show it yet. */
 function withOrder(credential: Credential, order: Pass['order']): Credential {

@@ -9,7 +9,7 @@ import { eventBridge, otherBuses } from '../aws/bus.ts';
 import { parameterStore } from '../aws/parameters.ts';
 import { secretsManager } from '../aws/secrets.ts';
 import { loadConsumer } from '../consumers/index.ts';
-import { InputError, ProviderError } from '../core/errors.ts';
+import { InputError, ProviderError, StoreError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
 import type { LoadWebhook } from '../core/webhook.ts';
@@ -121,10 +121,20 @@ export function handlerOf<E extends Environment>(
 }
 
 /** What an operator needs beside the message; errors of libraries have none of it. */
-const factsOf = (error: unknown): Readonly<Record<string, unknown>> =>
-  error instanceof ProviderError
-    ? { ...error.facts }
-    : { code: error instanceof Error && 'code' in error ? error.code : 'DEFECT' };
+function factsOf(error: unknown): Readonly<Record<string, unknown>> {
+  if (error instanceof ProviderError) return { ...error.facts };
+  if (error instanceof StoreError) {
+    const { code, effect, detail } = error;
+    // `message` is the line's own.
+    return {
+      code,
+      effect,
+      ...(detail === undefined ? {} : { awsMessage: detail.message }),
+      ...(detail?.requestId === undefined ? {} : { awsRequestId: detail.requestId }),
+    };
+  }
+  return { code: error instanceof Error && 'code' in error ? error.code : 'DEFECT' };
+}
 
 /** The answer as Lambda would write it, with every text in it clean: a report may quote what failed. */
 const scrubbedAnswer = (answer: unknown, redactor: Redactor): unknown =>

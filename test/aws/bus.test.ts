@@ -4,8 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
-import { asWanted } from '../support/guards.ts';
-import { awsError, networkError, rejectionOf } from './support.ts';
+import { awsError, held, networkError, rejectionOf } from './support.ts';
 
 const secretArn = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/orders-api-a1b2c3';
 
@@ -17,7 +16,7 @@ function adapter() {
     waits.push(ms);
   };
   const publish = eventBridge(client, 'rekey-bus', { sleep });
-  const notify = otherBuses(client, { sleep }, () => new Date());
+  const notify = otherBuses(client, { sleep });
   /** The credentials named in each request, in the order of the requests. */
   const sent = () =>
     mock
@@ -125,6 +124,7 @@ describe('an answer of 200 with failed entries', () => {
       code: 'EVENT_NOT_PUBLISHED',
       effect: 'none',
       message: expect.stringContaining('1 of 1 events were not taken by rekey-bus (InternalFailure)'),
+      detail: { message: 'a text' },
     });
     expect(sent()).toHaveLength(5);
   });
@@ -211,6 +211,7 @@ test('a request that is refused did something where an earlier one was taken', a
 
 describe("an event for a user's own bus", () => {
   const notification = {
+    guard: held,
     busName: 'deployments',
     type: 'CredentialUpdated',
     detail: { credential: 'orders-api' },
@@ -220,7 +221,7 @@ describe("an event for a user's own bus", () => {
   test('goes to that bus, from rekey, with what it is about', async () => {
     const { mock, notify } = adapter();
     mock.on(PutEventsCommand).resolves(answer(taken()));
-    await notify({ ...notification, guard: asWanted });
+    await notify(notification);
     expect(mock.commandCalls(PutEventsCommand)[0]?.args[0].input).toEqual({
       Entries: [
         {
@@ -240,7 +241,7 @@ describe("an event for a user's own bus", () => {
       .on(PutEventsCommand)
       .resolvesOnce(answer(refused('InternalFailure')))
       .resolvesOnce(answer(taken()));
-    await notify({ ...notification, guard: asWanted });
+    await notify(notification);
     expect(sent()).toEqual([['orders-api'], ['orders-api']]);
     expect(waits).toEqual([200]);
   });
@@ -248,7 +249,7 @@ describe("an event for a user's own bus", () => {
   test('that is not taken is a failure that names the bus', async () => {
     const { mock, notify } = adapter();
     mock.on(PutEventsCommand).resolves(answer(refused('AccessDeniedException')));
-    expect(await rejectionOf(notify({ ...notification, guard: asWanted }))).toMatchObject({
+    expect(await rejectionOf(notify(notification))).toMatchObject({
       code: 'EVENT_NOT_PUBLISHED',
       effect: 'none',
       message: expect.stringContaining('1 of 1 events were not taken by deployments (AccessDeniedException)'),
@@ -258,7 +259,7 @@ describe("an event for a user's own bus", () => {
   test('whose request fails as a whole leaves open what was done', async () => {
     const { mock, notify } = adapter();
     mock.on(PutEventsCommand).rejects(networkError());
-    expect(await rejectionOf(notify({ ...notification, guard: asWanted }))).toMatchObject({
+    expect(await rejectionOf(notify(notification))).toMatchObject({
       code: 'STORE_UNAVAILABLE',
       effect: 'unknown',
     });

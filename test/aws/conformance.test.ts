@@ -19,8 +19,7 @@ import {
   startSystem,
   testClock,
 } from '../infra/local/aws/support.ts';
-import { asWanted } from '../support/guards.ts';
-import { rejectionOf } from './support.ts';
+import { held, rejectionOf } from './support.ts';
 
 const first = 'f3c1a2b4-0000-4000-8000-000000000001';
 const second = 'f3c1a2b4-0000-4000-8000-000000000002';
@@ -72,7 +71,7 @@ type Started = Awaited<ReturnType<typeof start>>;
 
 const makeSecret = ({ ports }: Pick<Started, 'ports'>) =>
   ports.createSecret({
-    guard: asWanted,
+    guard: held,
     name,
     token: first,
     value: new Sensitive('first value'),
@@ -80,7 +79,7 @@ const makeSecret = ({ ports }: Pick<Started, 'ports'>) =>
   });
 
 const beginRotation = ({ ports }: Pick<Started, 'ports'>, token = second, immediately = true) =>
-  ports.startRotation({ guard: asWanted, secretId: name, token, functionArn, everyDays: 30, immediately });
+  ports.startRotation({ guard: held, secretId: name, token, functionArn, everyDays: 30, immediately });
 
 const valueFor = (token: string): Sensitive => new Sensitive(`value of ${token}`);
 
@@ -92,7 +91,7 @@ async function step({ ports }: Pick<Started, 'ports'>, event: RotationEvent): Pr
       const pending = await ports.readSecret({ secretId, versionId: token, label: 'AWSPENDING' });
       const write = (value: Sensitive) =>
         ports.writeSecret({
-          guard: asWanted,
+          guard: held,
           secretId,
           token,
           label: 'AWSPENDING',
@@ -116,13 +115,13 @@ async function step({ ports }: Pick<Started, 'ports'>, event: RotationEvent): Pr
       const described = await ports.describeSecret({ secretId });
       if (described === 'absent') throw new Error('expected a secret');
       const holder = [...described.labelsByVersion].find(([, held]) => held.has('AWSCURRENT'))?.[0] ?? '';
-      const move = { secretId, label: 'AWSCURRENT', to: token } as const;
+      const move = { guard: held, secretId, label: 'AWSCURRENT', to: token } as const;
       return [
-        `without the holder ${await ports.moveLabel({ ...move, guard: asWanted })}`,
-        `from a version that does not hold it ${await ports.moveLabel({ guard: asWanted, ...move, from: token })}`,
-        `from the holder ${await ports.moveLabel({ guard: asWanted, ...move, from: holder })}`,
-        `from the former holder ${await ports.moveLabel({ guard: asWanted, ...move, from: holder })}`,
-        `AWSPENDING ${await ports.moveLabel({ guard: asWanted, secretId, label: 'AWSPENDING', from: token })}`,
+        `without the holder ${await ports.moveLabel(move)}`,
+        `from a version that does not hold it ${await ports.moveLabel({ ...move, from: token })}`,
+        `from the holder ${await ports.moveLabel({ ...move, from: holder })}`,
+        `from the former holder ${await ports.moveLabel({ ...move, from: holder })}`,
+        `AWSPENDING ${await ports.moveLabel({ guard: held, secretId, label: 'AWSPENDING', from: token })}`,
       ];
     }
     default:
@@ -200,6 +199,7 @@ describe('one rotation after another', () => {
     expect(await system.ports.describeSecret({ secretId: name })).toMatchObject({
       name,
       rotationEnabled: true,
+      createdAt: new Date('2026-03-01T12:00:00Z'),
       lastRotatedAt: new Date('2026-03-01T12:00:00Z'),
     });
     expect(system.defects).toEqual([]);
@@ -241,11 +241,11 @@ describe('one rotation after another', () => {
     await makeSecret(system);
     await beginRotation(system);
     await system.secretsManager.idle();
-    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: name })).toBe('cancelled');
-    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: name })).toBe('cancelled');
+    expect(await system.ports.cancelRotation({ guard: held, secretId: name })).toBe('cancelled');
+    expect(await system.ports.cancelRotation({ guard: held, secretId: name })).toBe('cancelled');
     expect(await system.labels()).toEqual({ [first]: ['AWSCURRENT'], [second]: ['AWSPENDING'] });
     expect(await system.ports.describeSecret({ secretId: name })).toMatchObject({ rotationEnabled: false });
-    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: 'rekey/billing' })).toBe('absent');
+    expect(await system.ports.cancelRotation({ guard: held, secretId: 'rekey/billing' })).toBe('absent');
   });
 
   test('a function that Secrets Manager may not call is denied, and rotation stays off', async () => {
@@ -274,7 +274,7 @@ describe('what is not there', () => {
     const system = await start();
     await makeSecret(system);
     const { readSecret, describeSecret, moveLabel, writeSecret, deleteSecret } = system.ports;
-    await deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 7 });
+    await deleteSecret({ guard: held, secretId: name, recoveryDays: 7 });
     const refused = { code: 'STORE_REFUSED', effect: 'none' };
     expect(await describeSecret({ secretId: name })).toMatchObject({
       deletedAt: new Date('2026-03-08T12:00:00Z'),
@@ -286,7 +286,7 @@ describe('what is not there', () => {
     expect(
       await rejectionOf(
         writeSecret({
-          guard: asWanted,
+          guard: held,
           secretId: name,
           token: second,
           value: valueFor(second),
@@ -294,16 +294,14 @@ describe('what is not there', () => {
         }),
       ),
     ).toMatchObject(refused);
-    expect(await moveLabel({ guard: asWanted, secretId: name, label: 'AWSPENDING', to: first })).toBe(
-      'conflict',
-    );
+    expect(await moveLabel({ guard: held, secretId: name, label: 'AWSPENDING', to: first })).toBe('conflict');
     expect(await rejectionOf(beginRotation(system))).toMatchObject(refused);
-    expect(await system.ports.cancelRotation({ guard: asWanted, secretId: name })).toBe('cancelled');
+    expect(await system.ports.cancelRotation({ guard: held, secretId: name })).toBe('cancelled');
     expect(await system.ports.listVersions({ secretId: name })).toMatchObject([{ versionId: first }]);
     expect(await system.ports.listSecrets({ namePrefix: 'rekey/' })).toEqual([]);
     expect(
       await system.ports.createSecret({
-        guard: asWanted,
+        guard: held,
         name,
         token: second,
         value: new Sensitive('{}'),
@@ -320,7 +318,7 @@ describe('a secret that exists', () => {
     expect(await makeSecret(system)).toBe('created');
     expect(
       await system.ports.createSecret({
-        guard: asWanted,
+        guard: held,
         name,
         token: second,
         value: new Sensitive('another value'),
@@ -329,7 +327,7 @@ describe('a secret that exists', () => {
     ).toBe('exists');
     expect(
       await system.ports.createSecret({
-        guard: asWanted,
+        guard: held,
         name,
         token: first,
         value: new Sensitive('another value'),
@@ -367,7 +365,7 @@ describe('the versions of a secret', () => {
     );
     for (const token of tokens)
       await system.ports.writeSecret({
-        guard: asWanted,
+        guard: held,
         secretId: name,
         token,
         value: valueFor(token),
@@ -421,14 +419,12 @@ describe('deleting a secret', () => {
       const system = await start({ variants: { secondDelete } });
       const { deleteSecret, describeSecret } = system.ports;
       await makeSecret(system);
-      expect(await deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 7 })).toBe('scheduled');
-      expect(await deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 30 })).toBe('scheduled');
+      expect(await deleteSecret({ guard: held, secretId: name, recoveryDays: 7 })).toBe('scheduled');
+      expect(await deleteSecret({ guard: held, secretId: name, recoveryDays: 30 })).toBe('scheduled');
       expect(await describeSecret({ secretId: name })).toMatchObject({
         deletedAt: new Date('2026-03-08T12:00:00Z'),
       });
-      expect(await deleteSecret({ guard: asWanted, secretId: 'rekey/billing', recoveryDays: 7 })).toBe(
-        'absent',
-      );
+      expect(await deleteSecret({ guard: held, secretId: 'rekey/billing', recoveryDays: 7 })).toBe('absent');
     },
   );
 
@@ -436,7 +432,7 @@ describe('deleting a secret', () => {
     const system = await start();
     await makeSecret(system);
     expect(
-      await rejectionOf(system.ports.deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 6 })),
+      await rejectionOf(system.ports.deleteSecret({ guard: held, secretId: name, recoveryDays: 6 })),
     ).toMatchObject({
       code: 'STORE_REFUSED',
       effect: 'none',
@@ -460,18 +456,12 @@ describe('reads that lag behind', () => {
     const { writeSecret, moveLabel } = system.ports;
     await makeSecret(system);
     for (const token of [second, third])
-      await writeSecret({
-        guard: asWanted,
-        secretId: name,
-        token,
-        value: valueFor(token),
-        label: 'AWSPENDING',
-      });
+      await writeSecret({ guard: held, secretId: name, token, value: valueFor(token), label: 'AWSPENDING' });
     system.secretsManager.setVariants({ staleReads: { DescribeSecret: 1 } });
-    const move = { secretId: name, label: 'AWSCURRENT', from: first } as const;
-    expect(await moveLabel({ guard: asWanted, ...move, to: second })).toBe('moved');
+    const move = { guard: held, secretId: name, label: 'AWSCURRENT', from: first } as const;
+    expect(await moveLabel({ ...move, to: second })).toBe('moved');
     expect(await system.labels()).toEqual({ [first]: ['AWSCURRENT'], [third]: ['AWSPENDING'] });
-    expect(await moveLabel({ guard: asWanted, ...move, to: third })).toBe('conflict');
+    expect(await moveLabel({ ...move, to: third })).toBe('conflict');
     expect(await system.labels()).toEqual({
       [first]: ['AWSPREVIOUS'],
       [second]: ['AWSCURRENT'],
@@ -484,14 +474,14 @@ describe('reads that lag behind', () => {
     const { writeSecret, moveLabel, readSecret } = system.ports;
     await makeSecret(system);
     await writeSecret({
-      guard: asWanted,
+      guard: held,
       secretId: name,
       token: second,
       value: valueFor(second),
       label: 'AWSPENDING',
     });
     system.secretsManager.setVariants({ staleReads: { DescribeSecret: 1 } });
-    await moveLabel({ guard: asWanted, secretId: name, label: 'AWSPENDING', from: second });
+    await moveLabel({ guard: held, secretId: name, label: 'AWSPENDING', from: second });
     const pending = { secretId: name, versionId: second, label: 'AWSPENDING' } as const;
     expect(await rejectionOf(readSecret(pending))).toMatchObject({ code: 'STORE_REFUSED' });
     expect(await readSecret(pending)).toBe('absent');
@@ -504,7 +494,7 @@ const portOf: Record<string, (started: Pick<Started, 'ports'>) => Promise<unknow
   GetSecretValue: ({ ports }) => ports.readSecret({ secretId: name }),
   CreateSecret: ({ ports }) =>
     ports.createSecret({
-      guard: asWanted,
+      guard: held,
       name: 'rekey/billing',
       token: second,
       value: new Sensitive('{}'),
@@ -512,21 +502,22 @@ const portOf: Record<string, (started: Pick<Started, 'ports'>) => Promise<unknow
     }),
   PutSecretValue: ({ ports }) =>
     ports.writeSecret({
-      guard: asWanted,
+      guard: held,
       secretId: name,
       token: second,
       value: valueFor(second),
       label: 'AWSPENDING',
     }),
   UpdateSecretVersionStage: ({ ports }) =>
-    ports.moveLabel({ guard: asWanted, secretId: name, label: 'AWSPREVIOUS', to: first }),
+    ports.moveLabel({ guard: held, secretId: name, label: 'AWSPREVIOUS', to: first }),
   RotateSecret: beginRotation,
-  CancelRotateSecret: ({ ports }) => ports.cancelRotation({ guard: asWanted, secretId: name }),
+  CancelRotateSecret: ({ ports }) => ports.cancelRotation({ guard: held, secretId: name }),
   ListSecretVersionIds: ({ ports }) => ports.listVersions({ secretId: name }),
   ListSecrets: ({ ports }) => ports.listSecrets({ namePrefix: 'rekey/' }),
-  DeleteSecret: ({ ports }) => ports.deleteSecret({ guard: asWanted, secretId: name, recoveryDays: 7 }),
+  DeleteSecret: ({ ports }) => ports.deleteSecret({ guard: held, secretId: name, recoveryDays: 7 }),
   GetParameter: ({ ports }) => ports.readParameter({ parameter }),
   PutParameter: ({ ports }) => ports.createParameter({ parameter, document: '{}' }),
+  GetParameters: ({ ports }) => ports.readParameters({ parameters: [parameter] }),
   GetParametersByPath: ({ ports }) => ports.listParameters({ path: '/rekey/credentials/' }),
   DeleteParameter: ({ ports }) => ports.deleteParameter({ parameter }),
   PutEvents: ({ ports }) => ports.publish([created]),
@@ -537,6 +528,7 @@ const reads = [
   'ListSecretVersionIds',
   'ListSecrets',
   'GetParameter',
+  'GetParameters',
   'GetParametersByPath',
 ];
 
@@ -579,6 +571,31 @@ describe('a single attempt', () => {
       const effect = reads.includes(operation) ? 'none' : whenWriting;
       expect(await rejectionOf(call(system))).toMatchObject({ name: 'StoreError', code, effect });
     });
+  });
+});
+
+test('what AWS says of a failure is kept beside the message, with the id of the request', async () => {
+  const system = await start();
+  await makeSecret(system);
+  const message = 'Access to KMS is not allowed';
+  system.disturb('GetSecretValue', { fault: 'error', name: 'AccessDeniedException', message });
+  const thrown = await rejectionOf(system.ports.readSecret({ secretId: name }));
+  expect(thrown).toMatchObject({
+    code: 'STORE_DENIED',
+    message: expect.not.stringContaining(message),
+    detail: { message, requestId: expect.stringMatching(/^[0-9a-f-]{36}$/) },
+  });
+});
+
+test('ten parameters are read in one call, more are refused by Parameter Store', async () => {
+  const { ports } = await start();
+  await ports.createParameter({ parameter, document: '{}' });
+  const others = Array.from({ length: 10 }, (_, index) => `/rekey/credentials/other-${index}`);
+  expect(await ports.readParameters({ parameters: [parameter, ...others.slice(1)] })).toEqual(
+    new Map([[parameter, '{}']]),
+  );
+  expect(await rejectionOf(ports.readParameters({ parameters: [parameter, ...others] }))).toMatchObject({
+    code: 'STORE_REFUSED',
   });
 });
 
@@ -626,8 +643,8 @@ describe('the attempts that the SDK makes by itself', () => {
     await makeSecret(system);
     await portOf['PutSecretValue']?.(system);
     system.disturb('UpdateSecretVersionStage', lost);
-    const move = { secretId: name, label: 'AWSCURRENT', from: first, to: second } as const;
-    expect(await system.ports.moveLabel({ ...move, guard: asWanted })).toBe('conflict');
+    const move = { guard: held, secretId: name, label: 'AWSCURRENT', from: first, to: second } as const;
+    expect(await system.ports.moveLabel(move)).toBe('conflict');
     expect(await system.labels()).toEqual({
       [first]: ['AWSPREVIOUS'],
       [second]: ['AWSCURRENT', 'AWSPENDING'],
@@ -754,7 +771,7 @@ describe('events', () => {
   test("for a user's bus arrive there and nowhere else", async () => {
     const { ports, eventBridge: bus } = await start();
     await ports.notify({
-      guard: asWanted,
+      guard: held,
       busName: 'deployments',
       type: 'CredentialUpdated',
       detail: { credential: 'orders-api' },
@@ -774,7 +791,7 @@ describe('events', () => {
   test('for a bus that does not exist vanish without a word, as on AWS', async () => {
     const { ports, eventBridge: bus } = await start();
     await ports.notify({
-      guard: asWanted,
+      guard: held,
       busName: 'no-such-bus',
       type: 'CredentialUpdated',
       detail: {},

@@ -2,6 +2,7 @@ import {
   DeleteParameterCommand,
   GetParameterCommand,
   GetParametersByPathCommand,
+  GetParametersCommand,
   PutParameterCommand,
   SSMClient,
 } from '@aws-sdk/client-ssm';
@@ -30,6 +31,47 @@ test('a spec that nobody stored is absent', async () => {
   const { mock, ports } = adapter();
   mock.on(GetParameterCommand).rejects(awsError('ParameterNotFound'));
   expect(await ports.readParameter({ parameter })).toBe('absent');
+});
+
+describe('several parameters', () => {
+  const missing = '/rekey/directives/orders-api/deleteSince';
+
+  test('are read at once, each name asked for once, and what is absent is left out', async () => {
+    const { mock, ports } = adapter();
+    mock
+      .on(GetParametersCommand)
+      .resolves({ Parameters: [{ Name: parameter, Value: document }], InvalidParameters: [missing] });
+    expect(await ports.readParameters({ parameters: [missing, parameter, missing] })).toEqual(
+      new Map([[parameter, document]]),
+    );
+    expect(mock.commandCalls(GetParametersCommand).map(({ args: [{ input }] }) => input)).toEqual([
+      { Names: [missing, parameter] },
+    ]);
+  });
+
+  test('may be none, which asks nobody', async () => {
+    const { mock, ports } = adapter();
+    expect(await ports.readParameters({ parameters: [] })).toEqual(new Map());
+    expect(mock.calls()).toEqual([]);
+  });
+
+  test('are absent only where Parameter Store says so', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetParametersCommand).resolves({ Parameters: [{ Name: parameter, Value: document }] });
+    expect(await rejectionOf(ports.readParameters({ parameters: [parameter, missing] }))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+      effect: 'none',
+      message: expect.stringContaining(`did not answer ${missing}`),
+    });
+  });
+
+  test('are not read with one that has no value', async () => {
+    const { mock, ports } = adapter();
+    mock.on(GetParametersCommand).resolves({ Parameters: [{ Name: parameter }] });
+    expect(await rejectionOf(ports.readParameters({ parameters: [parameter] }))).toMatchObject({
+      code: 'STORE_UNAVAILABLE',
+    });
+  });
 });
 
 test('a spec is written as plain text, and never over another one', async () => {
@@ -140,6 +182,7 @@ describe('every other failure', () => {
   type ParameterPorts = ReturnType<typeof parameterStore>;
   const readers: Record<string, (ports: ParameterPorts) => Promise<unknown>> = {
     readParameter: (ports) => ports.readParameter({ parameter }),
+    readParameters: (ports) => ports.readParameters({ parameters: [parameter] }),
     listParameters: (ports) => ports.listParameters({ path: '/rekey/credentials/' }),
   };
   const writers: Record<string, (ports: ParameterPorts) => Promise<unknown>> = {

@@ -18,8 +18,7 @@ import { describe, expect, test } from 'vitest';
 import { secretsManager } from '../../functions/aws/secrets.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { createRedactor, Sensitive, spellings } from '../../functions/core/sensitive.ts';
-import { asWanted } from '../support/guards.ts';
-import { awsError, networkError, rejectionOf } from './support.ts';
+import { awsError, held, networkError, rejectionOf } from './support.ts';
 
 const arn = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/orders-api-a1b2c3';
 const older = 'f3c1a2b4-0000-4000-8000-000000000001';
@@ -33,7 +32,7 @@ function adapter() {
   const client = new SecretsManagerClient({ region: 'eu-central-1' });
   const mock = mockClient(client);
   const redactor = createRedactor();
-  return { mock, redactor, ports: secretsManager(client, redactor, () => new Date()) };
+  return { mock, redactor, ports: secretsManager(client, redactor) };
 }
 
 type SecretPorts = ReturnType<typeof secretsManager>;
@@ -48,24 +47,18 @@ const calls: Record<keyof SecretPorts, { lost: string; call: (ports: SecretPorts
   writeSecret: {
     lost: 'unknown',
     call: ({ writeSecret }) =>
-      writeSecret({
-        guard: asWanted,
-        secretId: arn,
-        token,
-        value: new Sensitive(value),
-        label: 'AWSPENDING',
-      }),
+      writeSecret({ guard: held, secretId: arn, token, value: new Sensitive(value), label: 'AWSPENDING' }),
   },
   moveLabel: {
     lost: 'unknown',
     call: ({ moveLabel }) =>
-      moveLabel({ guard: asWanted, secretId: arn, label: 'AWSCURRENT', from: older, to: token }),
+      moveLabel({ guard: held, secretId: arn, label: 'AWSCURRENT', from: older, to: token }),
   },
   createSecret: {
     lost: 'unknown',
     call: ({ createSecret }) =>
       createSecret({
-        guard: asWanted,
+        guard: held,
         name: 'rekey/orders-api',
         token,
         value: new Sensitive('{}'),
@@ -75,21 +68,21 @@ const calls: Record<keyof SecretPorts, { lost: string; call: (ports: SecretPorts
   startRotation: {
     lost: 'unknown',
     call: ({ startRotation }) =>
-      startRotation({ guard: asWanted, secretId: arn, token, functionArn, everyDays: 30, immediately: true }),
+      startRotation({ guard: held, secretId: arn, token, functionArn, everyDays: 30, immediately: true }),
   },
   cancelRotation: {
     lost: 'unknown',
-    call: ({ cancelRotation }) => cancelRotation({ guard: asWanted, secretId: arn }),
+    call: ({ cancelRotation }) => cancelRotation({ guard: held, secretId: arn }),
   },
   listVersions: { lost: 'none', call: ({ listVersions }) => listVersions({ secretId: arn }) },
   listSecrets: { lost: 'none', call: ({ listSecrets }) => listSecrets({ namePrefix: 'rekey/' }) },
   removeReplicas: {
     lost: 'unknown',
-    call: ({ removeReplicas }) => removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] }),
+    call: ({ removeReplicas }) => removeReplicas({ guard: held, secretId: arn, regions: ['eu-west-1'] }),
   },
   deleteSecret: {
     lost: 'unknown',
-    call: ({ deleteSecret }) => deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 30 }),
+    call: ({ deleteSecret }) => deleteSecret({ guard: held, secretId: arn, recoveryDays: 30 }),
   },
 };
 
@@ -207,6 +200,7 @@ describe('a description', () => {
       ARN: arn,
       Name: 'rekey/orders-api',
       RotationEnabled: true,
+      CreatedDate: new Date('2026-02-01T12:00:00Z'),
       LastRotatedDate: new Date('2026-03-01T12:00:00Z'),
       LastChangedDate: new Date('2026-03-02T12:00:00Z'),
       DeletedDate: new Date('2026-03-08T12:00:00Z'),
@@ -216,6 +210,7 @@ describe('a description', () => {
       arn,
       name: 'rekey/orders-api',
       rotationEnabled: true,
+      createdAt: new Date('2026-02-01T12:00:00Z'),
       lastRotatedAt: new Date('2026-03-01T12:00:00Z'),
       changedAt: new Date('2026-03-02T12:00:00Z'),
       deletedAt: new Date('2026-03-08T12:00:00Z'),
@@ -373,7 +368,7 @@ describe('what the redactor learns', () => {
       mock.on(PutSecretValueCommand).rejects(networkError());
       await rejectionOf(
         ports.writeSecret({
-          guard: asWanted,
+          guard: held,
           secretId: arn,
           token,
           value: new Sensitive(stored),
@@ -388,7 +383,7 @@ describe('what the redactor learns', () => {
     const { mock, ports, redactor } = adapter();
     mock.on(CreateSecretCommand).resolves({ ARN: arn });
     await ports.createSecret({
-      guard: asWanted,
+      guard: held,
       name: 'rekey/orders-api',
       token,
       value: new Sensitive(value),
@@ -410,8 +405,14 @@ describe('a write', () => {
   test('stores the value once under its token, with one label', async () => {
     const { mock, ports } = adapter();
     mock.on(PutSecretValueCommand).resolves({ VersionId: token });
-    const write = { secretId: arn, token, value: new Sensitive(value), label: 'AWSPENDING' } as const;
-    expect(await ports.writeSecret({ ...write, guard: asWanted })).toBe('written');
+    const write = {
+      guard: held,
+      secretId: arn,
+      token,
+      value: new Sensitive(value),
+      label: 'AWSPENDING',
+    } as const;
+    expect(await ports.writeSecret(write)).toBe('written');
     expect(mock.commandCalls(PutSecretValueCommand)[0]?.args[0].input).toEqual({
       SecretId: arn,
       ClientRequestToken: token,
@@ -425,7 +426,7 @@ describe('a write', () => {
     mock.on(PutSecretValueCommand).resolves({ VersionId: token });
     const rotationToken = 'rotation-canary-0000-1111-2222-3333-4444';
     await ports.writeSecret({
-      guard: asWanted,
+      guard: held,
       secretId: arn,
       token,
       value: new Sensitive(value),
@@ -464,9 +465,7 @@ describe('moving a label', () => {
   test.each(Object.entries(moves))('%s', async (_sentence, { move, sent }) => {
     const { mock, ports } = adapter();
     mock.on(UpdateSecretVersionStageCommand).resolves({});
-    expect(await ports.moveLabel({ guard: asWanted, secretId: arn, label: 'AWSPENDING', ...move })).toBe(
-      'moved',
-    );
+    expect(await ports.moveLabel({ guard: held, secretId: arn, label: 'AWSPENDING', ...move })).toBe('moved');
     expect(mock.commandCalls(UpdateSecretVersionStageCommand)[0]?.args[0].input).toEqual({
       SecretId: arn,
       VersionStage: 'AWSPENDING',
@@ -502,7 +501,7 @@ describe('creating a secret', () => {
     mock.on(CreateSecretCommand).resolves({ ARN: arn });
     const keyArn = 'arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d';
     await ports.createSecret({
-      guard: asWanted,
+      guard: held,
       name: 'rekey/orders-api',
       token,
       value: new Sensitive('{}'),
@@ -556,8 +555,8 @@ describe('starting a rotation', () => {
   test('can attach function and interval without rotating', async () => {
     const { mock, ports } = adapter();
     mock.on(RotateSecretCommand).resolves({ VersionId: token });
-    const start = { secretId: arn, token, functionArn, everyDays: 90, immediately: false };
-    expect(await ports.startRotation({ ...start, guard: asWanted })).toBe('started');
+    const start = { guard: held, secretId: arn, token, functionArn, everyDays: 90, immediately: false };
+    expect(await ports.startRotation(start)).toBe('started');
     expect(mock.commandCalls(RotateSecretCommand)[0]?.args[0].input).toMatchObject({
       RotationRules: { AutomaticallyAfterDays: 90 },
       RotateImmediately: false,
@@ -602,14 +601,14 @@ describe('cancelling rotation', () => {
   test('switches it off', async () => {
     const { mock, ports } = adapter();
     mock.on(CancelRotateSecretCommand).resolves({ ARN: arn, VersionId: token });
-    expect(await ports.cancelRotation({ guard: asWanted, secretId: arn })).toBe('cancelled');
+    expect(await ports.cancelRotation({ guard: held, secretId: arn })).toBe('cancelled');
     expect(mock.commandCalls(CancelRotateSecretCommand)[0]?.args[0].input).toEqual({ SecretId: arn });
   });
 
   test('of a secret that does not exist says so', async () => {
     const { mock, ports } = adapter();
     mock.on(CancelRotateSecretCommand).rejects(awsError('ResourceNotFoundException'));
-    expect(await ports.cancelRotation({ guard: asWanted, secretId: arn })).toBe('absent');
+    expect(await ports.cancelRotation({ guard: held, secretId: arn })).toBe('absent');
   });
 
   const refusals: Record<
@@ -632,7 +631,7 @@ describe('cancelling rotation', () => {
     mock.on(CancelRotateSecretCommand).rejects(awsError('InvalidRequestException'));
     if (described instanceof Error) mock.on(DescribeSecretCommand).rejects(described);
     else mock.on(DescribeSecretCommand).resolves(described);
-    const asked = ports.cancelRotation({ guard: asWanted, secretId: arn });
+    const asked = ports.cancelRotation({ guard: held, secretId: arn });
     if (typeof want === 'string') expect(await asked).toBe(want);
     else expect(await rejectionOf(asked)).toMatchObject(want);
   });
@@ -765,7 +764,7 @@ describe('deleting a secret', () => {
   test('leaves some days in which it can be restored', async () => {
     const { mock, ports } = adapter();
     mock.on(DeleteSecretCommand).resolves({ ARN: arn });
-    expect(await ports.deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 7 })).toBe('scheduled');
+    expect(await ports.deleteSecret({ guard: held, secretId: arn, recoveryDays: 7 })).toBe('scheduled');
     expect(mock.commandCalls(DeleteSecretCommand)[0]?.args[0].input).toEqual({
       SecretId: arn,
       RecoveryWindowInDays: 7,
@@ -775,7 +774,7 @@ describe('deleting a secret', () => {
   test('that does not exist says so', async () => {
     const { mock, ports } = adapter();
     mock.on(DeleteSecretCommand).rejects(awsError('ResourceNotFoundException'));
-    expect(await ports.deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 7 })).toBe('absent');
+    expect(await ports.deleteSecret({ guard: held, secretId: arn, recoveryDays: 7 })).toBe('absent');
   });
 
   const refusals: Record<
@@ -803,7 +802,7 @@ describe('deleting a secret', () => {
     // By which name is not known for sure.
     for (const name of ['InvalidRequestException', 'InvalidParameterException']) {
       mock.on(DeleteSecretCommand).rejects(awsError(name));
-      const asked = ports.deleteSecret({ guard: asWanted, secretId: arn, recoveryDays: 7 });
+      const asked = ports.deleteSecret({ guard: held, secretId: arn, recoveryDays: 7 });
       if (typeof want === 'string') expect(await asked).toBe(want);
       else expect(await rejectionOf(asked)).toMatchObject(want);
     }
@@ -841,7 +840,7 @@ describe('replicas', () => {
   test('are taken from the Regions that are named', async () => {
     const { mock, ports } = adapter();
     mock.on(RemoveRegionsFromReplicationCommand).resolves({ ARN: arn });
-    expect(await ports.removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] })).toBe(
+    expect(await ports.removeReplicas({ guard: held, secretId: arn, regions: ['eu-west-1'] })).toBe(
       'removed',
     );
     expect(mock.commandCalls(RemoveRegionsFromReplicationCommand)[0]?.args[0].input).toEqual({
@@ -876,13 +875,11 @@ describe('replicas', () => {
     else mock.on(DescribeSecretCommand).resolves(described);
     for (const name of ['InvalidRequestException', 'InvalidParameterException']) {
       mock.on(RemoveRegionsFromReplicationCommand).rejects(awsError(name));
-      const asked = ports.removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] });
+      const asked = ports.removeReplicas({ guard: held, secretId: arn, regions: ['eu-west-1'] });
       if (typeof want === 'string') expect(await asked).toBe(want);
       else expect(await rejectionOf(asked)).toMatchObject(want);
     }
     mock.on(RemoveRegionsFromReplicationCommand).rejects(awsError('ResourceNotFoundException'));
-    expect(await ports.removeReplicas({ guard: asWanted, secretId: arn, regions: ['eu-west-1'] })).toBe(
-      'absent',
-    );
+    expect(await ports.removeReplicas({ guard: held, secretId: arn, regions: ['eu-west-1'] })).toBe('absent');
   });
 });

@@ -1,3 +1,8 @@
+import { Guard } from '../../functions/core/guard.ts';
+
+/** The reasons of a write that has none to lose. */
+export const held = Guard.of();
+
 /** An error as the SDK throws it. Its text says nothing that may be relied on. */
 export const awsError = (name: string, { status = 400, attempts = 1 } = {}): Error =>
   Object.assign(new Error('a text that AWS may reword'), {

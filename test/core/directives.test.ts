@@ -3,7 +3,9 @@ import {
   directiveParameter,
   directivesByCredential,
   endsAt,
+  isBuried,
   isRevoked,
+  isRevokedAnyway,
 } from '../../functions/core/directives.ts';
 
 describe('directives', () => {
@@ -27,6 +29,25 @@ describe('directives', () => {
       ['billing', { rotateBefore: new Date('2026-03-03T12:00:00.500Z') }],
     ]);
   });
+
+  test.each(['changeBefore', 'revokeAnyway', 'targetIsGone', 'deletedAt'] as const)(
+    'include %s, alone or beside others',
+    (kind) => {
+      const at = { parameter: `/rekey/directives/orders-api/${kind}`, document: '2026-03-01T12:00:00Z' };
+      expect(directiveParameter('orders-api', kind)).toBe(at.parameter);
+      expect(directivesByCredential([at])).toEqual(
+        new Map([['orders-api', { [kind]: new Date('2026-03-01T12:00:00Z') }]]),
+      );
+      const beside = {
+        parameter: '/rekey/directives/orders-api/rotateBefore',
+        document: '2026-02-01T12:00:00Z',
+      };
+      expect(directivesByCredential([at, beside]).get('orders-api')).toEqual({
+        [kind]: new Date('2026-03-01T12:00:00Z'),
+        rotateBefore: new Date('2026-02-01T12:00:00Z'),
+      });
+    },
+  );
 
   test('that nobody can read are named, all at once', () => {
     expect(() =>
@@ -66,4 +87,19 @@ test('an order to revoke is about versions that were made before it, and no othe
   expect(isRevoked({ revokeBefore }, new Date('2026-03-01T11:59:59.999Z'))).toBe(true);
   expect(isRevoked({ revokeBefore }, new Date('2026-03-01T12:00:00Z'))).toBe(false);
   expect(isRevoked({}, new Date(0))).toBe(false);
+});
+
+test('an order to revoke even the last working login is about versions that were made before it, and no others', () => {
+  const revokeAnyway = new Date('2026-03-01T12:00:00Z');
+  expect(isRevokedAnyway({ revokeAnyway }, new Date('2026-03-01T11:59:59.999Z'))).toBe(true);
+  expect(isRevokedAnyway({ revokeAnyway }, new Date('2026-03-01T12:00:00Z'))).toBe(false);
+  expect(isRevokedAnyway({ revokeBefore: revokeAnyway }, new Date(0))).toBe(false);
+});
+
+test('I18: a tombstone is about what was ordered before the deletion ended, in the same instant included', () => {
+  const deletedAt = new Date('2026-03-01T12:00:00Z');
+  expect(isBuried({ deletedAt }, new Date('2026-03-01T11:59:59Z'))).toBe(true);
+  expect(isBuried({ deletedAt }, new Date('2026-03-01T12:00:00Z'))).toBe(true);
+  expect(isBuried({ deletedAt }, new Date('2026-03-01T12:00:01Z'))).toBe(false);
+  expect(isBuried({ deleteSince: deletedAt }, new Date(0))).toBe(false);
 });

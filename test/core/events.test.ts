@@ -1,5 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { parseCredentialRequested, parseRotationEvent } from '../../functions/core/events.ts';
+import {
+  parseCredentialRequested,
+  parseInvocation,
+  parseRotationEvent,
+} from '../../functions/core/events.ts';
 
 const event = {
   Step: 'createSecret',
@@ -37,19 +41,132 @@ describe('a rotation event', () => {
 });
 
 describe('a CredentialRequested event', () => {
-  test('carries the spec', () => {
+  test('carries the spec, and the time that is the same in every delivery of it', () => {
     expect(
       parseCredentialRequested({
         source: 'app',
-        time: '2026-03-01T12:00:00Z',
         'detail-type': 'CredentialRequested',
+        time: '2026-03-01T12:00:00Z',
         detail: { spec: { name: 'a' } },
       }),
-    ).toEqual({ document: { name: 'a' }, requestedAt: new Date('2026-03-01T12:00:00Z') });
+    ).toEqual({ spec: { name: 'a' }, requestedAt: new Date('2026-03-01T12:00:00Z') });
   });
   test('that is something else is refused with every wrong field', () => {
-    expect(() => parseCredentialRequested({ 'detail-type': 'Other', detail: { spec: 'x' } })).toThrow(
-      /EVENT_INVALID: source: .*time: .*detail-type: .*detail\.spec: /,
+    expect(() =>
+      parseCredentialRequested({ 'detail-type': 'Other', time: 'today', detail: { spec: 'x' } }),
+    ).toThrow(/EVENT_INVALID: source: .*detail-type: .*time: .*detail\.spec: /);
+  });
+});
+
+const time = '2026-03-01T12:00:00Z';
+const at = new Date(time);
+
+describe('an order', () => {
+  const read = (type: string, detail: object): unknown =>
+    parseInvocation({ 'detail-type': type, time, detail }, ['pass', 'order']);
+  const order = (name: string) => ({ is: 'order', order: name, credential: 'orders-api', orderedAt: at });
+
+  const cases: Record<string, { type: string; detail: object; want: object }> = {
+    'may ask for a rotation': {
+      type: 'CredentialRotationRequested',
+      detail: { credential: 'orders-api' },
+      want: order('CredentialRotationRequested'),
+    },
+    'may report a leak': {
+      type: 'CredentialCompromised',
+      detail: { credential: 'orders-api' },
+      want: order('CredentialCompromised'),
+    },
+    'may report a leak that goes before everything else': {
+      type: 'CredentialCompromised',
+      detail: { credential: 'orders-api', evenIfLockedOut: true },
+      want: { ...order('CredentialCompromised'), evenIfLockedOut: true },
+    },
+    'may say no to its option': {
+      type: 'CredentialCompromised',
+      detail: { credential: 'orders-api', evenIfLockedOut: false },
+      want: order('CredentialCompromised'),
+    },
+    'may ask for a deletion': {
+      type: 'CredentialDeletionRequested',
+      detail: { credential: 'orders-api' },
+      want: order('CredentialDeletionRequested'),
+    },
+    'may say that the target is gone': {
+      type: 'CredentialDeletionRequested',
+      detail: { credential: 'orders-api', targetIsGone: true },
+      want: { ...order('CredentialDeletionRequested'), targetIsGone: true },
+    },
+  };
+  test.each(Object.entries(cases))('%s', (_sentence, { type, detail, want }) => {
+    expect(read(type, detail)).toStrictEqual(want);
+  });
+
+  const wrong: Record<string, { type: string; detail: object; message: RegExp }> = {
+    'an option that is misspelt': {
+      type: 'CredentialDeletionRequested',
+      detail: { credential: 'orders-api', targetGone: true },
+      message: /detail: .*targetGone/,
+    },
+    "another order's option": {
+      type: 'CredentialCompromised',
+      detail: { credential: 'orders-api', targetIsGone: true },
+      message: /detail: .*targetIsGone/,
+    },
+    'an option where there is none': {
+      type: 'CredentialRotationRequested',
+      detail: { credential: 'orders-api', evenIfLockedOut: true },
+      message: /detail: .*evenIfLockedOut/,
+    },
+    'an option that is no boolean, and a name that is none': {
+      type: 'CredentialCompromised',
+      detail: { credential: 'No', evenIfLockedOut: 'true' },
+      message: /detail\.credential: expected the name.*detail\.evenIfLockedOut: /,
+    },
+    'a type that is no order': {
+      type: 'CredentialForgotten',
+      detail: { credential: 'orders-api' },
+      message: /detail-type: expected CredentialRotationRequested, CredentialCompromised, /,
+    },
+  };
+  test.each(Object.entries(wrong))('is refused with %s', (_sentence, { type, detail, message }) => {
+    expect(() => read(type, detail)).toThrow(/^EVENT_INVALID: /);
+    expect(() => read(type, detail)).toThrow(message);
+  });
+});
+
+describe('an order to pause or resume', () => {
+  const read = (type: string, detail: object): unknown =>
+    parseInvocation({ 'detail-type': type, time, detail }, ['pause']);
+
+  test.each(['RekeyPaused', 'RekeyResumed'])('%s is about everything, or about one target', (order) => {
+    expect(read(order, {})).toStrictEqual({ is: 'pause', order, on: undefined, orderedAt: at });
+    expect(read(order, { provider: 'acme', target: 'db-1' })).toStrictEqual({
+      is: 'pause',
+      order,
+      on: { provider: 'acme', targetId: 'db-1' },
+      orderedAt: at,
+    });
+  });
+
+  const wrong: Record<string, { detail: object; message: RegExp }> = {
+    'a provider without a target': { detail: { provider: 'acme' }, message: /detail\.target: / },
+    'a target without a provider': { detail: { target: 'db-1' }, message: /detail\.provider: / },
+    'a misspelt field': { detail: { provider: 'acme', targt: 'db-1' }, message: /detail: .*targt/ },
+    'a credential': { detail: { credential: 'orders-api' }, message: /detail: .*credential/ },
+    'names that lead elsewhere': {
+      detail: { provider: '..', target: 'db-1/../all' },
+      message: /detail\.provider: .*detail\.target: /,
+    },
+  };
+  test.each(Object.entries(wrong))('is refused with %s', (_sentence, { detail, message }) => {
+    expect(() => read('RekeyPaused', detail)).toThrow(/^EVENT_INVALID: /);
+    expect(() => read('RekeyPaused', detail)).toThrow(message);
+  });
+
+  test('is refused by a function that takes none', () => {
+    expect(() => parseInvocation({ 'detail-type': 'RekeyPaused', time, detail: {} }, ['order'])).toThrow(
+      /EVENT_INVALID: got an event of detail type RekeyPaused or RekeyResumed.*; this function takes an event of/,
     );
   });
 });

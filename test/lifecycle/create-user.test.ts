@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Sensitive } from '../../functions/core/sensitive.ts';
+import { createUser } from '../../functions/lifecycle/create-user.ts';
+import { forgetOrders } from '../../functions/lifecycle/orders.ts';
 import { addCockroachdbOrders, addRenderOrders } from '../../infra/local/providers/fixtures.ts';
 import { deaths, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
@@ -46,6 +48,20 @@ const refusal = async (document: object): Promise<unknown> =>
     () => 'it went on',
     (error: unknown) => error,
   );
+
+const legacyPassword = 'Legacy-password-0123456789';
+/** A user that somebody made long before rekey, and the secret that holds its password. */
+async function legacy(username: string, password = legacyPassword): Promise<object> {
+  vendors().keepSecret(password);
+  await vendors().cockroachdb.api.actor.createUser(clusterId, username, legacyPassword);
+  await vendors().cockroachdb.postgres.query(`GRANT orders_rw TO "${username}"`);
+  await rekey.secretsManager.call('CreateSecret', {
+    Name: `rekey/adopt/${username}`,
+    SecretString: JSON.stringify({ username, password }),
+    ClientRequestToken: token(),
+  });
+  return { username, passwordSecret: `rekey/adopt/${username}` };
+}
 
 describe('a requested credential', () => {
   test('gets its spec, its secret with the constant first value, and a first rotation that makes its user', async () => {
@@ -187,20 +203,6 @@ describe('a requested credential', () => {
 });
 
 describe('a credential that adopts a user', () => {
-  const legacyPassword = 'Legacy-password-0123456789';
-  /** A user that somebody made long before rekey, and the secret that holds its password. */
-  async function legacy(username: string, password = legacyPassword): Promise<object> {
-    vendors().keepSecret(password);
-    await vendors().cockroachdb.api.actor.createUser(clusterId, username, legacyPassword);
-    await vendors().cockroachdb.postgres.query(`GRANT orders_rw TO "${username}"`);
-    await rekey.secretsManager.call('CreateSecret', {
-      Name: `rekey/adopt/${username}`,
-      SecretString: JSON.stringify({ username, password }),
-      ClientRequestToken: token(),
-    });
-    return { username, passwordSecret: `rekey/adopt/${username}` };
-  }
-
   test('names that user at once, changes nothing at the provider, and rotates away from it when it is due', async () => {
     const wanted = spec({ adopt: await legacy('legacy_app') });
     const writesBefore = vendors().requests.filter(isWrite).length;
@@ -301,4 +303,471 @@ describe('a credential that adopts a user', () => {
     expect(calls.length).toBeGreaterThan(10);
     expect(wrong).toEqual([]);
   });
+});
+
+describe('a request beside what is there already', () => {
+  const hourMs = 3_600_000;
+  type Wanted = ReturnType<typeof spec>;
+  const aws = (operation: string, input: object): Promise<unknown> =>
+    rekey.secretsManager.call(operation, input);
+  const secretOf = ({ name }: Wanted): string => `rekey/${name}`;
+  const specOf = ({ name }: Wanted): string => `/rekey/credentials/${name}`;
+  const putParameter = (Name: string, Value: string): Promise<unknown> =>
+    rekey.parameters.call('PutParameter', { Name, Value, Type: 'String', Overwrite: true });
+  const direct = ({ name }: Wanted, kind: string, at: Date): Promise<unknown> =>
+    putParameter(`/rekey/directives/${name}/${kind}`, at.toISOString());
+  const now = (): Date => vendors().clock.now();
+  const idle = (): Promise<void> => rekey.secretsManager.idle();
+
+  // What was there before.
+
+  const declareSecret = (wanted: Wanted): Promise<unknown> =>
+    aws('CreateSecret', {
+      Name: secretOf(wanted),
+      SecretString: '{"rekey":"no user yet; the first rotation makes one"}',
+      ClientRequestToken: token(),
+    });
+  const storeSpec = (wanted: Wanted): Promise<unknown> =>
+    putParameter(specOf(wanted), JSON.stringify(wanted));
+  const forgetSpec = (wanted: Wanted): Promise<unknown> =>
+    rekey.parameters.call('DeleteParameter', { Name: specOf(wanted) });
+  const attach = (wanted: Wanted): Promise<unknown> => rekey.rotate(wanted.name, { immediately: false });
+  const switchOff = (wanted: Wanted): Promise<unknown> =>
+    aws('CancelRotateSecret', { SecretId: secretOf(wanted) });
+  const make = async (wanted: Wanted): Promise<void> => {
+    await rekey.request(wanted);
+    await idle();
+    vendors().clock.move(hourMs);
+  };
+  const removePending = async (wanted: Wanted): Promise<void> => {
+    const { AWSPENDING } = await rekey.labels(wanted.name);
+    await aws('UpdateSecretVersionStage', {
+      SecretId: secretOf(wanted),
+      VersionStage: 'AWSPENDING',
+      RemoveFromVersionId: AWSPENDING,
+    });
+  };
+  /** As delete-user leaves it: no user, no rotation, a secret that can be restored, no spec, a tombstone. */
+  const bury = async (wanted: Wanted): Promise<void> => {
+    const login = await rekey.login(wanted.name, 'AWSCURRENT');
+    if (login?.username.startsWith(wanted.usernamePrefix))
+      await vendors().cockroachdb.api.actor.deleteUser(clusterId, login.username);
+    await switchOff(wanted).catch(() => undefined);
+    await aws('DeleteSecret', { SecretId: secretOf(wanted) });
+    await forgetSpec(wanted);
+    vendors().clock.move(hourMs);
+    await rekey.invoke(({ ports }) => forgetOrders(wanted.name, ports, now()));
+    vendors().clock.move(hourMs);
+  };
+  const restore = (wanted: Wanted): Promise<unknown> => aws('RestoreSecret', { SecretId: secretOf(wanted) });
+  const adopting = async (): Promise<Wanted> => {
+    const adopt = await legacy(`legacy_of_${names}`);
+    return spec({ adopt });
+  };
+  const failTheFirstRotation = async (wanted: Wanted): Promise<void> => {
+    vendors().cockroachdb.api.actor.setState(clusterId, 'LOCKED');
+    await make(wanted);
+    vendors().cockroachdb.api.actor.setState(clusterId, 'CREATED');
+  };
+
+  const parametersOf = ({ name }: Wanted): Promise<unknown> =>
+    rekey.invoke(async ({ ports }) =>
+      (await ports.listParameters({ path: '/rekey/' })).filter(({ parameter }) =>
+        parameter.split('/').includes(name),
+      ),
+    );
+
+  interface Case {
+    /** @default one without anything special */
+    readonly wanted?: () => Promise<Wanted>;
+    readonly given: (wanted: Wanted) => Promise<unknown>;
+    /** @default now */
+    readonly requestedAt?: () => Date;
+    /**
+     * `made`: nobody could log in before, and now somebody can. `renewed`: AWSCURRENT named a user that is gone, and now another one.
+     * `kept`: the login that worked still does, and is the same. `under way`: nothing is to be done. `ignored`: nothing is done, and
+     * the bus is told. Otherwise the refusal.
+     */
+    readonly want:
+      | 'made'
+      | 'renewed'
+      | 'kept'
+      | 'under way'
+      | 'ignored'
+      | { readonly code: string; readonly says: string };
+  }
+  const beforeDeletion = (): Date => new Date(now().getTime() - 90 * 60_000);
+  const cases: Record<string, Case> = {
+    'nothing at all: it is made': { given: async () => undefined, want: 'made' },
+    'its spec alone, as a run leaves it that died: it is made': { given: storeSpec, want: 'made' },
+    'another spec: it is refused': {
+      given: (wanted) => storeSpec({ ...wanted, usernamePrefix: `${wanted.usernamePrefix}x` }),
+      want: { code: 'SPEC_CONFLICT', says: 'holds another spec' },
+    },
+    'a spec that nobody can read: it is refused': {
+      given: (wanted) => putParameter(specOf(wanted), '{'),
+      want: { code: 'SPEC_CONFLICT', says: 'holds another spec' },
+    },
+    'the tombstone of an earlier one: it is made': {
+      given: (wanted) => direct(wanted, 'deletedAt', new Date(now().getTime() - 1)),
+      want: 'made',
+    },
+    'I18: its own tombstone: nothing is made': {
+      given: (wanted) => direct(wanted, 'deletedAt', now()),
+      want: 'ignored',
+    },
+    'a secret with its first value: it is made': { given: declareSecret, want: 'made' },
+    'a secret with its first value, and its spec: it is made': {
+      given: async (wanted) => {
+        await declareSecret(wanted);
+        await storeSpec(wanted);
+      },
+      want: 'made',
+    },
+    'what a deployment declared, with rotation attached and never begun: it is made': {
+      given: async (wanted) => {
+        await storeSpec(wanted);
+        await declareSecret(wanted);
+        await attach(wanted);
+      },
+      want: 'made',
+    },
+    'a first rotation that was given up and is open still: Secrets Manager is at it': {
+      given: failTheFirstRotation,
+      // Secrets Manager repeats it, or reconcile-users takes its label off.
+      want: 'under way',
+    },
+    'a first rotation that was given up and is over: another one makes it': {
+      given: async (wanted) => {
+        await failTheFirstRotation(wanted);
+        await removePending(wanted);
+      },
+      want: 'made',
+    },
+    'itself, rotating: it stays as it is': { given: make, want: 'kept' },
+    'itself, with its spec lost: the spec is stored again': {
+      given: async (wanted) => {
+        await make(wanted);
+        await forgetSpec(wanted);
+      },
+      want: 'kept',
+    },
+    'itself, with rotation switched off: it is refused, as its login may be dead': {
+      given: async (wanted) => {
+        await make(wanted);
+        await switchOff(wanted);
+      },
+      want: { code: 'ROTATION_DISABLED', says: 'switch it on with RotateSecret' },
+    },
+    'a secret without spec and rotation, whatever became of its user: it gets a new one': {
+      given: async (wanted) => {
+        await make(wanted);
+        const login = await rekey.login(wanted.name, 'AWSCURRENT');
+        await vendors().cockroachdb.api.actor.deleteUser(clusterId, login?.username ?? '');
+        await switchOff(wanted);
+        await forgetSpec(wanted);
+      },
+      want: 'renewed',
+    },
+    'one that was deleted, its secret not yet gone: it is refused': {
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+      },
+      want: { code: 'DELETION_IN_PROGRESS', says: 'restore it' },
+    },
+    'one that was deleted, its secret restored: it gets a new user': {
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+        await restore(wanted);
+      },
+      want: 'renewed',
+    },
+    'one that was deleted, its secret restored, its spec stored by a run that died: it gets a new user': {
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+        await restore(wanted);
+        await storeSpec(wanted);
+      },
+      want: 'renewed',
+    },
+    'one that was deleted, its secret restored and rotation attached by hand: it gets a new user': {
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+        await restore(wanted);
+        await attach(wanted);
+        await storeSpec(wanted);
+      },
+      want: 'renewed',
+    },
+    'I18: one that was deleted, its secret restored, asked for by the request of then: nothing is made': {
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+        await restore(wanted);
+      },
+      requestedAt: beforeDeletion,
+      want: 'ignored',
+    },
+    'one that was deleted, restored and made anew: it stays as it is': {
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+        await restore(wanted);
+        await make(wanted);
+      },
+      want: 'kept',
+    },
+    'one that was deleted, restored and made anew, with rotation switched off since: it is refused': {
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+        await restore(wanted);
+        await make(wanted);
+        await switchOff(wanted);
+      },
+      want: { code: 'ROTATION_DISABLED', says: 'switch it on with RotateSecret' },
+    },
+    'one that was deleted before it had a user, its secret restored: it is made': {
+      given: async (wanted) => {
+        await failTheFirstRotation(wanted);
+        await removePending(wanted);
+        await bury(wanted);
+        await restore(wanted);
+      },
+      want: 'made',
+    },
+    'a rotation that was cancelled half-way: it is refused, with what is in the way': {
+      given: async (wanted) => {
+        await make(wanted);
+        vendors().cockroachdb.api.actor.setState(clusterId, 'LOCKED');
+        await rekey.rotate(wanted.name);
+        vendors().cockroachdb.api.actor.setState(clusterId, 'CREATED');
+        await switchOff(wanted);
+        await forgetSpec(wanted);
+      },
+      want: { code: 'ROTATION_DISABLED', says: 'take AWSPENDING off its version' },
+    },
+    'I17: an order to delete it that is older: it is refused': {
+      given: async (wanted) => {
+        await make(wanted);
+        await direct(wanted, 'deleteSince', new Date(now().getTime() - 1));
+      },
+      want: { code: 'DELETION_IN_PROGRESS', says: 'is being deleted' },
+    },
+    'I17: an order to delete it that is younger: nothing is made': {
+      given: async (wanted) => {
+        await make(wanted);
+        await direct(wanted, 'deleteSince', now());
+      },
+      want: 'ignored',
+    },
+    'an order that cannot be read: it is refused': {
+      given: (wanted) => putParameter(`/rekey/directives/${wanted.name}/deleteSince`, 'soon'),
+      want: { code: 'SPEC_INVALID', says: 'deleteSince: expected' },
+    },
+    'the adopted user, rotating: it stays as it is': { wanted: adopting, given: make, want: 'kept' },
+    'the adopted user without rotation, as a run leaves it that died: rotation is attached': {
+      wanted: adopting,
+      given: async (wanted) => {
+        await make(wanted);
+        await switchOff(wanted);
+      },
+      want: 'kept',
+    },
+    'one that adopted, was deleted, and its secret restored: the user is adopted again': {
+      wanted: adopting,
+      given: async (wanted) => {
+        await make(wanted);
+        await bury(wanted);
+        await restore(wanted);
+      },
+      want: 'kept',
+    },
+    'one that adopted a user whose password has changed since: the new one is stored': {
+      wanted: adopting,
+      given: async (wanted) => {
+        await make(wanted);
+        await switchOff(wanted);
+        const { adopt } = wanted as Wanted & { adopt: { username: string; passwordSecret: string } };
+        const password = 'Another-legacy-password-0123';
+        vendors().keepSecret(password);
+        await vendors().cockroachdb.api.actor.setPassword(clusterId, adopt.username, password);
+        await aws('PutSecretValue', {
+          SecretId: adopt.passwordSecret,
+          SecretString: JSON.stringify({ username: adopt.username, password }),
+          ClientRequestToken: token(),
+        });
+      },
+      want: 'made',
+    },
+  };
+
+  test.each(Object.entries(cases))(
+    '%s',
+    async (_sentence, { wanted: wantedBy = async () => spec(), given, requestedAt = now, want }) => {
+      const wanted = await wantedBy();
+      await given(wanted);
+      rekey.failures.length = 0;
+      const before = await rekey.login(wanted.name, 'AWSCURRENT');
+      const isAlive = before !== undefined && (await vendors().logsIn(before));
+      const parametersBefore = await parametersOf(wanted);
+      const published = rekey.published().length;
+      const at = requestedAt();
+
+      const outcome = rekey.request(wanted, {}, at);
+      if (typeof want === 'object') {
+        await expect(outcome).rejects.toMatchObject({
+          code: want.code,
+          effect: 'none',
+          message: expect.stringContaining(want.says),
+        });
+        return;
+      }
+      await outcome;
+      await idle();
+      // Once more, as events come at least once: nothing further comes of it.
+      await rekey.request(wanted, {}, at);
+      await idle();
+
+      const after = await rekey.login(wanted.name, 'AWSCURRENT');
+      const types = rekey
+        .published()
+        .slice(published)
+        .map((event) => event['detail-type']);
+      if (want === 'ignored' || want === 'under way') {
+        expect(after?.username).toBe(before?.username);
+        expect(await parametersOf(wanted)).toEqual(parametersBefore);
+        expect(types).toEqual(want === 'ignored' ? ['OrderIgnored', 'OrderIgnored'] : []);
+        return;
+      }
+      expect(rekey.failures).toEqual([]);
+      expect(after && (await vendors().logsIn(after))).toBe(true);
+      expect((await rekey.describe(wanted.name)).RotationEnabled).toBe(true);
+      expect(await rekey.parameter(specOf(wanted))).toBeDefined();
+      expect({ isAlive, isSame: after?.username === before?.username }).toEqual({
+        isAlive: want === 'kept',
+        isSame: want === 'kept' || (want === 'made' && before !== undefined),
+      });
+      if (want !== 'kept') expect(types).toContain('CredentialCreated');
+      if (wanted.usernamePrefix !== undefined && want === 'renewed')
+        expect(await usersAt(wanted.usernamePrefix)).toBe(1);
+    },
+  );
+
+  test('I18: a request that changes nothing says so, once for each delivery, with what to do', async () => {
+    const wanted = spec();
+    await direct(wanted, 'deletedAt', new Date('2026-03-01T12:00:00Z'));
+    await rekey.request(wanted, {}, new Date('2026-03-01T12:00:00Z'));
+    await expect(rekey.describe(wanted.name)).rejects.toThrow();
+    expect(
+      rekey
+        .published()
+        .filter(({ detail }) => detail['credential'] === wanted.name)
+        .map(({ 'detail-type': type, detail }) => ({ type, ...detail })),
+    ).toEqual([
+      {
+        type: 'OrderIgnored',
+        order: 'CredentialRequested',
+        credential: wanted.name,
+        provider: 'cockroachdb-cloud',
+        target: clusterId,
+        orderedAt: '2026-03-01T12:00:00.000Z',
+        because:
+          'the credential that it made was deleted at 2026-03-01T12:00:00.000Z; send the request again if it is to be made anew',
+      },
+    ]);
+  });
+
+  test('of a time to come is refused: no tombstone would ever be younger', async () => {
+    const wanted = spec();
+    await expect(rekey.request(wanted, {}, new Date(now().getTime() + 11 * 60_000))).rejects.toMatchObject({
+      code: 'EVENT_INVALID',
+    });
+    expect(await rekey.parameter(specOf(wanted))).toBeUndefined();
+  });
+
+  test.each(['with', 'without'])(
+    'for a restored secret, %s a tombstone, killed between any two calls and delivered again, it converges to one new user',
+    async (tombstone) => {
+      const restored = async (): Promise<Wanted> => {
+        const wanted = spec();
+        await make(wanted);
+        await bury(wanted);
+        if (tombstone === 'without')
+          await rekey.parameters.call('DeleteParameter', {
+            Name: `/rekey/directives/${wanted.name}/deletedAt`,
+          });
+        await restore(wanted);
+        return wanted;
+      };
+      const measured = await restored();
+      rekey.killAt(undefined);
+      await rekey.request(measured);
+      const calls = [...rekey.calls];
+      await idle();
+      const wrong: string[] = [];
+      for (const { call, when, name: at } of deaths(calls)) {
+        const wanted = await restored();
+        const requestedAt = now();
+        rekey.killAt({ call, when });
+        const isKilled = await rekey.request(wanted, {}, requestedAt).then(
+          () => false,
+          () => true,
+        );
+        vendors().clock.move(60_000);
+        rekey.killAt(undefined);
+        if (isKilled) await rekey.request(wanted, {}, requestedAt);
+        await idle();
+        const login = await rekey.login(wanted.name, 'AWSCURRENT');
+        const works =
+          login !== undefined &&
+          (await vendors()
+            .logsIn(login)
+            .catch(() => false));
+        const users = await usersAt(wanted.usernamePrefix);
+        if (!works || users !== 1)
+          wrong.push(`killed ${when} call ${call} (${at}): ${works}, ${users} users`);
+      }
+      expect(calls.length).toBeGreaterThan(8);
+      expect(wrong).toEqual([]);
+    },
+  );
+
+  const interruptions: Record<string, (wanted: Wanted) => Promise<unknown>> = {
+    'the deletion is ordered': (wanted) => direct(wanted, 'deleteSince', now()),
+    'it is deleted': (wanted) => direct(wanted, 'deletedAt', now()),
+    'its spec is changed': (wanted) => storeSpec({ ...wanted, usernamePrefix: `${wanted.usernamePrefix}x` }),
+    'its spec goes': forgetSpec,
+  };
+  test.each(Object.entries(interruptions))(
+    'I17: where %s while it is being made, no secret is made and no rotation started',
+    async (_sentence, interrupt) => {
+      const wanted = spec();
+      const requestedAt = now();
+      const run = rekey.invoke((inner, until) =>
+        createUser(
+          { spec: wanted, requestedAt },
+          { rotationFunctionArn: 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret' },
+          until,
+          {
+            ...inner,
+            ports: {
+              ...inner.ports,
+              async createParameter(request) {
+                const answer = await inner.ports.createParameter(request);
+                await interrupt(wanted);
+                return answer;
+              },
+            },
+          },
+        ),
+      );
+      await expect(run).rejects.toMatchObject({ code: 'SUPERSEDED', effect: 'none' });
+      await expect(rekey.describe(wanted.name)).rejects.toThrow();
+    },
+  );
 });

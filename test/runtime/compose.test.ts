@@ -5,7 +5,8 @@ import { inspect } from 'node:util';
 import { GetSecretValueCommand, SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { mockClient } from 'aws-sdk-client-mock';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { ProviderError } from '../../functions/core/errors.ts';
+import { ProviderError, StoreError } from '../../functions/core/errors.ts';
+import { Guard } from '../../functions/core/guard.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import { createRedactor, Sensitive, spellings } from '../../functions/core/sensitive.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
@@ -285,6 +286,32 @@ describe('an error', () => {
     ]);
   });
 
+  test('of AWS is logged once with what AWS said, scrubbed, and neither leaves the function', async () => {
+    const failure = new StoreError(
+      'STORE_REFUSED',
+      'none',
+      'PutParameter was refused (ValidationException)',
+      {
+        detail: { message: `Standard tier parameters …, got ${canary}`, requestId: 'aws-req-1' },
+      },
+    );
+    const error = await leaving(failure);
+    const lines = written.split('\n').filter((line) => line !== '');
+    expect(lines.map((line) => JSON.parse(line))).toEqual([
+      expect.objectContaining({
+        level: 'ERROR',
+        message: 'STORE_REFUSED: PutParameter was refused (ValidationException)',
+        code: 'STORE_REFUSED',
+        effect: 'none',
+        awsMessage: 'Standard tier parameters …, got ‹redacted›',
+        awsRequestId: 'aws-req-1',
+      }),
+    ]);
+    const printed = inspect(error, { depth: 10, showHidden: true });
+    expect(printed).not.toContain('Standard tier');
+    expect(printed).not.toContain(canary);
+  });
+
   const proxies: Record<string, { url: string; hidden: string }> = {
     'as it was written': { url: 'http://egress:Pr0xy-canary@proxy.example.com:3128', hidden: 'Pr0xy-canary' },
     'as it is sent': { url: 'http://egress:Pr%40xy-canary@proxy.example.com:3128', hidden: 'Pr@xy-canary' },
@@ -328,8 +355,8 @@ describe('what few functions need', () => {
     password: new Sensitive(canary),
     statements: [],
     timeoutMs: 1000,
-    guard: 'reads-only' as const,
-  };
+    guard: 'reads-only',
+  } as const;
 
   // Loaded once for all tests of this file: what is asked here is who makes it load.
   test('is loaded by the first call that needs it, and by no other', async () => {
@@ -349,6 +376,17 @@ describe('what few functions need', () => {
     await compose({ ...environment, REKEY_TARGET_QUEUE_URL }, createRedactor()).ports.enqueue(tasks);
     expect(loaded).toEqual(['sql', 'http', 'valkey', 'queue']);
     expect(queued).toEqual([{ queueUrl: REKEY_TARGET_QUEUE_URL, tasks }]);
+  });
+
+  test('I16: leaves with its reasons only: a change that carries none is a defect, and is not sent', async () => {
+    const { ports } = compose(environment, createRedactor());
+    await expect(ports.http({ ...request, method: 'DELETE' })).rejects.toThrow('give it a guard');
+    const guard = Guard.of(async () => 'the labels have moved');
+    await expect(ports.http({ ...request, method: 'DELETE', guard })).rejects.toThrow(
+      'SUPERSEDED: the labels have moved',
+    );
+    await expect(ports.cancelRotation({ secretId: 'rekey/orders-api', guard })).rejects.toThrow('SUPERSEDED');
+    expect(loaded).toEqual([]);
   });
 
   test('is refused where the function has no queue', async () => {

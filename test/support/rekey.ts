@@ -115,7 +115,7 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
       death.reject(new Error('killed'));
       return new Promise(() => undefined);
     };
-    const killable = interpose(vendors().ports(until, awsPorts), async (name, _request, call) => {
+    const mortal = interpose(vendors().ports(until, awsPorts), async (name, _request, call) => {
       if (isDead) return new Promise(() => undefined);
       if (!outward.has(name)) return call();
       calls.push(name);
@@ -128,8 +128,8 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
       return die();
     });
     const rekey: Rekey = {
-      // Outside: what is killed or comes late below, the seam sees as the product would.
-      ports: guardWrites(killable, clock.now),
+      // Around the calls that die or come late: a write that was held up is judged by what is so when it leaves.
+      ports: guardWrites(mortal, clock.now),
       loadProvider,
       loadConsumer,
       sha256: (text) => createHash('sha256').update(text).digest(),
@@ -213,20 +213,20 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
       kill = next;
       calls = [];
     },
-    /** A CredentialRequested event, once; what an earlier run of it left is there. */
+    /** A CredentialRequested event, once; what an earlier run of it left is there. Of now, unless it comes late or again. */
     request: (
       spec: object,
       storage: Omit<Creation, 'rotationFunctionArn'> = {},
       requestedAt: Date = clock.now(),
     ) =>
       invocation((rekey, until) =>
-        createUser(
-          { document: spec, requestedAt },
-          { rotationFunctionArn: functionArn, ...storage },
-          until,
-          rekey,
-        ),
+        createUser({ spec, requestedAt }, { rotationFunctionArn: functionArn, ...storage }, until, rekey),
       ),
+    /** What a parameter holds, or undefined where there is none. */
+    async parameter(name: string): Promise<string | undefined> {
+      const answer = await parameters.call('GetParameter', { Name: name }).catch(() => undefined);
+      return (answer as { Parameter: { Value: string } } | undefined)?.Parameter.Value;
+    },
     /** start-rotations, as its handler would call it. Rotations that it starts run on: wait with `secretsManager.idle()`. */
     start: (call: Extract<Invocation, { is: 'pass' | 'order' | 'pause' }> = scheduled) =>
       invocation(async (rekey, until) => {
