@@ -2,8 +2,8 @@ import { Agent, type Dispatcher, ProxyAgent, request } from 'undici';
 import type { z } from 'zod';
 import { type Effect, type ProviderCode, ProviderError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
-import { jsonOf } from '../core/json.ts';
 import type { Guard } from '../core/guard.ts';
+import { jsonOf } from '../core/json.ts';
 import { type HttpRequest, type HttpResponse, type Ports, TransportError } from '../core/ports.ts';
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
 
@@ -24,8 +24,12 @@ type VendorRead = { readonly guard?: undefined } & (
   | { readonly method: 'POST'; readonly isRead: true }
 );
 
-interface VendorChange {
+interface VendorChange extends Change {
   readonly method: Exclude<HttpRequest['method'], 'GET'>;
+}
+
+/** What lets a change out, and how patient it is. */
+export interface Change {
   /** The reasons for the change, read again right before each time it is sent. */
   readonly guard: Guard;
   /**

@@ -1,4 +1,4 @@
-import { ProviderError } from '../core/errors.ts';
+import { ProviderError, VerificationFailed } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import type { DatabaseUser } from '../core/provider.ts';
 
@@ -37,7 +37,7 @@ export async function findListed<User extends DatabaseUser>(
 }
 
 export interface Deletion extends Omit<Look, 'operation'> {
-  /** The vendor's delete call. */
+  /** The vendor's delete call, with the reasons for it. If a reason is gone, nothing is sent and SUPERSEDED surfaces as it is. */
   readonly remove: () => Promise<void>;
 }
 
@@ -74,8 +74,10 @@ export async function deleteListed(
     await remove();
   } catch (thrown) {
     if (!(thrown instanceof ProviderError)) throw thrown;
-    // Refused for a reason of its own: reading the list again would only hide it.
-    if (thrown.effect === 'none' && thrown.code !== 'NOT_FOUND') throw thrown;
+    // Refused for a reason of its own: reading the list again would only hide it. A deletion never waits for a rate limit, as its
+    // reasons may be gone when the wait is over.
+    const isRefused = thrown.effect === 'none' && thrown.code !== 'NOT_FOUND';
+    if (isRefused || thrown.code === 'RATE_LIMITED') throw thrown;
     failure = thrown;
   }
   for (let wait = 500; ; wait = Math.min(wait * 2, 10_000)) {
@@ -106,6 +108,30 @@ export async function deleteListed(
     await pause.sleep(wait);
   }
   return 'deleted';
+}
+
+/**
+ * Deletes a user that this very call made and could not finish. Answers what to throw: `failure`, or why the user is still there,
+ * with a password that nobody knows.
+ */
+export async function undoCreation(
+  failure: ProviderError | VerificationFailed,
+  deletion: Deletion,
+  pause: Pause,
+): Promise<ProviderError | VerificationFailed> {
+  try {
+    await deleteListed(deletion, pause);
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error;
+    return new ProviderError(
+      `${deletion.provider}: ${deletion.username} was made with a password that nobody knows and could not be finished (${failure.message}), nor deleted again (${error.message}); the next try goes on with it`,
+      { ...error.facts, operation: 'createUser', effect: 'applied' },
+      { cause: failure },
+    );
+  }
+  if (failure instanceof VerificationFailed) return failure;
+  const message = failure.message.slice(`${failure.code}: `.length);
+  return new ProviderError(message, { ...failure.facts, effect: 'none' }, { cause: failure });
 }
 
 /** A vendor's refusal to delete, with what a person can do about it. */

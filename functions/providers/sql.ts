@@ -1,6 +1,8 @@
 import { VerificationFailed } from '../core/errors.ts';
+import type { Guard } from '../core/guard.ts';
 import { type Ports, SqlError, type SqlStatement } from '../core/ports.ts';
 import type { EndedSessions, Login } from '../core/provider.ts';
+import { confirmEnded } from './ended-sessions.ts';
 
 /**
  * The sql port over the network, with `pg`, which is loaded at the first login. TLS always, certificate and host name
@@ -81,17 +83,21 @@ export function postgresUrl(
   return url.href;
 }
 
-/** Runs a statement that ends sessions; a server that does not let this login do it has not ended any. */
+/**
+ * Runs `end`, a statement that ends sessions, and then looks how many are left. A server that does not let this
+ * login do it has not ended any.
+ */
 export async function endSessionsBySql(
   login: Login,
-  statement: SqlStatement,
-  { sql }: Pick<Ports, 'sql'>,
+  { end, look }: { readonly end: SqlStatement; readonly look: () => Promise<number | string> },
+  { guard, until }: { readonly guard: Guard; readonly until: Date },
+  { sql, now, sleep }: Pick<Ports, 'sql' | 'now' | 'sleep'>,
 ): Promise<EndedSessions> {
   try {
-    const outcome = await sql({ ...login, statements: [statement], timeoutMs: 15_000 });
-    return outcome.say === 'accepted'
-      ? { ended: true }
-      : { ended: false, reason: `${login.username} could not log in to end them` };
+    const outcome = await sql({ ...login, statements: [end], timeoutMs: 15_000, guard });
+    if (outcome.say === 'rejected')
+      return { ended: false, reason: `${login.username} could not log in to end them` };
+    return await confirmEnded(look, until, { now, sleep });
   } catch (error) {
     if (!(error instanceof SqlError)) throw error;
     return { ended: false, reason: error.message };
@@ -104,7 +110,8 @@ export async function verifyBySql(
   { sql }: Pick<Ports, 'sql'>,
 ): Promise<'accepted' | 'rejected'> {
   try {
-    return (await sql({ ...login, statements: [{ text: 'SELECT 1' }], timeoutMs: 15_000 })).say;
+    const statements = [{ text: 'SELECT 1' }];
+    return (await sql({ ...login, statements, timeoutMs: 15_000, guard: 'reads-only' })).say;
   } catch (error) {
     throw error instanceof SqlError ? loginUnreachable(error) : error;
   }

@@ -93,7 +93,7 @@ export async function verifyByAuth(
 ): Promise<'accepted' | 'rejected'> {
   try {
     // Unlike PING, AUTH is open to every user whatever its rights, so its answer is the whole proof.
-    return (await valkey({ ...login, commands: [], timeoutMs: 15_000 })).say;
+    return (await valkey({ ...login, commands: [], timeoutMs: 15_000, guard: 'reads-only' })).say;
   } catch (error) {
     throw error instanceof TransportError ? unreachable(error) : error;
   }

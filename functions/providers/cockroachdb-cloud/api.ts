@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type ProviderCode, ProviderError } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import {
@@ -31,10 +32,18 @@ export const sqlUserSchema = z.object({ name: z.string() });
 export const clusterSchema = z.object({ id: z.string(), state: z.string(), plan: z.string() });
 export type Cluster = z.output<typeof clusterSchema>;
 
+/**
+ * A DNS name and nothing else: users and the administrator send their passwords there. No IP address (the last label begins with a
+ * letter), port, user info or path. Not bound to `.cockroachlabs.cloud`: the local emulators listen on `localhost`, and the
+ * PostgreSQL driver resolves the name by itself, past the proxy that gives the vendors' API hosts their local addresses.
+ */
+const hostPattern =
+  /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i;
+
 /** Capitalised keys, the port as text, and no password. */
 export const connectionStringSchema = z.object({
   params: z.object({
-    Host: z.string().min(1),
+    Host: z.string().regex(hostPattern, { error: 'expected a DNS name' }),
     Port: z.string().regex(/^\d{1,5}$/, { error: 'expected digits' }),
     Database: z.string().min(1),
   }),
@@ -49,9 +58,9 @@ export interface CockroachDbApi {
   /** The names on all pages. */
   users(): Promise<readonly string[]>;
   /** Answers the name as the cluster knows it. */
-  createUser(name: string, password: Sensitive): Promise<string>;
-  deleteUser(name: string): Promise<void>;
-  setPassword(name: string, password: Sensitive): Promise<void>;
+  createUser(name: string, password: Sensitive, guard: Guard): Promise<string>;
+  deleteUser(name: string, guard: Guard): Promise<void>;
+  setPassword(name: string, password: Sensitive, guard: Guard): Promise<void>;
 }
 
 /** User changes wait for leases: more than 60 s have been seen (cockroach#80288), where the control plane gives up. */
@@ -120,7 +129,7 @@ export function cockroachDbApi(
         tokens.add(page);
       }
     },
-    createUser: async (name, password) =>
+    createUser: async (name, password, guard) =>
       (
         await api.call({
           operation: 'createUser',
@@ -129,18 +138,22 @@ export function cockroachDbApi(
           body: { name, password },
           answer: sqlUserSchema,
           timeoutMs: slowMs,
+          guard,
+          isDestructive: false,
         })
       ).name,
-    deleteUser: async (name) => {
+    deleteUser: async (name, guard) => {
       await api.call({
         operation: 'deleteUser',
         method: 'DELETE',
         path: [...users, name],
         answer: z.unknown(),
         timeoutMs: slowMs,
+        guard,
+        isDestructive: true,
       });
     },
-    setPassword: async (name, password) => {
+    setPassword: async (name, password, guard) => {
       await api.call({
         operation: 'setPassword',
         method: 'PUT',
@@ -149,6 +162,8 @@ export function cockroachDbApi(
         // A gateway's page under status 200 is no password change.
         answer: sqlUserSchema,
         timeoutMs: slowMs,
+        guard,
+        isDestructive: true,
       });
     },
   };

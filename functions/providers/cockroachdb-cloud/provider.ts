@@ -1,17 +1,21 @@
 import { z } from 'zod';
-import { ProviderError, VerificationFailed } from '../../core/errors.ts';
-import { type Ports, SqlError } from '../../core/ports.ts';
+import { type Effect, ProviderError, VerificationFailed } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
+import { type Ports, SqlError, type SqlStatement } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
-  Login,
   OpenTarget,
   ProviderDefinition,
   Session,
+  UserPassword,
 } from '../../core/provider.ts';
+import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
+import { deleteListed, findListed, undoCreation, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
+import { throwAwayPassword } from '../throw-away-password.ts';
+import { atEndpoint, oncePerVisit } from '../visit.ts';
 import { cockroachDbApi } from './api.ts';
 
 // Options.
@@ -83,15 +87,27 @@ const membershipsOf = (username: string) => ({
   values: [username],
 });
 
-const membershipRows = z.array(z.object({ role: z.string() }));
+const roleRows = z.array(z.object({ role: z.string() }));
 
-/** rekey's own session is told apart by its application name. */
+/** Which of these roles the cluster has. Every user may read pg_catalog (SQL docs). */
+const rolesNamed = (roles: readonly string[]) => ({
+  text: `SELECT rolname AS role FROM pg_catalog.pg_roles WHERE rolname IN (${roles.map((_role, index) => `$${index + 1}`).join(', ')})`,
+  values: roles,
+});
+
 const sessionsOf = (username: string) => ({
-  text: `SELECT application_name, client_address, session_start
+  text: `SELECT session_id, application_name, client_address, session_start
            FROM crdb_internal.cluster_sessions
-          WHERE user_name = $1 AND coalesce(application_name, '') <> 'rekey' AND coalesce(status, '') <> 'CLOSED'`,
+          WHERE user_name = $1 AND coalesce(status, '') <> 'CLOSED'`,
   values: [username],
 });
+
+/**
+ * The id of the session that asks, by which alone it is left out. A client chooses its application name, so an intruder who calls
+ * himself `rekey` would survive an emergency. `session_id` is a session variable (SQL docs, SHOW vars).
+ */
+const askingSession = { text: 'SHOW session_id' };
+const askingSessionRows = z.tuple([z.object({ session_id: z.string().min(1) })]);
 
 /** Whether a login sees everybody's sessions: an administrator does, and so does whoever sees somebody else's (SQL docs). */
 const seesEverybody = {
@@ -103,6 +119,7 @@ const seesEverybodyRows = z.tuple([z.object({ yes: z.boolean() })]);
 
 const sessionRows = z.array(
   z.object({
+    session_id: z.string(),
     application_name: z.string().nullable(),
     client_address: z.string().nullable(),
     session_start: z.date().nullable(),
@@ -118,6 +135,12 @@ const fact = (code: 'NAME_REFUSED' | 'UNREADABLE', operation: string, message: s
     provider: 'cockroachdb-cloud',
     operation,
   });
+
+const roleUnknown = (roles: readonly string[], operation: string, effect: Effect): ProviderError =>
+  new ProviderError(
+    `cockroachdb-cloud: the cluster has no role ${roles.join(', ')}; create it, or correct the spec's privileges`,
+    { code: 'ROLE_UNKNOWN', effect, provider: 'cockroachdb-cloud', operation },
+  );
 
 const onlyItsOwn = (username: string): string =>
   `${username} sees no sessions but its own; name an administrator's secret as "adminSecret" in the spec`;
@@ -164,6 +187,7 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
   targetSchema,
   privilegesSchema,
   targetId: ({ clusterId }) => clusterId,
+  targetOf: ({ targetId, database }) => ({ clusterId: targetId, database }),
   ready: (login) => ({ url: postgresUrl(login, 'verify-full') }),
   open,
 };
@@ -186,31 +210,179 @@ function open(
         `${JSON.stringify(username)} is no name that rekey makes or changes`,
       );
   };
-  const endpoint = async () => {
+  const endpoint = oncePerVisit(async () => {
     const [{ plan }, connection] = await Promise.all([api.cluster(), api.connection(database)]);
     return plan === 'ADVANCED' ? { ...connection, ca: await api.certificateAuthority() } : connection;
-  };
+  });
+  const loginOf = atEndpoint(endpoint);
+  const verify: ChoosingProvider['verify'] = async (login) => verifyBySql(await loginOf(login), ports);
   const timeLeft = async (most: number): Promise<number> =>
     Math.max(1, Math.min(most, until.getTime() - (await ports.now()).getTime()));
 
-  const memberships = async (login: Login): Promise<readonly string[]> => {
-    const timeoutMs = await timeLeft(30_000);
-    const outcome = await ports
-      .sql({ ...login, statements: [membershipsOf(login.username)], timeoutMs })
-      .catch((error: unknown) => {
-        throw error instanceof SqlError ? loginUnreachable(error) : error;
-      });
-    if (outcome.say === 'rejected') throw rejected(login.username);
-    return membershipRows.parse(outcome.rows[0] ?? []).map((row) => row.role);
-  };
   const rejected = (username: string): VerificationFailed =>
     new VerificationFailed(
       'CREDENTIAL_REJECTED',
       `${username} could not log in to have its privileges compared`,
     );
+  const ask = async (as: UserPassword, statements: readonly SqlStatement[]) => {
+    const session = { ...(await loginOf(as)), statements, timeoutMs: await timeLeft(30_000) };
+    const outcome = await ports.sql({ ...session, guard: 'reads-only' }).catch((error: unknown) => {
+      throw error instanceof SqlError ? loginUnreachable(error) : error;
+    });
+    if (outcome.say === 'rejected') throw rejected(as.username);
+    return outcome.rows;
+  };
+  const roles = (rows: unknown): readonly string[] => roleRows.parse(rows ?? []).map(({ role }) => role);
+  const memberships = async (as: UserPassword, username: string): Promise<readonly string[]> =>
+    roles((await ask(as, [membershipsOf(username)]))[0]);
+  /** Declared roles that the cluster does not have. */
+  const unknownRoles = async (as: UserPassword): Promise<readonly string[]> => {
+    if (privileges.roles.length === 0) return [];
+    const known = roles((await ask(as, [rolesNamed(privileges.roles)]))[0]);
+    return privileges.roles.filter((role) => !known.includes(role));
+  };
+  const missingAndExtra = (held: readonly string[]) => ({
+    missing: privileges.roles.filter((role) => !held.includes(role)),
+    extra: held.filter((role) => !privileges.roles.includes(role)),
+  });
+
+  /** Runs these changes together or not at all; answers what failed. */
+  async function transaction(
+    as: UserPassword,
+    changes: readonly string[],
+    guard: Guard,
+  ): Promise<SqlError | undefined> {
+    try {
+      const outcome = await ports.sql({
+        ...(await loginOf(as)),
+        statements: ['BEGIN', ...changes, 'COMMIT'].map((text) => ({ text })),
+        // Role changes are schema changes: up to five minutes (Vault's CockroachDB tutorial).
+        timeoutMs: await timeLeft(lateMs),
+        guard,
+      });
+      if (outcome.say === 'rejected') throw rejected(as.username);
+      return undefined;
+    } catch (error) {
+      if (error instanceof SqlError) return error;
+      throw error;
+    }
+  }
+
+  /** Takes these roles away as far as that goes. What the user holds afterwards, only a look can tell. */
+  async function takeAway(
+    as: UserPassword,
+    username: string,
+    held: readonly string[],
+    guard: Guard,
+  ): Promise<void> {
+    if (held.length === 0) return;
+    const revoke = (role: string) => `REVOKE ${quoted(role)} FROM ${quoted(username)}`;
+    // admin last: a user who puts its own rights in order may take nothing away after it.
+    const inOrder = held.toSorted((a, b) => Number(a === 'admin') - Number(b === 'admin'));
+    const failure = await transaction(as, inOrder.map(revoke), guard);
+    if (failure !== undefined && held.includes('admin')) await transaction(as, [revoke('admin')], guard);
+  }
+
+  /**
+   * Afterwards the user holds exactly the declared roles. A user made by the API is born with admin WITH ADMIN OPTION
+   * (terraform-provider-cockroach PR 376), so it can put its own rights in order. One transaction: a crash between granting and
+   * giving up admin would leave a user that can neither do its work nor be mended by itself.
+   */
+  async function putInOrder(
+    operation: string,
+    login: UserPassword,
+    guard: Guard,
+    { isHidden }: { readonly isHidden: boolean },
+  ): Promise<void> {
+    const { username } = login;
+    const actor = admin ?? login;
+    const { missing, extra } = missingAndExtra(await memberships(actor, username));
+    if (missing.length === 0 && extra.length === 0) return;
+    const unknown = missing.length === 0 ? [] : await unknownRoles(actor);
+    if (unknown.length > 0) {
+      // Under a throw-away password nobody can use what is too much, and with it the user can still be mended by itself.
+      if (!isHidden) await takeAway(actor, username, extra, guard);
+      throw roleUnknown(unknown, operation, isHidden || extra.length > 0 ? 'applied' : 'none');
+    }
+    const user = quoted(username);
+    const changes = [
+      ...missing.map((role) => `GRANT ${quoted(role)} TO ${user}`),
+      ...extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`),
+    ];
+    const failure = await transaction(actor, changes, guard);
+    if (failure?.statement !== undefined && failure.sqlState !== undefined) {
+      await takeAway(actor, username, extra, guard);
+      throw privilegesDiffer(`${username} may not ${changes.join(', ')} (${failure.sqlState})`, failure);
+    }
+    // A lost COMMIT may have been applied: what the user holds now decides.
+    const after = missingAndExtra(await memberships(actor, username));
+    const left = [...after.missing, ...after.extra];
+    if (left.length === 0) return;
+    if (!isHidden) await takeAway(actor, username, after.extra, guard);
+    throw privilegesDiffer(`${username} still differs in ${left.join(', ')}`, failure);
+  }
+
+  /** Whether the password logs in, now or within that time: nodes hear of a change late. */
+  async function isAcceptedWithin(patienceMs: number, login: UserPassword): Promise<boolean> {
+    const giveUpAt = (await ports.now()).getTime() + patienceMs;
+    for (let wait = 500; (await verify(login)) === 'rejected'; wait = Math.min(wait * 2, 15_000)) {
+      if ((await ports.now()).getTime() + wait >= giveUpAt) return false;
+      await ports.sleep(wait);
+    }
+    return true;
+  }
+
+  /** Afterwards the vendor has taken this password. */
+  async function put(login: UserPassword, guard: Guard): Promise<void> {
+    try {
+      await api.setPassword(login.username, login.password, guard);
+    } catch (error) {
+      // Whether a change that met a rate limit was applied all the same, the next call finds out: this one never waits for it.
+      if (!(error instanceof ProviderError) || error.code === 'RATE_LIMITED') throw error;
+      // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
+      // decides. For anything else the vendor's word is enough.
+      const late = error.effect === 'unknown' ? await timeLeft(lateMs) : 0;
+      if (late === 0 && error.code !== 'REJECTED') throw error;
+      if (!(await isAcceptedWithin(late, login))) throw error;
+    }
+  }
+
+  /** Takes admin away where a password change gave it back, as it has in the past (release notes, 2021-08-09). */
+  async function takeAdminBack(login: UserPassword, guard: Guard): Promise<void> {
+    const { username } = login;
+    if (admin === undefined && !(await isAcceptedWithin(await timeLeft(lateMs), login)))
+      throw rejected(username);
+    const actor = admin ?? login;
+    if (!(await memberships(actor, username)).includes('admin')) return;
+    await takeAway(actor, username, ['admin'], guard);
+    if ((await memberships(actor, username)).includes('admin'))
+      throw privilegesDiffer(`${username} was made an admin again by its password change`);
+  }
+
+  /** Takes a user from a password that nobody is told, under which it may hold anything, to its real one and the declared roles. */
+  async function reveal(
+    operation: string,
+    login: UserPassword,
+    throwAway: Sensitive,
+    guard: Guard,
+  ): Promise<void> {
+    const hidden = { username: login.username, password: throwAway };
+    if (admin === undefined && !(await isAcceptedWithin(await timeLeft(lateMs), hidden)))
+      throw rejected(login.username);
+    await putInOrder(operation, hidden, guard, { isHidden: true });
+    await put(login, guard);
+    try {
+      await takeAdminBack(login, guard);
+    } catch (error) {
+      // It holds admin under a password that is stored: nobody may be able to log in with that.
+      if (isRightsFailure(error)) await put(hidden, guard);
+      throw error;
+    }
+  }
+
   /** The vendor's refusal where something still depends on the user; undefined when it is gone. */
-  const refusalToDelete = (username: string): Promise<ProviderError | undefined> =>
-    api.deleteUser(username).then(
+  const refusalToDelete = (username: string, guard: Guard): Promise<ProviderError | undefined> =>
+    api.deleteUser(username, guard).then(
       () => undefined,
       (error: unknown) => {
         if (error instanceof ProviderError && error.code === 'BLOCKED') return error;
@@ -222,14 +394,15 @@ function open(
   async function settle(
     texts: readonly string[],
     username: string,
-    login: Login | undefined,
+    login: UserPassword | undefined,
+    guard: Guard,
   ): Promise<string | undefined> {
-    const own = login?.username === username ? login : undefined;
-    const actor = admin === undefined ? own : { ...(login ?? (await endpoint())), ...admin };
+    const actor = admin ?? (login?.username === username ? login : undefined);
     if (actor === undefined) return 'neither its own password nor an administrator ("adminSecret") is known';
     try {
       const statements = texts.map((text) => ({ text }));
-      const outcome = await ports.sql({ ...actor, statements, timeoutMs: await timeLeft(lateMs) });
+      const session = { ...(await loginOf(actor)), statements, timeoutMs: await timeLeft(lateMs) };
+      const outcome = await ports.sql({ ...session, guard });
       return outcome.say === 'accepted' ? undefined : `${actor.username} could not log in`;
     } catch (error) {
       if (!(error instanceof SqlError)) throw error;
@@ -242,8 +415,8 @@ function open(
   }
 
   /** Deletes; where the spec names who gets what the user owns, tries again after that, and never more often. */
-  async function remove(username: string, login: Login | undefined): Promise<void> {
-    let refusal = await refusalToDelete(username);
+  async function remove(username: string, guard: Guard, login: UserPassword | undefined): Promise<void> {
+    let refusal = await refusalToDelete(username, guard);
     if (refusal === undefined) return;
     const owner = privileges.objectsOwner;
     if (owner === undefined)
@@ -259,19 +432,50 @@ function open(
       ['BEGIN', reassign, `DROP OWNED BY ${quoted(username)}`, 'COMMIT'],
     ];
     for (const texts of estates) {
-      const failure = await settle(texts, username, login);
+      const failure = await settle(texts, username, login, guard);
       if (failure !== undefined)
         throw withRemedy(refusal, `rekey could not: ${failure}; ${remedyOf(refusal, username, owner)}`);
-      refusal = await refusalToDelete(username);
+      refusal = await refusalToDelete(username, guard);
       if (refusal === undefined) return;
     }
     throw withRemedy(refusal, remedyOf(refusal, username, owner));
   }
 
-  const missingAndExtra = (held: readonly string[]) => ({
-    missing: privileges.roles.filter((role) => !held.includes(role)),
-    extra: held.filter((role) => !privileges.roles.includes(role)),
-  });
+  /** Everybody's session but the one that asks, or why they cannot be seen. */
+  async function readSessions(
+    username: string,
+    login: UserPassword,
+  ): Promise<{ readonly open: readonly Session[] } | { readonly reason: string }> {
+    const actor = admin ?? login;
+    const isOwn = actor.username === username;
+    if (admin === undefined && !isOwn) return { reason: onlyItsOwn(actor.username) };
+    try {
+      const outcome = await ports.sql({
+        ...(await loginOf(actor)),
+        statements: [askingSession, sessionsOf(username), ...(isOwn ? [] : [seesEverybody])],
+        timeoutMs: await timeLeft(30_000),
+        guard: 'reads-only',
+      });
+      if (outcome.say === 'rejected') return { reason: `${actor.username} could not log in to look` };
+      const [asking, rows, everybody] = outcome.rows;
+      if (!isOwn && !seesEverybodyRows.parse(everybody)[0].yes) return { reason: onlyItsOwn(actor.username) };
+      const [{ session_id: own }] = askingSessionRows.parse(asking);
+      const open = sessionRows
+        .parse(rows ?? [])
+        .filter((row) => row.session_id !== own)
+        .map(
+          (row): Session => ({
+            applicationName: row.application_name ?? '',
+            clientAddress: row.client_address ?? '',
+            ...(row.session_start === null ? {} : { startedAt: row.session_start }),
+          }),
+        );
+      return { open };
+    } catch (error) {
+      if (!(error instanceof SqlError)) throw error;
+      return { reason: error.message };
+    }
+  }
 
   return {
     id: 'cockroachdb-cloud',
@@ -279,145 +483,136 @@ function open(
     async readiness() {
       const { state } = await api.cluster();
       // LOCKED: "other operations should not proceed" (OpenAPI document).
-      return state === 'CREATED' ? { ready: true } : { ready: false, reason: `its state is ${state}` };
+      if (state === 'CREATED') return { ready: true };
+      const isGone = state.toUpperCase() === 'DELETED';
+      return { ready: false, reason: `its state is ${state}`, ...(isGone ? { isGone } : {}) };
     },
     listUsers: list,
     endpoint,
 
-    async createUser({ username, password }) {
+    async createUser({ username, password }, guard) {
       refuseUnlessOurs('createUser', username);
       // Whether a POST of a listed name changes its password is unknown: it is never sent.
       const look = { provider: 'cockroachdb-cloud', operation: 'createUser', username, list, until };
       if ((await findListed(look, ports)) !== undefined) return 'exists';
+      const unknown = admin === undefined ? [] : await unknownRoles(admin);
+      if (unknown.length > 0) throw roleUnknown(unknown, 'createUser', 'none');
+      const throwAway = await throwAwayPassword(ports);
       try {
-        const named = await api.createUser(username, password);
+        const named = await api.createUser(username, throwAway, guard);
         if (normalized(named) !== username)
           throw fact('UNREADABLE', 'createUser', `asked for ${username}, was given another name`);
-        return 'created';
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         if (error.code === 'CONFLICT') return 'exists';
-        // The answer was lost, not necessarily the user. Whoever calls finds out by a login which password it has.
+        // The answer was lost, not necessarily the user. A login tells whose it is: nobody else knows the throw-away password.
         // Where the list fails too, the first failure is the one that says that nothing is known.
         const isListed = (users: readonly DatabaseUser[]) => users.some((user) => user.username === username);
-        if (error.effect === 'unknown' && (await list().then(isListed, () => false))) return 'exists';
-        throw error;
+        if (error.effect !== 'unknown' || !(await list().then(isListed, () => false))) throw error;
+        const said = await verify({ username, password: throwAway }).catch((failure: unknown) => {
+          if (failure instanceof VerificationFailed || failure instanceof ProviderError) return 'unclear';
+          throw failure;
+        });
+        if (said !== 'accepted') return 'exists';
       }
-    },
-
-    async setPassword({ username, next }) {
-      refuseUnlessOurs('setPassword', username);
       try {
-        await api.setPassword(username, next);
+        await reveal('createUser', { username, password }, throwAway, guard);
       } catch (error) {
-        if (!(error instanceof ProviderError)) throw error;
-        // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
-        // decides. For anything else the vendor's word is enough.
-        const late = error.effect === 'unknown' ? await timeLeft(lateMs) : 0;
-        if (late === 0 && error.code !== 'REJECTED') throw error;
-        const login = { ...(await endpoint()), username, password: next };
-        const giveUpAt = (await ports.now()).getTime() + late;
-        for (
-          let wait = 500;
-          (await verifyBySql(login, ports)) === 'rejected';
-          wait = Math.min(wait * 2, 15_000)
-        ) {
-          if ((await ports.now()).getTime() + wait >= giveUpAt) throw error;
-          await ports.sleep(wait);
-        }
+        if (!isRightsFailure(error)) throw error;
+        // Without admin it can never be mended by itself, and nobody else may be able to.
+        const remove = () => api.deleteUser(username, guard);
+        throw await undoCreation(
+          error,
+          { provider: 'cockroachdb-cloud', username, list, remove, until },
+          ports,
+        );
       }
+      return 'created';
     },
 
-    deleteUser: async (username, login) => {
+    async setPassword({ username, current, next, isIdle = false }, guard) {
+      refuseUnlessOurs('setPassword', username);
+      const login = { username, password: next };
+      if (!isIdle) {
+        const [known] = current;
+        const reader = admin ?? (known === undefined ? undefined : { username, password: known });
+        const unknown = reader === undefined ? [] : await readOr(unknownRoles(reader), []);
+        if (unknown.length > 0) throw roleUnknown(unknown, 'setPassword', 'none');
+        await put(login, guard);
+        return takeAdminBack(login, guard);
+      }
+      if (admin !== undefined) {
+        const unknown = await unknownRoles(admin);
+        if (unknown.length > 0) throw roleUnknown(unknown, 'setPassword', 'none');
+      }
+      // Done by an earlier run.
+      if ((await verify(login)) === 'accepted') {
+        const { missing, extra } = missingAndExtra(await memberships(login, username));
+        if (missing.length === 0 && extra.length === 0) return;
+      }
+      const throwAway = await throwAwayPassword(ports);
+      await put({ username, password: throwAway }, guard);
+      await reveal('setPassword', login, throwAway, guard);
+    },
+
+    deleteUser: async (username, guard, login) => {
       refuseUnlessOurs('deleteUser', username);
-      return deleteListed(
-        { provider: 'cockroachdb-cloud', username, list, remove: () => remove(username, login), until },
-        ports,
-      );
+      const removal = () => remove(username, guard, login);
+      return deleteListed({ provider: 'cockroachdb-cloud', username, list, remove: removal, until }, ports);
     },
 
-    verify: (login) => verifyBySql(login, ports),
+    verify,
 
     async privilegeDifferences(login) {
-      const { missing, extra } = missingAndExtra(await memberships(login));
+      const { missing, extra } = missingAndExtra(await memberships(login, login.username));
       return [
         ...missing.map((role) => `role ${role} is declared but not held`),
         ...extra.map((role) => `role ${role} is held but not declared`),
       ];
     },
 
-    async applyPrivileges(login) {
+    async applyPrivileges(login, guard) {
       refuseUnlessOurs('applyPrivileges', login.username);
-      const { missing, extra } = missingAndExtra(await memberships(login));
-      if (missing.length === 0 && extra.length === 0) return;
-      // A user made by the API is born with admin WITH ADMIN OPTION (terraform-provider-cockroach PR 376), so it can put
-      // its own rights in order. One transaction: a crash between granting and giving up admin would leave a user that
-      // can neither do its work nor be mended by itself.
-      const user = quoted(login.username);
-      const changes = [
-        ...missing.map((role) => `GRANT ${quoted(role)} TO ${user}`),
-        ...extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`),
-      ];
-      const actor = admin === undefined ? login : { ...login, ...admin };
-      try {
-        const outcome = await ports.sql({
-          ...actor,
-          statements: ['BEGIN', ...changes, 'COMMIT'].map((text) => ({ text })),
-          // Role changes are schema changes: up to five minutes (Vault's CockroachDB tutorial).
-          timeoutMs: await timeLeft(lateMs),
-        });
-        if (outcome.say === 'rejected') throw rejected(actor.username);
-      } catch (error) {
-        if (!(error instanceof SqlError)) throw error;
-        // A lost COMMIT may have been applied: what the user holds now decides.
-        if (error.statement !== undefined && error.sqlState !== undefined)
-          throw privilegesDiffer(
-            `${login.username} may not ${changes.join(', ')} (${error.sqlState})`,
-            error,
-          );
-      }
-      const after = missingAndExtra(await memberships(login));
-      const left = [...after.missing, ...after.extra];
-      if (left.length > 0) throw privilegesDiffer(`${login.username} still differs in ${left.join(', ')}`);
+      await putInOrder('applyPrivileges', login, guard, { isHidden: false });
     },
 
     /** Takes an administrator: a user may look at its own sessions, but not cancel them (SQL docs). */
-    async endSessions(username, login, openedBefore) {
+    async endSessions(username, login, openedBefore, guard) {
       refuseUnlessOurs('endSessions', username);
       // It would find none to cancel, and that would look like success.
       if (admin === undefined && login.username !== username)
         return { ended: false, reason: onlyItsOwn(login.username) };
+      const actor = await loginOf(admin ?? login);
+      const butOwn =
+        actor.username === username
+          ? ' AND session_id NOT IN (SELECT session_id FROM [SHOW session_id])'
+          : '';
       // No placeholders: the statement takes none, and both texts are of characters that need no quoting.
-      const text = `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}' AND coalesce(application_name, '') <> 'rekey')`;
-      return endSessionsBySql(admin === undefined ? login : { ...login, ...admin }, { text }, ports);
+      const text = `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}'${butOwn})`;
+      const look = async () => {
+        const seen = await readSessions(username, login);
+        if ('reason' in seen) return seen.reason;
+        return seen.open.filter(({ startedAt }) => startedAt === undefined || startedAt < openedBefore)
+          .length;
+      };
+      return endSessionsBySql(actor, { end: { text }, look }, { guard, until }, ports);
     },
 
     async sessions(username, login) {
-      const actor = admin === undefined ? login : { ...login, ...admin };
-      const isOwn = actor.username === username;
-      if (admin === undefined && !isOwn) return { observed: false, reason: onlyItsOwn(actor.username) };
-      try {
-        const outcome = await ports.sql({
-          ...actor,
-          statements: [sessionsOf(username), ...(isOwn ? [] : [seesEverybody])],
-          timeoutMs: await timeLeft(30_000),
-        });
-        if (outcome.say === 'rejected')
-          return { observed: false, reason: `${actor.username} could not log in to look` };
-        if (!isOwn && !seesEverybodyRows.parse(outcome.rows[1])[0].yes)
-          return { observed: false, reason: onlyItsOwn(actor.username) };
-        const open = sessionRows.parse(outcome.rows[0] ?? []).map(
-          (row): Session => ({
-            applicationName: row.application_name ?? '',
-            clientAddress: row.client_address ?? '',
-            ...(row.session_start === null ? {} : { startedAt: row.session_start }),
-          }),
-        );
-        return { observed: true, open };
-      } catch (error) {
-        if (!(error instanceof SqlError)) throw error;
-        return { observed: false, reason: error.message };
-      }
+      const seen = await readSessions(username, login);
+      return 'open' in seen ? { observed: true, open: seen.open } : { observed: false, reason: seen.reason };
     },
   };
 }
+
+/** The privileges could not be given: certain, and for the caller to clean up after. */
+const isRightsFailure = (error: unknown): error is ProviderError | VerificationFailed =>
+  (error instanceof ProviderError && error.code === 'ROLE_UNKNOWN') ||
+  (error instanceof VerificationFailed && error.code === 'PRIVILEGES_DIFFER');
+
+/** `otherwise` where a login that was tried on the way is refused or comes to nothing. */
+const readOr = <T>(reading: Promise<T>, otherwise: T): Promise<T> =>
+  reading.catch((error: unknown) => {
+    if (error instanceof VerificationFailed) return otherwise;
+    throw error;
+  });

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { ProviderError } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import type { VendorApi, VendorFailure, VendorResponse } from '../http.ts';
@@ -118,8 +119,8 @@ export interface RenderApi {
   /** One array, never paged. Lists only users made by API or dashboard; may or may not hold the original one. */
   users(): Promise<readonly ListedUser[]>;
   /** Accepted (202) is not done: the user appears later, and becomes the default. */
-  createUser(username: string): Promise<void>;
-  deleteUser(username: string): Promise<void>;
+  createUser(username: string, guard: Guard): Promise<void>;
+  deleteUser(username: string, guard: Guard): Promise<void>;
   /** Shown in Render's audit log as ViewConnectionInfoEvent: read it as few times as possible. */
   connectionInfo(): Promise<ConnectionInfo>;
   processes(): Promise<z.output<typeof processesSchema>['processes']>;
@@ -188,21 +189,25 @@ export function renderApi(
         path: [...here, 'credentials'],
         answer: z.array(listedUserSchema),
       }),
-    createUser: async (username) => {
+    createUser: async (username, guard) => {
       await api.call({
         operation: 'createUser',
         method: 'POST',
         path: [...here, 'credentials'],
         body: { username },
         answer: anything,
+        guard,
+        isDestructive: false,
       });
     },
-    deleteUser: async (username) => {
+    deleteUser: async (username, guard) => {
       await api.call({
         operation: 'deleteUser',
         method: 'DELETE',
         path: [...here, 'credentials', username],
         answer: anything,
+        guard,
+        isDestructive: true,
       });
     },
     connectionInfo: () =>

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type Effect, ProviderError } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type {
   DatabaseUser,
@@ -12,6 +13,7 @@ import { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
 import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, postgresUrl, verifyBySql } from '../sql.ts';
+import { atEndpoint, oncePerVisit } from '../visit.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
 import { vendorWebhooks } from './webhooks.ts';
 
@@ -34,6 +36,8 @@ const privilegesSchema = z.strictObject({});
 const settleMs = 120_000;
 
 // Translation in.
+
+const openRows = z.tuple([z.object({ open: z.int() })]);
 
 interface RenderUser extends DatabaseUser {
   /** Undefined where Render left the field out. */
@@ -68,7 +72,7 @@ function externalOf({ externalConnectionString }: ConnectionInfo): (Endpoint & {
  * The login in connection-info, if it is that of `username`: the answer always describes whoever is the default now, so
  * the name inside the string is the only proof whose password this is (docs page).
  */
-function loginOf(info: ConnectionInfo, username: string): Login | undefined {
+function loginIn(info: ConnectionInfo, username: string): Login | undefined {
   const external = externalOf(info);
   if (external === undefined) return undefined;
   const { url, ...endpoint } = external;
@@ -139,6 +143,7 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
   targetSchema,
   privilegesSchema,
   targetId: ({ postgresId }) => postgresId,
+  targetOf: ({ targetId }) => ({ postgresId: targetId }),
   // `require`, as libpq's verify-full needs a root file that most images lack; rekey's own logins always verify.
   ready: (login) => ({ url: postgresUrl(login, 'require') }),
   open: ({ target, apiKey, until }, ports) => open(target, apiKey, until, ports),
@@ -160,7 +165,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
   const find = (operation: string, username: string): Promise<RenderUser | undefined> =>
     findListed({ provider: 'render-postgres', operation, username, list, until }, ports);
 
-  async function create(username: string): Promise<void> {
+  async function create(username: string, guard: Guard): Promise<void> {
     const state = await readiness();
     if (!state.ready)
       throw failed(
@@ -170,14 +175,29 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
         `${postgresId} is not ready: ${state.reason}; try again later`,
       );
     try {
-      await api.createUser(username);
+      await api.createUser(username, guard);
     } catch (error) {
+      if (!(error instanceof ProviderError)) throw error;
       // Never a second POST here: the list tells what the first one did.
-      const unclear =
-        error instanceof ProviderError && (error.effect !== 'none' || error.code === 'CONFLICT');
+      const unclear = error.effect !== 'none' || error.code === 'CONFLICT';
       if (!unclear && (await find('createUser', username)) === undefined) throw error;
     }
   }
+
+  /** Shown in Render's audit log as a look at the password, so it is read once a visit. */
+  const endpoint = oncePerVisit(async (): Promise<Endpoint> => {
+    const external = externalOf(await api.connectionInfo());
+    if (external === undefined || external.database === '')
+      throw failed(
+        'UNREADABLE',
+        'none',
+        'endpoint',
+        'the external connection string in connection-info is no PostgreSQL URL; look at it in the dashboard',
+      );
+    const { url: _url, ...where } = external;
+    return where;
+  });
+  const loginOf = atEndpoint(endpoint);
 
   return {
     id: 'render-postgres',
@@ -185,16 +205,16 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     readiness,
     listUsers: list,
 
-    async issueUser(username) {
+    async issueUser(username, guard) {
       refuseOddName('createUser', username);
       // A crash after the POST leaves a user that can be found again only by this name; so look first, and twice.
-      if ((await find('createUser', username)) === undefined) await create(username);
+      if ((await find('createUser', username)) === undefined) await create(username, guard);
       const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
       for (let wait = 250; ; wait = Math.min(wait * 2, 10_000)) {
         const stands = standing(await list(), username);
         if (stands === 'overtaken') return 'lost';
         if (stands === 'maybe-default') {
-          const login = loginOf(await api.connectionInfo(), username);
+          const login = loginIn(await api.connectionInfo(), username);
           if (login !== undefined) return login;
         }
         if ((await ports.now()).getTime() + wait >= deadline) {
@@ -212,11 +232,11 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     },
 
     /** Tells by the list alone who the default is: connection-info would show whoever's password that is. */
-    async placeDefault(username) {
+    async placeDefault(username, guard) {
       refuseOddName('placeDefault', username);
       let effect: Effect = 'none';
       if ((await find('placeDefault', username)) === undefined) {
-        await create(username);
+        await create(username, guard);
         effect = 'applied';
       }
       const deadline = Math.min((await ports.now()).getTime() + settleMs, until.getTime());
@@ -244,24 +264,12 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       }
     },
 
-    /** Shown in Render's audit log as a look at the password: for callers that cannot do without. */
-    async endpoint() {
-      const external = externalOf(await api.connectionInfo());
-      if (external === undefined || external.database === '')
-        throw failed(
-          'UNREADABLE',
-          'none',
-          'endpoint',
-          'the external connection string in connection-info is no PostgreSQL URL; look at it in the dashboard',
-        );
-      const { url: _url, ...endpoint } = external;
-      return endpoint;
-    },
+    endpoint,
 
-    async deleteUser(username) {
+    async deleteUser(username, guard) {
       refuseOddName('deleteUser', username);
       const remove = () =>
-        api.deleteUser(username).catch((error: unknown) => {
+        api.deleteUser(username, guard).catch((error: unknown) => {
           if (!(error instanceof ProviderError) || error.code !== 'BLOCKED') throw error;
           throw withRemedy(
             error,
@@ -271,41 +279,46 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       return deleteListed({ provider: 'render-postgres', username, list, remove, until }, ports);
     },
 
-    verify: (login) => verifyBySql(login, ports),
+    verify: async (login) => verifyBySql(await loginOf(login), ports),
     privilegeDifferences: async () => [],
     webhooks: vendorWebhooks(api),
 
     // Render has no call for it; PostgreSQL lets a role end its own connections.
-    endSessions: (username, login, openedBefore) =>
-      endSessionsBySql(
-        login,
-        {
-          // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud.
-          text: `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                  WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`,
-          values: [username, openedBefore.toISOString()],
-        },
-        ports,
-      ),
+    async endSessions(username, userPassword, openedBefore, guard) {
+      const login = await loginOf(userPassword);
+      // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud. Only the very
+      // connection that runs this is left out: an intruder may call his own `rekey`.
+      const opened = {
+        text: `FROM pg_stat_activity
+                WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`,
+        values: [username, openedBefore.toISOString()],
+      };
+      const end = { ...opened, text: `SELECT pg_terminate_backend(pid) ${opened.text}` };
+      const count = { ...opened, text: `SELECT count(*)::int AS open ${opened.text}` };
+      const look = async (): Promise<number | string> => {
+        const session = { ...login, statements: [count], timeoutMs: 15_000 };
+        const outcome = await ports.sql({ ...session, guard: 'reads-only' });
+        if (outcome.say === 'rejected')
+          return `${login.username} could not log in to look whether they ended`;
+        return openRows.parse(outcome.rows[0])[0].open;
+      };
+      return endSessionsBySql(login, { end, look }, { guard, until }, ports);
+    },
 
+    // Asked of the API, by which nobody is connected: there is no session of the asker to leave out.
     async sessions(username) {
       const counted = (await list()).find((user) => user.username === username)?.openConnections;
       if (counted === 0) return { observed: true, open: 0 };
       try {
-        const processes = (await api.processes()).filter((process) => process.username === username);
-        const ours = processes.filter(({ applicationName }) => applicationName === 'rekey').length;
-        const open = processes
-          .filter(({ applicationName }) => applicationName !== 'rekey')
+        const open = (await api.processes())
+          .filter((process) => process.username === username)
           .map(({ applicationName, clientAddr, backendStart }) => ({
             applicationName: applicationName ?? '',
             clientAddress: clientAddr ?? '',
             ...(backendStart == null ? {} : { startedAt: new Date(backendStart) }),
           }));
         // The list's count wins where it sees more: it may know of connections that the query view does not.
-        return {
-          observed: true,
-          open: counted !== undefined && counted - ours > open.length ? counted - ours : open,
-        };
+        return { observed: true, open: counted !== undefined && counted > open.length ? counted : open };
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         return counted === undefined

@@ -1,8 +1,10 @@
 import { z } from 'zod';
 import { ProviderError } from '../../core/errors.ts';
+import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import {
+  type Change,
   failureOfStatus,
   retryAfterMs,
   type VendorFailure,
@@ -86,6 +88,11 @@ export const databaseSchema = z.object({
   public_host: z.string().nullish(),
   /** Text in the schema, a number in the document's own examples. */
   port: z.union([z.int(), z.string().regex(/^\d{1,5}$/, { error: 'expected digits' })]).transform(Number),
+  /** Absent, null, `[]` and `{}` are the same: Vultr has answered `[]` where an object was empty, and the other way round (govultr#231). */
+  read_replicas: z
+    .union([z.array(z.unknown()), z.strictObject({}).transform(() => [])])
+    .nullish()
+    .transform((replicas) => replicas ?? []),
   /** The default user. */
   user: z.string().nullish(),
   ca_certificate: z
@@ -104,10 +111,10 @@ export interface VultrApi {
   /** Everybody, also where the list has pages. Throws rather than answering fewer than `meta.total`. */
   users(): Promise<readonly VultrUser[]>;
   user(username: string): Promise<VultrUser>;
-  createUser(username: string, password: Sensitive): Promise<VultrUser>;
-  setPassword(username: string, password: Sensitive): Promise<VultrUser>;
-  setAccessControl(username: string, rights: AccessControl): Promise<VultrUser>;
-  deleteUser(username: string): Promise<void>;
+  createUser(username: string, password: Sensitive, guard: Guard): Promise<VultrUser>;
+  setPassword(username: string, password: Sensitive, guard: Guard): Promise<VultrUser>;
+  setAccessControl(username: string, rights: AccessControl, change: Change): Promise<VultrUser>;
+  deleteUser(username: string, guard: Guard): Promise<void>;
 }
 
 const mostPages = 1_000;
@@ -170,7 +177,7 @@ export function vultrApi(
           answer: userAnswerSchema,
         })
       ).user,
-    createUser: async (username, password) =>
+    createUser: async (username, password, guard) =>
       (
         await api.call({
           operation: 'createUser',
@@ -178,9 +185,11 @@ export function vultrApi(
           path: users,
           body: { username, password },
           answer: userAnswerSchema,
+          guard,
+          isDestructive: false,
         })
       ).user,
-    setPassword: async (username, password) =>
+    setPassword: async (username, password, guard) =>
       (
         await api.call({
           operation: 'setPassword',
@@ -188,10 +197,12 @@ export function vultrApi(
           path: [...users, username],
           body: { password },
           answer: userAnswerSchema,
+          guard,
+          isDestructive: true,
         })
       ).user,
     // All four, always: whether a list that is left out stays or is reset is unknown.
-    setAccessControl: async (username, { categories, channels, commands, keys }) =>
+    setAccessControl: async (username, { categories, channels, commands, keys }, change) =>
       (
         await api.call({
           operation: 'applyPrivileges',
@@ -204,14 +215,17 @@ export function vultrApi(
             acl_keys: keys,
           },
           answer: userAnswerSchema,
+          ...change,
         })
       ).user,
-    deleteUser: async (username) => {
+    deleteUser: async (username, guard) => {
       await api.call({
         operation: 'deleteUser',
         method: 'DELETE',
         path: [...users, username],
         answer: z.unknown(),
+        guard,
+        isDestructive: true,
       });
     },
   };

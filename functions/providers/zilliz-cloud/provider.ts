@@ -1,17 +1,19 @@
 import { z } from 'zod';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
+import type { Fact, Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
   Endpoint,
-  Login,
   OpenTarget,
   ProviderDefinition,
   Readiness,
+  UserPassword,
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
+import type { Change } from '../http.ts';
 import { deleteListed, findListed } from '../listed-users.ts';
 import {
   type Address,
@@ -68,6 +70,9 @@ const propagationMs = 15_000;
 /** How long an unclear change may still arrive: the cluster answers 408 after 30 s and goes on working (Milvus's handler). */
 const lateMs = 300_000;
 
+/** How many passwords are tried as the current one: those of the versions that Secrets Manager still labels, and one to spare. */
+const maxCandidates = 4;
+
 /** Authentication comes up within minutes (official Terraform provider). */
 const newMs = 900_000;
 
@@ -84,6 +89,9 @@ const toUser = (username: string): DatabaseUser => ({
 });
 
 function readinessOf({ plan, status }: Cluster): Readiness {
+  // Whatever its plan was: a cluster that is deleted comes back on none.
+  if (status.toUpperCase() === 'DELETED')
+    return { ready: false, reason: `its status is ${status}`, isGone: true };
   // The plan first: what the user calls answer on a cluster without users is documented nowhere, so none is made.
   if (!plansWithUsers.test(plan))
     return { ready: false, reason: `its plan is ${plan}; only dedicated clusters have users` };
@@ -137,8 +145,16 @@ const unreachable = (message: string, cause?: unknown): VerificationFailed =>
 const privilegesDiffer = (message: string, cause?: unknown): VerificationFailed =>
   new VerificationFailed(
     'PRIVILEGES_DIFFER',
-    `${message}; create the roles in Zilliz Cloud, or correct them in the spec`,
+    `${message}; grant or revoke it in Zilliz Cloud, or correct the spec`,
     cause === undefined ? {} : { cause },
+  );
+
+const roleUnknown = (operation: string, message: string, effect: 'none' | 'applied'): ProviderError =>
+  failed(
+    'ROLE_UNKNOWN',
+    operation,
+    `${message}; create the roles in Zilliz Cloud, or correct them in the spec`,
+    effect,
   );
 
 // Factory.
@@ -159,6 +175,7 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
   targetSchema,
   privilegesSchema,
   targetId: ({ clusterId }) => clusterId,
+  targetOf: ({ targetId }) => ({ clusterId: targetId }),
   // `uri` and `token` are what every Milvus client asks for. No user in the URL: none of them would read it there, and
   // fetch refuses it.
   ready: ({ host, port, username, password }) => {
@@ -220,12 +237,10 @@ function open(
     }
   }
 
-  const verify: ChoosingProvider['verify'] = async (login) => {
-    const at = await endpoint();
-    if (login.host !== at.host || login.port !== at.port)
-      throw unreachable(`the login points elsewhere than ${clusterId} does now; nothing was sent there`);
+  const verify: ChoosingProvider['verify'] = async ({ username, password: given }) => {
+    const at = await locate('verify');
     try {
-      await api.probe(login);
+      await api.probe(at, { username, password: given });
       return 'accepted';
     } catch (error) {
       if (!(error instanceof ProviderError)) throw error;
@@ -249,25 +264,83 @@ function open(
     return missing.length === 0 && extra.length === 0;
   };
 
-  /** Whether a login works at this moment; one that comes to nothing proves as little as a refused one. */
-  const isTakenNow = (login: Login): Promise<boolean> =>
-    verify(login).then(
-      (answer) => answer === 'accepted',
-      (error: unknown) => {
-        if (error instanceof VerificationFailed || error instanceof ProviderError) return false;
-        throw error;
-      },
-    );
+  /** What a login comes to at this moment. */
+  const tried = (login: UserPassword): Promise<'accepted' | 'rejected' | 'unclear'> =>
+    verify(login).catch((error: unknown) => {
+      if (error instanceof VerificationFailed || error instanceof ProviderError) return 'unclear';
+      throw error;
+    });
+  /** Whether it works; a login that comes to nothing proves as little as a refused one. */
+  const isTakenNow = async (login: UserPassword): Promise<boolean> => (await tried(login)) === 'accepted';
 
   /** Afterwards the user has this password, whoever made it: the vendor takes an unchanged one and no other. */
-  const hasPassword = async (login: Login): Promise<boolean> =>
-    (await verify(login)) === 'accepted' ||
+  const hasPassword = async ({ username, password: same }: UserPassword, guard: Guard): Promise<boolean> =>
+    (await verify({ username, password: same })) === 'accepted' ||
     // A proxy that missed a change refuses the new password until the next one; what is stored decides, and this tells
     // all proxies again (Milvus's rootcoord).
-    (await (await users('setPassword')).updatePassword(login.username, login.password, login.password)) ===
-      'updated';
+    (await (await users('setPassword')).updatePassword(username, same, same, guard)) === 'updated';
 
-  async function create(login: Login): Promise<'created' | 'exists'> {
+  /** Declared roles that the cluster does not have. */
+  const unknownRoles = async (operation: string): Promise<readonly string[]> => {
+    if (declared.length === 0) return [];
+    const known = await (await users(operation)).roles();
+    return declared.filter((role) => !known.includes(role));
+  };
+  const requireRoles = async (operation: string): Promise<void> => {
+    const unknown = await unknownRoles(operation);
+    if (unknown.length > 0)
+      throw roleUnknown(operation, `${clusterId} has no role ${unknown.join(', ')}`, 'none');
+  };
+
+  /** Each change is tried once, also after a failed one: what the user holds in the end decides. */
+  async function tryEach(changes: readonly (() => Promise<void>)[]): Promise<ProviderError | undefined> {
+    let first: ProviderError | undefined;
+    for (const change of changes)
+      await change().catch((error: unknown) => {
+        if (!(error instanceof ProviderError)) throw error;
+        first ??= error;
+      });
+    return first;
+  }
+
+  /** Afterwards the user holds no role that is not declared. */
+  async function takeAway(username: string, change: Change): Promise<void> {
+    const { extra } = differencesIn(await rolesOf(username));
+    if (extra.length === 0) return;
+    const api = await users('applyPrivileges');
+    const failure = await tryEach(extra.map((role) => () => api.revokeRole(username, role, change)));
+    const isClean = (held: readonly string[]) => differencesIn(held).extra.length === 0;
+    const held = await seen(() => rolesOf(username), isClean, propagationMs);
+    if (isClean(held)) return;
+    throw failure ?? privilegesDiffer(`${username} still holds ${differencesIn(held).extra.join(', ')}`);
+  }
+
+  /** Afterwards the user holds exactly the declared roles. */
+  async function putInOrder(username: string, change: Change): Promise<void> {
+    const before = differencesIn(await rolesOf(username));
+    if (before.missing.length === 0 && before.extra.length === 0) return;
+    const api = await users('applyPrivileges');
+    const failure = await tryEach([
+      ...before.extra.map((role) => () => api.revokeRole(username, role, change)),
+      ...before.missing.map((role) => () => api.grantRole(username, role, change)),
+    ]);
+    const held = await seen(() => rolesOf(username), agrees, propagationMs);
+    if (agrees(held)) return;
+    const differences = differencesIn(held);
+    const left = [...differences.missing, ...differences.extra].join(', ');
+    if (failure === undefined) throw privilegesDiffer(`${username} still differs in ${left}`);
+    if (failure.code !== 'NOT_FOUND') throw failure;
+    const unknown = await unknownRoles('applyPrivileges');
+    if (unknown.length === 0) throw privilegesDiffer(`${username} still differs in ${left}`, failure);
+    throw roleUnknown('applyPrivileges', `${clusterId} has no role ${unknown.join(', ')}`, 'applied');
+  }
+
+  /** Fresh users have no roles (zdoc cluster-roles): nobody can log in with a right that is not declared. */
+  async function create(
+    login: UserPassword,
+    change: Change,
+    check: () => Promise<void>,
+  ): Promise<'created' | 'exists'> {
     const { username, password: chosen } = login;
     let count = 0;
     const counted = async () => {
@@ -277,6 +350,7 @@ function open(
     };
     const look = { provider: 'zilliz-cloud', operation: 'createUser', username, list: counted, until };
     if ((await findListed(look, ports)) !== undefined) return 'exists';
+    await check();
     if (count >= mostUsers)
       throw failed(
         'REJECTED',
@@ -284,7 +358,7 @@ function open(
         `${clusterId} has ${count} users, of ${mostUsers} at most; delete some that nobody needs`,
       );
     try {
-      await (await users('createUser')).createUser(username, chosen);
+      await (await users('createUser')).createUser(username, chosen, change);
       return 'created';
     } catch (error) {
       if (!(error instanceof ProviderError) || (error.code !== 'CONFLICT' && error.effect === 'none'))
@@ -298,17 +372,74 @@ function open(
     }
   }
 
-  const remove = (username: string): Promise<'deleted' | 'absent'> =>
+  const remove = (username: string, guard: Guard): Promise<'deleted' | 'absent'> =>
     deleteListed(
       {
         provider: 'zilliz-cloud',
         username,
         list,
-        remove: async () => (await users('deleteUser')).dropUser(username),
+        remove: async () => (await users('deleteUser')).dropUser(username, guard),
         until,
       },
       ports,
     );
+
+  /** Tries a password as the current one; whether the user has the new one afterwards. */
+  async function change(login: UserPassword, current: Sensitive, guard: Guard): Promise<boolean> {
+    const { username, password: next } = login;
+    try {
+      const api = await users('setPassword');
+      return (await api.updatePassword(username, current, next, guard)) === 'updated';
+    } catch (error) {
+      if (!(error instanceof ProviderError) || error.effect === 'none') throw error;
+      // Never a second try: if the first one was applied, it would be refused like a wrong password. A login decides;
+      // an answer in so many words will not be followed by a change, a lost one may be. That the old password still
+      // works would prove nothing.
+      const patienceMs = error.code === 'RATE_LIMITED' ? propagationMs : lateMs;
+      if (await seen(() => isTakenNow(login), Boolean, patienceMs)) return true;
+      throw error;
+    }
+  }
+
+  /** Afterwards the user has the new password, if need be as a user that is made anew. */
+  async function renew(
+    login: UserPassword,
+    { current, isIdle }: { readonly current: readonly Sensitive[]; readonly isIdle: boolean },
+    guard: Guard,
+  ): Promise<void> {
+    const { username, password: next } = login;
+    const candidates: Sensitive[] = [];
+    for (const password of current)
+      if (![next, ...candidates].some((known) => known.equals(password))) candidates.push(password);
+    for (const password of candidates.slice(0, maxCandidates))
+      if (await change(login, password, guard)) return;
+    // Refused, or nobody knows the current password: an earlier run of ours may have set it to `next` already.
+    if (await hasPassword(login, guard)) return;
+    if (!isIdle)
+      throw failed(
+        'REJECTED',
+        'setPassword',
+        `${username} has a password that no version of its secret holds, or is gone; set it in Zilliz Cloud to what AWSCURRENT says, or request a new credential`,
+      );
+    // Only the vendor could reset it, and it has no call for that. Whoever still holds the password before loses it by a
+    // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards.
+    const stillRefused: Fact = async () => {
+      // Another run of this very step may have made the user meanwhile: a drop would take the new login away from consumers.
+      const said = await tried(login);
+      if (said === 'rejected') return undefined;
+      return said === 'accepted'
+        ? `${username} has its new password by now`
+        : `whether ${username} has its new password by now cannot be told`;
+    };
+    await remove(username, guard.and(stillRefused));
+    if ((await create(login, { guard, isDestructive: true }, async () => undefined)) === 'exists')
+      throw failed(
+        'CONFLICT',
+        'setPassword',
+        `somebody else made ${username} while rekey did; stop that, then rotate again`,
+        'applied',
+      );
+  }
 
   return {
     id: 'zilliz-cloud',
@@ -317,52 +448,31 @@ function open(
     listUsers: list,
     endpoint,
 
-    async createUser(login) {
+    async createUser(login, guard) {
       refuseUnlessOurs('createUser', login.username);
       refuseOddPassword('createUser', login.password);
-      return create(login);
+      const patient = { guard, isDestructive: false };
+      const made = await create(login, patient, () => requireRoles('createUser'));
+      if (made === 'created') await putInOrder(login.username, patient);
+      return made;
     },
 
-    async setPassword({ username, current, next, isIdle = false }) {
+    async setPassword({ username, current, next, isIdle = false }, guard) {
       refuseUnlessOurs('setPassword', username);
       refuseOddPassword('setPassword', next);
-      const login = { ...(await endpoint()), username, password: next };
-      if (current !== undefined)
-        try {
-          const api = await users('setPassword');
-          if ((await api.updatePassword(username, current, next)) === 'updated') return;
-        } catch (error) {
-          if (!(error instanceof ProviderError) || error.effect === 'none') throw error;
-          // Never a second try: if the first one was applied, it would be refused like a wrong password. A login decides;
-          // an answer in so many words will not be followed by a change, a lost one may be. That the old password still
-          // works would prove nothing.
-          const patienceMs = error.code === 'RATE_LIMITED' ? propagationMs : lateMs;
-          if (await seen(() => isTakenNow(login), Boolean, patienceMs)) return;
-          throw error;
-        }
-      // Refused, or nobody knows the current password: an earlier run of ours may have set it to `next` already.
-      if (await hasPassword(login)) return;
-      if (!isIdle)
-        throw failed(
-          'REJECTED',
-          'setPassword',
-          `${username} has a password that no version of its secret holds, or is gone; set it in Zilliz Cloud to what AWSCURRENT says, or request a new credential`,
-        );
-      // Only the vendor could reset it, and it has no call for that. Whoever still holds the password before loses it by a
-      // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards.
-      await remove(username);
-      if ((await create(login)) === 'exists')
-        throw failed(
-          'CONFLICT',
-          'setPassword',
-          `somebody else made ${username} while rekey did; stop that, then rotate again`,
-          'applied',
-        );
+      const login = { username, password: next };
+      await requireRoles('setPassword');
+      // A password change as a whole is impatient, its roles included: reasons that were true before a wait may not be after it.
+      const impatient = { guard, isDestructive: true };
+      // Before the password: whoever gets it must not find a role that is not declared.
+      if (isIdle) await takeAway(username, impatient);
+      await renew(login, { current, isIdle }, guard);
+      if (isIdle) await putInOrder(username, impatient);
     },
 
-    async deleteUser(username) {
+    async deleteUser(username, guard) {
       refuseUnlessOurs('deleteUser', username);
-      return remove(username);
+      return remove(username, guard);
     },
 
     verify,
@@ -376,37 +486,9 @@ function open(
       ];
     },
 
-    async applyPrivileges({ username }) {
+    async applyPrivileges({ username }, guard) {
       refuseUnlessOurs('applyPrivileges', username);
-      const { missing, extra } = differencesIn(await rolesOf(username));
-      if (missing.length === 0 && extra.length === 0) return;
-      const api = await users('applyPrivileges');
-      const failures: ProviderError[] = [];
-      const changes = [
-        ...missing.map((role) => () => api.grantRole(username, role)),
-        ...extra.map((role) => () => api.revokeRole(username, role)),
-      ];
-      // Each is tried once, also after a failed one: what the user holds in the end decides.
-      for (const change of changes)
-        await change().catch((error: unknown) => {
-          if (!(error instanceof ProviderError)) throw error;
-          failures.push(error);
-        });
-      const [failure] = failures;
-      const held = await seen(() => rolesOf(username), agrees, propagationMs);
-      if (agrees(held)) return;
-      const differences = differencesIn(held);
-      const left = [...differences.missing, ...differences.extra].join(', ');
-      if (failure === undefined) throw privilegesDiffer(`${username} still differs in ${left}`);
-      if (failure.code !== 'NOT_FOUND') throw failure;
-      const known = await api.roles();
-      const unknown = differences.missing.filter((role) => !known.includes(role));
-      throw privilegesDiffer(
-        unknown.length > 0
-          ? `${clusterId} has no role ${unknown.join(', ')}`
-          : `${username} still differs in ${left}`,
-        failure,
-      );
+      await putInOrder(username, { guard, isDestructive: false });
     },
 
     // Every request logs in by itself: there is no connection that outlives a password, so none is left to end.
