@@ -130,7 +130,7 @@ export interface PasswordChange {
   readonly next: Sensitive;
   /**
    * No published login names this user, or its grace is over: then it may be made anew where nobody knows the current
-   * password and the vendor demands it. Its privileges are applied afterwards, as after every change.
+   * password and the vendor demands it. It has the declared privileges, and no others, before `next` logs in.
    * @default false
    */
   readonly isIdle?: boolean;
@@ -231,7 +231,10 @@ export interface ProviderDefinition<Target, Privileges> {
   readonly privilegesSchema: z.ZodType<Privileges>;
   /** The target's own id, as it stands in secrets, events and audit records. */
   targetId(target: Target): string;
-  /** The target that a stored value names, so that it is looked after when the spec names another one by now. */
+  /**
+   * The target that a stored value names, so that it is looked after when the spec names another one by now. Not checked: parse it
+   * with `targetSchema` before opening it.
+   */
   targetOf(stored: { readonly targetId: string; readonly database: string }): Target;
   /** What a consumer can use as it is: the connection URL, and whatever else the vendor's own clients ask for. */
   ready(login: Login): Readonly<Record<string, string>> & { readonly url: string };

@@ -5,8 +5,8 @@ import type { EndedSessions } from '../core/provider.ts';
 const closingMs = 5_000;
 
 /**
- * Looks until no session is left, for a few seconds. `look` answers how many sessions are left, or why that cannot be told.
- * Without it a server that ends nothing, or a session that the statement passes over, would be reported as ended.
+ * Polls until no session is left, for at most `closingMs`. `look` answers how many sessions are left, or why that cannot be told.
+ * Without the look, the audit trail would report sessions as ended that the server did not end.
  */
 export async function confirmEnded(
   look: () => Promise<number | string>,

@@ -28,7 +28,7 @@ interface VendorChange extends Change {
   readonly method: Exclude<HttpRequest['method'], 'GET'>;
 }
 
-/** What lets a change out, and how patient it is. */
+/** Why a change may leave, and whether it may wait for a rate limit. */
 export interface Change {
   /** The reasons for the change, read again right before each time it is sent. */
   readonly guard: Guard;

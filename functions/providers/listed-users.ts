@@ -111,8 +111,8 @@ export async function deleteListed(
 }
 
 /**
- * Deletes a user that this very call made and could not finish. Answers what to throw: `failure`, or why the user is still there,
- * with a password that nobody knows.
+ * Deletes a user that the same call created and could not finish. Answers the error to throw: `failure`, or, if the deletion
+ * failed, that the user is still there with a throw-away password.
  */
 export async function undoCreation(
   failure: ProviderError | VerificationFailed,
@@ -124,7 +124,7 @@ export async function undoCreation(
   } catch (error) {
     if (!(error instanceof ProviderError)) throw error;
     return new ProviderError(
-      `${deletion.provider}: ${deletion.username} was made with a password that nobody knows and could not be finished (${failure.message}), nor deleted again (${error.message}); the next try goes on with it`,
+      `${deletion.provider}: ${deletion.username} was created with a throw-away password and could not be finished (${failure.message}), nor deleted again (${error.message}); the next run continues with it`,
       { ...error.facts, operation: 'createUser', effect: 'applied' },
       { cause: failure },
     );
@@ -139,3 +139,13 @@ export const withRemedy = (refusal: ProviderError, remedy: string): ProviderErro
   new ProviderError(`${refusal.message.slice(`${refusal.code}: `.length)}; ${remedy}`, refusal.facts, {
     cause: refusal,
   });
+
+/** The failure of a later call of an operation whose earlier calls changed something: its effect is not `none`. */
+export const afterChanges = (error: unknown): unknown =>
+  error instanceof ProviderError && error.effect === 'none'
+    ? new ProviderError(
+        error.message.slice(`${error.code}: `.length),
+        { ...error.facts, effect: 'applied' },
+        { cause: error },
+      )
+    : error;

@@ -1,6 +1,6 @@
 import type { Endpoint, Login, UserPassword } from '../core/provider.ts';
 
-/** `read`, done once for as long as a provider is open: one visit to a target. A failed reading is not kept. */
+/** `read`, done once while a provider is open, which is one visit to a target. A failed reading is not kept. */
 export function oncePerVisit<T>(read: () => Promise<T>): () => Promise<T> {
   let kept: Promise<T> | undefined;
   return () => {

@@ -12,7 +12,7 @@ import type {
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { deleteListed, findListed, undoCreation, withRemedy } from '../listed-users.ts';
+import { afterChanges, deleteListed, findListed, undoCreation, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
 import { throwAwayPassword } from '../throw-away-password.ts';
 import { atEndpoint, oncePerVisit } from '../visit.ts';
@@ -103,8 +103,8 @@ const sessionsOf = (username: string) => ({
 });
 
 /**
- * The id of the session that asks, by which alone it is left out. A client chooses its application name, so an intruder who calls
- * himself `rekey` would survive an emergency. `session_id` is a session variable (SQL docs, SHOW vars).
+ * rekey leaves out the asking session only, by its id. Clients choose their application name: leaving out the name `rekey` would
+ * let an intruder with that name survive an emergency. `session_id` is a session variable (SQL docs, SHOW vars).
  */
 const askingSession = { text: 'SHOW session_id' };
 const askingSessionRows = z.tuple([z.object({ session_id: z.string().min(1) })]);
@@ -182,7 +182,7 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'never',
     // 10 requests a second for a service account (docs page cloud-api), reads included: so every call of a rotation and of the
     // retirement after it is counted, with the user list on one page of 500.
-    writes: { perMinute: 600, perRotation: 20 },
+    writes: { perMinute: 600, perRotation: 24 },
   },
   targetSchema,
   privilegesSchema,
@@ -268,7 +268,7 @@ function open(
     }
   }
 
-  /** Takes these roles away as far as that goes. What the user holds afterwards, only a look can tell. */
+  /** Tries to take these roles away, admin even where the others cannot be. Does not throw: read the memberships afterwards. */
   async function takeAway(
     as: UserPassword,
     username: string,
@@ -277,7 +277,7 @@ function open(
   ): Promise<void> {
     if (held.length === 0) return;
     const revoke = (role: string) => `REVOKE ${quoted(role)} FROM ${quoted(username)}`;
-    // admin last: a user who puts its own rights in order may take nothing away after it.
+    // admin last: a user that revokes its own roles has no right to revoke the rest without it.
     const inOrder = held.toSorted((a, b) => Number(a === 'admin') - Number(b === 'admin'));
     const failure = await transaction(as, inOrder.map(revoke), guard);
     if (failure !== undefined && held.includes('admin')) await transaction(as, [revoke('admin')], guard);
@@ -300,7 +300,8 @@ function open(
     if (missing.length === 0 && extra.length === 0) return;
     const unknown = missing.length === 0 ? [] : await unknownRoles(actor);
     if (unknown.length > 0) {
-      // Under a throw-away password nobody can use what is too much, and with it the user can still be mended by itself.
+      // Under a throw-away password the extra roles are out of reach. With admin the next run can still repair the user by its own
+      // login; without it only an administrator could.
       if (!isHidden) await takeAway(actor, username, extra, guard);
       throw roleUnknown(unknown, operation, isHidden || extra.length > 0 ? 'applied' : 'none');
     }
@@ -322,7 +323,7 @@ function open(
     throw privilegesDiffer(`${username} still differs in ${left.join(', ')}`, failure);
   }
 
-  /** Whether the password logs in, now or within that time: nodes hear of a change late. */
+  /** Whether the password logs in within that time: a change reaches the nodes late. */
   async function isAcceptedWithin(patienceMs: number, login: UserPassword): Promise<boolean> {
     const giveUpAt = (await ports.now()).getTime() + patienceMs;
     for (let wait = 500; (await verify(login)) === 'rejected'; wait = Math.min(wait * 2, 15_000)) {
@@ -337,7 +338,7 @@ function open(
     try {
       await api.setPassword(login.username, login.password, guard);
     } catch (error) {
-      // Whether a change that met a rate limit was applied all the same, the next call finds out: this one never waits for it.
+      // No look whether it was applied all the same: a password change never waits for a rate limit, and the next run repeats it.
       if (!(error instanceof ProviderError) || error.code === 'RATE_LIMITED') throw error;
       // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
       // decides. For anything else the vendor's word is enough.
@@ -359,7 +360,7 @@ function open(
       throw privilegesDiffer(`${username} was made an admin again by its password change`);
   }
 
-  /** Takes a user from a password that nobody is told, under which it may hold anything, to its real one and the declared roles. */
+  /** Gives a user with a throw-away password, which may hold any role, the declared roles and then its real password. */
   async function reveal(
     operation: string,
     login: UserPassword,
@@ -374,7 +375,7 @@ function open(
     try {
       await takeAdminBack(login, guard);
     } catch (error) {
-      // It holds admin under a password that is stored: nobody may be able to log in with that.
+      // Otherwise the stored password logs in as an administrator.
       if (isRightsFailure(error)) await put(hidden, guard);
       throw error;
     }
@@ -441,7 +442,7 @@ function open(
     throw withRemedy(refusal, remedyOf(refusal, username, owner));
   }
 
-  /** Everybody's session but the one that asks, or why they cannot be seen. */
+  /** The user's sessions without the asking one, or why they cannot be seen. */
   async function readSessions(
     username: string,
     login: UserPassword,
@@ -505,7 +506,7 @@ function open(
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         if (error.code === 'CONFLICT') return 'exists';
-        // The answer was lost, not necessarily the user. A login tells whose it is: nobody else knows the throw-away password.
+        // The answer was lost, not necessarily the user. If the throw-away password logs in, this call created it.
         // Where the list fails too, the first failure is the one that says that nothing is known.
         const isListed = (users: readonly DatabaseUser[]) => users.some((user) => user.username === username);
         if (error.effect !== 'unknown' || !(await list().then(isListed, () => false))) throw error;
@@ -518,8 +519,9 @@ function open(
       try {
         await reveal('createUser', { username, password }, throwAway, guard);
       } catch (error) {
-        if (!isRightsFailure(error)) throw error;
-        // Without admin it can never be mended by itself, and nobody else may be able to.
+        const isRefused = error instanceof ProviderError && error.code === 'REJECTED';
+        if (!isRefused && !isRightsFailure(error)) throw afterChanges(error);
+        // The next run would be refused as well, and a user without admin cannot be repaired by its own login.
         const remove = () => api.deleteUser(username, guard);
         throw await undoCreation(
           error,
@@ -552,7 +554,11 @@ function open(
       }
       const throwAway = await throwAwayPassword(ports);
       await put({ username, password: throwAway }, guard);
-      await reveal('setPassword', login, throwAway, guard);
+      try {
+        await reveal('setPassword', login, throwAway, guard);
+      } catch (error) {
+        throw afterChanges(error);
+      }
     },
 
     deleteUser: async (username, guard, login) => {
@@ -605,12 +611,12 @@ function open(
   };
 }
 
-/** The privileges could not be given: certain, and for the caller to clean up after. */
+/** Whether the declared roles certainly could not be given. */
 const isRightsFailure = (error: unknown): error is ProviderError | VerificationFailed =>
   (error instanceof ProviderError && error.code === 'ROLE_UNKNOWN') ||
   (error instanceof VerificationFailed && error.code === 'PRIVILEGES_DIFFER');
 
-/** `otherwise` where a login that was tried on the way is refused or comes to nothing. */
+/** `otherwise` where the login for the reading is refused or unreachable. */
 const readOr = <T>(reading: Promise<T>, otherwise: T): Promise<T> =>
   reading.catch((error: unknown) => {
     if (error instanceof VerificationFailed) return otherwise;

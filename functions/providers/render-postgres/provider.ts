@@ -286,8 +286,8 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     // Render has no call for it; PostgreSQL lets a role end its own connections.
     async endSessions(username, userPassword, openedBefore, guard) {
       const login = await loginOf(userPassword);
-      // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud. Only the very
-      // connection that runs this is left out: an intruder may call his own `rekey`.
+      // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud. Only the
+      // connection that runs this is left out, by its pid: an intruder can name a connection `rekey`.
       const opened = {
         text: `FROM pg_stat_activity
                 WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`,
@@ -305,7 +305,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       return endSessionsBySql(login, { end, look }, { guard, until }, ports);
     },
 
-    // Asked of the API, by which nobody is connected: there is no session of the asker to leave out.
+    // The API answers, so no session of rekey is among the connections, and none is left out.
     async sessions(username) {
       const counted = (await list()).find((user) => user.username === username)?.openConnections;
       if (counted === 0) return { observed: true, open: 0 };

@@ -15,7 +15,7 @@ import type {
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
 import { confirmEnded } from '../ended-sessions.ts';
-import { type Deletion, deleteListed, findListed, undoCreation } from '../listed-users.ts';
+import { afterChanges, type Deletion, deleteListed, findListed, undoCreation } from '../listed-users.ts';
 import { throwAwayPassword } from '../throw-away-password.ts';
 import { codeOf, verifyByAuth } from '../valkey.ts';
 import { atEndpoint, oncePerVisit } from '../visit.ts';
@@ -131,8 +131,8 @@ const connectionsOf = (lines: string, username: string): readonly Connection[] =
     .filter((connection) => connection.get('user') === username);
 
 /**
- * The connections without the one that asked, which `id` names. Where CLIENT ID is not allowed it is one that is running CLIENT
- * LIST, and at most one: an intruder who does the same at the same instant is counted.
+ * The connections without the asking one, which `id` names. Where the user may not run CLIENT ID, one connection whose last
+ * command is CLIENT LIST is left out, and never more than one: otherwise intruders could hide behind that command.
  */
 function withoutAsker(connections: readonly Connection[], id: string | undefined): readonly Connection[] {
   const isAsker = (connection: Connection): boolean =>
@@ -141,7 +141,7 @@ function withoutAsker(connections: readonly Connection[], id: string | undefined
   return connections.filter((_connection, index) => index !== asker);
 }
 
-/** Whether the connection was opened before; one that does not say how old it is may have been. */
+/** Whether the connection is at least that old. A connection without an age counts as old. */
 const isOlder = (connection: Connection, seconds: number): boolean =>
   !(Number(connection.get('age') ?? Number.NaN) < seconds);
 
@@ -201,7 +201,7 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'always',
     // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
     // retirement after it is counted, the looks at the database before and after each change among them.
-    writes: { perMinute: 1_800, perRotation: 30 },
+    writes: { perMinute: 1_800, perRotation: 34 },
   },
   targetSchema,
   privilegesSchema,
@@ -312,7 +312,7 @@ function open(
   const isStillReady = async (): Promise<boolean> =>
     (await lookedAt(api.database().then(toReadiness)))?.ready === true;
 
-  /** What may stay of these rights where the declared ones are refused; undefined where all of it may. */
+  /** The declared part of these rights, for when Vultr refuses the declared ones as a whole. Undefined if there is no other part. */
   function declaredPartOf(held: AccessControl | undefined): AccessControl | undefined {
     const nothing = { categories: ['-@all'], commands: [], keys: [], channels: [] };
     if (held === undefined) return nothing;
@@ -324,8 +324,8 @@ function open(
       keys: shared('keys'),
       channels: shared('channels'),
     };
-    // What is declared to be taken away and is not, is a right too many. What an empty list means at Vultr is not documented: it
-    // may be every command or every key.
+    // A declared `-` rule that is missing is a right too many. Vultr does not document what an empty list means: it may be every
+    // command or every key.
     const hasAllRefusals = [...declared.categories, ...declared.commands].every(
       (rule) => rule.startsWith('+') || kept.categories.includes(rule) || kept.commands.includes(rule),
     );
@@ -334,8 +334,8 @@ function open(
   }
 
   /**
-   * Afterwards the recorded rights are the declared ones. Throws ROLE_UNKNOWN where Vultr refuses them; what the user held before
-   * is as it was then.
+   * Afterwards the recorded rights are the declared ones. If Vultr refuses them, throws ROLE_UNKNOWN and leaves the user's
+   * rights as they were.
    */
   async function putInOrder(username: string, guard: Guard, isPatient: boolean): Promise<void> {
     if ((await differences(username)).length === 0) return;
@@ -373,11 +373,7 @@ function open(
       const part = declaredPartOf(await rightsOf(username));
       if (part === undefined) throw error;
       await api.setAccessControl(username, part, { guard, isDestructive: !isPatient });
-      throw new ProviderError(
-        error.message.slice(`${error.code}: `.length),
-        { ...error.facts, effect: 'applied' },
-        { cause: error },
-      );
+      throw afterChanges(error);
     }
   }
 
@@ -410,12 +406,12 @@ function open(
     until,
   });
 
-  /** Makes the user with a password that nobody is told; `exists` where it is somebody else's. */
+  /** Creates the user with a throw-away password; `exists` where another call created it. */
   async function make(username: string, throwAway: Sensitive, guard: Guard): Promise<'created' | 'exists'> {
     // Whether a POST of a name that exists changes its password is unknown: it is never sent.
     const look = { provider: 'vultr-valkey', operation: 'createUser', username, list, until };
     if ((await findListed(look, ports)) !== undefined || (await isThere(username))) return 'exists';
-    /** Vultr tells passwords, and nobody else knows this one. */
+    /** Vultr tells passwords, so the throw-away one proves that this call created the user. */
     const whose = async () => ((await lookedAt(isRecorded(username, throwAway))) ? 'created' : 'exists');
     for (let creation = 1; ; creation += 1) {
       try {
@@ -442,7 +438,7 @@ function open(
     }
   }
 
-  /** What the user's connection is told about who is connected: those of `username` but the one that asks, or why it cannot be seen. */
+  /** The connections of `username` without the asking one, or why they cannot be seen. */
   async function readConnections(
     username: string,
     login: UserPassword,
@@ -491,13 +487,16 @@ function open(
         refuseEmpty('createUser', password);
         const throwAway = await throwAwayPassword(ports);
         if ((await make(username, throwAway, guard)) === 'exists') return 'exists';
-        // With what rights a user is born is not documented, and rights can only be set afterwards (Terraform provider).
+        // Vultr does not document the rights of a new user, and they can only be set afterwards (Terraform provider).
         try {
           await putInOrder(username, guard, true);
         } catch (error) {
-          throw isRulesUnknown(error) ? await undoCreation(error, deletionOf(username, guard), ports) : error;
+          if (!isRulesUnknown(error)) throw afterChanges(error);
+          throw await undoCreation(error, deletionOf(username, guard), ports);
         }
-        await put(username, password, guard);
+        await put(username, password, guard).catch((error: unknown) => {
+          throw afterChanges(error);
+        });
         return 'created';
       }),
 
@@ -556,7 +555,7 @@ function open(
           const [lines] = await converse([['CLIENT', 'LIST']]);
           if (lines === undefined || 'error' in lines)
             return cannot('CLIENT LIST', lines?.error ?? 'nothing');
-          // Nobody is spared: the connection that listed them is closed by now, and the one that kills came after.
+          // No connection is left out: the one that listed them is closed by now, and the one that kills opened later.
           const kills = connectionsOf(String(lines.value), username)
             .filter((connection) => isOlder(connection, seconds))
             .map((connection) => ['CLIENT', 'KILL', 'ID', connection.get('id') ?? '']);

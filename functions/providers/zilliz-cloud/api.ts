@@ -67,7 +67,7 @@ export interface UsersApi {
   users(): Promise<readonly string[]>;
   /** The roles of a user, which proves nothing about its existence. */
   rolesOf(userName: string): Promise<readonly string[]>;
-  /** Is patient where the user is new, and not where it was dropped for this. */
+  /** Destructive where the user was dropped for it: then the creation must not wait for a rate limit either. */
   createUser(userName: string, password: Sensitive, change: Change): Promise<void>;
   /** `refused`: the current password is another one, or there is no such user; the vendor says the same of both. */
   updatePassword(

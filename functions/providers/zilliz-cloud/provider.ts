@@ -14,7 +14,7 @@ import type {
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
 import type { Change } from '../http.ts';
-import { deleteListed, findListed } from '../listed-users.ts';
+import { afterChanges, deleteListed, findListed } from '../listed-users.ts';
 import {
   type Address,
   type Cluster,
@@ -89,7 +89,7 @@ const toUser = (username: string): DatabaseUser => ({
 });
 
 function readinessOf({ plan, status }: Cluster): Readiness {
-  // Whatever its plan was: a cluster that is deleted comes back on none.
+  // Before the plan: a deleted cluster is gone on every plan.
   if (status.toUpperCase() === 'DELETED')
     return { ready: false, reason: `its status is ${status}`, isGone: true };
   // The plan first: what the user calls answer on a cluster without users is documented nowhere, so none is made.
@@ -170,7 +170,7 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'never',
     // No limit is documented for users and roles; 5 requests a second are for collections (docs page limits), and kept here
     // too. Reads count there: so every call of a rotation of two roles and of the retirement after it is counted.
-    writes: { perMinute: 300, perRotation: 25 },
+    writes: { perMinute: 300, perRotation: 28 },
   },
   targetSchema,
   privilegesSchema,
@@ -264,13 +264,13 @@ function open(
     return missing.length === 0 && extra.length === 0;
   };
 
-  /** What a login comes to at this moment. */
+  /** One login attempt. `unclear` where the cluster gave no definite answer. */
   const tried = (login: UserPassword): Promise<'accepted' | 'rejected' | 'unclear'> =>
     verify(login).catch((error: unknown) => {
       if (error instanceof VerificationFailed || error instanceof ProviderError) return 'unclear';
       throw error;
     });
-  /** Whether it works; a login that comes to nothing proves as little as a refused one. */
+  /** Whether the login works now. A refused attempt and an unclear one both prove nothing. */
   const isTakenNow = async (login: UserPassword): Promise<boolean> => (await tried(login)) === 'accepted';
 
   /** Afterwards the user has this password, whoever made it: the vendor takes an unchanged one and no other. */
@@ -292,7 +292,7 @@ function open(
       throw roleUnknown(operation, `${clusterId} has no role ${unknown.join(', ')}`, 'none');
   };
 
-  /** Each change is tried once, also after a failed one: what the user holds in the end decides. */
+  /** Tries each change once, also after a failed one, and answers the first failure. The roles held afterwards decide. */
   async function tryEach(changes: readonly (() => Promise<void>)[]): Promise<ProviderError | undefined> {
     let first: ProviderError | undefined;
     for (const change of changes)
@@ -335,7 +335,7 @@ function open(
     throw roleUnknown('applyPrivileges', `${clusterId} has no role ${unknown.join(', ')}`, 'applied');
   }
 
-  /** Fresh users have no roles (zdoc cluster-roles): nobody can log in with a right that is not declared. */
+  /** A new user has no roles (zdoc cluster-roles), so it may have its real password at once. `check` runs where it is not there yet. */
   async function create(
     login: UserPassword,
     change: Change,
@@ -384,7 +384,7 @@ function open(
       ports,
     );
 
-  /** Tries a password as the current one; whether the user has the new one afterwards. */
+  /** Sets the new password with `current` as the current one. False where the cluster refuses `current`. */
   async function change(login: UserPassword, current: Sensitive, guard: Guard): Promise<boolean> {
     const { username, password: next } = login;
     try {
@@ -401,7 +401,7 @@ function open(
     }
   }
 
-  /** Afterwards the user has the new password, if need be as a user that is made anew. */
+  /** Afterwards the user has the new password. An idle user whose password is lost is dropped and created again. */
   async function renew(
     login: UserPassword,
     { current, isIdle }: { readonly current: readonly Sensitive[]; readonly isIdle: boolean },
@@ -424,7 +424,7 @@ function open(
     // Only the vendor could reset it, and it has no call for that. Whoever still holds the password before loses it by a
     // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards.
     const stillRefused: Fact = async () => {
-      // Another run of this very step may have made the user meanwhile: a drop would take the new login away from consumers.
+      // Another run of the same step may have created the user since the look above. Dropping it then would lock consumers out.
       const said = await tried(login);
       if (said === 'rejected') return undefined;
       return said === 'accepted'
@@ -453,7 +453,10 @@ function open(
       refuseOddPassword('createUser', login.password);
       const patient = { guard, isDestructive: false };
       const made = await create(login, patient, () => requireRoles('createUser'));
-      if (made === 'created') await putInOrder(login.username, patient);
+      if (made === 'created')
+        await putInOrder(login.username, patient).catch((error: unknown) => {
+          throw afterChanges(error);
+        });
       return made;
     },
 
@@ -462,9 +465,9 @@ function open(
       refuseOddPassword('setPassword', next);
       const login = { username, password: next };
       await requireRoles('setPassword');
-      // A password change as a whole is impatient, its roles included: reasons that were true before a wait may not be after it.
+      // The role changes belong to the password change, which never waits for a rate limit: its reasons may be gone after the wait.
       const impatient = { guard, isDestructive: true };
-      // Before the password: whoever gets it must not find a role that is not declared.
+      // Before the password, otherwise a crash in between leaves a stored login that holds undeclared roles.
       if (isIdle) await takeAway(username, impatient);
       await renew(login, { current, isIdle }, guard);
       if (isIdle) await putInOrder(username, impatient);
