@@ -1,14 +1,15 @@
 import { z } from 'zod';
 import { ProviderError } from '../../functions/core/errors.ts';
+import { type Guard, sendGuarded } from '../../functions/core/guard.ts';
 import type {
   AnyProviderDefinition,
   ChoosingProvider,
   DatabaseUser,
   IssuingProvider,
   LoadProvider,
-  Login,
   Provider,
   ProviderDefinition,
+  UserPassword,
 } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import type { Clock } from '../../infra/local/clock.ts';
@@ -43,6 +44,8 @@ export interface Disturbance {
 }
 
 const targetSchema = z.strictObject({ id: z.string() });
+/** Every vendor knows every role but this one. */
+const unknownRole = 'nope';
 const privilegesSchema = z.strictObject({ roles: z.string().default('orders_rw') });
 type Target = z.output<typeof targetSchema>;
 type Privileges = z.output<typeof privilegesSchema>;
@@ -76,7 +79,18 @@ export function createSimulatedVendors(
     return added;
   };
 
-  async function call<T>(
+  /** A write leaves with its reasons, and a read without any. */
+  const call = <T>(
+    provider: string,
+    operation: string,
+    write: { readonly apiKey: string; readonly guard: Guard } | undefined,
+    act: () => T,
+  ): Promise<T> => {
+    const send = () => exchange(provider, operation, write?.apiKey, act);
+    return write === undefined ? send() : sendGuarded(write.guard, () => clock.now(), send);
+  };
+
+  async function exchange<T>(
     provider: string,
     operation: string,
     apiKey: string | undefined,
@@ -106,14 +120,14 @@ export function createSimulatedVendors(
       openConnections: connections,
     }));
 
-  function base(provider: string, id: string, key: string) {
+  function base(provider: string, id: string, apiKey: string, roles: string) {
     return {
       id: provider,
       readiness: async () => ({ ready: true }) as const,
       listUsers: () => call(provider, 'listUsers', undefined, () => listed(id)),
       endpoint: async () => ({ host: `${id}.simulated`, port: 5432, database: 'orders' }),
-      deleteUser: (username: string) =>
-        call(provider, 'deleteUser', key, () => {
+      deleteUser: (username: string, guard: Guard) =>
+        call(provider, 'deleteUser', { apiKey, guard }, () => {
           const user = targetOf(id).users.get(username);
           if (user === undefined) return 'absent' as const;
           if (user.isDefault || username === 'owner')
@@ -126,21 +140,21 @@ export function createSimulatedVendors(
           targetOf(id).users.delete(username);
           return 'deleted' as const;
         }),
-      verify: ({ username, password }: Login) =>
+      verify: ({ username, password }: UserPassword) =>
         call(provider, 'verify', undefined, () =>
           targetOf(id).accepts(username, password.reveal()) ? ('accepted' as const) : ('rejected' as const),
         ),
-      privilegeDifferences: ({ username }: Login) =>
+      privilegeDifferences: ({ username }: UserPassword) =>
         call(provider, 'privilegeDifferences', undefined, () =>
-          targetOf(id).users.get(username)?.roles === 'orders_rw' ? [] : ['roles differ'],
+          targetOf(id).users.get(username)?.roles === roles ? [] : ['roles differ'],
         ),
       sessions: (username: string) =>
         call(provider, 'sessions', undefined, () => ({
           observed: true as const,
           open: targetOf(id).users.get(username)?.connections ?? 0,
         })),
-      endSessions: (username: string) =>
-        call(provider, 'endSessions', key, () => {
+      endSessions: (username: string, _login: UserPassword, _openedBefore: Date, guard: Guard) =>
+        call(provider, 'endSessions', { apiKey, guard }, () => {
           const user = targetOf(id).users.get(username);
           if (user !== undefined) user.connections = 0;
           return { ended: true } as const;
@@ -148,34 +162,51 @@ export function createSimulatedVendors(
     };
   }
 
-  const choosing = (id: string, apiKey: Sensitive): ChoosingProvider => ({
-    ...base('simulated-choosing', id, apiKeyOf(apiKey)),
-    passwords: 'chosen-by-us',
-    createUser: ({ username, password }) =>
-      call('simulated-choosing', 'createUser', apiKeyOf(apiKey), () => {
-        const { users } = targetOf(id);
-        if (users.has(username)) return 'exists';
-        users.set(username, {
-          password: password.reveal(),
-          roles: 'too many',
-          isDefault: false,
-          connections: 0,
+  const choosing = (id: string, key: Sensitive, roles: string): ChoosingProvider => {
+    const provider = 'simulated-choosing';
+    const apiKey = apiKeyOf(key);
+    const change = <T>(operation: string, guard: Guard, act: () => T): Promise<T> =>
+      call(provider, operation, { apiKey, guard }, () => {
+        if (roles === unknownRole)
+          throw new ProviderError(`${provider} has no role ${roles}`, {
+            code: 'ROLE_UNKNOWN',
+            effect: 'none',
+            provider,
+            operation,
+          });
+        return act();
+      });
+    return {
+      ...base(provider, id, apiKey, roles),
+      passwords: 'chosen-by-us',
+      createUser: ({ username, password }, guard) =>
+        change('createUser', guard, () => {
+          const { users } = targetOf(id);
+          if (users.has(username)) return 'exists';
+          users.set(username, { password: password.reveal(), roles, isDefault: false, connections: 0 });
+          return 'created';
+        }),
+      setPassword: ({ username, next, isIdle = false }, guard) =>
+        change('setPassword', guard, () => {
+          const user = targetOf(id).users.get(username);
+          if (user === undefined) return;
+          user.password = next.reveal();
+          if (isIdle) user.roles = roles;
+        }),
+      async applyPrivileges({ username }, guard) {
+        const held = await call(provider, 'readPrivileges', undefined, () =>
+          targetOf(id).users.get(username),
+        );
+        if (held === undefined || held.roles === roles) return;
+        await change('applyPrivileges', guard, () => {
+          held.roles = roles;
         });
-        return 'created';
-      }),
-    setPassword: ({ username, next }) =>
-      call('simulated-choosing', 'setPassword', apiKeyOf(apiKey), () => {
-        const user = targetOf(id).users.get(username);
-        if (user !== undefined) user.password = next.reveal();
-      }),
-    applyPrivileges: ({ username }) =>
-      call('simulated-choosing', 'applyPrivileges', undefined, () => {
-        const user = targetOf(id).users.get(username);
-        if (user !== undefined) user.roles = 'orders_rw';
-      }),
-  });
+      },
+    };
+  };
 
-  const issuing = (id: string, apiKey: Sensitive): IssuingProvider => {
+  const issuing = (id: string, key: Sensitive, roles: string): IssuingProvider => {
+    const apiKey = apiKeyOf(key);
     const make = (username: string): void => {
       const { users } = targetOf(id);
       if (users.has(username)) return;
@@ -183,17 +214,17 @@ export function createSimulatedVendors(
       made += 1;
       users.set(username, {
         password: `issued-${made}`,
-        roles: 'orders_rw',
+        roles,
         isDefault: true,
         connections: 0,
       });
     };
     return {
-      ...base('simulated-issuing', id, apiKeyOf(apiKey)),
+      ...base('simulated-issuing', id, apiKey, roles),
       passwords: 'chosen-by-provider',
-      async issueUser(username) {
+      async issueUser(username, guard) {
         if (!targetOf(id).users.has(username))
-          await call('simulated-issuing', 'issueUser', apiKeyOf(apiKey), () => make(username));
+          await call('simulated-issuing', 'issueUser', { apiKey, guard }, () => make(username));
         // A password can be read while its user is the default, and never again after that.
         const user = await call('simulated-issuing', 'readCredential', undefined, () =>
           targetOf(id).users.get(username),
@@ -207,15 +238,15 @@ export function createSimulatedVendors(
           password: new Sensitive(user.password),
         };
       },
-      placeDefault: (username) =>
-        call('simulated-issuing', 'placeDefault', apiKeyOf(apiKey), () => make(username)),
+      placeDefault: (username, guard) =>
+        call('simulated-issuing', 'placeDefault', { apiKey, guard }, () => make(username)),
     };
   };
 
   const definition = (
     id: string,
     passwords: Provider['passwords'],
-    open: (target: string, apiKey: Sensitive) => Provider,
+    open: (target: string, apiKey: Sensitive, roles: string) => Provider,
   ): AnyProviderDefinition => {
     const typed: ProviderDefinition<Target, Privileges> = {
       id,
@@ -224,8 +255,9 @@ export function createSimulatedVendors(
       targetSchema,
       privilegesSchema,
       targetId: (target) => target.id,
+      targetOf: ({ targetId }) => ({ id: targetId }),
       ready: (login) => ({ url: `simulated://${login.username}@${login.host}` }),
-      open: ({ target, apiKey }) => open(target.id, apiKey),
+      open: ({ target, privileges, apiKey }) => open(target.id, apiKey, privileges.roles),
     };
     return typed as AnyProviderDefinition;
   };
