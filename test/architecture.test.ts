@@ -164,3 +164,12 @@ test('nothing outside its own file branches on a kind of consumer', () => {
 test('scripts run on the Node that Lambda runs, whatever is installed', () => {
   expect(process.versions.node).toMatch(/^24\./);
 });
+
+test('only a use case decides why something is written: providers and consumers never make a guard', () => {
+  const makers = files.filter(
+    (file) =>
+      /^functions\/(providers|consumers)\//.test(file) &&
+      /\bGuard\s*\.\s*of\b/.test(readFileSync(join(root, file), 'utf8')),
+  );
+  expect(makers, 'pass on the guard that you were given; .and() adds a reason').toEqual([]);
+});

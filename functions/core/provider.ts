@@ -103,11 +103,18 @@ export interface VendorEvent {
 export interface ChoosingProvider extends ProviderBase {
   readonly passwords: 'chosen-by-us';
   /**
-   * Afterwards the user exists. `exists` means that somebody's user was found and left untouched. Throws ROLE_UNKNOWN, with nothing
-   * created, where the vendor tells before that it does not know a declared role.
+   * Afterwards the user exists, logs in with this password and holds exactly the declared privileges. `exists` means that
+   * somebody's user was found and left untouched.
+   *
+   * Wherever it fails or dies, nobody can log in as a user that holds a right which is not declared: what the vendor gives by
+   * itself is taken away under a password that nobody is told. Throws ROLE_UNKNOWN where the vendor does not know a declared role
+   * or rule; no user is left then.
    */
   createUser(login: UserPassword, guard: Guard): Promise<'created' | 'exists'>;
-  /** Afterwards `next` logs in. Repeating the same change succeeds. Never waits for a rate limit. */
+  /**
+   * Afterwards `next` logs in; of an idle user (`isIdle`), the privileges are the declared ones and the promise of `createUser`
+   * holds on the way. Repeating the same change succeeds. Never waits for a rate limit.
+   */
   setPassword(change: PasswordChange, guard: Guard): Promise<void>;
   /**
    * Afterwards the user holds exactly the declared privileges, and what the vendor gave by itself is gone. Where the declared ones
@@ -118,12 +125,12 @@ export interface ChoosingProvider extends ProviderBase {
 
 export interface PasswordChange {
   readonly username: string;
-  /** What its password may be now, the likeliest first, for vendors that demand it. @default none: nobody knows it any more */
-  readonly current?: readonly Sensitive[];
+  /** What its password may be now, the likeliest first, for vendors that demand it. Empty where nobody knows it any more. */
+  readonly current: readonly Sensitive[];
   readonly next: Sensitive;
   /**
    * No published login names this user, or its grace is over: then it may be made anew where nobody knows the current
-   * password and the vendor demands it. Its privileges are applied afterwards, as after every change.
+   * password and the vendor demands it. It has the declared privileges, and no others, before `next` logs in.
    * @default false
    */
   readonly isIdle?: boolean;
@@ -224,7 +231,10 @@ export interface ProviderDefinition<Target, Privileges> {
   readonly privilegesSchema: z.ZodType<Privileges>;
   /** The target's own id, as it stands in secrets, events and audit records. */
   targetId(target: Target): string;
-  /** The target that a stored value names, so that it is looked after when the spec names another one by now. */
+  /**
+   * The target that a stored value names, so that it is looked after when the spec names another one by now. Not checked: parse it
+   * with `targetSchema` before opening it.
+   */
   targetOf(stored: { readonly targetId: string; readonly database: string }): Target;
   /** What a consumer can use as it is: the connection URL, and whatever else the vendor's own clients ask for. */
   ready(login: Login): Readonly<Record<string, string>> & { readonly url: string };

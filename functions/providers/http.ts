@@ -24,8 +24,12 @@ type VendorRead = { readonly guard?: undefined } & (
   | { readonly method: 'POST'; readonly isRead: true }
 );
 
-interface VendorChange {
+interface VendorChange extends Change {
   readonly method: Exclude<HttpRequest['method'], 'GET'>;
+}
+
+/** Why a change may leave, and whether it may wait for a rate limit. */
+export interface Change {
   /** The reasons for the change, read again right before each time it is sent. */
   readonly guard: Guard;
   /**

@@ -1,4 +1,4 @@
-import { ProviderError } from '../core/errors.ts';
+import { ProviderError, VerificationFailed } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import type { DatabaseUser } from '../core/provider.ts';
 
@@ -37,7 +37,7 @@ export async function findListed<User extends DatabaseUser>(
 }
 
 export interface Deletion extends Omit<Look, 'operation'> {
-  /** The vendor's delete call. */
+  /** The vendor's delete call, with the reasons for it. If a reason is gone, nothing is sent and SUPERSEDED surfaces as it is. */
   readonly remove: () => Promise<void>;
 }
 
@@ -74,8 +74,10 @@ export async function deleteListed(
     await remove();
   } catch (thrown) {
     if (!(thrown instanceof ProviderError)) throw thrown;
-    // Refused for a reason of its own: reading the list again would only hide it.
-    if (thrown.effect === 'none' && thrown.code !== 'NOT_FOUND') throw thrown;
+    // Refused for a reason of its own: reading the list again would only hide it. A deletion never waits for a rate limit, as its
+    // reasons may be gone when the wait is over.
+    const isRefused = thrown.effect === 'none' && thrown.code !== 'NOT_FOUND';
+    if (isRefused || thrown.code === 'RATE_LIMITED') throw thrown;
     failure = thrown;
   }
   for (let wait = 500; ; wait = Math.min(wait * 2, 10_000)) {
@@ -108,8 +110,42 @@ export async function deleteListed(
   return 'deleted';
 }
 
+/**
+ * Deletes a user that the same call created and could not finish. Answers the error to throw: `failure`, or, if the deletion
+ * failed, that the user is still there with a throw-away password.
+ */
+export async function undoCreation(
+  failure: ProviderError | VerificationFailed,
+  deletion: Deletion,
+  pause: Pause,
+): Promise<ProviderError | VerificationFailed> {
+  try {
+    await deleteListed(deletion, pause);
+  } catch (error) {
+    if (!(error instanceof ProviderError)) throw error;
+    return new ProviderError(
+      `${deletion.provider}: ${deletion.username} was created with a throw-away password and could not be finished (${failure.message}), nor deleted again (${error.message}); the next run continues with it`,
+      { ...error.facts, operation: 'createUser', effect: 'applied' },
+      { cause: failure },
+    );
+  }
+  if (failure instanceof VerificationFailed) return failure;
+  const message = failure.message.slice(`${failure.code}: `.length);
+  return new ProviderError(message, { ...failure.facts, effect: 'none' }, { cause: failure });
+}
+
 /** A vendor's refusal to delete, with what a person can do about it. */
 export const withRemedy = (refusal: ProviderError, remedy: string): ProviderError =>
   new ProviderError(`${refusal.message.slice(`${refusal.code}: `.length)}; ${remedy}`, refusal.facts, {
     cause: refusal,
   });
+
+/** The failure of a later call of an operation whose earlier calls changed something: its effect is not `none`. */
+export const afterChanges = (error: unknown): unknown =>
+  error instanceof ProviderError && error.effect === 'none'
+    ? new ProviderError(
+        error.message.slice(`${error.code}: `.length),
+        { ...error.facts, effect: 'applied' },
+        { cause: error },
+      )
+    : error;

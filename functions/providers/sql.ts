@@ -2,6 +2,7 @@ import { VerificationFailed } from '../core/errors.ts';
 import type { Guard } from '../core/guard.ts';
 import { type Ports, SqlError, type SqlStatement } from '../core/ports.ts';
 import type { EndedSessions, Login } from '../core/provider.ts';
+import { confirmEnded } from './ended-sessions.ts';
 
 /**
  * The sql port over the network, with `pg`, which is loaded at the first login. TLS always, certificate and host name
@@ -82,33 +83,21 @@ export function postgresUrl(
   return url.href;
 }
 
-/** How often it is looked whether the sessions are gone: a server ends them when they next listen. */
-const looks = [0, 500, 2_000];
-
 /**
- * Runs a statement that ends sessions, and looks whether any is left: a server that does not let this login end them has not ended
- * any, whatever it answers. `left` selects those that were to be ended.
+ * Runs `end`, a statement that ends sessions, and then looks how many are left. A server that does not let this
+ * login do it has not ended any.
  */
 export async function endSessionsBySql(
   login: Login,
-  { end, left }: { readonly end: SqlStatement; readonly left: SqlStatement },
-  guard: Guard,
-  { sql, sleep }: Pick<Ports, 'sql' | 'sleep'>,
+  { end, look }: { readonly end: SqlStatement; readonly look: () => Promise<number | string> },
+  { guard, until }: { readonly guard: Guard; readonly until: Date },
+  { sql, now, sleep }: Pick<Ports, 'sql' | 'now' | 'sleep'>,
 ): Promise<EndedSessions> {
   try {
     const outcome = await sql({ ...login, statements: [end], timeoutMs: 15_000, guard });
     if (outcome.say === 'rejected')
       return { ended: false, reason: `${login.username} could not log in to end them` };
-    let remaining = 0;
-    for (const wait of looks) {
-      await sleep(wait);
-      const seen = await sql({ ...login, statements: [left], timeoutMs: 15_000, guard: 'reads-only' });
-      if (seen.say === 'rejected')
-        return { ended: false, reason: `${login.username} could not log in to look` };
-      remaining = seen.rows[0]?.length ?? 0;
-      if (remaining === 0) return { ended: true };
-    }
-    return { ended: false, reason: `${remaining} of them are still open` };
+    return await confirmEnded(look, until, { now, sleep });
   } catch (error) {
     if (!(error instanceof SqlError)) throw error;
     return { ended: false, reason: error.message };
@@ -121,9 +110,8 @@ export async function verifyBySql(
   { sql }: Pick<Ports, 'sql'>,
 ): Promise<'accepted' | 'rejected'> {
   try {
-    return (
-      await sql({ ...login, statements: [{ text: 'SELECT 1' }], timeoutMs: 15_000, guard: 'reads-only' })
-    ).say;
+    const statements = [{ text: 'SELECT 1' }];
+    return (await sql({ ...login, statements, timeoutMs: 15_000, guard: 'reads-only' })).say;
   } catch (error) {
     throw error instanceof SqlError ? loginUnreachable(error) : error;
   }

@@ -15,6 +15,21 @@ const twoOrders: Reason = {
   file: 'test/lifecycle/start-rotations.test.ts',
   test: 'that is newer than the one before replaces it',
 };
+const pause: Reason = {
+  because: 'nobody pauses anything in the run',
+  file: 'test/lifecycle/start-rotations.test.ts',
+  test: 'holds every start, in passes and dry runs alike, until it is lifted',
+};
+const openReset: Reason = {
+  because: 'no rotation of reset-password stops half-way in the run',
+  file: 'test/lifecycle/start-rotations.test.ts',
+  test: 'of a reset-password rotation that has stood open for more than four minutes is handed to reconcile-users at once',
+};
+const strayLabel: Reason = {
+  because: 'nothing is revoked in the run while it is made',
+  file: 'test/lifecycle/start-rotations.test.ts',
+  test: 'on a version that was revoked while it was made is taken off, and another rotation starts in the same pass',
+};
 const breakers: Reason = {
   because: 'no breaker opens, as every rotation of the run succeeds',
   file: 'test/lifecycle/start-rotations.test.ts',
@@ -80,6 +95,10 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyStartRotationsRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,
   'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:DeleteParameter': breakers,
   'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:PutParameter': breakers,
+  'RekeyStartRotationsRoleDefaultPolicy AskWorkers sqs:SendMessage': openReset,
+  'RekeyStartRotationsRoleDefaultPolicy GiveUpRotations secretsmanager:UpdateSecretVersionStage': strayLabel,
+  'RekeyStartRotations.Permissions RekeyPauseOrderedAllowEventRuleRekeyStartRotations lambda:InvokeFunction':
+    pause,
   'RekeyStartRotationsRoleDefaultPolicy Publish events:PutEvents': breakers,
   'RekeyStartRotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyDeleteUserRoleDefaultPolicy GiveUpRotations secretsmanager:UpdateSecretVersionStage': endedRotation,

@@ -23,7 +23,7 @@ const targets = {
 const minuteMs = 60_000;
 const dayMs = 86_400_000;
 
-type Pass = Extract<Invocation, { is: 'pass' | 'order' }>;
+type Pass = Extract<Invocation, { is: 'pass' | 'order' | 'pause' }>;
 const pass: Pass = { is: 'pass', dryRun: false };
 const dryRun: Pass = { is: 'pass', dryRun: true };
 
@@ -97,7 +97,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     throw new Error('start-rotations has no business there');
   };
   const secretPorts = secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now);
-  const ports: Ports = {
+  const ports: { -readonly [Name in keyof Ports]: Ports[Name] } = {
     ...secretPorts,
     readSecret: unused,
     writeSecret: unused,
@@ -191,6 +191,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
 
   return {
     clock,
+    ports,
     secretsManager,
     parameters,
     published,
@@ -256,6 +257,10 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
       });
       await secretsManager.idle();
     },
+    pause: (
+      order: 'RekeyPaused' | 'RekeyResumed',
+      on?: { readonly provider: string; readonly targetId: string },
+    ): Pass => ({ is: 'pause', order, on, orderedAt: new Date(nowMs) }),
     order: (order: 'CredentialRotationRequested' | 'CredentialCompromised', credential: string): Pass => ({
       is: 'order',
       order,
@@ -612,7 +617,7 @@ describe('an order', () => {
     world.move(dayMs);
     const report = await world.start(world.order('CredentialRotationRequested', 'one'));
     expect(report.started).toMatchObject([{ credential: 'one', because: 'REQUESTED' }]);
-    expect(world.calls.slice(0, 2)).toEqual(['readParameters', 'writeParameter']);
+    expect(world.calls.slice(0, 2)).toEqual(['readParameters', 'createParameter']);
     expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-02T12:00:00.000Z');
   });
 
@@ -754,6 +759,164 @@ describe('an order', () => {
       expect(world.started).toEqual([]);
     },
   );
+});
+
+describe('a pause', () => {
+  const b = { provider: 'cockroachdb-cloud', targetId: targets.b };
+  const due = async () => {
+    await world.establish('one');
+    await world.establish('two', { target: { clusterId: targets.b } });
+    world.move(40 * dayMs);
+  };
+
+  test('holds every start, in passes and dry runs alike, until it is lifted', async () => {
+    await due();
+    const paused = await world.start(world.pause('RekeyPaused'));
+    expect(names(paused)).toEqual([]);
+    expect(reasons(paused)).toEqual({ one: 'PAUSED', two: 'PAUSED' });
+    expect(reasons(await world.start(dryRun))).toEqual({ one: 'PAUSED', two: 'PAUSED' });
+    expect(world.started).toEqual([]);
+    world.move(minuteMs);
+    expect(names(await world.start(world.pause('RekeyResumed')))).toEqual(['one', 'two']);
+  });
+
+  test('of one target holds that one only', async () => {
+    await due();
+    const report = await world.start(world.pause('RekeyPaused', b));
+    expect(names(report)).toEqual(['one']);
+    expect(reasons(report)).toEqual({ two: 'PAUSED' });
+  });
+
+  test('of everything outlives that of one target, and the other way round', async () => {
+    await due();
+    await world.start(world.pause('RekeyPaused'));
+    world.move(1_000);
+    await world.start(world.pause('RekeyPaused', b));
+    world.move(1_000);
+    expect(reasons(await world.start(world.pause('RekeyResumed', b)))).toEqual({
+      one: 'PAUSED',
+      two: 'PAUSED',
+    });
+    await world.start(world.pause('RekeyPaused', b));
+    world.move(1_000);
+    expect(reasons(await world.start(world.pause('RekeyResumed')))).toMatchObject({ two: 'PAUSED' });
+  });
+
+  test('that comes while a pass waits to start holds what has not left yet', async () => {
+    await due();
+    const { startRotation } = world.ports;
+    let starts = 0;
+    world.ports.startRotation = async (request) => {
+      starts += 1;
+      const answer = await startRotation(request);
+      world.parameters.set(
+        '/rekey/pause/all',
+        JSON.stringify({ state: 'paused', at: world.clock.now().toISOString() }),
+      );
+      // The reasons that the next start asked for may be two seconds old.
+      world.move(3_000);
+      return answer;
+    };
+    const report = await world.start();
+    expect(starts).toBe(1);
+    expect(Object.values(reasons(report))).toEqual(['PAUSED']);
+  });
+
+  test('is measured by the age of the oldest, and one that cannot be read holds as well', async () => {
+    await due();
+    await world.start(world.pause('RekeyPaused', b));
+    world.move(10 * minuteMs);
+    await world.start();
+    expect(world.measured.findLast(([metric]) => metric === 'PausedAge')?.[1]).toBeCloseTo(600, 0);
+    world.parameters.set('/rekey/pause/all', 'on');
+    expect(reasons(await world.start(dryRun))).toEqual({ one: 'PAUSED', two: 'PAUSED' });
+  });
+
+  test('makes a revocation wait, which it says once, and lets it go first when it is lifted', async () => {
+    await world.establish('one');
+    await world.start(world.pause('RekeyPaused'));
+    world.move(minuteMs);
+    const held = await world.start(world.order('CredentialCompromised', 'one'));
+    expect(reasons(held)).toEqual({ one: 'PAUSED' });
+    await world.start();
+    expect(kinds().filter((kind) => kind.includes('RevocationWaiting'))).toEqual([
+      'DriftFound RevocationWaiting one',
+    ]);
+    world.move(minuteMs);
+    expect((await world.start(world.pause('RekeyResumed'))).started).toMatchObject([
+      { credential: 'one', because: 'REVOKED' },
+    ]);
+  });
+});
+
+describe('AWSPENDING', () => {
+  const secretOf = (name: string) => `rekey/${name}`;
+  /** A rotation that fails in its first step stays open. */
+  const openRotation = async (name: string): Promise<string> => {
+    world.rotations.set(name, 'fails');
+    const [{ versionId } = { versionId: '' }] = (
+      await world.start(world.order('CredentialRotationRequested', name))
+    ).started;
+    await world.idle();
+    world.rotations.clear();
+    return versionId;
+  };
+  const pendingAt = async (name: string): Promise<string | undefined> =>
+    Object.entries((await world.describe(name)).VersionIdsToStages).find(([, labels]) =>
+      labels.includes('AWSPENDING'),
+    )?.[0];
+
+  test('on a version that was revoked while it was made is taken off, and another rotation starts in the same pass', async () => {
+    await world.establish('one');
+    world.move(dayMs);
+    const revoked = await openRotation('one');
+    expect(await pendingAt('one')).toBe(revoked);
+    world.move(minuteMs);
+    const report = await world.start(world.order('CredentialCompromised', 'one'));
+    expect(report.started).toMatchObject([{ credential: 'one', because: 'REVOKED' }]);
+    await world.idle();
+    expect(await pendingAt('one')).not.toBe(revoked);
+    expect(kinds()).toContain('DriftFound PendingStray one');
+  });
+
+  test('that somebody put on the version of AWSPREVIOUS is taken off, and never becomes current', async () => {
+    await world.establish('one');
+    world.move(dayMs);
+    await world.start(world.order('CredentialRotationRequested', 'one'));
+    await world.idle();
+    const before = (await world.describe('one')).VersionIdsToStages;
+    const previous = Object.keys(before).find((id) => before[id]?.includes('AWSPREVIOUS')) ?? '';
+    await world.secretsManager.call('UpdateSecretVersionStage', {
+      SecretId: secretOf('one'),
+      VersionStage: 'AWSPENDING',
+      MoveToVersionId: previous,
+      ...((await pendingAt('one')) === undefined ? {} : { RemoveFromVersionId: await pendingAt('one') }),
+    });
+    world.move(minuteMs);
+    await world.start();
+    await world.idle();
+    expect(await pendingAt('one')).not.toBe(previous);
+    const after = (await world.describe('one')).VersionIdsToStages;
+    expect(after[previous]).toEqual(['AWSPREVIOUS']);
+    expect(kinds()).toEqual(['DriftFound PendingStray one']);
+  });
+
+  test('of a reset-password rotation that has stood open for more than four minutes is handed to reconcile-users at once', async () => {
+    await world.establish('one', { strategy: 'reset-password' });
+    await world.establish('two', { target: { clusterId: targets.b } });
+    world.move(dayMs);
+    await openRotation('one');
+    await openRotation('two');
+    world.queued.length = 0;
+    world.move(3 * minuteMs);
+    await world.start();
+    expect(world.queued).toEqual([]);
+    world.move(2 * minuteMs);
+    await world.start(dryRun);
+    expect(world.queued).toEqual([]);
+    await world.start();
+    expect(world.queued).toEqual([{ provider: 'cockroachdb-cloud', targetId: targets.a }]);
+  });
 });
 
 describe('what a pass tells', () => {

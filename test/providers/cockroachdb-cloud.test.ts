@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type HttpRequest, type Ports, SqlError } from '../../functions/core/ports.ts';
+import { type HttpRequest, interpose, type Ports, SqlError } from '../../functions/core/ports.ts';
 import type { ChoosingProvider, Login, OpenTarget } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { cockroachdbCloud } from '../../functions/providers/cockroachdb-cloud/provider.ts';
-import { verifyBySql } from '../../functions/providers/sql.ts';
 import { createCertificateAuthority } from '../../infra/local/network.ts';
 import type {
   CockroachdbCloud,
@@ -14,9 +13,9 @@ import type {
 } from '../../infra/local/providers/cockroachdb-cloud.ts';
 import type { Fault } from '../../infra/local/providers/faults.ts';
 import { addCockroachdbOrders } from '../../infra/local/providers/fixtures.ts';
-import { asWanted } from '../support/guards.ts';
-import { useTestVendors } from '../support/vendors.ts';
+import { holding, useTestVendors } from '../support/vendors.ts';
 import {
+  bringChosen,
   type ChoosingSubject,
   choosingContract,
   codeOf,
@@ -60,7 +59,6 @@ interface Options extends OpenOptions {
   readonly roles?: readonly string[];
   readonly objectsOwner?: string;
   readonly admin?: OpenTarget<unknown, unknown>['admin'];
-  readonly sql?: Ports['sql'];
 }
 const open = ({
   budgetMs = 180_000,
@@ -71,6 +69,7 @@ const open = ({
   admin,
   http,
   sql,
+  around = (_name, _request, call) => call(),
 }: Options = {}): ChoosingProvider => {
   const { clock, ports } = vendors();
   const until = new Date(clock.now().getTime() + budgetMs);
@@ -82,7 +81,10 @@ const open = ({
       until,
       ...(admin === undefined ? {} : { admin }),
     },
-    ports(until, { ...(http === undefined ? {} : { http }), ...(sql === undefined ? {} : { sql }) }),
+    interpose(
+      ports(until, { ...(http === undefined ? {} : { http }), ...(sql === undefined ? {} : { sql }) }),
+      around,
+    ),
   );
   if (provider.passwords !== 'chosen-by-us') throw new Error('CockroachDB Cloud takes our passwords');
   return vendors().watch(provider);
@@ -95,16 +97,16 @@ const loginOf = async (username: string): Promise<Login> => ({
   username,
   password: passwordOf(username),
 });
-/** A user as the vendor leaves it: an administrator. */
+/** A user as the vendor leaves it, made by somebody: an administrator. */
 const born = async (username = freshName()): Promise<Login> => {
   const login = await loginOf(username);
-  await open().createUser(login, asWanted);
+  await cloud.actor.createUser(cluster.id, username, login.password.reveal());
   return login;
 };
 /** A user with the declared rights. */
 const made = async (username = freshName()): Promise<Login> => {
-  const login = await born(username);
-  await open().applyPrivileges(login, asWanted);
+  const login = await loginOf(username);
+  await open().createUser(login, holding);
   return login;
 };
 const userOf = async (username: string) => (await cluster.users()).find((user) => user.username === username);
@@ -125,8 +127,7 @@ const subject = (): ChoosingSubject & SqlSubject<ChoosingProvider> => ({
   open,
   async bring(provider, username) {
     const login = { ...(await provider.endpoint()), username, password: passwordOf(username) };
-    await provider.createUser(login, asWanted);
-    await provider.applyPrivileges(login, asWanted);
+    await bringChosen(provider, login);
     return login;
   },
   // Nothing at CockroachDB Cloud keeps a user because of what others are.
@@ -145,18 +146,34 @@ const subject = (): ChoosingSubject & SqlSubject<ChoosingProvider> => ({
   },
   protectedUsers: () => ['root', 'admin'],
   notReady: Object.fromEntries(
-    ['LOCKED', 'CREATING', 'CREATION_FAILED', 'DELETED', 'A_STATE_OF_TOMORROW'].map((state) => [
+    ['LOCKED', 'CREATING', 'CREATION_FAILED', 'DELETED', 'Deleted', 'A_STATE_OF_TOMORROW'].map((state) => [
       state,
-      { given: () => cloud.actor.setState(cluster.id, state), reason: `its state is ${state}` },
+      {
+        given: () => cloud.actor.setState(cluster.id, state),
+        reason: `its state is ${state}`,
+        ...(state.toUpperCase() === 'DELETED' ? { isGone: true as const } : {}),
+      },
     ]),
   ),
   rateLimitStatuses: [429, 503, 400],
   linger: (login) => vendors().connect(login, 'orders-api'),
   capabilities: cockroachdbCloud.capabilities,
   readsCount: true,
-  ending: () => open({ admin: root }),
+  drift: (username) => engine(`GRANT orders_ro TO ${username}`),
+  ending: (options) => open({ ...options, admin: root }),
   blind: () => vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' }),
   passwordOf,
+  async overreach(login) {
+    const client = await vendors()
+      .connect(login, 'overreach')
+      .catch(() => undefined);
+    await client?.end();
+    const user = client === undefined ? undefined : await userOf(login.username);
+    if (user === undefined) return undefined;
+    const extra = user.roles.filter((role) => role !== 'orders_rw');
+    return user.isAdmin ? 'admin' : extra[0];
+  },
+  openUnknown: (options) => open({ ...options, roles: ['orders_rw', 'no_such_role'] }),
   createdBySomebody: ({ username, password }) =>
     cloud.actor.createUser(cluster.id, username, password.reveal()),
   refusesSamePassword(isRefused) {
@@ -234,7 +251,7 @@ describe('the list of CockroachDB Cloud', () => {
       ]),
     );
     expect(listed.filter(({ username }) => username === 'caf\u00e9')).toHaveLength(1);
-    expect(await open().createUser(await loginOf(`app_${number}`), asWanted)).toBe('exists');
+    expect(await open().createUser(await loginOf(`app_${number}`), holding)).toBe('exists');
     expect(calls('createUser')).toEqual([]);
   });
 
@@ -255,32 +272,40 @@ describe('creating a user at CockroachDB Cloud', () => {
       const theirs = await born();
       Object.assign(cloud.switches, { duplicate, unlisted: [theirs.username] });
       const ours = { ...theirs, password: new Sensitive('Ours-password_000000000000000001') };
-      expect(await open().createUser(ours, asWanted)).toBe('exists');
+      expect(await open().createUser(ours, holding)).toBe('exists');
       expect(await open().verify(theirs)).toBe('accepted');
       expect(await open().verify(ours)).toBe('rejected');
     },
   );
 
+  test('whose answer was lost is finished: nobody else knows the throw-away password', async () => {
+    inject({ operation: 'createUser', kind: 'reset-after-apply' });
+    const login = await loginOf(freshName());
+    expect(await open().createUser(login, holding)).toBe('created');
+    expect(await open().verify(login)).toBe('accepted');
+    expect(await open().privilegeDifferences(login)).toEqual([]);
+  });
+
   test('never posts a listed name, which might change its password', async () => {
     const theirs = await born();
     cloud.switches.duplicate = 'changes-password';
     const ours = { ...theirs, password: new Sensitive('Ours-password_000000000000000001') };
-    expect(await open().createUser(ours, asWanted)).toBe('exists');
+    expect(await open().createUser(ours, holding)).toBe('exists');
     expect(await open().verify(theirs)).toBe('accepted');
-    expect(calls('createUser')).toHaveLength(1);
+    expect(calls('createUser')).toEqual([]);
   });
 
   test('takes the same name in other letters for the same', async () => {
     const login = await loginOf(freshName());
     const json = { name: login.username.toUpperCase() };
     inject({ operation: 'createUser', kind: 'status', status: 200, applied: true, json });
-    expect(await open().createUser(login, asWanted)).toBe('created');
+    expect(await open().createUser(login, holding)).toBe('created');
   });
 
   test('does not accept another user than it asked for', async () => {
     inject({ operation: 'createUser', kind: 'status', status: 200, json: { name: 'somebody' } });
     const login = await loginOf(freshName());
-    const error = await failureOf(open().createUser(login, asWanted));
+    const error = await failureOf(open().createUser(login, holding));
     expect([error.code, error.effect]).toEqual(['UNREADABLE', 'applied']);
     expect(error.message).toContain(`asked for ${login.username}, was given another name`);
   });
@@ -292,19 +317,19 @@ describe('creating a user at CockroachDB Cloud', () => {
       const password = new Sensitive('Ours-password_000000000000000001');
       const login = { host: 'localhost', port: 1, database: 'defaultdb', username, password };
       const provider = open();
-      expect(await codeOf(provider.createUser(login, asWanted))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.setPassword({ username, next: password }, asWanted))).toBe(
+      expect(await codeOf(provider.createUser(login, holding))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.setPassword({ username, current: [], next: password }, holding))).toBe(
         'NAME_REFUSED none',
       );
-      expect(await codeOf(provider.applyPrivileges(login, asWanted))).toBe('NAME_REFUSED none');
-      expect(await codeOf(provider.deleteUser(username, asWanted))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.applyPrivileges(login, holding))).toBe('NAME_REFUSED none');
+      expect(await codeOf(provider.deleteUser(username, holding))).toBe('NAME_REFUSED none');
       expect([vendors().requests, vendors().statements]).toEqual([[], []]);
     },
   );
 
   test('with a password of less than 12 characters is refused in the vendor’s words', async () => {
     const login = { ...(await loginOf(freshName())), password: new Sensitive('Short-pw_01') };
-    const error = await failureOf(open().createUser(login, asWanted));
+    const error = await failureOf(open().createUser(login, holding));
     expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
     expect(error.message).toContain('got status 400 (password must be at least 12 characters)');
     expect(await userOf(login.username)).toBeUndefined();
@@ -319,25 +344,25 @@ describe('creating a user at CockroachDB Cloud', () => {
     };
     const login = await loginOf(freshName());
     const provider = open({ http });
-    await provider.createUser(login, asWanted);
-    await provider.setPassword({ username: login.username, next: passwordOf(freshName()) }, asWanted);
-    await provider.deleteUser(login.username, asWanted);
+    await provider.createUser(login, holding);
+    await provider.setPassword(
+      { username: login.username, current: [], next: passwordOf(freshName()) },
+      holding,
+    );
+    await provider.deleteUser(login.username, holding);
     expect(patience).toEqual([
       ['POST', 75_000],
+      ['PUT', 75_000],
       ['PUT', 75_000],
       ['DELETE', 75_000],
     ]);
   });
 
-  test('whose password takes effect late is refused until then', async () => {
+  test('whose password takes effect late is waited for', async () => {
     cloud.switches.effectAfterMs.createUser = 5_000;
-    const login = await born();
-    expect(await open().verify(login)).toBe('rejected');
-    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
-      expect.objectContaining({ code: 'CREDENTIAL_REJECTED' }),
-    );
-    vendors().clock.move(5_000);
-    await expect.poll(() => open().verify(login)).toBe('accepted');
+    const login = await made();
+    expect(await open().verify(login)).toBe('accepted');
+    expect(await userOf(login.username)).toMatchObject({ isAdmin: false, roles: ['orders_rw'] });
   });
 });
 
@@ -354,7 +379,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       'role orders_rw is declared but not held',
       'role admin is held but not declared',
     ]);
-    await open().applyPrivileges(login, asWanted);
+    await open().applyPrivileges(login, holding);
     expect(await open().privilegeDifferences(login)).toEqual([]);
     expect(await userOf(login.username)).toEqual({
       username: login.username,
@@ -369,7 +394,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
   test('are put right by an administrator’s secret where there is one', async () => {
     const login = await born();
     const provider = open({ admin: root });
-    await provider.applyPrivileges(login, asWanted);
+    await provider.applyPrivileges(login, holding);
     expect(await provider.privilegeDifferences(login)).toEqual([]);
     expect(vendors().cockroachdb.front.logins.map(({ user }) => user)).toContain('root');
   });
@@ -377,14 +402,14 @@ describe('the rights of a user of CockroachDB Cloud', () => {
   test('are not written where they are right', async () => {
     const login = await made();
     const writesBefore = writesOf().length;
-    await open().applyPrivileges(login, asWanted);
-    await open({ admin: root }).applyPrivileges(login, asWanted);
+    await open().applyPrivileges(login, holding);
+    await open({ admin: root }).applyPrivileges(login, holding);
     expect(writesOf()).toHaveLength(writesBefore);
   });
 
   test('change in one transaction, so that no crash leaves a user who can neither work nor be mended', async () => {
     const login = await born();
-    await open().applyPrivileges(login, asWanted);
+    await open().applyPrivileges(login, holding);
     expect(writesOf()).toEqual([
       'BEGIN',
       `GRANT "orders_rw" TO "${login.username}"`,
@@ -393,16 +418,45 @@ describe('the rights of a user of CockroachDB Cloud', () => {
     ]);
   });
 
-  test('that were declared and do not exist are told, and what the vendor gave by itself is taken away', async () => {
+  test('that were declared and do not exist are named; nobody is left with any', async () => {
+    const fresh = await loginOf(freshName());
+    for (const admin of [undefined, root]) {
+      const provider = open({ roles: ['orders_rw', 'no_such_role'], ...(admin ? { admin } : {}) });
+      const error = await failureOf(provider.createUser(fresh, holding));
+      expect([error.code, error.effect]).toEqual(['ROLE_UNKNOWN', 'none']);
+      expect(error.message).toContain('the cluster has no role no_such_role; create it');
+      expect(await userOf(fresh.username)).toBeUndefined();
+    }
+    // An administrator sees it before the user is made.
+    expect(calls('createUser')).toHaveLength(1);
+  });
+
+  test('that were declared and do not exist do not keep admin from being taken away', async () => {
     const login = await born();
     const provider = open({ roles: ['orders_rw', 'no_such_role'] });
-    await expect(provider.applyPrivileges(login, asWanted)).rejects.toThrow(
+    expect(await codeOf(provider.applyPrivileges(login, holding))).toBe('ROLE_UNKNOWN applied');
+    expect(await userOf(login.username)).toEqual({ username: login.username, isAdmin: false, roles: [] });
+  });
+
+  test('that are refused while they are given do not keep admin from being taken away', async () => {
+    const login = await born();
+    const { sql: wire } = vendors().ports(new Date('2030-01-01T00:00:00Z'));
+    // The role goes between the look and the grant.
+    const sql: Ports['sql'] = async (session) => {
+      const isGrant = session.statements.some(({ text }) => text.startsWith('GRANT'));
+      if (!isGrant) return wire(session);
+      throw new SqlError('statement 2 failed (42704)', { sqlState: '42704', statement: 1 });
+    };
+    await expect(open({ sql }).applyPrivileges(login, holding)).rejects.toThrow(
       expect.objectContaining({
-        code: 'ROLE_UNKNOWN',
-        message: expect.stringContaining('no role no_such_role; create it'),
+        code: 'PRIVILEGES_DIFFER',
+        message: expect.stringContaining('(42704); grant'),
       }),
     );
     expect(await userOf(login.username)).toEqual({ username: login.username, isAdmin: false, roles: [] });
+    const fresh = await loginOf(freshName());
+    await expect(open({ sql }).createUser(fresh, holding)).rejects.toThrow('PRIVILEGES_DIFFER');
+    expect(await userOf(fresh.username)).toBeUndefined();
   });
 
   const drifts: Record<string, { change: (user: string) => string; want: string }> = {
@@ -421,38 +475,56 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       const login = await made();
       await engine(change(login.username));
       expect(await open().privilegeDifferences(login)).toEqual([want]);
-      await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
+      await expect(open().applyPrivileges(login, holding)).rejects.toThrow(
         expect.objectContaining({
           code: 'PRIVILEGES_DIFFER',
           message: expect.stringContaining('(42501); grant or revoke it yourself, or name an administrator'),
         }),
       );
-      await open({ admin: root }).applyPrivileges(login, asWanted);
+      await open({ admin: root }).applyPrivileges(login, holding);
       expect(await open().privilegeDifferences(login)).toEqual([]);
     },
   );
 
-  test('are taken away again after a password change that gave admin back', async () => {
-    const login = await made();
+  test.each([false, true])(
+    'are taken away again after a password change that gave admin back (idle: %s)',
+    async (isIdle) => {
+      const login = await made();
+      cloud.switches.passwordGrantsAdmin = true;
+      const next = passwordOf(freshName());
+      await open().setPassword({ username: login.username, current: [], next, isIdle }, holding);
+      expect(await userOf(login.username)).toMatchObject({ isAdmin: false, roles: ['orders_rw'] });
+      expect(await open().verify({ ...login, password: next })).toBe('accepted');
+    },
+  );
+
+  test('that cannot be taken away after the password are left to nobody who could log in', async () => {
+    const login = await loginOf(freshName());
     cloud.switches.passwordGrantsAdmin = true;
-    const changed = { ...login, password: passwordOf(freshName()) };
-    await open().setPassword({ username: login.username, next: changed.password }, asWanted);
-    expect(await open().privilegeDifferences(changed)).toEqual(['role admin is held but not declared']);
-    await open().applyPrivileges(changed, asWanted);
-    expect(await userOf(login.username)).toMatchObject({ isAdmin: false, roles: ['orders_rw'] });
+    const { sql: wire } = vendors().ports(new Date('2030-01-01T00:00:00Z'));
+    const sql: Ports['sql'] = async (session) => {
+      const isRevoke = session.statements.some(({ text }) => text.startsWith('REVOKE "admin"'));
+      const isGrant = session.statements.some(({ text }) => text.startsWith('GRANT'));
+      if (!isRevoke || isGrant) return wire(session);
+      throw new SqlError('statement 1 failed (42501)', { sqlState: '42501', statement: 0 });
+    };
+    await engine(`CREATE ROLE ${login.username} LOGIN`);
+    const change = { username: login.username, current: [], next: login.password, isIdle: true };
+    await expect(open({ sql }).setPassword(change, holding)).rejects.toThrow('was made an admin again');
+    expect(await open().verify(login)).toBe('rejected');
   });
 
   test('cannot be compared by a user who is refused', async () => {
     const login = { ...(await made()), password: passwordOf('another') };
     const refused = expect.objectContaining({ code: 'CREDENTIAL_REJECTED' });
     await expect(open().privilegeDifferences(login)).rejects.toThrow(refused);
-    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(refused);
+    await expect(open().applyPrivileges(login, holding)).rejects.toThrow(refused);
   });
 
   test('name the administrator where it is the one who is refused', async () => {
     const login = await born();
     const admin = { ...root, password: passwordOf('another') };
-    await expect(open({ admin }).applyPrivileges(login, asWanted)).rejects.toThrow(
+    await expect(open({ admin }).applyPrivileges(login, holding)).rejects.toThrow(
       expect.objectContaining({
         code: 'CREDENTIAL_REJECTED',
         message: expect.stringContaining('root could not log in'),
@@ -467,7 +539,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       vendors().faultLogins(vendors().cockroachdb.front, { kind });
       const unreachable = expect.objectContaining({ code: 'LOGIN_UNREACHABLE' });
       await expect(open().privilegeDifferences(login)).rejects.toThrow(unreachable);
-      await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(unreachable);
+      await expect(open().applyPrivileges(login, holding)).rejects.toThrow(unreachable);
     },
   );
 
@@ -484,7 +556,7 @@ describe('the rights of a user of CockroachDB Cloud', () => {
       throw new SqlError('statement 4 failed (ECONNRESET)', { statement: 3 });
     };
     const end = await open({ sql })
-      .applyPrivileges(login, asWanted)
+      .applyPrivileges(login, holding)
       .then(
         () => 'fine',
         (error) => error.code,
@@ -494,27 +566,29 @@ describe('the rights of a user of CockroachDB Cloud', () => {
 });
 
 describe('a password change at CockroachDB Cloud', () => {
-  test('that takes effect late leaves the old password working until then', async () => {
+  test('that takes effect late is waited for', async () => {
     const login = await made();
     cloud.switches.effectAfterMs.setPassword = 5_000;
     const next = { ...login, password: passwordOf(freshName()) };
-    await open().setPassword({ username: login.username, next: next.password }, asWanted);
-    expect([await open().verify(login), await open().verify(next)]).toEqual(['accepted', 'rejected']);
-    vendors().clock.move(5_000);
-    await expect.poll(() => open().verify(next)).toBe('accepted');
-    expect(await open().verify(login)).toBe('rejected');
+    const start = vendors().clock.now().getTime();
+    await open().setPassword({ username: login.username, current: [], next: next.password }, holding);
+    expect(vendors().clock.now().getTime() - start).toBeGreaterThanOrEqual(5_000);
+    expect([await open().verify(login), await open().verify(next)]).toEqual(['rejected', 'accepted']);
   });
 
   test('keeps sessions that are open', async () => {
     const login = await made();
     const client = await vendors().connect(login, 'orders-api');
-    await open().setPassword({ username: login.username, next: passwordOf(freshName()) }, asWanted);
+    await open().setPassword(
+      { username: login.username, current: [], next: passwordOf(freshName()) },
+      holding,
+    );
     expect((await client.query('SELECT 1 AS one')).rows).toEqual([{ one: 1 }]);
   });
 
   test('of a user who is not there is not found', async () => {
-    const change = { username: freshName(), next: passwordOf('next') };
-    expect(await codeOf(open().setPassword(change, asWanted))).toBe('NOT_FOUND none');
+    const change = { username: freshName(), current: [], next: passwordOf('next') };
+    expect(await codeOf(open().setPassword(change, holding))).toBe('NOT_FOUND none');
   });
 
   test('with an unclear answer is not said to have failed where no login can tell', async () => {
@@ -522,7 +596,7 @@ describe('a password change at CockroachDB Cloud', () => {
     inject({ operation: 'setPassword', kind: 'reset-after-apply' });
     vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' });
     await expect(
-      open().setPassword({ username: login.username, next: passwordOf(freshName()) }, asWanted),
+      open().setPassword({ username: login.username, current: [], next: passwordOf(freshName()) }, holding),
     ).rejects.toThrow(expect.objectContaining({ code: 'LOGIN_UNREACHABLE' }));
   });
 });
@@ -530,7 +604,7 @@ describe('a password change at CockroachDB Cloud', () => {
 describe('deleting a user at CockroachDB Cloud', () => {
   test('addresses the user and nothing above', async () => {
     const { username } = await made();
-    await open().deleteUser(username, asWanted);
+    await open().deleteUser(username, holding);
     expect(calls('deleteUser')).toMatchObject([
       { method: 'DELETE', path: `/api/v1/clusters/${cluster.id}/sql-users/${username}`, query: {} },
     ]);
@@ -549,7 +623,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
       const client = await vendors().connect(login, 'orders-api');
       await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
       Object.assign(cloud.switches, { dependencies, errorBody });
-      const error = await failureOf(open().deleteUser(login.username, asWanted));
+      const error = await failureOf(open().deleteUser(login.username, holding));
       expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
       expect(error.message).toContain('cannot be dropped because some objects depend on it');
       expect(calls('deleteUser')).toHaveLength(1);
@@ -561,7 +635,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
     const client = await vendors().connect(login, 'orders-api');
     await client.query(`CREATE TABLE ${login.username}_notes (text text)`);
     cloud.switches.dependencies = 'clean-up';
-    expect(await open().deleteUser(login.username, asWanted)).toBe('deleted');
+    expect(await open().deleteUser(login.username, holding)).toBe('deleted');
   });
 
   const grants: readonly string[] = [
@@ -573,7 +647,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
   test.each(grants)('is blocked where the vendor says: %s', async (message) => {
     const { username } = await made();
     inject({ operation: 'deleteUser', kind: 'status', status: 400, json: { code: 9, message } });
-    expect(await codeOf(open().deleteUser(username, asWanted))).toBe('BLOCKED none');
+    expect(await codeOf(open().deleteUser(username, holding))).toBe('BLOCKED none');
   });
 
   const remedies: Record<string, { says: string; want: (user: string) => string }> = {
@@ -613,7 +687,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
       const { username } = await made();
       const json = { code: 9, message: says.replace('USER', username) };
       inject({ operation: 'deleteUser', kind: 'status', status: 400, json });
-      const { message } = await failureOf(open().deleteUser(username, asWanted));
+      const { message } = await failureOf(open().deleteUser(username, holding));
       expect(message).toContain(want(username));
       expect(message).toContain('or name in the spec\'s privileges the "objectsOwner"');
     },
@@ -623,7 +697,7 @@ describe('deleting a user at CockroachDB Cloud', () => {
     cloud.switches.connectionsOfDeleted = connections;
     const login = await made();
     await vendors().connect(login, 'orders-api');
-    expect(await open().deleteUser(login.username, asWanted)).toBe('deleted');
+    expect(await open().deleteUser(login.username, holding)).toBe('deleted');
   });
 });
 
@@ -651,7 +725,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
 
   test('stays its own, and keeps it, where the spec names no owner', async () => {
     const { login, table } = await keeper();
-    const error = await failureOf(open({ admin: root }).deleteUser(login.username, asWanted, login));
+    const error = await failureOf(open({ admin: root }).deleteUser(login.username, holding, login));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain(`owner of table defaultdb.public.${table}`);
     expect([await ownerOf(table), estate(), calls('deleteUser').length]).toEqual([[login.username], [], 1]);
@@ -663,7 +737,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
       cloud.switches.dependencies = dependencies;
       const { login, table } = await keeper();
       const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-      expect(await provider.deleteUser(login.username, asWanted)).toBe('deleted');
+      expect(await provider.deleteUser(login.username, holding)).toBe('deleted');
       expect(await ownerOf(table)).toEqual(['orders_owner']);
       const kept = await vendors().cockroachdb.postgres.query(`SELECT text FROM ${table}`, [], 'defaultdb');
       expect(kept).toEqual([{ text: 'tea' }]);
@@ -675,7 +749,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
   test('goes to the owner role by its own hand, where it is a member of it', async () => {
     const { login, table } = await keeper();
     await engine(`GRANT orders_owner TO ${login.username}`);
-    expect(await open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, asWanted, login)).toBe(
+    expect(await open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, holding, login)).toBe(
       'deleted',
     );
     expect(await ownerOf(table)).toEqual(['orders_owner']);
@@ -698,7 +772,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     async (_why, { login: loginOf, says }) => {
       const { login, table } = await keeper();
       const error = await failureOf(
-        open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, asWanted, loginOf(login)),
+        open({ objectsOwner: 'orders_owner' }).deleteUser(login.username, holding, loginOf(login)),
       );
       expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
       expect(error.message).toContain(says);
@@ -715,7 +789,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     vendors().faultLogins(vendors().cockroachdb.front, { kind: 'routing-failed' });
     const error = await failureOf(
-      open({ admin: root, objectsOwner: 'orders_owner' }).deleteUser(login.username, asWanted, login),
+      open({ admin: root, objectsOwner: 'orders_owner' }).deleteUser(login.username, holding, login),
     );
     expect([error.code, error.message.includes('no session with')]).toEqual(['BLOCKED', true]);
     expect(await ownerOf(table)).toEqual([login.username]);
@@ -725,7 +799,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     cloud.switches.dropOwned = 'works';
     const { login, table } = await keeper({ in: ['defaultdb', 'reports'] });
     const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-    const error = await failureOf(provider.deleteUser(login.username, asWanted, login));
+    const error = await failureOf(provider.deleteUser(login.username, holding, login));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain('owner of table reports.public.');
     expect(error.message).toContain('in every database where it owns something');
@@ -741,7 +815,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     await grantToUser(login.username);
     const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-    expect(await provider.deleteUser(login.username, asWanted, login)).toBe('deleted');
+    expect(await provider.deleteUser(login.username, holding, login)).toBe('deleted');
     expect(await ownerOf(table)).toEqual(['orders_owner']);
     const reassign = `REASSIGN OWNED BY "${login.username}" TO "orders_owner"`;
     expect(estate()).toEqual([
@@ -754,7 +828,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     await grantToUser(login.username);
     const provider = open({ admin: root, objectsOwner: 'orders_owner' });
-    const error = await failureOf(provider.deleteUser(login.username, asWanted, login));
+    const error = await failureOf(provider.deleteUser(login.username, holding, login));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain(`DROP OWNED BY "${login.username}" as root ended in 0A000`);
     expect(error.message).toContain(`REVOKE ALL ON defaultdb.public.orders FROM "${login.username}"`);
@@ -764,7 +838,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
       [],
       'defaultdb',
     );
-    expect(await provider.deleteUser(login.username, asWanted, login)).toBe('deleted');
+    expect(await provider.deleteUser(login.username, holding, login)).toBe('deleted');
   });
 
   test('is never dropped: where nothing could get another owner, DROP OWNED is not sent', async () => {
@@ -772,7 +846,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
     const { login, table } = await keeper();
     await grantToUser(login.username);
     const refused = await failureOf(
-      open({ admin: root, objectsOwner: 'no_such_role' }).deleteUser(login.username, asWanted, login),
+      open({ admin: root, objectsOwner: 'no_such_role' }).deleteUser(login.username, holding, login),
     );
     expect([refused.code, refused.effect]).toEqual(['BLOCKED', 'none']);
     expect(refused.message).toContain('ended in 42704');
@@ -788,7 +862,7 @@ describe('what a user of CockroachDB Cloud leaves behind', () => {
       throw new SqlError('statement 1 failed (ECONNRESET)', { statement: 0 });
     };
     const provider = open({ admin: root, objectsOwner: 'orders_owner', sql });
-    expect(await provider.deleteUser(login.username, asWanted, login)).toBe('deleted');
+    expect(await provider.deleteUser(login.username, holding, login)).toBe('deleted');
   });
 });
 
@@ -801,7 +875,7 @@ describe('sessions at CockroachDB Cloud', () => {
     expect(await open().sessions(gone.username, current)).toEqual({ observed: false, reason });
     // Nor are they said to be ended: a statement that finds none would succeed.
     const openedBefore = new Date('2100-01-01T00:00:00Z');
-    expect(await open().endSessions(gone.username, current, openedBefore, asWanted)).toEqual({
+    expect(await open().endSessions(gone.username, current, openedBefore, holding)).toEqual({
       ended: false,
       reason,
     });
@@ -821,6 +895,20 @@ describe('sessions at CockroachDB Cloud', () => {
     });
   });
 
+  test('are not said to have ended by an administrator’s secret that holds somebody else’s login', async () => {
+    const [gone, plain] = [await made(), await made()];
+    await vendors().connect(gone, 'orders-api');
+    // A server that lets it find none to cancel, and calls that a success.
+    const { sql: wire } = vendors().ports(new Date('2030-01-01T00:00:00Z'));
+    const sql: Ports['sql'] = async (session) =>
+      session.guard === 'reads-only' ? wire(session) : { say: 'accepted', rows: [[]] };
+    const later = new Date('2100-01-01T00:00:00Z');
+    expect(await open({ admin: plain, sql }).endSessions(gone.username, gone, later, holding)).toEqual({
+      ended: false,
+      reason: expect.stringContaining(`${plain.username} sees no sessions but its own`),
+    });
+  });
+
   test('are told with their start', async () => {
     const login = await made();
     await vendors().connect(login, 'orders-api');
@@ -836,16 +924,6 @@ describe('sessions at CockroachDB Cloud', () => {
     });
   });
 
-  test('I4: of an application that calls itself rekey count like all others, and only the asking session does not', async () => {
-    const login = await made();
-    expect(await open().sessions(login.username, login)).toEqual({ observed: true, open: [] });
-    await vendors().connect(login, 'rekey');
-    expect(await open().sessions(login.username, login)).toEqual({
-      observed: true,
-      open: [expect.objectContaining({ applicationName: 'rekey' })],
-    });
-  });
-
   test('are seen by an administrator where the user’s own password no longer works, or the user is gone', async () => {
     const login = await made();
     await vendors().connect(login, 'orders-api');
@@ -856,7 +934,7 @@ describe('sessions at CockroachDB Cloud', () => {
     });
     const seen = { observed: true, open: [expect.objectContaining({ applicationName: 'orders-api' })] };
     expect(await open({ admin: root }).sessions(login.username, stale)).toEqual(seen);
-    await open().deleteUser(login.username, asWanted);
+    await open().deleteUser(login.username, holding);
     expect(await open({ admin: root }).sessions(login.username, stale)).toEqual(seen);
   });
 });
@@ -875,14 +953,14 @@ describe('what CockroachDB Cloud says when it fails', () => {
     const elsewhere = open({ clusterId: '00000000-0000-4000-8000-000000000000' });
     const login = await made();
     const short = { ...login, username: freshName(), password: new Sensitive('Short-pw_01') };
-    const missing = { username: freshName(), next: passwordOf('next') };
+    const missing = { username: freshName(), current: [], next: passwordOf('next') };
     expect(await codeOf(open({ apiKey: 'CCDB1_unknown' }).listUsers())).toBe('UNAUTHORIZED none');
     expect(await codeOf(elsewhere.readiness())).toBe('NOT_FOUND none');
-    expect(await codeOf(elsewhere.deleteUser(login.username, asWanted))).toBe('NOT_FOUND none');
-    expect(await codeOf(open().setPassword(missing, asWanted))).toBe('NOT_FOUND none');
-    expect(await codeOf(open().createUser(short, asWanted))).toBe('REJECTED none');
+    expect(await codeOf(elsewhere.deleteUser(login.username, holding))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().setPassword(missing, holding))).toBe('NOT_FOUND none');
+    expect(await codeOf(open().createUser(short, holding))).toBe('REJECTED none');
     cloud.switches.unlisted = [login.username];
-    expect(await open().createUser(login, asWanted)).toBe('exists');
+    expect(await open().createUser(login, holding)).toBe('exists');
   });
 
   // Under these statuses, the read is repeated or not; the write may or may not have been applied.
@@ -950,7 +1028,7 @@ describe('what CockroachDB Cloud says when it fails', () => {
       inject({ ...fault, operation: 'getCluster' });
       inject({ ...fault, operation: 'createUser' });
       expect(await codeOf(open().readiness())).toBe(read);
-      expect(await codeOf(open().createUser(login, asWanted))).toBe(write);
+      expect(await codeOf(open().createUser(login, holding))).toBe(write);
     },
   );
 
@@ -963,10 +1041,10 @@ describe('what CockroachDB Cloud says when it fails', () => {
   test.each(Object.entries(limits))('is a rate limit where it is %s', async (_what, answer) => {
     const login = await loginOf(freshName());
     inject({ ...answer, operation: 'createUser', kind: 'status' });
-    expect(await open().createUser(login, asWanted)).toBe('created');
+    expect(await open().createUser(login, holding)).toBe('created');
     expect(calls('createUser')).toHaveLength(2);
     inject({ ...answer, operation: 'createUser', kind: 'status', times: Number.POSITIVE_INFINITY });
-    expect(await codeOf(open().createUser(await loginOf(freshName()), asWanted))).toMatch(
+    expect(await codeOf(open().createUser(await loginOf(freshName()), holding))).toMatch(
       /^RATE_LIMITED none$/,
     );
   });
@@ -977,7 +1055,7 @@ describe('what CockroachDB Cloud says when it fails', () => {
     await open().listUsers();
     expect(vendors().waits).toEqual([3_000]);
     inject({ ...answer, operation: 'createUser' });
-    const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
+    const error = await failureOf(open().createUser(await loginOf(freshName()), holding));
     expect([error.code, error.effect, error.facts.retryAfterMs]).toEqual(['RATE_LIMITED', 'unknown', 3_000]);
     expect(calls('createUser')).toHaveLength(1);
   });
@@ -1006,11 +1084,13 @@ describe('a locked cluster of CockroachDB Cloud', () => {
     const provider = open();
     const want = 'TARGET_NOT_READY none';
     expect(await codeOf(provider.listUsers())).toBe(want);
-    expect(await codeOf(provider.createUser({ ...login, username: freshName() }, asWanted))).toBe(want);
+    expect(await codeOf(provider.createUser({ ...login, username: freshName() }, holding))).toBe(want);
     expect(
-      await codeOf(provider.setPassword({ username: login.username, next: login.password }, asWanted)),
+      await codeOf(
+        provider.setPassword({ username: login.username, current: [], next: login.password }, holding),
+      ),
     ).toBe(want);
-    expect(await codeOf(provider.deleteUser(login.username, asWanted))).toBe(want);
+    expect(await codeOf(provider.deleteUser(login.username, holding))).toBe(want);
   });
 });
 
@@ -1036,8 +1116,9 @@ describe('where consumers of CockroachDB Cloud connect', () => {
     expect(login.ca).toBe(vendors().network.caPem);
     expect(await open().verify(login)).toBe('accepted');
     const { caPem: ca } = await createCertificateAuthority();
-    const ports = vendors().ports(new Date('9999-12-31T00:00:00Z'));
-    await expect(verifyBySql({ ...login, ca }, ports)).rejects.toThrow(
+    const { sql: wire } = vendors().ports(new Date('2030-01-01T00:00:00Z'));
+    const mistrusting = open({ sql: (session) => wire({ ...session, ca }) });
+    await expect(mistrusting.verify(login)).rejects.toThrow(
       expect.objectContaining({ code: 'LOGIN_UNREACHABLE' }),
     );
   });
@@ -1066,6 +1147,23 @@ describe('where consumers of CockroachDB Cloud connect', () => {
     { params: { Host: 'h', Port: 26257, Database: 'defaultdb' } },
     { params: { Host: 'h', Port: '26257x', Database: 'defaultdb' } },
     { params: { host: 'h', port: '26257', database: 'defaultdb' } },
+    // Users and the administrator send their passwords there: a DNS name, and nothing that leads elsewhere.
+    ...[
+      '127.0.0.1',
+      '0x7f.1',
+      '[::1]',
+      'h:26257',
+      'user@h',
+      'h/x',
+      'h?x',
+      'h x',
+      '-h',
+      'h..x',
+      '.h',
+      'h.1',
+    ].map((Host) => ({
+      params: { Host, Port: '26257', Database: 'defaultdb' },
+    })),
   ])('is not guessed from %j', async (json) => {
     inject({ operation: 'getConnectionString', kind: 'status', status: 200, json });
     const error = await failureOf(open().endpoint());
@@ -1092,8 +1190,8 @@ describe('what rekey tells CockroachDB Cloud', () => {
     const login = await made();
     const provider = open();
     await provider.readiness();
-    await provider.setPassword({ username: login.username, next: passwordOf('next') }, asWanted);
-    await provider.deleteUser(login.username, asWanted);
+    await provider.setPassword({ username: login.username, current: [], next: passwordOf('next') }, holding);
+    await provider.deleteUser(login.username, holding);
     const asked = new Set(calls().map(({ operation }) => operation));
     expect([...asked].sort()).toEqual([
       'createUser',
@@ -1110,10 +1208,11 @@ describe('what rekey tells CockroachDB Cloud', () => {
   });
 
   test('takes the UUID of a cluster and nothing else for its id', () => {
-    const { targetSchema, targetId } = cockroachdbCloud;
+    const { targetSchema, targetId, targetOf } = cockroachdbCloud;
     const clusterId = '3f5a9c1e-7d2b-4c8e-9f10-2a4b6c8d0e1f';
     const target = targetSchema.parse({ clusterId });
     expect([targetId(target), target]).toEqual([clusterId, { clusterId, database: 'defaultdb' }]);
+    expect(targetOf({ targetId: clusterId, database: 'orders' })).toEqual({ clusterId, database: 'orders' });
     for (const wrong of ['', '..', 'orders-1234', `${clusterId}/..`, `${clusterId}?x`])
       expect(targetSchema.safeParse({ clusterId: wrong }).success, wrong).toBe(false);
   });
@@ -1148,10 +1247,8 @@ describe('what rekey tells CockroachDB Cloud', () => {
 
 test('a user may not cancel its own sessions: it takes an administrator, and is said so', async () => {
   const login = await made();
-  expect(await open().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z'), asWanted)).toEqual(
-    {
-      ended: false,
-      reason: expect.stringContaining('42501'),
-    },
-  );
+  expect(await open().endSessions(login.username, login, new Date('2100-01-01T00:00:00Z'), holding)).toEqual({
+    ended: false,
+    reason: expect.stringContaining('42501'),
+  });
 });

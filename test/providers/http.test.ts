@@ -77,26 +77,19 @@ function client(
   return { api, waits };
 }
 
-/** A question, or what the overrides make of it: whatever is no GET is a change whose reasons hold. */
-const call = (
-  overrides: Partial<Omit<VendorCall<unknown>, 'method'>> & {
-    readonly method?: HttpRequest['method'];
-    readonly isRead?: true;
-  } = {},
-): VendorCall<unknown> => {
-  const change =
-    overrides.method === undefined || overrides.method === 'GET' || overrides.isRead === true
-      ? {}
-      : { guard: Guard.of(async () => undefined), isDestructive: false };
-  return {
-    operation: 'listUsers',
-    method: 'GET',
-    path: ['users'],
-    answer: z.unknown(),
-    ...change,
-    ...overrides,
-  } as VendorCall<unknown>;
-};
+type Overrides = Partial<Omit<VendorCall<unknown>, 'method' | 'guard' | 'isDestructive' | 'isRead'>>;
+const question = { operation: 'listUsers', path: ['users'], answer: z.unknown() };
+
+const call = (overrides: Overrides = {}): VendorCall<unknown> => ({
+  ...question,
+  method: 'GET',
+  ...overrides,
+});
+const holding = Guard.of();
+const change = (
+  method: Exclude<HttpRequest['method'], 'GET'>,
+  overrides: Overrides & { readonly isDestructive?: boolean; readonly guard?: Guard } = {},
+): VendorCall<unknown> => ({ ...question, method, guard: holding, isDestructive: false, ...overrides });
 
 const failure = async (promise: Promise<unknown>): Promise<ProviderError> => {
   const error = await promise.catch((thrown: unknown) => thrown);
@@ -119,8 +112,7 @@ describe('the way to a vendor', () => {
     answers({ status: 200, body: '{"name":"u","extra":1}\n' });
     const { api } = client();
     const answer = await api.call({
-      ...call({
-        method: 'POST',
+      ...change('POST', {
         path: ['users'],
         query: { page: 'a&b' },
         body: { name: 'u', password: new Sensitive('p"w') },
@@ -152,7 +144,7 @@ describe('the way to a vendor', () => {
     'a;b',
     '-x',
   ])('never sends a request for a user named %j', async (name) => {
-    const error = await failure(client().api.call(call({ method: 'DELETE', path: ['users', name] })));
+    const error = await failure(client().api.call(change('DELETE', { path: ['users', name] })));
     expect([error.code, error.effect, asked.length]).toEqual(['NAME_REFUSED', 'none', 0]);
   });
 
@@ -167,7 +159,7 @@ describe('the way to a vendor', () => {
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: 'binary', maxLength: 12 }), async (name) => {
         paths.length = 0;
-        await api.call(call({ method: 'DELETE', path: ['users', name] })).catch(() => undefined);
+        await api.call(change('DELETE', { path: ['users', name] })).catch(() => undefined);
         for (const path of paths) expect(path).toBe(`/v1/users/${name}`);
       }),
       { numRuns: 2_000 },
@@ -177,7 +169,7 @@ describe('the way to a vendor', () => {
   test('does not follow a redirect, which would carry a password to another host', async () => {
     answers({ status: 307, headers: { location: `http://127.0.0.1:${port}/elsewhere` } });
     const error = await failure(
-      client().api.call(call({ method: 'PUT', body: { password: new Sensitive('secretsecret') } })),
+      client().api.call(change('PUT', { body: { password: new Sensitive('secretsecret') } })),
     );
     expect(error.message).toContain('a redirect, which is never followed');
     expect(asked).toHaveLength(1);
@@ -185,7 +177,7 @@ describe('the way to a vendor', () => {
 
   test('keeps the vendor’s request id and status in the error', async () => {
     answers({ status: 400, headers: { 'Acme-Request-Id': 'r-1' }, body: '{"message":"no such plan"}' });
-    const { facts, message } = await failure(client().api.call(call({ method: 'POST' })));
+    const { facts, message } = await failure(client().api.call(change('POST')));
     expect(facts).toEqual({
       code: 'REJECTED',
       effect: 'none',
@@ -208,7 +200,7 @@ describe('the way to a vendor', () => {
     );
     answers({ status: 400, body: `{"message":${echo}}` });
     const { message } = await failure(
-      client().api.call(call({ method: 'PUT', body: { password: new Sensitive(password) } })),
+      client().api.call(change('PUT', { body: { password: new Sensitive(password) } })),
     );
     expect(message).toContain('‹redacted›');
     expect(message).not.toMatch(/Kq7|canaryKEY/);
@@ -220,7 +212,7 @@ describe('the way to a vendor', () => {
       status: 400,
       body: JSON.stringify({ message: `x\n{"level":"INFO"}\u001b[31m${'y'.repeat(5_000)}` }),
     });
-    const { message } = await failure(client().api.call(call({ method: 'POST' })));
+    const { message } = await failure(client().api.call(change('POST')));
     for (const control of ['\n', '\u001b']) expect(message).not.toContain(control);
     expect(message.length).toBeLessThan(400);
   });
@@ -243,7 +235,7 @@ describe('the way to a vendor', () => {
   test.each(Object.entries(writes))('says of a write: %s', async (_sentence, { status, body, want }) => {
     answers({ status, body: body ?? '{}' });
     const answer = z.object({ name: z.string() });
-    const error = await failure(client().api.call({ ...call({ method: 'POST' }), answer }));
+    const error = await failure(client().api.call({ ...change('POST'), answer }));
     expect(`${error.code} ${error.effect}`).toBe(want);
     expect(asked).toHaveLength(1);
   });
@@ -258,11 +250,13 @@ describe('the way to a vendor', () => {
   test('repeats a read by POST as well, and says that it changed nothing', async () => {
     answers({ status: 503 }, { status: 200, body: '{}' });
     const { api, waits } = client();
-    await api.call(call({ method: 'POST', body: {}, isRead: true }));
+    await api.call({ ...question, body: {}, method: 'POST', isRead: true });
     expect(waits).toEqual([500]);
     expect(asked.map(({ method, body }) => `${method} ${body}`)).toEqual(['POST {}', 'POST {}']);
     answers({ status: 500 });
-    expect((await failure(api.call(call({ method: 'POST', body: {}, isRead: true })))).effect).toBe('none');
+    expect((await failure(api.call({ ...question, body: {}, method: 'POST', isRead: true }))).effect).toBe(
+      'none',
+    );
   });
 
   test('keeps the number by which the vendor names a failure, and no other secret that it was told of', async () => {
@@ -295,7 +289,7 @@ describe('the way to a vendor', () => {
         { status: 200, body: '{}' },
       );
       const { api, waits } = client();
-      await api.call(call({ method: 'POST' }));
+      await api.call(change('POST'));
       expect(waits).toEqual(want);
     },
   );
@@ -303,7 +297,7 @@ describe('the way to a vendor', () => {
   test('does not wait out an absurd Retry-After, but says how long the vendor asked for', async () => {
     answers({ status: 429, headers: { 'retry-after': '86400' } });
     const { api, waits } = client();
-    const error = await failure(api.call(call({ method: 'POST' })));
+    const error = await failure(api.call(change('POST')));
     expect([error.code, error.effect, error.facts.retryAfterMs, waits]).toEqual([
       'RATE_LIMITED',
       'none',
@@ -313,7 +307,7 @@ describe('the way to a vendor', () => {
   });
 
   test('starts no call when the invocation has no time left', async () => {
-    const error = await failure(client({ until: start }).api.call(call({ method: 'POST' })));
+    const error = await failure(client({ until: start }).api.call(change('POST')));
     expect([error.effect, asked.length]).toEqual(['none', 0]);
   });
 
@@ -326,7 +320,7 @@ describe('the way to a vendor', () => {
       };
       push();
     };
-    const error = await failure(client().api.call(call({ method: 'POST' })));
+    const error = await failure(client().api.call(change('POST')));
     expect(error.message).toContain('an answer of more than 1048576 bytes');
     expect(error.effect).toBe('unknown');
   });
@@ -336,13 +330,13 @@ describe('the way to a vendor', () => {
       response.writeHead(200, { 'content-length': '100' });
       response.write('{"na', () => request.socket.destroy());
     };
-    const error = await failure(client().api.call(call({ method: 'POST' })));
+    const error = await failure(client().api.call(change('POST')));
     expect([error.code, error.effect]).toEqual(['UNAVAILABLE', 'unknown']);
   });
 
   test('calls a time-out unclear', async () => {
     respond = () => undefined;
-    const error = await failure(client().api.call(call({ method: 'POST', timeoutMs: 100 })));
+    const error = await failure(client().api.call(change('POST', { timeoutMs: 100 })));
     expect([error.effect, error.message]).toEqual([
       'unknown',
       'UNAVAILABLE: acme failed listUsers (no answer in time); it is tried again; nothing is lost',
@@ -365,7 +359,7 @@ describe('the way to a vendor', () => {
         randomBytes: async (size) => new Uint8Array(size),
       },
     );
-    expect((await failure(dead.call(call({ method: 'POST' })))).effect).toBe('none');
+    expect((await failure(dead.call(change('POST')))).effect).toBe('none');
   });
 });
 
@@ -377,4 +371,61 @@ test.each([
   [{}, undefined],
 ])('the wait in %j is %s ms', (headers, want) => {
   expect(retryAfterMs(headers as Record<string, string>, start)).toBe(want);
+});
+
+describe('a change', () => {
+  const tooMany = { status: 429, headers: { 'retry-after': '7' } };
+
+  test('without its reasons does not compile', () => {
+    const { api } = client();
+    const changes = () => [
+      // @ts-expect-error a POST that is no read says why it is sent
+      api.call({ ...question, method: 'POST' }),
+      // @ts-expect-error a PUT says why it is sent
+      api.call({ ...question, method: 'PUT', isDestructive: true }),
+      // @ts-expect-error a DELETE is never a read
+      api.call({ ...question, method: 'DELETE', isRead: true }),
+      // @ts-expect-error a change says whether it can do damage
+      api.call({ ...question, method: 'POST', guard: holding }),
+      // @ts-expect-error a GET changes nothing, so it has no reasons
+      api.call({ ...question, method: 'GET', guard: holding, isDestructive: false }),
+    ];
+    expect(changes).toBeTypeOf('function');
+  });
+
+  test('passes its reasons on with every request, and a read says that it only reads', async () => {
+    const guards: unknown[] = [];
+    const http: Ports['http'] = async (request) => {
+      guards.push(request.guard);
+      return { status: guards.length === 1 ? 429 : 200, headers: {}, body: new Sensitive('{}') };
+    };
+    const { api } = client({ http });
+    await api.call(change('POST'));
+    await api.call(call());
+    await api.call({ ...question, method: 'POST', isRead: true });
+    expect(guards).toEqual([holding, holding, 'reads-only', 'reads-only']);
+  });
+
+  test('that can do damage never waits for a rate limit, any other does', async () => {
+    answers(tooMany, { status: 200, body: '{}' });
+    const { api, waits } = client();
+    await api.call(change('POST'));
+    expect(waits).toEqual([7_000]);
+    answers(tooMany);
+    const error = await failure(api.call(change('DELETE', { isDestructive: true })));
+    expect([error.code, error.effect, error.facts.retryAfterMs]).toEqual(['RATE_LIMITED', 'none', 7_000]);
+    expect([waits, asked.length]).toEqual([[7_000], 3]);
+  });
+
+  test('whose reasons are gone is not sent, and that is no failure of the vendor', async () => {
+    const gone = Guard.of(async () => 'a label moved');
+    const http: Ports['http'] = async (request) => {
+      if (request.guard instanceof Guard) await request.guard.ask(start);
+      throw new Error('it was sent');
+    };
+    const end = await client({ http })
+      .api.call(change('DELETE', { isDestructive: true, guard: gone }))
+      .catch((thrown: unknown) => thrown);
+    expect(end).toMatchObject({ name: 'RotationRefused', code: 'SUPERSEDED' });
+  });
 });

@@ -1,5 +1,5 @@
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { Ports } from '../../functions/core/ports.ts';
+import { interpose, type Ports } from '../../functions/core/ports.ts';
 import type { IssuingProvider, Login } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { renderPostgres } from '../../functions/providers/render-postgres/provider.ts';
@@ -11,8 +11,7 @@ import type {
   RenderPostgres,
   RenderSwitches,
 } from '../../infra/local/providers/render-postgres.ts';
-import { asWanted } from '../support/guards.ts';
-import { useTestVendors } from '../support/vendors.ts';
+import { holding, useTestVendors } from '../support/vendors.ts';
 import {
   codeOf,
   failureOf,
@@ -48,21 +47,26 @@ const open = ({
   budgetMs = 180_000,
   apiKey = vendors().apiKeys.render,
   http,
+  sql,
+  around = (_name, _request, call) => call(),
   postgresId = database.id,
 }: OpenOptions & { postgresId?: string } = {}): IssuingProvider => {
   const { clock, ports } = vendors();
   const until = new Date(clock.now().getTime() + budgetMs);
-  const replaced: Partial<Ports> = http === undefined ? {} : { http };
+  const replaced: Partial<Ports> = {
+    ...(http === undefined ? {} : { http }),
+    ...(sql === undefined ? {} : { sql }),
+  };
   const provider = renderPostgres.open(
     { target: { postgresId }, privileges: {}, apiKey: new Sensitive(apiKey), until },
-    ports(until, replaced),
+    interpose(ports(until, replaced), around),
   );
   if (provider.passwords !== 'chosen-by-provider') throw new Error('Render makes the passwords');
   return vendors().watch(provider);
 };
 
 const issue = async (provider = open(), username = freshName()): Promise<Login> => {
-  const login = await provider.issueUser(username, asWanted);
+  const login = await provider.issueUser(username, holding);
   if (login === 'lost') throw new Error(`the password of ${username} is lost, expected a login`);
   return login;
 };
@@ -109,7 +113,7 @@ const subject = (): IssuingSubject & SqlSubject<IssuingProvider> => ({
   front: vendors().render.front,
   engine: vendors().render.postgres,
   open,
-  bring: issue,
+  bring: (provider, username) => issue(provider, username),
   async supersede() {
     vendors().clock.move(1_000);
     await overtake();
@@ -148,7 +152,7 @@ const subject = (): IssuingSubject & SqlSubject<IssuingProvider> => ({
   readsCount: false,
   defaultUser: () => database.users().find(({ isDefault }) => isDefault)?.username,
   passwordReads: () => calls('connectionInfo').length,
-  ending: () => open(),
+  ending: open,
   blind() {
     render.switches.openConnections = 'missing';
     inject({ operation: 'listProcesses', kind: 'status', status: 500, times: Number.POSITIVE_INFINITY });
@@ -186,7 +190,7 @@ describe('issuing a user at Render', () => {
 
   test.each(states)('does not start while the status is %s', async (status) => {
     render.actor.setStatus(database.id, status);
-    const error = await failureOf(open().issueUser(freshName(), asWanted));
+    const error = await failureOf(open().issueUser(freshName(), holding));
     expect([error.code, error.effect]).toEqual(['TARGET_NOT_READY', 'none']);
     expect(error.message).toContain(`${database.id} is not ready: its status is ${status}`);
     expect(calls('createUser')).toEqual([]);
@@ -198,7 +202,7 @@ describe('issuing a user at Render', () => {
       ready: false,
       reason: 'its role is replica; users are managed on the primary',
     });
-    expect(await codeOf(open({ postgresId: replica.id }).issueUser(freshName(), asWanted))).toMatch(
+    expect(await codeOf(open({ postgresId: replica.id }).issueUser(freshName(), holding))).toMatch(
       /^(TARGET_NOT_READY|REJECTED) none$/,
     );
     expect(calls('createUser')).toEqual([]);
@@ -256,7 +260,7 @@ describe('issuing a user at Render', () => {
   test('gives up within its time where the password is never shown, and finds the user next time', async () => {
     render.switches.delays.connectionInfo = { ms: 200_000 };
     const username = freshName();
-    const error = await failureOf(open().issueUser(username, asWanted));
+    const error = await failureOf(open().issueUser(username, holding));
     expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'applied']);
     expect(error.message).toContain(`${username} is listed, but its password is not readable yet`);
     vendors().clock.move(100_000);
@@ -267,7 +271,7 @@ describe('issuing a user at Render', () => {
   test('ends before the invocation does', async () => {
     render.switches.delays.userListed = { ms: 86_400_000 };
     const start = vendors().clock.now().getTime();
-    expect(await codeOf(open({ budgetMs: 20_000 }).issueUser(freshName(), asWanted))).toBe(
+    expect(await codeOf(open({ budgetMs: 20_000 }).issueUser(freshName(), holding))).toBe(
       'NOT_SETTLED unknown',
     );
     expect(vendors().clock.now().getTime() - start).toBeLessThanOrEqual(20_000);
@@ -282,7 +286,7 @@ describe('issuing a user at Render', () => {
   test('does not claim a user that was accepted and never appears, and does not post twice', async () => {
     inject({ operation: 'createUser', kind: 'pretend' });
     const username = freshName();
-    const error = await failureOf(open().issueUser(username, asWanted));
+    const error = await failureOf(open().issueUser(username, holding));
     expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'unknown']);
     expect(error.message).toContain(`${username} is not listed yet`);
     expect(calls('createUser')).toHaveLength(1);
@@ -371,7 +375,7 @@ describe('issuing a user at Render', () => {
   };
   test.each(Object.entries(refusals))('reports %s as it is', async (_what, { given, want, says }) => {
     given();
-    const error = await failureOf(open().issueUser(freshName(), asWanted));
+    const error = await failureOf(open().issueUser(freshName(), holding));
     expect(`${error.code} ${error.effect}`).toBe(want);
     expect(error.message).toMatch(says);
     expect(calls('createUser')).toHaveLength(1);
@@ -380,14 +384,14 @@ describe('issuing a user at Render', () => {
   test('finds the user again after the API key was refused in the middle of it', async () => {
     const username = freshName();
     inject({ operation: 'listUsers', kind: 'status', status: 401, skip: 2 });
-    expect((await failureOf(open().issueUser(username, asWanted))).code).toBe('UNAUTHORIZED');
+    expect((await failureOf(open().issueUser(username, holding))).code).toBe('UNAUTHORIZED');
     expect(await open().verify(await issue(open(), username))).toBe('accepted');
     expect(calls('createUser')).toHaveLength(1);
   });
 
   test('shows no password where only half of it could be read', async () => {
     inject({ operation: 'connectionInfo', kind: 'half-json', times: Number.POSITIVE_INFINITY });
-    expect(await codeOf(open().issueUser(freshName(), asWanted))).toBe('UNREADABLE none');
+    expect(await codeOf(open().issueUser(freshName(), holding))).toBe('UNREADABLE none');
   });
 });
 
@@ -407,7 +411,7 @@ describe('a default user that somebody else makes', () => {
         await overtake();
       };
       inject({ operation: 'createUser', kind: 'meanwhile', run });
-      expect(await open().issueUser(username, asWanted)).toBe('lost');
+      expect(await open().issueUser(username, holding)).toBe('lost');
       expect(calls('createUser')).toHaveLength(1);
       expect(calls('connectionInfo')).toEqual([]);
       expect(userOf(username)).toMatchObject({ isDefault: false });
@@ -421,14 +425,14 @@ describe('a default user that somebody else makes', () => {
       await overtake();
     };
     inject({ operation: 'connectionInfo', kind: 'meanwhile', when: 'before', run });
-    expect(await open().issueUser(username, asWanted)).toBe('lost');
+    expect(await open().issueUser(username, holding)).toBe('lost');
   });
 
   test('leaves our password readable again once ours is the default again', async () => {
     const { username } = await issue();
     vendors().clock.move(1_000);
     await overtake();
-    expect(await open().issueUser(username, asWanted)).toBe('lost');
+    expect(await open().issueUser(username, holding)).toBe('lost');
     await render.actor.makeDefault(database.id, username);
     expect(await open().verify(await issue(open(), username))).toBe('accepted');
   });
@@ -443,7 +447,7 @@ describe('deleting a user at Render', () => {
 
   test('addresses the user and nothing above', async () => {
     const username = await retired();
-    await open().deleteUser(username, asWanted);
+    await open().deleteUser(username, holding);
     expect(calls('deleteUser')).toMatchObject([
       { method: 'DELETE', path: `/v1/postgres/${database.id}/credentials/${username}` },
     ]);
@@ -451,7 +455,7 @@ describe('deleting a user at Render', () => {
 
   test('is not tried on the default', async () => {
     const { username } = await issue();
-    const error = await failureOf(open().deleteUser(username, asWanted));
+    const error = await failureOf(open().deleteUser(username, holding));
     expect([error.code, error.effect]).toEqual(['BLOCKED', 'none']);
     expect(error.message).toContain(`${username} is a default, original or built-in user`);
     expect(calls('deleteUser')).toEqual([]);
@@ -462,7 +466,7 @@ describe('deleting a user at Render', () => {
     const client = await vendors().connect(login, 'orders-api');
     await client.query(`CREATE TABLE ${login.username}_notes (t text)`);
     await subject().supersede(login.username);
-    const { message } = await failureOf(open().deleteUser(login.username, asWanted, login));
+    const { message } = await failureOf(open().deleteUser(login.username, holding, login));
     expect(message).toBe(
       `BLOCKED: render-postgres failed deleteUser: got status 400 (role ${login.username} cannot be dropped because some objects depend on it); it is the default user, or owns something: as a user who is a member of both roles run REASSIGN OWNED BY "${login.username}" TO <a role that stays> and take away what was granted to it, then the next pass deletes it`,
     );
@@ -471,7 +475,7 @@ describe('deleting a user at Render', () => {
   test('is not tried where Render does not say who the default is', async () => {
     const username = await retired();
     render.switches.defaultFlag = 'missing';
-    expect(await codeOf(open().deleteUser(username, asWanted))).toBe('BLOCKED none');
+    expect(await codeOf(open().deleteUser(username, holding))).toBe('BLOCKED none');
     expect(calls('deleteUser')).toEqual([]);
   });
 
@@ -488,7 +492,7 @@ describe('deleting a user at Render', () => {
       const username = await retired();
       const run = () => render.actor.makeDefault(database.id, username);
       inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-      expect(await codeOf(open({ budgetMs: 30_000 }).deleteUser(username, asWanted))).toBe(want);
+      expect(await codeOf(open({ budgetMs: 30_000 }).deleteUser(username, holding))).toBe(want);
       expect(userOf(username)).toMatchObject({ isDefault: true });
       expect(calls('deleteUser')).toHaveLength(1);
     },
@@ -507,7 +511,7 @@ describe('deleting a user at Render', () => {
     if (switches.ownedObjects !== undefined)
       await client.query(`CREATE TABLE ${login.username}_notes (t text)`);
     await subject().supersede(login.username);
-    expect(await open().deleteUser(login.username, asWanted)).toBe('deleted');
+    expect(await open().deleteUser(login.username, holding)).toBe('deleted');
     expect(userOf(login.username)).toBeUndefined();
   });
 
@@ -518,7 +522,7 @@ describe('deleting a user at Render', () => {
       const username = await retired();
       const run = () => render.actor.deleteUser(database.id, username);
       inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-      expect(await open().deleteUser(username, asWanted)).toBe('deleted');
+      expect(await open().deleteUser(username, holding)).toBe('deleted');
     },
   );
 
@@ -536,7 +540,7 @@ describe('deleting a user at Render', () => {
       const original = other.users().find(({ isOriginal }) => isOriginal)?.username ?? '';
       const provider = open({ postgresId: other.id, budgetMs: 30_000 });
       const outcome = await provider
-        .deleteUser(original, asWanted)
+        .deleteUser(original, holding)
         .catch((error) => `${error.code} ${error.effect}`);
       expect(outcome).toBe(want);
       expect(other.users().find(({ isOriginal }) => isOriginal)?.isDeactivated).toBe(want !== 'absent');
@@ -550,7 +554,7 @@ describe('deleting a user at Render', () => {
   ])('takes every success for a success: %j', async (answer) => {
     const username = await retired();
     inject({ ...answer, operation: 'deleteUser', kind: 'status', applied: true });
-    expect(await open().deleteUser(username, asWanted)).toBe('deleted');
+    expect(await open().deleteUser(username, holding)).toBe('deleted');
   });
 });
 
@@ -558,7 +562,7 @@ describe('placing a default user at Render', () => {
   const placed = freshName;
 
   test('looks twice, makes sure that the database is up, posts once, and believes the list', async () => {
-    await open().placeDefault(placed(), asWanted);
+    await open().placeDefault(placed(), holding);
     expect(calls().map(({ operation }) => operation)).toEqual([
       'listUsers',
       'listUsers',
@@ -576,7 +580,7 @@ describe('placing a default user at Render', () => {
     Object.assign(render.switches.delays, delays);
     const username = placed();
     const start = vendors().clock.now().getTime();
-    await open().placeDefault(username, asWanted);
+    await open().placeDefault(username, holding);
     expect(vendors().clock.now().getTime() - start).toBeGreaterThanOrEqual(30_000);
     expect(userOf(username)).toMatchObject({ isDefault: true });
     expect(calls('createUser')).toHaveLength(1);
@@ -587,7 +591,7 @@ describe('placing a default user at Render', () => {
     const username = placed();
     const start = vendors().clock.now().getTime();
     const provider = open({ budgetMs: 20_000, postgresId: (await anotherDatabase()).id });
-    const error = await failureOf(provider.placeDefault(username, asWanted));
+    const error = await failureOf(provider.placeDefault(username, holding));
     // The original user is still said to be the default.
     expect([error.code, error.effect]).toEqual(['CONFLICT', 'applied']);
     expect(vendors().clock.now().getTime() - start).toBeLessThanOrEqual(20_000);
@@ -595,7 +599,7 @@ describe('placing a default user at Render', () => {
 
   test('does not claim what the list does not say', async () => {
     render.switches.defaultFlag = 'missing';
-    const error = await failureOf(open().placeDefault(placed(), asWanted));
+    const error = await failureOf(open().placeDefault(placed(), holding));
     expect([error.code, error.effect]).toEqual(['NOT_SETTLED', 'applied']);
     expect(error.message).toContain('listed, but not said to be the default; the next pass looks again');
     expect(calls('connectionInfo')).toEqual([]);
@@ -603,7 +607,7 @@ describe('placing a default user at Render', () => {
 
   test('does not claim a user that was accepted and never appears', async () => {
     inject({ operation: 'createUser', kind: 'pretend' });
-    expect(await codeOf(open().placeDefault(placed(), asWanted))).toBe('NOT_SETTLED unknown');
+    expect(await codeOf(open().placeDefault(placed(), holding))).toBe('NOT_SETTLED unknown');
     expect(calls('createUser')).toHaveLength(1);
   });
 
@@ -614,13 +618,13 @@ describe('placing a default user at Render', () => {
       await overtake();
     };
     inject({ operation: 'createUser', kind: 'meanwhile', run });
-    expect(await codeOf(open().placeDefault(username, asWanted))).toBe('CONFLICT applied');
+    expect(await codeOf(open().placeDefault(username, holding))).toBe('CONFLICT applied');
     expect(calls('createUser')).toHaveLength(1);
   });
 
   test('does not start while the database is not up', async () => {
     render.actor.setStatus(database.id, 'maintenance_in_progress');
-    expect(await codeOf(open().placeDefault(placed(), asWanted))).toBe('TARGET_NOT_READY none');
+    expect(await codeOf(open().placeDefault(placed(), holding))).toBe('TARGET_NOT_READY none');
     expect(calls('createUser')).toEqual([]);
   });
 });
@@ -710,12 +714,25 @@ describe('sessions at Render', () => {
     });
   });
 
-  test('that the list counts beyond the processes are counted, whatever they call themselves', async () => {
+  test('of an intruder who calls himself rekey are told, and stay in what the list counts', async () => {
     const login = await connected();
     await vendors().connect(login, 'rekey');
+    const seen = await open().sessions(login.username, login);
+    if (!seen.observed || typeof seen.open === 'number') return expect.unreachable('expected sessions');
+    expect(seen.open.map(({ applicationName }) => applicationName).sort()).toEqual(['orders-api', 'rekey']);
     const json = [{ username: login.username, default: true, openConnections: 5 }];
     inject({ operation: 'listUsers', kind: 'status', status: 200, json });
     expect(await open().sessions(login.username, login)).toEqual({ observed: true, open: 5 });
+  });
+
+  test('go where Render says, which is read once a visit', async () => {
+    const login = await issue();
+    const before = calls('connectionInfo').length;
+    const provider = open();
+    await provider.verify(login);
+    await provider.endSessions(login.username, login, new Date('2100-01-01T00:00:00Z'), holding);
+    await provider.endpoint();
+    expect(calls('connectionInfo').length - before).toBe(1);
   });
 
   const blind: Record<string, Partial<Fault<RenderOperation>> & { status: number }> = {
@@ -764,14 +781,15 @@ describe('what rekey tells Render, and tells of it', () => {
     const provider = open({ postgresId: other.id });
     expect(await codeOf(provider.readiness())).toBe('NOT_FOUND none');
     expect(await codeOf(provider.listUsers())).toBe('NOT_FOUND none');
-    expect(await codeOf(provider.deleteUser('orders_user', asWanted))).toBe('NOT_FOUND none');
-    expect(await codeOf(provider.issueUser(freshName(), asWanted))).toBe('NOT_FOUND none');
+    expect(await codeOf(provider.deleteUser('orders_user', holding))).toBe('NOT_FOUND none');
+    expect(await codeOf(provider.issueUser(freshName(), holding))).toBe('NOT_FOUND none');
   });
 
   test.each(['dpg-d1abc2d3e4f5g6h7i8j9-a', 'dpg-d1abc2d3e4f5g6h7i8j9-b'])(
     'takes %s for the id of a database',
     (postgresId) => {
       expect(renderPostgres.targetId(renderPostgres.targetSchema.parse({ postgresId }))).toBe(postgresId);
+      expect(renderPostgres.targetOf({ targetId: postgresId, database: 'orders' })).toEqual({ postgresId });
     },
   );
   test.each(['', '..', 'dpg-', 'dpg-d1abc2d3e4f5g6h7i8j9-a/..', 'DPG-D1ABC2D3E4F5G6H7I8J9-A', 'srv-1'])(

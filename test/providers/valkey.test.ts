@@ -46,8 +46,7 @@ afterAll(async () => {
   process.off('uncaughtException', keep);
 });
 
-const session = (change: Partial<ValkeySession> = {}): ValkeySession => ({
-  guard: 'reads-only',
+const session = (change: Partial<ValkeySession> = {}) => ({
   host: 'localhost',
   port: front.port,
   username: 'orders',
@@ -55,6 +54,7 @@ const session = (change: Partial<ValkeySession> = {}): ValkeySession => ({
   ca: authority.caPem,
   commands: [],
   timeoutMs: 5_000,
+  guard: 'reads-only' as const,
   ...change,
 });
 const run = (change: Partial<ValkeySession> = {}) => iovalkeyOverTls()(session(change));

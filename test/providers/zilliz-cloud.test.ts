@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { interpose, TransportError } from '../../functions/core/ports.ts';
 import type { ChoosingProvider, Login } from '../../functions/core/provider.ts';
 import { parseSecretValue, secretString } from '../../functions/core/secret-value.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
@@ -11,9 +12,9 @@ import type {
   ZillizOperation,
   ZillizSwitches,
 } from '../../infra/local/providers/zilliz-cloud.ts';
-import { asWanted } from '../support/guards.ts';
-import { useTestVendors } from '../support/vendors.ts';
+import { holding, useTestVendors } from '../support/vendors.ts';
 import {
+  bringChosen,
   type ChoosingSubject,
   choosingContract,
   codeOf,
@@ -57,12 +58,13 @@ const open = ({
   clusterId: id = clusterId,
   roles = ['orders_rw'],
   http,
+  around = (_name, _request, call) => call(),
 }: Options = {}): ChoosingProvider => {
   const { clock, ports } = vendors();
   const until = new Date(clock.now().getTime() + budgetMs);
   const provider = zillizCloud.open(
     { target: { clusterId: id }, privileges: { roles: [...roles] }, apiKey: new Sensitive(apiKey), until },
-    ports(until, http === undefined ? {} : { http }),
+    interpose(ports(until, http === undefined ? {} : { http }), around),
   );
   if (provider.passwords !== 'chosen-by-us') throw new Error('Zilliz Cloud takes our passwords');
   return provider;
@@ -78,8 +80,8 @@ const loginOf = async (username: string): Promise<Login> => ({
 /** A user with the declared roles. */
 const made = async (username = freshName()): Promise<Login> => {
   const login = await loginOf(username);
-  await open().createUser(login, asWanted);
-  await open().applyPrivileges(login, asWanted);
+  await open().createUser(login, holding);
+  await open().applyPrivileges(login, holding);
   return login;
 };
 
@@ -101,8 +103,7 @@ const subject = (): ChoosingSubject => ({
   open,
   async bring(provider, username) {
     const login = { ...(await provider.endpoint()), username, password: passwordOf(username) };
-    await provider.createUser(login, asWanted);
-    await provider.applyPrivileges(login, asWanted);
+    await bringChosen(provider, login);
     return login;
   },
   // Nothing at Zilliz Cloud keeps a user because of what others are.
@@ -128,9 +129,13 @@ const subject = (): ChoosingSubject => ({
   protectedUsers: () => ['db_admin'],
   notReady: {
     ...Object.fromEntries(
-      ['SUSPENDED', 'STOPPED', 'STOPPING', 'DELETED', 'A_STATUS_OF_TOMORROW'].map((status) => [
+      ['SUSPENDED', 'STOPPED', 'STOPPING', 'DELETED', 'Deleted', 'A_STATUS_OF_TOMORROW'].map((status) => [
         status,
-        { given: () => cloud.actor.setStatus(clusterId, status), reason: `its status is ${status}` },
+        {
+          given: () => cloud.actor.setStatus(clusterId, status),
+          reason: `its status is ${status}`,
+          ...(status.toUpperCase() === 'DELETED' ? { isGone: true as const } : {}),
+        },
       ]),
     ),
     ...Object.fromEntries(
@@ -148,7 +153,13 @@ const subject = (): ChoosingSubject => ({
   linger: async () => undefined,
   capabilities: zillizCloud.capabilities,
   readsCount: true,
+  drift: async (username) => cloud.actor.grantRole(clusterId, username, 'orders_ro'),
   passwordOf,
+  async overreach({ username, password }) {
+    if (!cluster.authenticates(username, password.reveal())) return undefined;
+    return userOf(username)?.roles.find((role) => role !== 'orders_rw');
+  },
+  openUnknown: (options) => open({ ...options, roles: ['orders_rw', 'no_such_role'] }),
   createdBySomebody: async ({ username, password }) =>
     cloud.actor.createUser(clusterId, username, password.reveal()),
   // An unchanged password is always taken; what may be refused is a current one that is no longer so.
@@ -176,18 +187,18 @@ describe.each(lines)(
       expect(await provider.verify(login)).toBe('accepted');
       expect(await provider.privilegeDifferences(login)).toEqual([]);
       const { username, password: current } = login;
-      await provider.setPassword({ username, current: [current], next: other }, asWanted);
+      await provider.setPassword({ username, current: [current], next: other }, holding);
       expect(await provider.verify({ ...login, password: other })).toBe('accepted');
       expect(await provider.verify(login)).toBe('rejected');
       expect(userOf(username)?.roles).toEqual(['orders_rw']);
-      expect(await provider.deleteUser(username, asWanted)).toBe('deleted');
+      expect(await provider.deleteUser(username, holding)).toBe('deleted');
       expect(await provider.verify({ ...login, password: other })).toBe('rejected');
     });
 
     test('has a user that is not listed: it is found when it is created, and left untouched', async () => {
       const theirs = await made();
       cloud.switches.unlisted = [theirs.username];
-      expect(await open().createUser({ ...theirs, password: other }, asWanted)).toBe('exists');
+      expect(await open().createUser({ ...theirs, password: other }, holding)).toBe('exists');
       expect(await open().verify(theirs)).toBe('accepted');
       expect(calls('createUser')).toHaveLength(2);
     });
@@ -197,8 +208,8 @@ describe.each(lines)(
       const login = { ...(await loginOf(username)), password: other };
       const wrong = new Sensitive('Wrong-password_0000000000000001');
       const provider = open();
-      await provider.setPassword({ username, current: [wrong], next: other, isIdle: true }, asWanted);
-      await provider.applyPrivileges(login, asWanted);
+      await provider.setPassword({ username, current: [wrong], next: other, isIdle: true }, holding);
+      await provider.applyPrivileges(login, holding);
       expect(await provider.verify(login)).toBe('accepted');
       expect(userOf(username)?.roles).toEqual(['orders_rw']);
       expect([calls('deleteUser').length, calls('createUser').length]).toEqual([1, 2]);
@@ -208,8 +219,8 @@ describe.each(lines)(
       const login = await made();
       const { username } = login;
       const wrong = new Sensitive('Wrong-password_0000000000000001');
-      for (const current of [{ current: [wrong] }, {}]) {
-        const error = await failureOf(open().setPassword({ username, ...current, next: other }, asWanted));
+      for (const current of [[wrong], []]) {
+        const error = await failureOf(open().setPassword({ username, current, next: other }, holding));
         expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
         expect(error.message).toContain('a password that no version of its secret holds, or is gone');
       }
@@ -221,9 +232,9 @@ describe.each(lines)(
       const login = { ...(await loginOf(freshName())), password: other };
       const { username } = login;
       const change = { username, current: [passwordOf(username)], next: other };
-      expect(await codeOf(open().setPassword(change, asWanted))).toBe('REJECTED none');
+      expect(await codeOf(open().setPassword(change, holding))).toBe('REJECTED none');
       expect(userOf(username)).toBeUndefined();
-      await open().setPassword({ ...change, isIdle: true }, asWanted);
+      await open().setPassword({ ...change, isIdle: true }, holding);
       expect(await open().verify(login)).toBe('accepted');
       expect(calls('deleteUser')).toEqual([]);
     });
@@ -231,18 +242,21 @@ describe.each(lines)(
     test('does not know a declared role: the error names it', async () => {
       const login = await made();
       const provider = open({ roles: ['orders_rw', 'reports_rw'] });
-      await expect(provider.applyPrivileges(login, asWanted)).rejects.toThrow(
+      await expect(provider.applyPrivileges(login, holding)).rejects.toThrow(
         expect.objectContaining({
-          code: 'PRIVILEGES_DIFFER',
+          code: 'ROLE_UNKNOWN',
           message: expect.stringContaining(`${clusterId} has no role reports_rw; create`),
         }),
       );
       expect(userOf(login.username)?.roles).toEqual(['orders_rw']);
+      const fresh = await loginOf(freshName());
+      expect(await codeOf(provider.createUser(fresh, holding))).toBe('ROLE_UNKNOWN none');
+      expect(userOf(fresh.username)).toBeUndefined();
     });
 
     test('is full: asked once, and never again', async () => {
       cloud.switches.mostUsers = 1;
-      const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
+      const error = await failureOf(open().createUser(await loginOf(freshName()), holding));
       expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
       expect(error.message).toContain('the number of users has reached the limit');
       expect(calls('createUser')).toHaveLength(1);
@@ -253,7 +267,7 @@ describe.each(lines)(
       async (text) => {
         cloud.switches.passwordRule = 'milvus';
         const login = { ...(await loginOf(freshName())), password: new Sensitive(text) };
-        expect(await open().createUser(login, asWanted)).toBe('created');
+        expect(await open().createUser(login, holding)).toBe('created');
       },
     );
 
@@ -262,7 +276,7 @@ describe.each(lines)(
       const { username } = await made();
       const run = async () => cloud.actor.deleteUser(clusterId, username);
       inject({ operation: 'deleteUser', kind: 'meanwhile', when: 'before', run });
-      expect(await open().deleteUser(username, asWanted)).toBe('deleted');
+      expect(await open().deleteUser(username, holding)).toBe('deleted');
     });
   },
 );
@@ -426,7 +440,7 @@ describe('an answer of the cluster', () => {
     const login = await loginOf(freshName());
     const json = { code, ...(message === undefined ? {} : { message }) };
     inject({ operation: 'createUser', kind: 'status', status, json, times: Number.POSITIVE_INFINITY });
-    const error = await failureOf(open().createUser(login, asWanted));
+    const error = await failureOf(open().createUser(login, holding));
     expect(`${error.code} ${error.effect}`).toBe(wanted(one));
     expect(error.facts).toMatchObject({ status, vendorCode: code, provider: 'zilliz-cloud' });
     expect(error.facts.requestId).toMatch(/^[0-9a-f-]{36}$/);
@@ -437,7 +451,7 @@ describe('an answer of the cluster', () => {
   test.each([200, 429])('1807 (status %i) came before the change, which is sent again', async (status) => {
     const json = { code: 1807, message: 'request is rejected by limiter' };
     inject({ operation: 'createUser', kind: 'status', status, json });
-    expect(await open().createUser(await loginOf(freshName()), asWanted)).toBe('created');
+    expect(await open().createUser(await loginOf(freshName()), holding)).toBe('created');
     expect(calls('createUser')).toHaveLength(2);
   });
 
@@ -457,7 +471,7 @@ describe('an answer of the cluster', () => {
     'of a gateway, a page with status %i, does not say that nothing changed',
     async (status) => {
       inject({ operation: 'createUser', kind: 'html-body', status });
-      const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
+      const error = await failureOf(open().createUser(await loginOf(freshName()), holding));
       expect([error.effect, error.facts.status]).toEqual(['unknown', status]);
     },
   );
@@ -466,7 +480,7 @@ describe('an answer of the cluster', () => {
     const login = await loginOf(freshName());
     const json = { code: 65_535, message: `cannot hash ${login.password.reveal()}` };
     inject({ operation: 'createUser', kind: 'status', status: 200, json });
-    expect((await failureOf(open().createUser(login, asWanted))).message).toContain(
+    expect((await failureOf(open().createUser(login, holding))).message).toContain(
       '(code 65535: cannot hash ‹redacted›)',
     );
   });
@@ -483,7 +497,7 @@ describe('a change whose outcome is unclear', () => {
     'is a new user all the same where %s',
     async (_how, { status, ...json }) => {
       inject({ operation: 'createUser', kind: 'status', status, json, applied: true });
-      expect(await open().createUser(await loginOf(freshName()), asWanted)).toBe('created');
+      expect(await open().createUser(await loginOf(freshName()), holding)).toBe('created');
       expect(calls('createUser')).toHaveLength(1);
     },
   );
@@ -493,10 +507,7 @@ describe('a change whose outcome is unclear', () => {
     async (_how, { status, ...json }) => {
       const login = await made();
       inject({ operation: 'setPassword', kind: 'status', status, json, applied: true });
-      await open().setPassword(
-        { username: login.username, current: [login.password], next: other },
-        asWanted,
-      );
+      await open().setPassword({ username: login.username, current: [login.password], next: other }, holding);
       expect(await open().verify({ ...login, password: other })).toBe('accepted');
       expect(calls('setPassword')).toHaveLength(1);
     },
@@ -508,7 +519,7 @@ describe('a change whose outcome is unclear', () => {
       const login = await made();
       inject({ operation: 'setPassword', kind: 'status', status, json });
       const change = { username: login.username, current: [login.password], next: other };
-      expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change, asWanted))).effect).toBe(
+      expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change, holding))).effect).toBe(
         'unknown',
       );
       expect(await open().verify(login)).toBe('accepted');
@@ -524,10 +535,7 @@ describe('a change whose outcome is unclear', () => {
     const provider = open({
       http: (request) => send({ ...request, timeoutMs: Math.min(request.timeoutMs, 400) }),
     });
-    await provider.setPassword(
-      { username: login.username, current: [login.password], next: other },
-      asWanted,
-    );
+    await provider.setPassword({ username: login.username, current: [login.password], next: other }, holding);
     expect(await open().verify({ ...login, password: other })).toBe('accepted');
     expect(vendors().clock.now().getTime() - at).toBeLessThan(60_000);
   });
@@ -543,12 +551,12 @@ describe('a change whose outcome is unclear', () => {
       json: { code: 65_535, message: 'push' },
       applied: true,
     });
-    expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change, asWanted))).effect).toBe(
+    expect((await failureOf(open({ budgetMs: 600_000 }).setPassword(change, holding))).effect).toBe(
       'unknown',
     );
     expect(await open().verify(login)).toBe('accepted');
     cloud.switches.passwordReaches = { proxies: 'all', afterMs: 0 };
-    await open().setPassword(change, asWanted);
+    await open().setPassword(change, holding);
     expect(cluster.authenticates(login.username, other.reveal())).toBe(true);
     // The one that was lost, the one that was refused, and the one that changes nothing.
     const digest = (text: Sensitive) => createHash('sha256').update(text.reveal()).digest('hex');
@@ -564,7 +572,7 @@ describe('a change whose outcome is unclear', () => {
   test('that reached one proxy and not the other is refused now and then, and taken in the end', async () => {
     const login = await made();
     cloud.switches.passwordReaches = { proxies: 'one-late', afterMs: 20_000 };
-    await open().setPassword({ username: login.username, current: [login.password], next: other }, asWanted);
+    await open().setPassword({ username: login.username, current: [login.password], next: other }, holding);
     const now = { ...login, password: other };
     const answers = [await open().verify(now), await open().verify(now)];
     expect(answers.toSorted()).toEqual(['accepted', 'rejected']);
@@ -572,19 +580,99 @@ describe('a change whose outcome is unclear', () => {
     expect([await open().verify(now), await open().verify(now)]).toEqual(['accepted', 'accepted']);
   });
 
+  test('tries every password that it may have, each once, and a few only', async () => {
+    const login = await made();
+    const wrong = (number: number) => new Sensitive(`Wrong-password_000000000000000${number}`);
+    const change = { username: login.username, next: other };
+    await open().setPassword({ ...change, current: [wrong(1), wrong(1), other, login.password] }, holding);
+    expect(calls('setPassword')).toHaveLength(2);
+    expect(await open().verify({ ...login, password: other })).toBe('accepted');
+    const many = [1, 2, 3, 4, 5, 6].map(wrong);
+    const next = passwordOf('next');
+    expect(await codeOf(open().setPassword({ ...change, next, current: many }, holding))).toBe(
+      'REJECTED none',
+    );
+    // Four of them, and the one that changes nothing.
+    expect(calls('setPassword')).toHaveLength(2 + 5);
+  });
+
+  test('of a user that another run made anew meanwhile drops nobody', async () => {
+    const login = await made();
+    // Another run of the same step is done right before the drop of this one leaves.
+    const around: OpenOptions['around'] = async (name, request, call) => {
+      const isDrop = name === 'http' && (request as { url: URL }).url.pathname.endsWith('/users/drop');
+      if (isDrop) cloud.actor.setPassword(clusterId, login.username, other.reveal());
+      return call();
+    };
+    const work = open({ around }).setPassword(
+      { username: login.username, current: [], next: other, isIdle: true },
+      holding,
+    );
+    await expect(work).rejects.toThrow(
+      expect.objectContaining({
+        code: 'SUPERSEDED',
+        message: expect.stringContaining(`${login.username} has its new password by now; nothing was sent`),
+      }),
+    );
+    expect(calls('deleteUser')).toEqual([]);
+    expect(await open().verify({ ...login, password: other })).toBe('accepted');
+  });
+
+  test('of a user that is to be made anew drops nobody where a login cannot tell', async () => {
+    const login = await made();
+    // The second trial of the new password is the one right before the drop.
+    let trials = 0;
+    const around: OpenOptions['around'] = async (name, request, call) => {
+      if (name !== 'http' || !(request as { url: URL }).url.pathname.endsWith('/collections/list'))
+        return call();
+      trials += 1;
+      if (trials > 1) throw new TransportError('no connection (ECONNREFUSED)', false);
+      return call();
+    };
+    const work = open({ around }).setPassword(
+      { username: login.username, current: [], next: other, isIdle: true },
+      holding,
+    );
+    await expect(work).rejects.toThrow(/SUPERSEDED: whether .* cannot be told; nothing was sent/);
+    expect(calls('deleteUser')).toEqual([]);
+  });
+
+  test('of an idle user takes roles away before, and grants after it', async () => {
+    const login = await made();
+    cloud.actor.grantRole(clusterId, login.username, 'orders_ro');
+    cloud.actor.revokeRole(clusterId, login.username, 'orders_rw');
+    await open().setPassword(
+      { username: login.username, current: [login.password], next: other, isIdle: true },
+      holding,
+    );
+    const order = calls().flatMap(({ operation }) =>
+      ['revokeRole', 'setPassword', 'grantRole'].includes(operation) ? [operation] : [],
+    );
+    expect(order.slice(-3)).toEqual(['revokeRole', 'setPassword', 'grantRole']);
+    expect(userOf(login.username)?.roles).toEqual(['orders_rw']);
+  });
+
+  test('with a role that the cluster does not have changes nothing', async () => {
+    const login = await made();
+    for (const isIdle of [false, true]) {
+      const change = { username: login.username, current: [login.password], next: other, isIdle };
+      const provider = open({ roles: ['orders_rw', 'no_such_role'] });
+      expect(await codeOf(provider.setPassword(change, holding))).toBe('ROLE_UNKNOWN none');
+    }
+    expect(await open().verify(login)).toBe('accepted');
+  });
+
   test('of a user that is made anew stops at whatever is not clear', async () => {
     const login = await made();
-    const change = { username: login.username, next: other, isIdle: true };
+    const change = { username: login.username, current: [], next: other, isIdle: true };
     inject({ operation: 'deleteUser', kind: 'reset-before' });
-    expect(await codeOf(open({ budgetMs: 30_000 }).setPassword(change, asWanted))).toBe(
-      'UNAVAILABLE unknown',
-    );
+    expect(await codeOf(open({ budgetMs: 30_000 }).setPassword(change, holding))).toBe('UNAVAILABLE unknown');
     expect(await open().verify(login)).toBe('accepted');
     inject({ operation: 'createUser', kind: 'reset-before' });
-    expect(await codeOf(open().setPassword(change, asWanted))).toBe('UNAVAILABLE unknown');
+    expect(await codeOf(open().setPassword(change, holding))).toBe('UNAVAILABLE unknown');
     expect(userOf(login.username)).toBeUndefined();
     // The next run of the step creates it, as it would any new user.
-    expect(await open().createUser({ ...login, password: other }, asWanted)).toBe('created');
+    expect(await open().createUser({ ...login, password: other }, holding)).toBe('created');
   });
 });
 
@@ -602,12 +690,12 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
   test.each(reserved)('the user %s is refused before any request', async (username) => {
     const login = { host: 'x.zillizcloud.com', port: 443, database: 'default', username, password: other };
     const provider = open();
-    expect(await codeOf(provider.createUser(login, asWanted))).toBe('NAME_REFUSED none');
-    expect(await codeOf(provider.setPassword({ username, next: other, isIdle: true }, asWanted))).toBe(
-      'NAME_REFUSED none',
-    );
-    expect(await codeOf(provider.applyPrivileges(login, asWanted))).toBe('NAME_REFUSED none');
-    expect(await codeOf(provider.deleteUser(username, asWanted))).toBe('NAME_REFUSED none');
+    expect(await codeOf(provider.createUser(login, holding))).toBe('NAME_REFUSED none');
+    expect(
+      await codeOf(provider.setPassword({ username, current: [], next: other, isIdle: true }, holding)),
+    ).toBe('NAME_REFUSED none');
+    expect(await codeOf(provider.applyPrivileges(login, holding))).toBe('NAME_REFUSED none');
+    expect(await codeOf(provider.deleteUser(username, holding))).toBe('NAME_REFUSED none');
     expect(vendors().requests).toEqual([]);
   });
 
@@ -635,10 +723,12 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
   test.each(Object.entries(passwords))('a password with %s is not sent', async (_what, text) => {
     const login = { ...(await loginOf(freshName())), password: new Sensitive(text) };
     const before = vendors().requests.length;
-    const error = await failureOf(open().createUser(login, asWanted));
+    const error = await failureOf(open().createUser(login, holding));
     expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
     expect(
-      await codeOf(open().setPassword({ username: login.username, next: login.password }, asWanted)),
+      await codeOf(
+        open().setPassword({ username: login.username, current: [], next: login.password }, holding),
+      ),
     ).toBe('REJECTED none');
     expect(vendors().requests.length).toBe(before);
   });
@@ -647,7 +737,7 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
     'the password %s is',
     async (text) => {
       const login = { ...(await loginOf(freshName())), password: new Sensitive(text) };
-      expect(await open().createUser(login, asWanted)).toBe('created');
+      expect(await open().createUser(login, holding)).toBe('created');
       expect(await open().verify(login)).toBe('accepted');
     },
   );
@@ -655,7 +745,7 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
   test('a user beyond the hundred that a cluster may have', async () => {
     for (let count = cluster.users().length; count < 100; count += 1)
       cloud.actor.createUser(clusterId, `filler_${count}`, 'Filler-password_1');
-    const error = await failureOf(open().createUser(await loginOf(freshName()), asWanted));
+    const error = await failureOf(open().createUser(await loginOf(freshName()), holding));
     expect([error.code, error.effect]).toEqual(['REJECTED', 'none']);
     expect(error.message).toContain('has 100 users, of 100 at most');
     expect(calls('createUser')).toEqual([]);
@@ -677,11 +767,11 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
     const asked: readonly ((provider: ChoosingProvider) => Promise<unknown>)[] = [
       (provider) => provider.endpoint(),
       (provider) => provider.listUsers(),
-      (provider) => provider.createUser(login, asWanted),
-      (provider) => provider.setPassword(change, asWanted),
-      (provider) => provider.deleteUser(login.username, asWanted),
+      (provider) => provider.createUser(login, holding),
+      (provider) => provider.setPassword(change, holding),
+      (provider) => provider.deleteUser(login.username, holding),
       (provider) => provider.verify(login),
-      (provider) => provider.applyPrivileges(login, asWanted),
+      (provider) => provider.applyPrivileges(login, holding),
       (provider) => provider.privilegeDifferences(login),
     ];
     for (const ask of asked) expect(await codeOf(ask(open()))).toBe('TARGET_NOT_READY none');
@@ -745,15 +835,15 @@ describe('the address of a cluster', () => {
     expect(await open().endpoint()).toEqual({ host, port, database: 'default' });
   });
 
-  test('is the only one that a login is tried at', async () => {
+  test('is the only one that a login is tried at, whatever a stored login says', async () => {
     const login = await made();
     const before = vendors().requests.length;
     for (const elsewhere of [{ host: 'other.zillizcloud.com' }, { port: 443 }])
       expect(await open().verify({ ...login, ...elsewhere })).toBe('accepted');
-    const asked = vendors()
+    const hosts = vendors()
       .requests.slice(before)
       .map(({ url }) => new URL(url).host);
-    expect(asked.filter((host) => host.startsWith('other.'))).toEqual([]);
+    expect(new Set(hosts)).toEqual(new Set(['api.cloud.zilliz.com', `${cluster.host}:${cluster.port}`]));
   });
 });
 
@@ -798,8 +888,8 @@ describe('the control plane', () => {
   test('is asked once for all that an invocation does, and never more than ten times a second', async () => {
     const provider = open();
     const login = { ...(await provider.endpoint()), username: freshName(), password: other };
-    await provider.createUser(login, asWanted);
-    await provider.applyPrivileges(login, asWanted);
+    await provider.createUser(login, holding);
+    await provider.applyPrivileges(login, holding);
     await provider.verify(login);
     expect(calls('getCluster')).toHaveLength(1);
   });
@@ -864,14 +954,14 @@ describe('a trial login at Zilliz Cloud', () => {
 
   test('needs no role', async () => {
     const login = await loginOf(freshName());
-    await open().createUser(login, asWanted);
+    await open().createUser(login, holding);
     expect(await open().verify(login)).toBe('accepted');
   });
 
   test('is refused until a new user has reached the proxies', async () => {
     cloud.switches.passwordReaches = { proxies: 'all', afterMs: 5_000 };
     const login = await loginOf(freshName());
-    expect(await open().createUser(login, asWanted)).toBe('created');
+    expect(await open().createUser(login, holding)).toBe('created');
     expect(await open().verify(login)).toBe('rejected');
     vendors().clock.move(5_000);
     expect(await open().verify(login)).toBe('accepted');
@@ -895,7 +985,7 @@ describe('the roles of a user of Zilliz Cloud', () => {
       'role orders_rw is held but not declared',
       'role db_admin is held but not declared',
     ]);
-    await provider.applyPrivileges(login, asWanted);
+    await provider.applyPrivileges(login, holding);
     expect(userOf(login.username)?.roles).toEqual(['orders_ro']);
     expect(await provider.privilegeDifferences(login)).toEqual([]);
   });
@@ -904,7 +994,7 @@ describe('the roles of a user of Zilliz Cloud', () => {
     const login = await made();
     const before = calls('grantRole').length;
     cloud.switches.repeatedGrant = 'refuse';
-    await open().applyPrivileges(login, asWanted);
+    await open().applyPrivileges(login, holding);
     expect(calls('grantRole').length).toBe(before);
   });
 
@@ -918,8 +1008,8 @@ describe('the roles of a user of Zilliz Cloud', () => {
     Object.assign(cloud.switches, shape);
     const login = await loginOf(freshName());
     const provider = open({ roles: ['orders_ro', 'orders_rw'] });
-    await provider.createUser(login, asWanted);
-    await provider.applyPrivileges(login, asWanted);
+    await provider.createUser(login, holding);
+    await provider.applyPrivileges(login, holding);
     expect(await provider.privilegeDifferences(login)).toEqual([]);
     expect(await open({ roles: [] }).privilegeDifferences(login)).toHaveLength(2);
   });
@@ -927,10 +1017,10 @@ describe('the roles of a user of Zilliz Cloud', () => {
   test('are waited for, as grants take seconds', async () => {
     cloud.switches.grantsSeenAfterMs = 10_000;
     const login = await loginOf(freshName());
-    await open().createUser(login, asWanted);
     const start = vendors().clock.now().getTime();
-    await open().applyPrivileges(login, asWanted);
+    await open().createUser(login, holding);
     expect(vendors().clock.now().getTime() - start).toBeGreaterThanOrEqual(10_000);
+    await open().applyPrivileges(login, holding);
     expect(calls('grantRole')).toHaveLength(1);
   });
 
@@ -952,8 +1042,7 @@ describe('the roles of a user of Zilliz Cloud', () => {
   test('that are never seen are an error in the end', async () => {
     cloud.switches.grantsSeenAfterMs = 3_600_000;
     const login = await loginOf(freshName());
-    await open().createUser(login, asWanted);
-    await expect(open().applyPrivileges(login, asWanted)).rejects.toThrow(
+    await expect(open().createUser(login, holding)).rejects.toThrow(
       expect.objectContaining({
         code: 'PRIVILEGES_DIFFER',
         message: expect.stringContaining('differs in orders_rw'),
@@ -965,9 +1054,8 @@ describe('the roles of a user of Zilliz Cloud', () => {
     'are right where a grant ended in %s: what is held decides',
     async (kind) => {
       const login = await loginOf(freshName());
-      await open().createUser(login, asWanted);
       inject({ operation: 'grantRole', kind });
-      await open().applyPrivileges(login, asWanted);
+      await open().createUser(login, holding);
       expect(userOf(login.username)?.roles).toEqual(['orders_rw']);
       expect(calls('grantRole')).toHaveLength(1);
     },
@@ -975,19 +1063,17 @@ describe('the roles of a user of Zilliz Cloud', () => {
 
   test('are not claimed where a grant was lost, and the next run grants them', async () => {
     const login = await loginOf(freshName());
-    await open().createUser(login, asWanted);
     inject({ operation: 'grantRole', kind: 'reset-before' });
-    expect(await codeOf(open().applyPrivileges(login, asWanted))).toBe('UNAVAILABLE unknown');
-    await open().applyPrivileges(login, asWanted);
+    expect(await codeOf(open().createUser(login, holding))).toBe('UNAVAILABLE unknown');
+    await open().applyPrivileges(login, holding);
     expect(userOf(login.username)?.roles).toEqual(['orders_rw']);
   });
 
   test('may be granted by whoever has the right only', async () => {
     const login = await loginOf(freshName());
-    await open().createUser(login, asWanted);
     const json = { code: 1401, message: 'OperateUserRole: privilege not permitted' };
     inject({ operation: 'grantRole', kind: 'status', status: 403, json });
-    expect(await codeOf(open().applyPrivileges(login, asWanted))).toBe('UNAUTHORIZED none');
+    expect(await codeOf(open().createUser(login, holding))).toBe('UNAUTHORIZED applied');
   });
 });
 
@@ -1039,7 +1125,7 @@ describe('what goes over the wire to Zilliz Cloud', () => {
 
   test('is recorded by the stand-in without a password', async () => {
     const login = await made();
-    await open().setPassword({ username: login.username, current: [login.password], next: other }, asWanted);
+    await open().setPassword({ username: login.username, current: [login.password], next: other }, holding);
     const recorded = JSON.stringify(calls());
     expect(recorded).toContain(login.username);
     expect([recorded.includes(login.password.reveal()), recorded.includes(other.reveal())]).toEqual([
@@ -1111,9 +1197,13 @@ describe('a spec for Zilliz Cloud', () => {
 test('there are no sessions to end, as every request logs in by itself', async () => {
   const provider = open();
   expect(
-    await provider.endSessions('orders_x', {} as Login, new Date('2026-03-01T12:00:00Z'), asWanted),
+    await provider.endSessions('orders_x', {} as Login, new Date('2026-03-01T12:00:00Z'), holding),
   ).toEqual({
     ended: true,
   });
   expect(vendors().requests).toEqual([]);
+});
+
+test('the target of a stored login is its cluster', () => {
+  expect(zillizCloud.targetOf({ targetId: clusterId, database: 'default' })).toEqual({ clusterId });
 });

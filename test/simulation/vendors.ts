@@ -44,6 +44,8 @@ export interface Disturbance {
 }
 
 const targetSchema = z.strictObject({ id: z.string() });
+/** Every vendor knows every role but this one. */
+const unknownRole = 'nope';
 const privilegesSchema = z.strictObject({ roles: z.string().default('orders_rw') });
 type Target = z.output<typeof targetSchema>;
 type Privileges = z.output<typeof privilegesSchema>;
@@ -77,25 +79,24 @@ export function createSimulatedVendors(
     return added;
   };
 
-  async function call<T>(
+  /** A write leaves with its reasons, and a read without any. */
+  const call = <T>(
+    provider: string,
+    operation: string,
+    write: { readonly apiKey: string; readonly guard: Guard } | undefined,
+    act: () => T,
+  ): Promise<T> => {
+    const send = () => exchange(provider, operation, write?.apiKey, act);
+    return write === undefined ? send() : sendGuarded(write.guard, () => clock.now(), send);
+  };
+
+  async function exchange<T>(
     provider: string,
     operation: string,
     apiKey: string | undefined,
     act: () => T,
-    guard?: Guard,
   ): Promise<T> {
     await clock.sleep(80);
-    if (guard !== undefined)
-      return sendGuarded(guard, clock.now, () => answer(provider, operation, apiKey, act));
-    return answer(provider, operation, apiKey, act);
-  }
-
-  async function answer<T>(
-    provider: string,
-    operation: string,
-    apiKey: string | undefined,
-    act: () => T,
-  ): Promise<T> {
     const what = disturb();
     const failure = (effect: 'none' | 'unknown') =>
       new ProviderError(`${provider} failed ${operation}`, {
@@ -106,9 +107,9 @@ export function createSimulatedVendors(
       });
     if (what === 'fail-before') throw failure(apiKey === undefined ? 'none' : 'unknown');
     if (apiKey !== undefined) writes.push({ at: clock.now().getTime(), apiKey });
-    const done = act();
+    const answer = act();
     if (what === 'fail-after' && apiKey !== undefined) throw failure('unknown');
-    return done;
+    return answer;
   }
 
   const listed = (id: string): readonly DatabaseUser[] =>
@@ -119,119 +120,93 @@ export function createSimulatedVendors(
       openConnections: connections,
     }));
 
-  function base(provider: string, id: string, key: string, declared: string) {
+  function base(provider: string, id: string, apiKey: string, roles: string) {
     return {
       id: provider,
       readiness: async () => ({ ready: true }) as const,
       listUsers: () => call(provider, 'listUsers', undefined, () => listed(id)),
       endpoint: async () => ({ host: `${id}.simulated`, port: 5432, database: 'orders' }),
       deleteUser: (username: string, guard: Guard) =>
-        call(
-          provider,
-          'deleteUser',
-          key,
-          () => {
-            const user = targetOf(id).users.get(username);
-            if (user === undefined) return 'absent' as const;
-            if (user.isDefault || username === 'owner')
-              throw new ProviderError('it is protected', {
-                code: 'BLOCKED',
-                effect: 'none',
-                provider,
-                operation: 'deleteUser',
-              });
-            targetOf(id).users.delete(username);
-            return 'deleted' as const;
-          },
-          guard,
-        ),
+        call(provider, 'deleteUser', { apiKey, guard }, () => {
+          const user = targetOf(id).users.get(username);
+          if (user === undefined) return 'absent' as const;
+          if (user.isDefault || username === 'owner')
+            throw new ProviderError('it is protected', {
+              code: 'BLOCKED',
+              effect: 'none',
+              provider,
+              operation: 'deleteUser',
+            });
+          targetOf(id).users.delete(username);
+          return 'deleted' as const;
+        }),
       verify: ({ username, password }: UserPassword) =>
         call(provider, 'verify', undefined, () =>
           targetOf(id).accepts(username, password.reveal()) ? ('accepted' as const) : ('rejected' as const),
         ),
       privilegeDifferences: ({ username }: UserPassword) =>
         call(provider, 'privilegeDifferences', undefined, () =>
-          targetOf(id).users.get(username)?.roles === declared ? [] : ['roles differ'],
+          targetOf(id).users.get(username)?.roles === roles ? [] : ['roles differ'],
         ),
       sessions: (username: string) =>
         call(provider, 'sessions', undefined, () => ({
           observed: true as const,
           open: targetOf(id).users.get(username)?.connections ?? 0,
         })),
-      endSessions: (username: string, _login: UserPassword, _before: Date, guard: Guard) =>
-        call(
-          provider,
-          'endSessions',
-          key,
-          () => {
-            const user = targetOf(id).users.get(username);
-            if (user !== undefined) user.connections = 0;
-            return { ended: true } as const;
-          },
-          guard,
-        ),
+      endSessions: (username: string, _login: UserPassword, _openedBefore: Date, guard: Guard) =>
+        call(provider, 'endSessions', { apiKey, guard }, () => {
+          const user = targetOf(id).users.get(username);
+          if (user !== undefined) user.connections = 0;
+          return { ended: true } as const;
+        }),
     };
   }
 
-  /** A target knows every role but this one. */
-  const assertRole = (declared: string): void => {
-    if (declared === 'nope')
-      throw new ProviderError('there is no role nope', {
-        code: 'ROLE_UNKNOWN',
-        effect: 'none',
-        provider: 'simulated-choosing',
-        operation: 'createUser',
+  const choosing = (id: string, key: Sensitive, roles: string): ChoosingProvider => {
+    const provider = 'simulated-choosing';
+    const apiKey = apiKeyOf(key);
+    const change = <T>(operation: string, guard: Guard, act: () => T): Promise<T> =>
+      call(provider, operation, { apiKey, guard }, () => {
+        if (roles === unknownRole)
+          throw new ProviderError(`${provider} has no role ${roles}`, {
+            code: 'ROLE_UNKNOWN',
+            effect: 'none',
+            provider,
+            operation,
+          });
+        return act();
       });
-  };
-
-  const choosing = (id: string, apiKey: Sensitive, declared: string): ChoosingProvider => ({
-    ...base('simulated-choosing', id, apiKeyOf(apiKey), declared),
-    passwords: 'chosen-by-us',
-    createUser: ({ username, password }, guard) =>
-      call(
-        'simulated-choosing',
-        'createUser',
-        apiKeyOf(apiKey),
-        () => {
-          assertRole(declared);
+    return {
+      ...base(provider, id, apiKey, roles),
+      passwords: 'chosen-by-us',
+      createUser: ({ username, password }, guard) =>
+        change('createUser', guard, () => {
           const { users } = targetOf(id);
           if (users.has(username)) return 'exists';
-          users.set(username, {
-            password: password.reveal(),
-            roles: declared,
-            isDefault: false,
-            connections: 0,
-          });
+          users.set(username, { password: password.reveal(), roles, isDefault: false, connections: 0 });
           return 'created';
-        },
-        guard,
-      ),
-    setPassword: ({ username, next }, guard) =>
-      call(
-        'simulated-choosing',
-        'setPassword',
-        apiKeyOf(apiKey),
-        () => {
-          assertRole(declared);
+        }),
+      setPassword: ({ username, next, isIdle = false }, guard) =>
+        change('setPassword', guard, () => {
           const user = targetOf(id).users.get(username);
-          if (user !== undefined) user.password = next.reveal();
-        },
-        guard,
-      ),
-    applyPrivileges: ({ username }, guard) =>
-      call(
-        'simulated-choosing',
-        'applyPrivileges',
-        undefined,
-        () => {
-          const user = targetOf(id).users.get(username);
-          if (user !== undefined) user.roles = declared;
-        },
-        guard,
-      ),
-  });
+          if (user === undefined) return;
+          user.password = next.reveal();
+          if (isIdle) user.roles = roles;
+        }),
+      async applyPrivileges({ username }, guard) {
+        const held = await call(provider, 'readPrivileges', undefined, () =>
+          targetOf(id).users.get(username),
+        );
+        if (held === undefined || held.roles === roles) return;
+        await change('applyPrivileges', guard, () => {
+          held.roles = roles;
+        });
+      },
+    };
+  };
 
-  const issuing = (id: string, apiKey: Sensitive, declared: string): IssuingProvider => {
+  const issuing = (id: string, key: Sensitive, roles: string): IssuingProvider => {
+    const apiKey = apiKeyOf(key);
     const make = (username: string): void => {
       const { users } = targetOf(id);
       if (users.has(username)) return;
@@ -239,17 +214,17 @@ export function createSimulatedVendors(
       made += 1;
       users.set(username, {
         password: `issued-${made}`,
-        roles: declared,
+        roles,
         isDefault: true,
         connections: 0,
       });
     };
     return {
-      ...base('simulated-issuing', id, apiKeyOf(apiKey), declared),
+      ...base('simulated-issuing', id, apiKey, roles),
       passwords: 'chosen-by-provider',
       async issueUser(username, guard) {
         if (!targetOf(id).users.has(username))
-          await call('simulated-issuing', 'issueUser', apiKeyOf(apiKey), () => make(username), guard);
+          await call('simulated-issuing', 'issueUser', { apiKey, guard }, () => make(username));
         // A password can be read while its user is the default, and never again after that.
         const user = await call('simulated-issuing', 'readCredential', undefined, () =>
           targetOf(id).users.get(username),
@@ -264,14 +239,14 @@ export function createSimulatedVendors(
         };
       },
       placeDefault: (username, guard) =>
-        call('simulated-issuing', 'placeDefault', apiKeyOf(apiKey), () => make(username), guard),
+        call('simulated-issuing', 'placeDefault', { apiKey, guard }, () => make(username)),
     };
   };
 
   const definition = (
     id: string,
     passwords: Provider['passwords'],
-    open: (target: string, apiKey: Sensitive, declared: string) => Provider,
+    open: (target: string, apiKey: Sensitive, roles: string) => Provider,
   ): AnyProviderDefinition => {
     const typed: ProviderDefinition<Target, Privileges> = {
       id,
@@ -282,7 +257,7 @@ export function createSimulatedVendors(
       targetId: (target) => target.id,
       targetOf: ({ targetId }) => ({ id: targetId }),
       ready: (login) => ({ url: `simulated://${login.username}@${login.host}` }),
-      open: ({ target, apiKey, privileges }) => open(target.id, apiKey, privileges.roles),
+      open: ({ target, privileges, apiKey }) => open(target.id, apiKey, privileges.roles),
     };
     return typed as AnyProviderDefinition;
   };

@@ -8,7 +8,7 @@ import { inspect } from 'node:util';
 import { Redis } from 'iovalkey';
 import pg from 'pg';
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from 'vitest';
-import { passwordLength } from '../../functions/core/password.ts';
+import { Guard } from '../../functions/core/guard.ts';
 import { type HttpRequest, interpose, type Ports, type SqlSession } from '../../functions/core/ports.ts';
 import type { Login, Provider } from '../../functions/core/provider.ts';
 import { Sensitive, spellings } from '../../functions/core/sensitive.ts';
@@ -33,6 +33,8 @@ export interface TestVendors extends Vendors {
   readonly requests: readonly RecordedRequest[];
   /** Every SQL text of this test, by session. */
   readonly statements: readonly (readonly string[])[];
+  /** By which port each change of this test left, past its guard. */
+  readonly changes: readonly string[];
   /** Takes a value as a secret, which may be seen nowhere. */
   keepSecret(value: string): void;
   /** The same provider; what it returns and throws is kept for the leak check. */
@@ -53,6 +55,9 @@ interface Faultable<Fault> {
 }
 
 type ProviderPorts = Pick<Ports, 'http' | 'sql' | 'valkey' | 'now' | 'sleep' | 'randomBytes'>;
+
+/** The reasons of a write that nothing speaks against. */
+export const holding = Guard.of();
 
 /** Whether a request may change something. Milvus reads by POST, too. */
 export const isWrite = ({ method, url }: RecordedRequest): boolean =>
@@ -149,6 +154,9 @@ const apisOf = ({ render, cockroachdb, vultr, zilliz }: Vendors) => [
   zilliz.api,
 ];
 
+const isChange = (request: unknown): boolean =>
+  typeof request === 'object' && request !== null && 'guard' in request && request.guard instanceof Guard;
+
 async function startTestVendors() {
   const directory = await mkdtemp(join(tmpdir(), 'rekey-vendors-'));
   await chmod(directory, 0o755); // the engines run as another user where this one is root
@@ -166,6 +174,7 @@ async function startTestVendors() {
   const waits: number[] = [];
   const requests: RecordedRequest[] = [];
   const statements: (readonly string[])[] = [];
+  const changes: string[] = [];
   const clients: pg.Client[] = [];
   const valkeyClients: Redis[] = [];
   let isLoginLost = false;
@@ -213,13 +222,14 @@ async function startTestVendors() {
       clock.move(ms);
       await pause(2);
     },
-    // Passwords are drawn until they have every class; a jitter of nothing keeps waits as they are written.
-    randomBytes: async (size) => (size < passwordLength ? new Uint8Array(size) : randomBytes(size)),
+    // No jitter, so that waits can be told to the millisecond.
+    randomBytes: async (size) => (size === 1 ? new Uint8Array(size) : randomBytes(size)),
   };
-  /** A provider has no other ports than these. */
+  /** A provider has no other ports than these. Writes pass the seam that every deployed one passes. */
   const ports: TestVendors['ports'] = (until, replaced = {}) => {
     const recorded = interpose({ ...real, ...replaced } as Ports, async (name, request, call) => {
       show(request);
+      if (isChange(request)) changes.push(name);
       if (name === 'http') {
         const { method, url } = request as HttpRequest;
         requests.push({ method, url: url.href, isLate: clock.now() >= until });
@@ -231,11 +241,10 @@ async function startTestVendors() {
         throw show(error);
       }
     });
-    const guarded: Ports = guardWrites(recorded, clock.now);
-    const known = Object.fromEntries(
-      Object.entries(guarded).filter(([name]) => name in recorded),
-    ) as unknown as Ports;
-    return new Proxy(known, {
+    const guarded = Object.entries(guardWrites(recorded, () => clock.now())).filter(
+      ([name]) => name in recorded,
+    );
+    return new Proxy(Object.fromEntries(guarded) as unknown as Ports, {
       get(target, name, receiver) {
         if (name in target) return Reflect.get(target, name, receiver);
         throw new Error(`a provider used ${String(name)}, which is none of its ports`);
@@ -252,6 +261,7 @@ async function startTestVendors() {
     waits,
     requests,
     statements,
+    changes,
     keepSecret,
     watch: (provider) =>
       new Proxy(provider, {
@@ -278,7 +288,7 @@ async function startTestVendors() {
           ...login,
           commands: [['GET', 'orders:latest']],
           timeoutMs: 10_000,
-          guard: 'reads-only',
+          guard: holding,
         });
         const [reply] = outcome.say === 'accepted' ? outcome.replies : [];
         return reply !== undefined && 'value' in reply;
@@ -286,9 +296,8 @@ async function startTestVendors() {
       const cluster = [...vendors.zilliz.api.clusters.values()].find((one) => one.host === host);
       if (cluster === undefined) {
         const statements = [{ text: 'SELECT count(*) FROM orders' }];
-        return (
-          (await pgSql()({ ...login, statements, timeoutMs: 10_000, guard: 'reads-only' })).say === 'accepted'
-        );
+        const session = { ...login, statements, timeoutMs: 10_000 };
+        return (await pgSql()({ ...session, guard: holding })).say === 'accepted';
       }
       const roles = cluster.users().find((user) => user.username === username)?.roles;
       return cluster.authenticates(username, password.reveal()) && roles?.includes('orders_rw') === true;
@@ -340,7 +349,7 @@ async function startTestVendors() {
     /** Full rate-limit budgets, and nothing left of the test before. */
     begin() {
       clock.move(60_000);
-      for (const kept of [waits, requests, statements]) kept.length = 0;
+      for (const kept of [waits, requests, statements, changes]) kept.length = 0;
       forget();
       for (const key of Object.values(apiKeys)) keepSecret(key);
     },

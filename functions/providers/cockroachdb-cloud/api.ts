@@ -32,14 +32,18 @@ export const sqlUserSchema = z.object({ name: z.string() });
 export const clusterSchema = z.object({ id: z.string(), state: z.string(), plan: z.string() });
 export type Cluster = z.output<typeof clusterSchema>;
 
-/** A name, and no IP address, port, user or path: an administrator's password is sent there. Whose name, TLS proves. */
+/**
+ * A DNS name and nothing else: users and the administrator send their passwords there. No IP address (the last label begins with a
+ * letter), port, user info or path. Not bound to `.cockroachlabs.cloud`: the local emulators listen on `localhost`, and the
+ * PostgreSQL driver resolves the name by itself, past the proxy that gives the vendors' API hosts their local addresses.
+ */
 const hostPattern =
   /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?$/i;
 
 /** Capitalised keys, the port as text, and no password. */
 export const connectionStringSchema = z.object({
   params: z.object({
-    Host: z.string().regex(hostPattern, { error: 'expected the name of a host' }),
+    Host: z.string().regex(hostPattern, { error: 'expected a DNS name' }),
     Port: z.string().regex(/^\d{1,5}$/, { error: 'expected digits' }),
     Database: z.string().min(1),
   }),

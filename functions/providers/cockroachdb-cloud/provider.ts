@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { ProviderError, VerificationFailed } from '../../core/errors.ts';
+import { type Effect, ProviderError, VerificationFailed } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
-import { type Ports, SqlError } from '../../core/ports.ts';
+import { type Ports, SqlError, type SqlStatement } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
@@ -12,9 +12,10 @@ import type {
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { askedOnce, sentHome } from '../home.ts';
-import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
+import { afterChanges, deleteListed, findListed, undoCreation, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
+import { throwAwayPassword } from '../throw-away-password.ts';
+import { atEndpoint, oncePerVisit } from '../visit.ts';
 import { cockroachDbApi } from './api.ts';
 
 // Options.
@@ -86,11 +87,13 @@ const membershipsOf = (username: string) => ({
   values: [username],
 });
 
-const membershipRows = z.array(z.object({ role: z.string() }));
+const roleRows = z.array(z.object({ role: z.string() }));
 
-/** The session that asks is told apart by its id: any application may call itself `rekey`. */
-const ownSession = { text: 'SHOW session_id' };
-const ownSessionRows = z.tuple([z.object({ session_id: z.string() })]);
+/** Which of these roles the cluster has. Every user may read pg_catalog (SQL docs). */
+const rolesNamed = (roles: readonly string[]) => ({
+  text: `SELECT rolname AS role FROM pg_catalog.pg_roles WHERE rolname IN (${roles.map((_role, index) => `$${index + 1}`).join(', ')})`,
+  values: roles,
+});
 
 const sessionsOf = (username: string) => ({
   text: `SELECT session_id, application_name, client_address, session_start
@@ -99,14 +102,12 @@ const sessionsOf = (username: string) => ({
   values: [username],
 });
 
-/** Those of a user that were opened before an instant. No placeholders: CANCEL SESSIONS takes none, and both texts need no quoting. */
-const sessionsBefore = (username: string, openedBefore: Date, isAsker: boolean): string =>
-  `SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}' AND coalesce(status, '') <> 'CLOSED'${isAsker ? ' AND session_id NOT IN (SELECT session_id FROM [SHOW session_id])' : ''}`;
-
-const rolesAmong = (roles: readonly string[]) => ({
-  text: 'SELECT rolname AS role FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)',
-  values: [[...roles]],
-});
+/**
+ * rekey leaves out the asking session only, by its id. Clients choose their application name: leaving out the name `rekey` would
+ * let an intruder with that name survive an emergency. `session_id` is a session variable (SQL docs, SHOW vars).
+ */
+const askingSession = { text: 'SHOW session_id' };
+const askingSessionRows = z.tuple([z.object({ session_id: z.string().min(1) })]);
 
 /** Whether a login sees everybody's sessions: an administrator does, and so does whoever sees somebody else's (SQL docs). */
 const seesEverybody = {
@@ -135,6 +136,12 @@ const fact = (code: 'NAME_REFUSED' | 'UNREADABLE', operation: string, message: s
     operation,
   });
 
+const roleUnknown = (roles: readonly string[], operation: string, effect: Effect): ProviderError =>
+  new ProviderError(
+    `cockroachdb-cloud: the cluster has no role ${roles.join(', ')}; create it, or correct the spec's privileges`,
+    { code: 'ROLE_UNKNOWN', effect, provider: 'cockroachdb-cloud', operation },
+  );
+
 const onlyItsOwn = (username: string): string =>
   `${username} sees no sessions but its own; name an administrator's secret as "adminSecret" in the spec`;
 
@@ -143,12 +150,6 @@ const privilegesDiffer = (message: string, cause?: unknown): VerificationFailed 
     'PRIVILEGES_DIFFER',
     `${message}; grant or revoke it yourself, or name an administrator's secret as "adminSecret" in the spec`,
     cause === undefined ? {} : { cause },
-  );
-
-const roleUnknown = (roles: readonly string[], effect: 'none' | 'applied'): ProviderError =>
-  new ProviderError(
-    `cockroachdb-cloud has no role ${roles.join(', ')}; create it, or correct the roles in the spec`,
-    { code: 'ROLE_UNKNOWN', effect, provider: 'cockroachdb-cloud', operation: 'applyPrivileges' },
   );
 
 /** What takes away what the vendor names, in the wordings of cockroach's `drop_role.go`; all of it where it names nothing. */
@@ -209,40 +210,177 @@ function open(
         `${JSON.stringify(username)} is no name that rekey makes or changes`,
       );
   };
-  const endpoint = askedOnce(async () => {
+  const endpoint = oncePerVisit(async () => {
     const [{ plan }, connection] = await Promise.all([api.cluster(), api.connection(database)]);
     return plan === 'ADVANCED' ? { ...connection, ca: await api.certificateAuthority() } : connection;
   });
-  const home = sentHome(endpoint);
+  const loginOf = atEndpoint(endpoint);
+  const verify: ChoosingProvider['verify'] = async (login) => verifyBySql(await loginOf(login), ports);
   const timeLeft = async (most: number): Promise<number> =>
     Math.max(1, Math.min(most, until.getTime() - (await ports.now()).getTime()));
 
-  /** The rows of one question. */
-  const ask = async (
-    who: UserPassword,
-    statement: { readonly text: string; readonly values?: readonly unknown[] },
-  ): Promise<readonly unknown[]> => {
-    const timeoutMs = await timeLeft(30_000);
-    const outcome = await ports
-      .sql({ ...(await home(who)), statements: [statement], timeoutMs, guard: 'reads-only' })
-      .catch((error: unknown) => {
-        throw error instanceof SqlError ? loginUnreachable(error) : error;
-      });
-    if (outcome.say === 'rejected') throw rejected(who.username);
-    return outcome.rows[0] ?? [];
-  };
-  const memberships = async (login: UserPassword): Promise<readonly string[]> =>
-    membershipRows.parse(await ask(login, membershipsOf(login.username))).map((row) => row.role);
-  const unknownRoles = async (who: UserPassword): Promise<readonly string[]> => {
-    if (privileges.roles.length === 0) return [];
-    const known = membershipRows.parse(await ask(who, rolesAmong(privileges.roles))).map((row) => row.role);
-    return privileges.roles.filter((role) => !known.includes(role));
-  };
   const rejected = (username: string): VerificationFailed =>
     new VerificationFailed(
       'CREDENTIAL_REJECTED',
       `${username} could not log in to have its privileges compared`,
     );
+  const ask = async (as: UserPassword, statements: readonly SqlStatement[]) => {
+    const session = { ...(await loginOf(as)), statements, timeoutMs: await timeLeft(30_000) };
+    const outcome = await ports.sql({ ...session, guard: 'reads-only' }).catch((error: unknown) => {
+      throw error instanceof SqlError ? loginUnreachable(error) : error;
+    });
+    if (outcome.say === 'rejected') throw rejected(as.username);
+    return outcome.rows;
+  };
+  const roles = (rows: unknown): readonly string[] => roleRows.parse(rows ?? []).map(({ role }) => role);
+  const memberships = async (as: UserPassword, username: string): Promise<readonly string[]> =>
+    roles((await ask(as, [membershipsOf(username)]))[0]);
+  /** Declared roles that the cluster does not have. */
+  const unknownRoles = async (as: UserPassword): Promise<readonly string[]> => {
+    if (privileges.roles.length === 0) return [];
+    const known = roles((await ask(as, [rolesNamed(privileges.roles)]))[0]);
+    return privileges.roles.filter((role) => !known.includes(role));
+  };
+  const missingAndExtra = (held: readonly string[]) => ({
+    missing: privileges.roles.filter((role) => !held.includes(role)),
+    extra: held.filter((role) => !privileges.roles.includes(role)),
+  });
+
+  /** Runs these changes together or not at all; answers what failed. */
+  async function transaction(
+    as: UserPassword,
+    changes: readonly string[],
+    guard: Guard,
+  ): Promise<SqlError | undefined> {
+    try {
+      const outcome = await ports.sql({
+        ...(await loginOf(as)),
+        statements: ['BEGIN', ...changes, 'COMMIT'].map((text) => ({ text })),
+        // Role changes are schema changes: up to five minutes (Vault's CockroachDB tutorial).
+        timeoutMs: await timeLeft(lateMs),
+        guard,
+      });
+      if (outcome.say === 'rejected') throw rejected(as.username);
+      return undefined;
+    } catch (error) {
+      if (error instanceof SqlError) return error;
+      throw error;
+    }
+  }
+
+  /** Tries to take these roles away, admin even where the others cannot be. Does not throw: read the memberships afterwards. */
+  async function takeAway(
+    as: UserPassword,
+    username: string,
+    held: readonly string[],
+    guard: Guard,
+  ): Promise<void> {
+    if (held.length === 0) return;
+    const revoke = (role: string) => `REVOKE ${quoted(role)} FROM ${quoted(username)}`;
+    // admin last: a user that revokes its own roles has no right to revoke the rest without it.
+    const inOrder = held.toSorted((a, b) => Number(a === 'admin') - Number(b === 'admin'));
+    const failure = await transaction(as, inOrder.map(revoke), guard);
+    if (failure !== undefined && held.includes('admin')) await transaction(as, [revoke('admin')], guard);
+  }
+
+  /**
+   * Afterwards the user holds exactly the declared roles. A user made by the API is born with admin WITH ADMIN OPTION
+   * (terraform-provider-cockroach PR 376), so it can put its own rights in order. One transaction: a crash between granting and
+   * giving up admin would leave a user that can neither do its work nor be mended by itself.
+   */
+  async function putInOrder(
+    operation: string,
+    login: UserPassword,
+    guard: Guard,
+    { isHidden }: { readonly isHidden: boolean },
+  ): Promise<void> {
+    const { username } = login;
+    const actor = admin ?? login;
+    const { missing, extra } = missingAndExtra(await memberships(actor, username));
+    if (missing.length === 0 && extra.length === 0) return;
+    const unknown = missing.length === 0 ? [] : await unknownRoles(actor);
+    if (unknown.length > 0) {
+      // Under a throw-away password the extra roles are out of reach. With admin the next run can still repair the user by its own
+      // login; without it only an administrator could.
+      if (!isHidden) await takeAway(actor, username, extra, guard);
+      throw roleUnknown(unknown, operation, isHidden || extra.length > 0 ? 'applied' : 'none');
+    }
+    const user = quoted(username);
+    const changes = [
+      ...missing.map((role) => `GRANT ${quoted(role)} TO ${user}`),
+      ...extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`),
+    ];
+    const failure = await transaction(actor, changes, guard);
+    if (failure?.statement !== undefined && failure.sqlState !== undefined) {
+      await takeAway(actor, username, extra, guard);
+      throw privilegesDiffer(`${username} may not ${changes.join(', ')} (${failure.sqlState})`, failure);
+    }
+    // A lost COMMIT may have been applied: what the user holds now decides.
+    const after = missingAndExtra(await memberships(actor, username));
+    const left = [...after.missing, ...after.extra];
+    if (left.length === 0) return;
+    if (!isHidden) await takeAway(actor, username, after.extra, guard);
+    throw privilegesDiffer(`${username} still differs in ${left.join(', ')}`, failure);
+  }
+
+  /** Whether the password logs in within that time: a change reaches the nodes late. */
+  async function isAcceptedWithin(patienceMs: number, login: UserPassword): Promise<boolean> {
+    const giveUpAt = (await ports.now()).getTime() + patienceMs;
+    for (let wait = 500; (await verify(login)) === 'rejected'; wait = Math.min(wait * 2, 15_000)) {
+      if ((await ports.now()).getTime() + wait >= giveUpAt) return false;
+      await ports.sleep(wait);
+    }
+    return true;
+  }
+
+  /** Afterwards the vendor has taken this password. */
+  async function put(login: UserPassword, guard: Guard): Promise<void> {
+    try {
+      await api.setPassword(login.username, login.password, guard);
+    } catch (error) {
+      // No look whether it was applied all the same: a password change never waits for a rate limit, and the next run repeats it.
+      if (!(error instanceof ProviderError) || error.code === 'RATE_LIMITED') throw error;
+      // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
+      // decides. For anything else the vendor's word is enough.
+      const late = error.effect === 'unknown' ? await timeLeft(lateMs) : 0;
+      if (late === 0 && error.code !== 'REJECTED') throw error;
+      if (!(await isAcceptedWithin(late, login))) throw error;
+    }
+  }
+
+  /** Takes admin away where a password change gave it back, as it has in the past (release notes, 2021-08-09). */
+  async function takeAdminBack(login: UserPassword, guard: Guard): Promise<void> {
+    const { username } = login;
+    if (admin === undefined && !(await isAcceptedWithin(await timeLeft(lateMs), login)))
+      throw rejected(username);
+    const actor = admin ?? login;
+    if (!(await memberships(actor, username)).includes('admin')) return;
+    await takeAway(actor, username, ['admin'], guard);
+    if ((await memberships(actor, username)).includes('admin'))
+      throw privilegesDiffer(`${username} was made an admin again by its password change`);
+  }
+
+  /** Gives a user with a throw-away password, which may hold any role, the declared roles and then its real password. */
+  async function reveal(
+    operation: string,
+    login: UserPassword,
+    throwAway: Sensitive,
+    guard: Guard,
+  ): Promise<void> {
+    const hidden = { username: login.username, password: throwAway };
+    if (admin === undefined && !(await isAcceptedWithin(await timeLeft(lateMs), hidden)))
+      throw rejected(login.username);
+    await putInOrder(operation, hidden, guard, { isHidden: true });
+    await put(login, guard);
+    try {
+      await takeAdminBack(login, guard);
+    } catch (error) {
+      // Otherwise the stored password logs in as an administrator.
+      if (isRightsFailure(error)) await put(hidden, guard);
+      throw error;
+    }
+  }
+
   /** The vendor's refusal where something still depends on the user; undefined when it is gone. */
   const refusalToDelete = (username: string, guard: Guard): Promise<ProviderError | undefined> =>
     api.deleteUser(username, guard).then(
@@ -260,12 +398,11 @@ function open(
     login: UserPassword | undefined,
     guard: Guard,
   ): Promise<string | undefined> {
-    const own = login?.username === username ? login : undefined;
-    const actor = admin ?? own;
+    const actor = admin ?? (login?.username === username ? login : undefined);
     if (actor === undefined) return 'neither its own password nor an administrator ("adminSecret") is known';
     try {
       const statements = texts.map((text) => ({ text }));
-      const session = { ...(await home(actor)), statements, timeoutMs: await timeLeft(lateMs) };
+      const session = { ...(await loginOf(actor)), statements, timeoutMs: await timeLeft(lateMs) };
       const outcome = await ports.sql({ ...session, guard });
       return outcome.say === 'accepted' ? undefined : `${actor.username} could not log in`;
     } catch (error) {
@@ -279,7 +416,7 @@ function open(
   }
 
   /** Deletes; where the spec names who gets what the user owns, tries again after that, and never more often. */
-  async function remove(username: string, login: UserPassword | undefined, guard: Guard): Promise<void> {
+  async function remove(username: string, guard: Guard, login: UserPassword | undefined): Promise<void> {
     let refusal = await refusalToDelete(username, guard);
     if (refusal === undefined) return;
     const owner = privileges.objectsOwner;
@@ -305,92 +442,40 @@ function open(
     throw withRemedy(refusal, remedyOf(refusal, username, owner));
   }
 
-  const missingAndExtra = (held: readonly string[]) => ({
-    missing: privileges.roles.filter((role) => !held.includes(role)),
-    extra: held.filter((role) => !privileges.roles.includes(role)),
-  });
-
-  /** Runs statements that change roles, as the administrator if there is one, else as the user itself. */
-  async function change(
-    texts: readonly string[],
+  /** The user's sessions without the asking one, or why they cannot be seen. */
+  async function readSessions(
+    username: string,
     login: UserPassword,
-    guard: Guard,
-  ): Promise<SqlError | undefined> {
+  ): Promise<{ readonly open: readonly Session[] } | { readonly reason: string }> {
     const actor = admin ?? login;
+    const isOwn = actor.username === username;
+    if (admin === undefined && !isOwn) return { reason: onlyItsOwn(actor.username) };
     try {
       const outcome = await ports.sql({
-        ...(await home(actor)),
-        statements: texts.map((text) => ({ text })),
-        // Role changes are schema changes: up to five minutes (Vault's CockroachDB tutorial).
-        timeoutMs: await timeLeft(lateMs),
-        guard,
+        ...(await loginOf(actor)),
+        statements: [askingSession, sessionsOf(username), ...(isOwn ? [] : [seesEverybody])],
+        timeoutMs: await timeLeft(30_000),
+        guard: 'reads-only',
       });
-      if (outcome.say === 'rejected') throw rejected(actor.username);
-      return undefined;
+      if (outcome.say === 'rejected') return { reason: `${actor.username} could not log in to look` };
+      const [asking, rows, everybody] = outcome.rows;
+      if (!isOwn && !seesEverybodyRows.parse(everybody)[0].yes) return { reason: onlyItsOwn(actor.username) };
+      const [{ session_id: own }] = askingSessionRows.parse(asking);
+      const open = sessionRows
+        .parse(rows ?? [])
+        .filter((row) => row.session_id !== own)
+        .map(
+          (row): Session => ({
+            applicationName: row.application_name ?? '',
+            clientAddress: row.client_address ?? '',
+            ...(row.session_start === null ? {} : { startedAt: row.session_start }),
+          }),
+        );
+      return { open };
     } catch (error) {
       if (!(error instanceof SqlError)) throw error;
-      return error;
+      return { reason: error.message };
     }
-  }
-
-  /**
-   * Afterwards the user holds the declared roles and no others. A user made by the API is born with admin WITH ADMIN OPTION
-   * (terraform-provider-cockroach PR 376), so it can put its own roles in order. One transaction: a crash between granting and
-   * giving up admin would leave a user that can neither do its work nor be mended by itself. Where that fails, what is not declared
-   * goes apart: a user that is left with admin would be worse than one that lacks a role.
-   */
-  async function adjustRoles(login: UserPassword, guard: Guard): Promise<void> {
-    const { missing, extra } = missingAndExtra(await memberships(login));
-    if (missing.length === 0 && extra.length === 0) return;
-    const user = quoted(login.username);
-    const revocations = extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`);
-    const changes = [...missing.map((role) => `GRANT ${quoted(role)} TO ${user}`), ...revocations];
-    const failure = await change(['BEGIN', ...changes, 'COMMIT'], login, guard);
-    // A lost COMMIT may have been applied: what the user holds now decides.
-    const after = missingAndExtra(await memberships(login));
-    if (after.missing.length === 0 && after.extra.length === 0) return;
-    if (after.extra.length > 0)
-      await change(
-        after.extra.map((role) => `REVOKE ${quoted(role)} FROM ${user}`),
-        login,
-        guard,
-      );
-    const unknown = await unknownRoles(login);
-    if (unknown.length > 0) throw roleUnknown(unknown, 'applied');
-    if (failure?.statement !== undefined && failure.sqlState !== undefined)
-      throw privilegesDiffer(
-        `${login.username} may not ${changes.join(', ')} (${failure.sqlState})`,
-        failure,
-      );
-    const left = missingAndExtra(await memberships(login));
-    if (left.missing.length > 0 || left.extra.length > 0)
-      throw privilegesDiffer(
-        `${login.username} still differs in ${[...left.missing, ...left.extra].join(', ')}`,
-      );
-  }
-
-  /** Afterwards the password logs in, as far as the vendor says. */
-  async function putPassword(username: string, next: Sensitive, guard: Guard): Promise<void> {
-    try {
-      await api.setPassword(username, next, guard);
-    } catch (error) {
-      if (!(error instanceof ProviderError)) throw error;
-      // "Must differ from the current one" may be a 400; a lost answer may have been, or may yet be, applied: the login
-      // decides. For anything else the vendor's word is enough.
-      const late = error.effect === 'unknown' ? await timeLeft(lateMs) : 0;
-      if (late === 0 && error.code !== 'REJECTED') throw error;
-      if (!(await logsInWithin(late, { username, password: next }))) throw error;
-    }
-  }
-
-  async function logsInWithin(patienceMs: number, login: UserPassword): Promise<boolean> {
-    const at = await home(login);
-    const giveUpAt = (await ports.now()).getTime() + patienceMs;
-    for (let wait = 500; (await verifyBySql(at, ports)) === 'rejected'; wait = Math.min(wait * 2, 15_000)) {
-      if ((await ports.now()).getTime() + wait >= giveUpAt) return false;
-      await ports.sleep(wait);
-    }
-    return true;
   }
 
   return {
@@ -400,8 +485,8 @@ function open(
       const { state } = await api.cluster();
       // LOCKED: "other operations should not proceed" (OpenAPI document).
       if (state === 'CREATED') return { ready: true };
-      const reason = `its state is ${state}`;
-      return /^DELETED$/i.test(state) ? { ready: false, reason, isGone: true } : { ready: false, reason };
+      const isGone = state.toUpperCase() === 'DELETED';
+      return { ready: false, reason: `its state is ${state}`, ...(isGone ? { isGone } : {}) };
     },
     listUsers: list,
     endpoint,
@@ -411,40 +496,81 @@ function open(
       // Whether a POST of a listed name changes its password is unknown: it is never sent.
       const look = { provider: 'cockroachdb-cloud', operation: 'createUser', username, list, until };
       if ((await findListed(look, ports)) !== undefined) return 'exists';
+      const unknown = admin === undefined ? [] : await unknownRoles(admin);
+      if (unknown.length > 0) throw roleUnknown(unknown, 'createUser', 'none');
+      const throwAway = await throwAwayPassword(ports);
       try {
-        const named = await api.createUser(username, password, guard);
+        const named = await api.createUser(username, throwAway, guard);
         if (normalized(named) !== username)
           throw fact('UNREADABLE', 'createUser', `asked for ${username}, was given another name`);
-        return 'created';
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         if (error.code === 'CONFLICT') return 'exists';
-        // The answer was lost, not necessarily the user. Whoever calls finds out by a login which password it has.
+        // The answer was lost, not necessarily the user. If the throw-away password logs in, this call created it.
         // Where the list fails too, the first failure is the one that says that nothing is known.
         const isListed = (users: readonly DatabaseUser[]) => users.some((user) => user.username === username);
-        if (error.effect === 'unknown' && (await list().then(isListed, () => false))) return 'exists';
-        throw error;
+        if (error.effect !== 'unknown' || !(await list().then(isListed, () => false))) throw error;
+        const said = await verify({ username, password: throwAway }).catch((failure: unknown) => {
+          if (failure instanceof VerificationFailed || failure instanceof ProviderError) return 'unclear';
+          throw failure;
+        });
+        if (said !== 'accepted') return 'exists';
       }
+      try {
+        await reveal('createUser', { username, password }, throwAway, guard);
+      } catch (error) {
+        const isRefused = error instanceof ProviderError && error.code === 'REJECTED';
+        if (!isRefused && !isRightsFailure(error)) throw afterChanges(error);
+        // The next run would be refused as well, and a user without admin cannot be repaired by its own login.
+        const remove = () => api.deleteUser(username, guard);
+        throw await undoCreation(
+          error,
+          { provider: 'cockroachdb-cloud', username, list, remove, until },
+          ports,
+        );
+      }
+      return 'created';
     },
 
-    async setPassword({ username, next }, guard) {
+    async setPassword({ username, current, next, isIdle = false }, guard) {
       refuseUnlessOurs('setPassword', username);
-      await putPassword(username, next, guard);
+      const login = { username, password: next };
+      if (!isIdle) {
+        const [known] = current;
+        const reader = admin ?? (known === undefined ? undefined : { username, password: known });
+        const unknown = reader === undefined ? [] : await readOr(unknownRoles(reader), []);
+        if (unknown.length > 0) throw roleUnknown(unknown, 'setPassword', 'none');
+        await put(login, guard);
+        return takeAdminBack(login, guard);
+      }
+      if (admin !== undefined) {
+        const unknown = await unknownRoles(admin);
+        if (unknown.length > 0) throw roleUnknown(unknown, 'setPassword', 'none');
+      }
+      // Done by an earlier run.
+      if ((await verify(login)) === 'accepted') {
+        const { missing, extra } = missingAndExtra(await memberships(login, username));
+        if (missing.length === 0 && extra.length === 0) return;
+      }
+      const throwAway = await throwAwayPassword(ports);
+      await put({ username, password: throwAway }, guard);
+      try {
+        await reveal('setPassword', login, throwAway, guard);
+      } catch (error) {
+        throw afterChanges(error);
+      }
     },
 
     deleteUser: async (username, guard, login) => {
       refuseUnlessOurs('deleteUser', username);
-      const provider = 'cockroachdb-cloud';
-      return deleteListed(
-        { provider, username, list, remove: () => remove(username, login, guard), until },
-        ports,
-      );
+      const removal = () => remove(username, guard, login);
+      return deleteListed({ provider: 'cockroachdb-cloud', username, list, remove: removal, until }, ports);
     },
 
-    verify: async (login) => verifyBySql(await home(login), ports),
+    verify,
 
     async privilegeDifferences(login) {
-      const { missing, extra } = missingAndExtra(await memberships(login));
+      const { missing, extra } = missingAndExtra(await memberships(login, login.username));
       return [
         ...missing.map((role) => `role ${role} is declared but not held`),
         ...extra.map((role) => `role ${role} is held but not declared`),
@@ -453,7 +579,7 @@ function open(
 
     async applyPrivileges(login, guard) {
       refuseUnlessOurs('applyPrivileges', login.username);
-      await adjustRoles(login, guard);
+      await putInOrder('applyPrivileges', login, guard, { isHidden: false });
     },
 
     /** Takes an administrator: a user may look at its own sessions, but not cancel them (SQL docs). */
@@ -462,43 +588,37 @@ function open(
       // It would find none to cancel, and that would look like success.
       if (admin === undefined && login.username !== username)
         return { ended: false, reason: onlyItsOwn(login.username) };
-      const actor = admin ?? login;
-      const selected = sessionsBefore(username, openedBefore, actor.username === username);
-      const end = { text: `CANCEL SESSIONS (${selected})` };
-      return endSessionsBySql(await home(actor), { end, left: { text: selected } }, guard, ports);
+      const actor = await loginOf(admin ?? login);
+      const butOwn =
+        actor.username === username
+          ? ' AND session_id NOT IN (SELECT session_id FROM [SHOW session_id])'
+          : '';
+      // No placeholders: the statement takes none, and both texts are of characters that need no quoting.
+      const text = `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${username}' AND session_start < '${openedBefore.toISOString()}'${butOwn})`;
+      const look = async () => {
+        const seen = await readSessions(username, login);
+        if ('reason' in seen) return seen.reason;
+        return seen.open.filter(({ startedAt }) => startedAt === undefined || startedAt < openedBefore)
+          .length;
+      };
+      return endSessionsBySql(actor, { end: { text }, look }, { guard, until }, ports);
     },
 
     async sessions(username, login) {
-      const actor = admin ?? login;
-      const isOwn = actor.username === username;
-      if (admin === undefined && !isOwn) return { observed: false, reason: onlyItsOwn(actor.username) };
-      try {
-        const outcome = await ports.sql({
-          ...(await home(actor)),
-          statements: [ownSession, sessionsOf(username), ...(isOwn ? [] : [seesEverybody])],
-          timeoutMs: await timeLeft(30_000),
-          guard: 'reads-only',
-        });
-        if (outcome.say === 'rejected')
-          return { observed: false, reason: `${actor.username} could not log in to look` };
-        if (!isOwn && !seesEverybodyRows.parse(outcome.rows[2])[0].yes)
-          return { observed: false, reason: onlyItsOwn(actor.username) };
-        const [own] = ownSessionRows.parse(outcome.rows[0]);
-        const others = sessionRows
-          .parse(outcome.rows[1] ?? [])
-          .filter((row) => row.session_id !== own.session_id);
-        const open = others.map(
-          (row): Session => ({
-            applicationName: row.application_name ?? '',
-            clientAddress: row.client_address ?? '',
-            ...(row.session_start === null ? {} : { startedAt: row.session_start }),
-          }),
-        );
-        return { observed: true, open };
-      } catch (error) {
-        if (!(error instanceof SqlError)) throw error;
-        return { observed: false, reason: error.message };
-      }
+      const seen = await readSessions(username, login);
+      return 'open' in seen ? { observed: true, open: seen.open } : { observed: false, reason: seen.reason };
     },
   };
 }
+
+/** Whether the declared roles certainly could not be given. */
+const isRightsFailure = (error: unknown): error is ProviderError | VerificationFailed =>
+  (error instanceof ProviderError && error.code === 'ROLE_UNKNOWN') ||
+  (error instanceof VerificationFailed && error.code === 'PRIVILEGES_DIFFER');
+
+/** `otherwise` where the login for the reading is refused or unreachable. */
+const readOr = <T>(reading: Promise<T>, otherwise: T): Promise<T> =>
+  reading.catch((error: unknown) => {
+    if (error instanceof VerificationFailed) return otherwise;
+    throw error;
+  });

@@ -11,9 +11,9 @@ import type {
 } from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { askedOnce, sentHome } from '../home.ts';
 import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, postgresUrl, verifyBySql } from '../sql.ts';
+import { atEndpoint, oncePerVisit } from '../visit.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
 import { vendorWebhooks } from './webhooks.ts';
 
@@ -36,6 +36,8 @@ const privilegesSchema = z.strictObject({});
 const settleMs = 120_000;
 
 // Translation in.
+
+const openRows = z.tuple([z.object({ open: z.int() })]);
 
 interface RenderUser extends DatabaseUser {
   /** Undefined where Render left the field out. */
@@ -70,7 +72,7 @@ function externalOf({ externalConnectionString }: ConnectionInfo): (Endpoint & {
  * The login in connection-info, if it is that of `username`: the answer always describes whoever is the default now, so
  * the name inside the string is the only proof whose password this is (docs page).
  */
-function loginOf(info: ConnectionInfo, username: string): Login | undefined {
+function loginIn(info: ConnectionInfo, username: string): Login | undefined {
   const external = externalOf(info);
   if (external === undefined) return undefined;
   const { url, ...endpoint } = external;
@@ -160,21 +162,6 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     return status === 'available' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
   };
 
-  /** Shown in Render's audit log as a look at the password: asked once a visit. */
-  const endpoint = askedOnce(async (): Promise<Endpoint> => {
-    const external = externalOf(await api.connectionInfo());
-    if (external === undefined || external.database === '')
-      throw failed(
-        'UNREADABLE',
-        'none',
-        'endpoint',
-        'the external connection string in connection-info is no PostgreSQL URL; look at it in the dashboard',
-      );
-    const { url: _url, ...endpoint } = external;
-    return endpoint;
-  });
-  const home = sentHome(endpoint);
-
   const find = (operation: string, username: string): Promise<RenderUser | undefined> =>
     findListed({ provider: 'render-postgres', operation, username, list, until }, ports);
 
@@ -190,12 +177,27 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
     try {
       await api.createUser(username, guard);
     } catch (error) {
+      if (!(error instanceof ProviderError)) throw error;
       // Never a second POST here: the list tells what the first one did.
-      const unclear =
-        error instanceof ProviderError && (error.effect !== 'none' || error.code === 'CONFLICT');
+      const unclear = error.effect !== 'none' || error.code === 'CONFLICT';
       if (!unclear && (await find('createUser', username)) === undefined) throw error;
     }
   }
+
+  /** Shown in Render's audit log as a look at the password, so it is read once a visit. */
+  const endpoint = oncePerVisit(async (): Promise<Endpoint> => {
+    const external = externalOf(await api.connectionInfo());
+    if (external === undefined || external.database === '')
+      throw failed(
+        'UNREADABLE',
+        'none',
+        'endpoint',
+        'the external connection string in connection-info is no PostgreSQL URL; look at it in the dashboard',
+      );
+    const { url: _url, ...where } = external;
+    return where;
+  });
+  const loginOf = atEndpoint(endpoint);
 
   return {
     id: 'render-postgres',
@@ -212,7 +214,7 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
         const stands = standing(await list(), username);
         if (stands === 'overtaken') return 'lost';
         if (stands === 'maybe-default') {
-          const login = loginOf(await api.connectionInfo(), username);
+          const login = loginIn(await api.connectionInfo(), username);
           if (login !== undefined) return login;
         }
         if ((await ports.now()).getTime() + wait >= deadline) {
@@ -277,40 +279,46 @@ function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Por
       return deleteListed({ provider: 'render-postgres', username, list, remove, until }, ports);
     },
 
-    verify: async (login) => verifyBySql(await home(login), ports),
+    verify: async (login) => verifyBySql(await loginOf(login), ports),
     privilegeDifferences: async () => [],
     webhooks: vendorWebhooks(api),
 
     // Render has no call for it; PostgreSQL lets a role end its own connections.
-    async endSessions(username, login, openedBefore, guard) {
-      // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud.
-      const old = `FROM pg_stat_activity
-                  WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`;
-      const values = [username, openedBefore.toISOString()];
-      const end = { text: `SELECT pg_terminate_backend(pid) ${old}`, values };
-      return endSessionsBySql(
-        await home(login),
-        { end, left: { text: `SELECT pid ${old}`, values } },
-        guard,
-        ports,
-      );
+    async endSessions(username, userPassword, openedBefore, guard) {
+      const login = await loginOf(userPassword);
+      // The start of another role's connections is hidden, not the connections: those are tried, and refused aloud. Only the
+      // connection that runs this is left out, by its pid: an intruder can name a connection `rekey`.
+      const opened = {
+        text: `FROM pg_stat_activity
+                WHERE usename = $1 AND (backend_start < $2 OR backend_start IS NULL) AND pid <> pg_backend_pid()`,
+        values: [username, openedBefore.toISOString()],
+      };
+      const end = { ...opened, text: `SELECT pg_terminate_backend(pid) ${opened.text}` };
+      const count = { ...opened, text: `SELECT count(*)::int AS open ${opened.text}` };
+      const look = async (): Promise<number | string> => {
+        const session = { ...login, statements: [count], timeoutMs: 15_000 };
+        const outcome = await ports.sql({ ...session, guard: 'reads-only' });
+        if (outcome.say === 'rejected')
+          return `${login.username} could not log in to look whether they ended`;
+        return openRows.parse(outcome.rows[0])[0].open;
+      };
+      return endSessionsBySql(login, { end, look }, { guard, until }, ports);
     },
 
+    // The API answers, so no session of rekey is among the connections, and none is left out.
     async sessions(username) {
       const counted = (await list()).find((user) => user.username === username)?.openConnections;
       if (counted === 0) return { observed: true, open: 0 };
       try {
-        const processes = (await api.processes()).filter((process) => process.username === username);
-        const open = processes.map(({ applicationName, clientAddr, backendStart }) => ({
-          applicationName: applicationName ?? '',
-          clientAddress: clientAddr ?? '',
-          ...(backendStart == null ? {} : { startedAt: new Date(backendStart) }),
-        }));
+        const open = (await api.processes())
+          .filter((process) => process.username === username)
+          .map(({ applicationName, clientAddr, backendStart }) => ({
+            applicationName: applicationName ?? '',
+            clientAddress: clientAddr ?? '',
+            ...(backendStart == null ? {} : { startedAt: new Date(backendStart) }),
+          }));
         // The list's count wins where it sees more: it may know of connections that the query view does not.
-        return {
-          observed: true,
-          open: counted !== undefined && counted > open.length ? counted : open,
-        };
+        return { observed: true, open: counted !== undefined && counted > open.length ? counted : open };
       } catch (error) {
         if (!(error instanceof ProviderError)) throw error;
         return counted === undefined

@@ -4,6 +4,7 @@ import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import {
+  type Change,
   failureOfStatus,
   retryAfterMs,
   type VendorFailure,
@@ -87,10 +88,13 @@ export const databaseSchema = z.object({
   public_host: z.string().nullish(),
   /** Text in the schema, a number in the document's own examples. */
   port: z.union([z.int(), z.string().regex(/^\d{1,5}$/, { error: 'expected digits' })]).transform(Number),
+  /** Absent, null, `[]` and `{}` are the same: Vultr has answered `[]` where an object was empty, and the other way round (govultr#231). */
+  read_replicas: z
+    .union([z.array(z.unknown()), z.strictObject({}).transform(() => [])])
+    .nullish()
+    .transform((replicas) => replicas ?? []),
   /** The default user. */
   user: z.string().nullish(),
-  /** Vultr has answered an empty list where there is nothing (govultr#231). */
-  read_replicas: z.array(z.unknown()).nullish().catch(undefined),
   ca_certificate: z
     .union([
       z.literal(''),
@@ -109,7 +113,7 @@ export interface VultrApi {
   user(username: string): Promise<VultrUser>;
   createUser(username: string, password: Sensitive, guard: Guard): Promise<VultrUser>;
   setPassword(username: string, password: Sensitive, guard: Guard): Promise<VultrUser>;
-  setAccessControl(username: string, rights: AccessControl, guard: Guard): Promise<VultrUser>;
+  setAccessControl(username: string, rights: AccessControl, change: Change): Promise<VultrUser>;
   deleteUser(username: string, guard: Guard): Promise<void>;
 }
 
@@ -198,7 +202,7 @@ export function vultrApi(
         })
       ).user,
     // All four, always: whether a list that is left out stays or is reset is unknown.
-    setAccessControl: async (username, { categories, channels, commands, keys }, guard) =>
+    setAccessControl: async (username, { categories, channels, commands, keys }, change) =>
       (
         await api.call({
           operation: 'applyPrivileges',
@@ -211,8 +215,7 @@ export function vultrApi(
             acl_keys: keys,
           },
           answer: userAnswerSchema,
-          guard,
-          isDestructive: false,
+          ...change,
         })
       ).user,
     deleteUser: async (username, guard) => {

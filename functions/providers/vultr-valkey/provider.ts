@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type Effect, type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
-import { type Leave, type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';
+import { type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
   DatabaseUser,
@@ -14,9 +14,11 @@ import type {
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { askedOnce, sentHome } from '../home.ts';
-import { deleteListed, findListed } from '../listed-users.ts';
+import { confirmEnded } from '../ended-sessions.ts';
+import { afterChanges, type Deletion, deleteListed, findListed, undoCreation } from '../listed-users.ts';
+import { throwAwayPassword } from '../throw-away-password.ts';
 import { codeOf, verifyByAuth } from '../valkey.ts';
+import { atEndpoint, oncePerVisit } from '../visit.ts';
 import { type AccessControl, type VultrDatabase, vultrApi } from './api.ts';
 
 // Options.
@@ -128,11 +130,20 @@ const connectionsOf = (lines: string, username: string): readonly Connection[] =
     .map((line) => new Map(line.split(' ').map((field) => splitOnce(field.trim(), '='))))
     .filter((connection) => connection.get('user') === username);
 
-/** One of those that are listing right now is the asker; of several all others are counted, whatever they call themselves. */
-function withoutAsker(connections: readonly Connection[]): readonly Connection[] {
-  const own = connections.findIndex((connection) => /^client(\|list)?$/.test(connection.get('cmd') ?? ''));
-  return connections.filter((_connection, index) => index !== own);
+/**
+ * The connections without the asking one, which `id` names. Where the user may not run CLIENT ID, one connection whose last
+ * command is CLIENT LIST is left out, and never more than one: otherwise intruders could hide behind that command.
+ */
+function withoutAsker(connections: readonly Connection[], id: string | undefined): readonly Connection[] {
+  const isAsker = (connection: Connection): boolean =>
+    id === undefined ? /^client(\|list)?$/.test(connection.get('cmd') ?? '') : connection.get('id') === id;
+  const asker = connections.findIndex(isAsker);
+  return connections.filter((_connection, index) => index !== asker);
 }
+
+/** Whether the connection is at least that old. A connection without an age counts as old. */
+const isOlder = (connection: Connection, seconds: number): boolean =>
+  !(Number(connection.get('age') ?? Number.NaN) < seconds);
 
 const toSessions = (connections: readonly Connection[], now: Date): readonly Session[] =>
   connections.map((connection) => {
@@ -153,6 +164,13 @@ function splitOnce(text: string, separator: string): [string, string] {
 
 const failed = (code: ProviderCode, effect: Effect, operation: string, message: string): ProviderError =>
   new ProviderError(`vultr-valkey: ${message}`, { code, effect, provider: 'vultr-valkey', operation });
+
+const rulesUnknown = (refusal: ProviderError): ProviderError =>
+  new ProviderError(
+    `vultr-valkey: the access control that the spec declares was refused (${refusal.message}); correct the spec's privileges`,
+    { ...refusal.facts, code: 'ROLE_UNKNOWN' },
+    { cause: refusal },
+  );
 
 const notReady = (operation: string, reason: string): ProviderError =>
   failed('TARGET_NOT_READY', 'none', operation, `the database is not ready: ${reason}; try again later`);
@@ -183,7 +201,7 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'always',
     // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
     // retirement after it is counted, the looks at the database before and after each change among them.
-    writes: { perMinute: 1_800, perRotation: 36 },
+    writes: { perMinute: 1_800, perRotation: 34 },
   },
   targetSchema,
   privilegesSchema,
@@ -215,12 +233,6 @@ function open(
     // A user that moves between pages while they are read is listed twice.
     return [...new Map(users.map((user) => [user.username, toUser(user, database)])).values()];
   };
-  const endpoint = askedOnce(async (): Promise<Endpoint> => {
-    const found = toEndpoint(await api.database());
-    if (found === undefined) throw notReady('endpoint', 'Vultr does not say yet where to connect');
-    return found;
-  });
-  const home = sentHome(endpoint);
   const isThere = async (username: string): Promise<boolean> => {
     try {
       requireSame('readUser', username, await api.user(username));
@@ -233,6 +245,17 @@ function open(
   const timeLeft = async (most: number): Promise<number> =>
     Math.max(0, Math.min(most, until.getTime() - (await ports.now()).getTime()));
 
+  /** Where the database is and how many replicas it has, read once a visit. */
+  const whereabouts = oncePerVisit(async () => {
+    const database = await api.database();
+    const endpoint = toEndpoint(database);
+    if (endpoint === undefined) throw notReady('endpoint', 'Vultr does not say yet where to connect');
+    return { endpoint, replicas: database.read_replicas.length };
+  });
+  const endpoint = async (): Promise<Endpoint> => (await whereabouts()).endpoint;
+  const loginOf = atEndpoint(endpoint);
+  const verify: ChoosingProvider['verify'] = async (login) => verifyByAuth(await loginOf(login), ports);
+
   /** Asks until the answer is yes, or the time is over. */
   async function untilSo(isSo: () => Promise<boolean>, mostMs: number): Promise<boolean> {
     const giveUpAt = (await ports.now()).getTime() + (await timeLeft(mostMs));
@@ -244,11 +267,7 @@ function open(
   }
 
   /** Work on one user of ours, in a database that takes changes. */
-  async function changing<T>(
-    operation: string,
-    username: string,
-    work: (database: VultrDatabase) => Promise<T>,
-  ): Promise<T> {
+  async function changing<T>(operation: string, username: string, work: () => Promise<T>): Promise<T> {
     const refuse = (): ProviderError =>
       failed(
         'NAME_REFUSED',
@@ -262,7 +281,7 @@ function open(
     const before = toReadiness(database);
     if (!before.ready) throw notReady(operation, before.reason);
     try {
-      return await work(database);
+      return await work();
     } catch (error) {
       // While a database changes its state, refusals are not to be believed (a like service called names invalid then).
       const isRefusal =
@@ -275,83 +294,59 @@ function open(
     }
   }
 
-  /** What separates the recorded rights from the declared ones. */
-  const differences = async (username: string): Promise<readonly string[]> => {
+  /** The recorded rights, where Vultr tells them. */
+  const rightsOf = async (username: string): Promise<AccessControl | undefined> => {
     const user = await api.user(username);
     requireSame('privilegeDifferences', username, user);
     // Where the user's own page leaves it out, the list may tell.
     const held =
       user.access_control ??
       (await api.users()).find((listed) => listed.username === username)?.access_control;
-    return differencesOf(declared, held ?? undefined);
+    return held ?? undefined;
   };
+  /** What separates the recorded rights from the declared ones. */
+  const differences = async (username: string): Promise<readonly string[]> =>
+    differencesOf(declared, await rightsOf(username));
 
-  async function create(username: string, password: Sensitive, guard: Guard): Promise<'created' | 'exists'> {
-    for (let creation = 1; ; creation += 1) {
-      try {
-        requireSame('createUser', username, await api.createUser(username, password, guard));
-        return 'created';
-      } catch (error) {
-        if (!(error instanceof ProviderError) || error.effect === 'applied' || error.code === 'UNAUTHORIZED')
-          throw error;
-        // In what words a duplicate is refused is unknown, and a lost answer may hide a user: the user itself decides.
-        // Where it cannot be asked for, the first failure is the one that says that nothing is known.
-        const found = await lookedAt(isThere(username));
-        if (found === true) return 'exists';
-        if (error.code !== 'RATE_LIMITED' || found === undefined) throw error;
-        const wait = error.facts.retryAfterMs ?? 500 * 2 ** creation;
-        if (creation >= mostCreations || wait >= (await timeLeft(Number.POSITIVE_INFINITY)))
-          throw new ProviderError(
-            `vultr-valkey was asked too often to create ${username}, who is not there; Secrets Manager tries again`,
-            { ...error.facts, effect: 'none' },
-            { cause: error },
-          );
-        await ports.sleep(wait);
-        if (await isThere(username)) return 'exists';
-      }
-    }
-  }
+  /** Whether the database takes changes, so that its refusals may be believed. */
+  const isStillReady = async (): Promise<boolean> =>
+    (await lookedAt(api.database().then(toReadiness)))?.ready === true;
 
-  async function putPassword(
-    username: string,
-    next: Sensitive,
-    database: VultrDatabase,
-    guard: Guard,
-  ): Promise<void> {
-    const isRecorded = async (): Promise<boolean> => {
-      const user = await api.user(username);
-      requireSame('setPassword', username, user);
-      return user.password?.equals(next) ?? false;
+  /** The declared part of these rights, for when Vultr refuses the declared ones as a whole. Undefined if there is no other part. */
+  function declaredPartOf(held: AccessControl | undefined): AccessControl | undefined {
+    const nothing = { categories: ['-@all'], commands: [], keys: [], channels: [] };
+    if (held === undefined) return nothing;
+    const lists = Object.keys(kinds) as (keyof AccessControl)[];
+    const shared = (list: keyof AccessControl) => declared[list].filter((rule) => held[list].includes(rule));
+    const kept = {
+      categories: shared('categories'),
+      commands: shared('commands'),
+      keys: shared('keys'),
+      channels: shared('channels'),
     };
-    if (await isRecorded()) {
-      // What is recorded may never have reached the engine; only the engine's no makes it worth saying again.
-      const at = toEndpoint(database);
-      const said =
-        at === undefined
-          ? undefined
-          : await lookedAt(verifyByAuth({ ...at, username, password: next }, ports));
-      if (said !== 'rejected') return;
-    }
-    try {
-      requireSame('setPassword', username, await api.setPassword(username, next, guard));
-    } catch (error) {
-      if (!(error instanceof ProviderError) || error.effect === 'applied') throw error;
-      // "The same password" may be a 4xx, and a lost answer may have been, or may yet be, applied: what is recorded
-      // decides. For anything else Vultr's word is enough.
-      if (error.effect === 'none' && error.code !== 'REJECTED') throw error;
-      const patience = error.effect === 'unknown' ? lateMs : 0;
-      if (!(await untilSo(async () => (await lookedAt(isRecorded())) ?? false, patience))) throw error;
-    }
+    // A declared `-` rule that is missing is a right too many. Vultr does not document what an empty list means: it may be every
+    // command or every key.
+    const hasAllRefusals = [...declared.categories, ...declared.commands].every(
+      (rule) => rule.startsWith('+') || kept.categories.includes(rule) || kept.commands.includes(rule),
+    );
+    if (!hasAllRefusals || kept.categories.length === 0 || kept.keys.length === 0) return nothing;
+    return lists.every((list) => kept[list].length === held[list].length) ? undefined : kept;
   }
 
-  /** Afterwards what Vultr records of the user's rights is what is declared. */
-  async function setRights(username: string, guard: Guard): Promise<void> {
+  /**
+   * Afterwards the recorded rights are the declared ones. If Vultr refuses them, throws ROLE_UNKNOWN and leaves the user's
+   * rights as they were.
+   */
+  async function putInOrder(username: string, guard: Guard, isPatient: boolean): Promise<void> {
     if ((await differences(username)).length === 0) return;
     let failure: ProviderError | undefined;
     try {
-      requireSame('applyPrivileges', username, await api.setAccessControl(username, declared, guard));
+      const change = { guard, isDestructive: !isPatient };
+      requireSame('applyPrivileges', username, await api.setAccessControl(username, declared, change));
     } catch (error) {
-      if (!(error instanceof ProviderError) || error.effect !== 'unknown') throw error;
+      if (!(error instanceof ProviderError)) throw error;
+      if (error.code === 'REJECTED' && (await isStillReady())) throw rulesUnknown(error);
+      if (error.effect !== 'unknown' || error.code === 'RATE_LIMITED') throw error;
       failure = error;
     }
     let left: readonly string[] = [];
@@ -369,81 +364,208 @@ function open(
     );
   }
 
-  /** One conversation, as this user at the vendor's own address. */
-  const converse = async (who: UserPassword, commands: readonly (readonly string[])[], guard: Leave) =>
-    ports.valkey({ ...(await home(who)), commands, timeoutMs: Math.max(1, await timeLeft(30_000)), guard });
+  /** The same; where Vultr refuses, what is not declared is taken away before it throws. */
+  async function putInOrderOrTakeAway(username: string, guard: Guard, isPatient: boolean): Promise<void> {
+    try {
+      await putInOrder(username, guard, isPatient);
+    } catch (error) {
+      if (!isRulesUnknown(error)) throw error;
+      const part = declaredPartOf(await rightsOf(username));
+      if (part === undefined) throw error;
+      await api.setAccessControl(username, part, { guard, isDestructive: !isPatient });
+      throw afterChanges(error);
+    }
+  }
+
+  const isRecorded = async (username: string, password: Sensitive): Promise<boolean> => {
+    const user = await api.user(username);
+    requireSame('setPassword', username, user);
+    return user.password?.equals(password) ?? false;
+  };
+
+  /** Afterwards Vultr has recorded this password. */
+  async function put(username: string, next: Sensitive, guard: Guard): Promise<void> {
+    try {
+      requireSame('setPassword', username, await api.setPassword(username, next, guard));
+    } catch (error) {
+      if (!(error instanceof ProviderError) || error.effect === 'applied') throw error;
+      // "The same password" may be a 4xx, and a lost answer may have been, or may yet be, applied: what is recorded
+      // decides. For anything else Vultr's word is enough.
+      if (error.effect === 'none' && error.code !== 'REJECTED') throw error;
+      const patience = error.effect === 'unknown' ? lateMs : 0;
+      const isSo = async () => (await lookedAt(isRecorded(username, next))) ?? false;
+      if (!(await untilSo(isSo, patience))) throw error;
+    }
+  }
+
+  const deletionOf = (username: string, guard: Guard): Deletion => ({
+    provider: 'vultr-valkey',
+    username,
+    list,
+    remove: () => api.deleteUser(username, guard),
+    until,
+  });
+
+  /** Creates the user with a throw-away password; `exists` where another call created it. */
+  async function make(username: string, throwAway: Sensitive, guard: Guard): Promise<'created' | 'exists'> {
+    // Whether a POST of a name that exists changes its password is unknown: it is never sent.
+    const look = { provider: 'vultr-valkey', operation: 'createUser', username, list, until };
+    if ((await findListed(look, ports)) !== undefined || (await isThere(username))) return 'exists';
+    /** Vultr tells passwords, so the throw-away one proves that this call created the user. */
+    const whose = async () => ((await lookedAt(isRecorded(username, throwAway))) ? 'created' : 'exists');
+    for (let creation = 1; ; creation += 1) {
+      try {
+        requireSame('createUser', username, await api.createUser(username, throwAway, guard));
+        return 'created';
+      } catch (error) {
+        if (!(error instanceof ProviderError) || error.effect === 'applied' || error.code === 'UNAUTHORIZED')
+          throw error;
+        // In what words a duplicate is refused is unknown, and a lost answer may hide a user: the user itself decides.
+        // Where it cannot be asked for, the first failure is the one that says that nothing is known.
+        const found = await lookedAt(isThere(username));
+        if (found === true) return whose();
+        if (error.code !== 'RATE_LIMITED' || found === undefined) throw error;
+        const wait = error.facts.retryAfterMs ?? 500 * 2 ** creation;
+        if (creation >= mostCreations || wait >= (await timeLeft(Number.POSITIVE_INFINITY)))
+          throw new ProviderError(
+            `vultr-valkey was asked too often to create ${username}, who is not there; Secrets Manager tries again`,
+            { ...error.facts, effect: 'none' },
+            { cause: error },
+          );
+        await ports.sleep(wait);
+        if (await isThere(username)) return whose();
+      }
+    }
+  }
+
+  /** The connections of `username` without the asking one, or why they cannot be seen. */
+  async function readConnections(
+    username: string,
+    login: UserPassword,
+  ): Promise<
+    { readonly open: readonly Connection[] } | { readonly reason: string; readonly isUnreachable?: true }
+  > {
+    try {
+      const outcome = await ports.valkey({
+        ...(await loginOf(login)),
+        commands: [
+          ['CLIENT', 'ID'],
+          ['CLIENT', 'LIST'],
+        ],
+        timeoutMs: Math.max(1, await timeLeft(30_000)),
+        guard: 'reads-only',
+      });
+      if (outcome.say === 'rejected') return { reason: `${login.username} could not log in to look` };
+      const [asker, reply] = outcome.replies;
+      if (reply !== undefined && 'error' in reply)
+        return {
+          reason: `CLIENT LIST was answered with ${codeOf(reply.error)}; declare the command +client|list to see sessions`,
+        };
+      if (typeof reply?.value !== 'string')
+        return { reason: 'CLIENT LIST was answered with something else than lines' };
+      if (reply.value.split('\n').some((line) => line.trim() !== '' && !/(^| )user=/.test(line)))
+        return { reason: 'CLIENT LIST does not say who is connected as whom' };
+      const all = connectionsOf(reply.value, username);
+      if (login.username !== username) return { open: all };
+      const id = asker !== undefined && 'value' in asker ? String(asker.value) : undefined;
+      return { open: withoutAsker(all, id) };
+    } catch (error) {
+      if (!(error instanceof TransportError)) throw error;
+      return { reason: error.message, isUnreachable: true };
+    }
+  }
 
   return {
     id: 'vultr-valkey',
     passwords: 'chosen-by-us',
     readiness: async () => toReadiness(await api.database()),
     listUsers: list,
-
     endpoint,
 
     createUser: ({ username, password }, guard) =>
       changing('createUser', username, async () => {
-        // Whether a POST of a name that exists changes its password is unknown: it is never sent.
-        const look = { provider: 'vultr-valkey', operation: 'createUser', username, list, until };
-        if ((await findListed(look, ports)) !== undefined || (await isThere(username))) return 'exists';
-        return create(username, password, guard);
+        refuseEmpty('createUser', password);
+        const throwAway = await throwAwayPassword(ports);
+        if ((await make(username, throwAway, guard)) === 'exists') return 'exists';
+        // Vultr does not document the rights of a new user, and they can only be set afterwards (Terraform provider).
+        try {
+          await putInOrder(username, guard, true);
+        } catch (error) {
+          if (!isRulesUnknown(error)) throw afterChanges(error);
+          throw await undoCreation(error, deletionOf(username, guard), ports);
+        }
+        await put(username, password, guard).catch((error: unknown) => {
+          throw afterChanges(error);
+        });
+        return 'created';
       }),
 
-    setPassword: ({ username, next }, guard) =>
-      changing('setPassword', username, async (database) => {
-        // Vultr takes an empty password as the wish for one of its own, which nobody else would ever learn.
-        if (next.reveal() === '')
-          throw failed('REJECTED', 'none', 'setPassword', 'an empty password is never sent');
-        await putPassword(username, next, database, guard);
+    setPassword: ({ username, next, isIdle = false }, guard) =>
+      changing('setPassword', username, async () => {
+        refuseEmpty('setPassword', next);
+        if (isIdle) await putInOrderOrTakeAway(username, guard, false);
+        if (await isRecorded(username, next)) {
+          // What is recorded may never have reached the engine; only the engine's no makes it worth saying again.
+          const said = await lookedAt(verify({ username, password: next }));
+          if (said !== 'rejected') return;
+        }
+        await put(username, next, guard);
       }),
 
     deleteUser: (username, guard) =>
-      changing('deleteUser', username, () =>
-        deleteListed(
-          { provider: 'vultr-valkey', username, list, remove: () => api.deleteUser(username, guard), until },
-          ports,
-        ),
-      ),
+      changing('deleteUser', username, () => deleteListed(deletionOf(username, guard), ports)),
 
-    verify: async (login) => verifyByAuth(await home(login), ports),
+    verify,
 
     privilegeDifferences: ({ username }) => differences(username),
 
     applyPrivileges: ({ username }, guard) =>
-      changing('applyPrivileges', username, () => setRights(username, guard)),
+      changing('applyPrivileges', username, () => putInOrderOrTakeAway(username, guard, true)),
 
-    async endSessions(username, login, openedBefore, guard) {
-      const told = async (
-        commands: readonly (readonly string[])[],
-        leave: Leave,
-      ): Promise<readonly ValkeyReply[]> => {
-        const outcome = await converse(login, commands, leave);
-        return outcome.say === 'accepted' ? outcome.replies : commands.map(() => ({ error: 'WRONGPASS' }));
+    async endSessions(username, userPassword, openedBefore, guard) {
+      const login = await loginOf(userPassword);
+      const converse = async (commands: readonly (readonly string[])[]): Promise<readonly ValkeyReply[]> => {
+        const timeoutMs = Math.max(1, await timeLeft(30_000));
+        const outcome = await ports.valkey({ ...login, commands, timeoutMs, guard });
+        if (outcome.say === 'accepted') return outcome.replies;
+        return commands.map(() => ({ error: 'WRONGPASS' }));
       };
       // The engine counts whole seconds. Where in doubt a connection ends: its application comes back with what it reads then.
-      const age = Math.floor(((await ports.now()).getTime() - openedBefore.getTime()) / 1000);
+      const age = async () => Math.floor(((await ports.now()).getTime() - openedBefore.getTime()) / 1000);
       const refused = (replies: readonly ValkeyReply[]): string | undefined =>
         replies.flatMap((reply) => ('error' in reply ? [reply.error] : []))[0];
       const cannot = (command: string, error: string) => ({
         ended: false as const,
         reason: `${command} was answered with ${codeOf(error)}; declare the commands +client|kill and +client|list to end sessions`,
       });
+      const look = async (): Promise<number | string> => {
+        const seen = await readConnections(username, login);
+        if ('reason' in seen) return `they may not have ended: ${seen.reason}`;
+        const seconds = await age();
+        return seen.open.filter((connection) => isOlder(connection, seconds)).length;
+      };
       try {
         // An age of nothing is refused by the engine, which tells of it as `maxage should be greater than 0`.
-        const limit = age > 0 ? ['MAXAGE', String(age)] : [];
-        const refusal = refused(await told([['CLIENT', 'KILL', 'USER', username, ...limit]], guard));
-        if (refusal === undefined) return { ended: true };
-        // MAXAGE came with Valkey 8.0; before, the same is done one by one.
-        if (!/syntax error/i.test(refusal)) return cannot('CLIENT KILL', refusal);
-        const [lines] = await told([['CLIENT', 'LIST']], 'reads-only');
-        if (lines === undefined || 'error' in lines) return cannot('CLIENT LIST', lines?.error ?? 'nothing');
-        // None is spared: the connection that listed them is closed by now, and killing what is gone kills nobody.
-        const old = connectionsOf(String(lines.value), username).filter(
-          (connection) => Number(connection.get('age') ?? Number.NaN) >= age,
-        );
-        const kills = old.map((connection) => ['CLIENT', 'KILL', 'ID', connection.get('id') ?? '']);
-        const failure = kills.length === 0 ? undefined : refused(await told(kills, guard));
-        return failure === undefined ? { ended: true } : cannot('CLIENT KILL', failure);
+        const seconds = await age();
+        const limit = seconds > 0 ? ['MAXAGE', String(seconds)] : [];
+        const refusal = refused(await converse([['CLIENT', 'KILL', 'USER', username, ...limit]]));
+        if (refusal !== undefined) {
+          // MAXAGE came with Valkey 8.0; before, the same is done one by one.
+          if (!/syntax error/i.test(refusal)) return cannot('CLIENT KILL', refusal);
+          const [lines] = await converse([['CLIENT', 'LIST']]);
+          if (lines === undefined || 'error' in lines)
+            return cannot('CLIENT LIST', lines?.error ?? 'nothing');
+          // No connection is left out: the one that listed them is closed by now, and the one that kills opened later.
+          const kills = connectionsOf(String(lines.value), username)
+            .filter((connection) => isOlder(connection, seconds))
+            .map((connection) => ['CLIENT', 'KILL', 'ID', connection.get('id') ?? '']);
+          const failure = kills.length === 0 ? undefined : refused(await converse(kills));
+          if (failure !== undefined) return cannot('CLIENT KILL', failure);
+        }
+        const end = await confirmEnded(look, until, ports);
+        const { replicas } = await whereabouts();
+        if (!end.ended || replicas === 0) return end;
+        return { ended: false, reason: `connections to its ${replicas} read replicas cannot be ended` };
       } catch (error) {
         if (!(error instanceof TransportError)) throw error;
         return { ended: false, reason: error.message };
@@ -451,35 +573,24 @@ function open(
     },
 
     async sessions(username, login) {
-      try {
-        const outcome = await converse(login, [['CLIENT', 'LIST']], 'reads-only');
-        if (outcome.say === 'rejected')
-          return { observed: false, reason: `${login.username} could not log in to look` };
-        const [reply] = outcome.replies;
-        if (reply !== undefined && 'error' in reply)
-          return {
-            observed: false,
-            reason: `CLIENT LIST was answered with ${codeOf(reply.error)}; declare the command +client|list to see sessions`,
-          };
-        if (typeof reply?.value !== 'string')
-          return { observed: false, reason: 'CLIENT LIST was answered with something else than lines' };
-        if (reply.value.split('\n').some((line) => line.trim() !== '' && !/(^| )user=/.test(line)))
-          return { observed: false, reason: 'CLIENT LIST does not say who is connected as whom' };
-        const connections = connectionsOf(reply.value, username);
-        const open = toSessions(
-          login.username === username ? withoutAsker(connections) : connections,
-          await ports.now(),
-        );
-        const replicas = (await api.database()).read_replicas?.length ?? 0;
-        return {
-          observed: true,
-          open,
-          ...(replicas === 0 ? {} : { unseen: `connections to its ${replicas} read replicas are not shown` }),
-        };
-      } catch (error) {
-        if (!(error instanceof TransportError)) throw error;
-        return { observed: false, reason: error.message, isUnreachable: true };
-      }
+      const seen = await readConnections(username, login);
+      if ('reason' in seen) return { observed: false, ...seen };
+      const { replicas } = await whereabouts();
+      return {
+        observed: true,
+        open: toSessions(seen.open, await ports.now()),
+        // CLIENT LIST is of one node, and Vultr's API does not tell of connections at all.
+        ...(replicas === 0 ? {} : { unseen: `connections to its ${replicas} read replicas are not shown` }),
+      };
     },
   };
+}
+
+const isRulesUnknown = (error: unknown): error is ProviderError =>
+  error instanceof ProviderError && error.code === 'ROLE_UNKNOWN';
+
+/** Vultr takes an empty password as the wish for one of its own, which nobody else would ever learn. */
+function refuseEmpty(operation: string, password: Sensitive): void {
+  if (password.reveal() === '')
+    throw failed('REJECTED', 'none', operation, 'an empty password is never sent');
 }

@@ -2,9 +2,10 @@ import { z } from 'zod';
 import { type ProviderCode, ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
-import type { Login } from '../../core/provider.ts';
+import type { UserPassword } from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import {
+  type Change,
   failureOfStatus,
   messageOf,
   retryAfterMs,
@@ -51,7 +52,7 @@ export interface ZillizApi {
   /** The cluster's own API, with the API key. */
   users(at: Address): UsersApi;
   /** A call that needs a valid login and no right at all, as this user. */
-  probe(login: Login): Promise<void>;
+  probe(at: Address, login: UserPassword): Promise<void>;
 }
 
 export interface Address {
@@ -66,8 +67,8 @@ export interface UsersApi {
   users(): Promise<readonly string[]>;
   /** The roles of a user, which proves nothing about its existence. */
   rolesOf(userName: string): Promise<readonly string[]>;
-  /** `isDestructive` where the user was dropped for it. */
-  createUser(userName: string, password: Sensitive, guard: Guard, isDestructive: boolean): Promise<void>;
+  /** Destructive where the user was dropped for it: then the creation must not wait for a rate limit either. */
+  createUser(userName: string, password: Sensitive, change: Change): Promise<void>;
   /** `refused`: the current password is another one, or there is no such user; the vendor says the same of both. */
   updatePassword(
     userName: string,
@@ -76,8 +77,8 @@ export interface UsersApi {
     guard: Guard,
   ): Promise<'updated' | 'current-refused'>;
   dropUser(userName: string, guard: Guard): Promise<void>;
-  grantRole(userName: string, roleName: string, guard: Guard): Promise<void>;
-  revokeRole(userName: string, roleName: string, guard: Guard): Promise<void>;
+  grantRole(userName: string, roleName: string, change: Change): Promise<void>;
+  revokeRole(userName: string, roleName: string, change: Change): Promise<void>;
   /** The names of all roles. */
   roles(): Promise<readonly string[]>;
 }
@@ -140,7 +141,7 @@ export function zillizApi(
         operation: string,
         path: readonly string[],
         body: Readonly<Record<string, string | Sensitive>>,
-        leave: { readonly guard: Guard; readonly isDestructive: boolean },
+        leave: Change,
       ): Promise<void> => {
         await settled(() =>
           api.call({
@@ -162,8 +163,8 @@ export function zillizApi(
           // A 2.6 server listed an empty name beside the real ones (milvus issue 46825).
           return (data ?? []).filter((role) => role !== '');
         },
-        createUser: (userName, password, guard, isDestructive) =>
-          change('createUser', ['users', 'create'], { userName, password }, { guard, isDestructive }),
+        createUser: (userName, password, leave) =>
+          change('createUser', ['users', 'create'], { userName, password }, leave),
         async updatePassword(userName, current, next, guard) {
           const body = { userName, password: current, newPassword: next };
           try {
@@ -177,28 +178,18 @@ export function zillizApi(
         },
         dropUser: (userName, guard) =>
           change('deleteUser', ['users', 'drop'], { userName }, { guard, isDestructive: true }),
-        grantRole: (userName, roleName, guard) =>
-          change(
-            'applyPrivileges',
-            ['users', 'grant_role'],
-            { userName, roleName },
-            { guard, isDestructive: false },
-          ),
-        revokeRole: (userName, roleName, guard) =>
-          change(
-            'applyPrivileges',
-            ['users', 'revoke_role'],
-            { userName, roleName },
-            { guard, isDestructive: false },
-          ),
+        grantRole: (userName, roleName, leave) =>
+          change('applyPrivileges', ['users', 'grant_role'], { userName, roleName }, leave),
+        revokeRole: (userName, roleName, leave) =>
+          change('applyPrivileges', ['users', 'revoke_role'], { userName, roleName }, leave),
         roles: async () => (await ask('listRoles', ['roles', 'list'], {}, namesSchema)).data,
       };
     },
 
-    async probe(login) {
+    async probe(at, { username, password }) {
       // The user name has no colon, and the cluster splits at the first one.
-      const token = new Sensitive(`${login.username}:${login.password.reveal()}`);
-      await clusterApi(login, token, [login.password]).call({
+      const token = new Sensitive(`${username}:${password.reveal()}`);
+      await clusterApi(at, token, [password]).call({
         operation: 'verify',
         method: 'POST',
         path: ['collections', 'list'],

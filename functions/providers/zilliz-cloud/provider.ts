@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
-import type { Guard } from '../../core/guard.ts';
+import type { Fact, Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type {
   ChoosingProvider,
@@ -13,8 +13,8 @@ import type {
 } from '../../core/provider.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
-import { sentHome } from '../home.ts';
-import { deleteListed, findListed } from '../listed-users.ts';
+import type { Change } from '../http.ts';
+import { afterChanges, deleteListed, findListed } from '../listed-users.ts';
 import {
   type Address,
   type Cluster,
@@ -70,6 +70,9 @@ const propagationMs = 15_000;
 /** How long an unclear change may still arrive: the cluster answers 408 after 30 s and goes on working (Milvus's handler). */
 const lateMs = 300_000;
 
+/** How many passwords are tried as the current one: those of the versions that Secrets Manager still labels, and one to spare. */
+const maxCandidates = 4;
+
 /** Authentication comes up within minutes (official Terraform provider). */
 const newMs = 900_000;
 
@@ -86,12 +89,13 @@ const toUser = (username: string): DatabaseUser => ({
 });
 
 function readinessOf({ plan, status }: Cluster): Readiness {
+  // Before the plan: a deleted cluster is gone on every plan.
+  if (status.toUpperCase() === 'DELETED')
+    return { ready: false, reason: `its status is ${status}`, isGone: true };
   // The plan first: what the user calls answer on a cluster without users is documented nowhere, so none is made.
   if (!plansWithUsers.test(plan))
     return { ready: false, reason: `its plan is ${plan}; only dedicated clusters have users` };
-  if (status === 'RUNNING') return { ready: true };
-  const reason = `its status is ${status}`;
-  return /^DELETED$/i.test(status) ? { ready: false, reason, isGone: true } : { ready: false, reason };
+  return status === 'RUNNING' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
 }
 
 function addressOf({ connectAddress, createTime }: Cluster, now: Date): Address | undefined {
@@ -141,8 +145,16 @@ const unreachable = (message: string, cause?: unknown): VerificationFailed =>
 const privilegesDiffer = (message: string, cause?: unknown): VerificationFailed =>
   new VerificationFailed(
     'PRIVILEGES_DIFFER',
-    `${message}; create the roles in Zilliz Cloud, or correct them in the spec`,
+    `${message}; grant or revoke it in Zilliz Cloud, or correct the spec`,
     cause === undefined ? {} : { cause },
+  );
+
+const roleUnknown = (operation: string, message: string, effect: 'none' | 'applied'): ProviderError =>
+  failed(
+    'ROLE_UNKNOWN',
+    operation,
+    `${message}; create the roles in Zilliz Cloud, or correct them in the spec`,
+    effect,
   );
 
 // Factory.
@@ -158,7 +170,7 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
     passwordReadableAgain: 'never',
     // No limit is documented for users and roles; 5 requests a second are for collections (docs page limits), and kept here
     // too. Reads count there: so every call of a rotation of two roles and of the retirement after it is counted.
-    writes: { perMinute: 300, perRotation: 27 },
+    writes: { perMinute: 300, perRotation: 28 },
   },
   targetSchema,
   privilegesSchema,
@@ -208,7 +220,6 @@ function open(
     const { host, port } = await locate('endpoint');
     return { host, port, database: 'default' };
   };
-  const home = sentHome(endpoint);
 
   /** Looks until `done`, or until `patienceMs` or the invocation is over; answers what was seen last. */
   async function seen<T>(
@@ -226,10 +237,10 @@ function open(
     }
   }
 
-  const verify: ChoosingProvider['verify'] = async (login) => {
-    const at = await home(login);
+  const verify: ChoosingProvider['verify'] = async ({ username, password: given }) => {
+    const at = await locate('verify');
     try {
-      await api.probe(at);
+      await api.probe(at, { username, password: given });
       return 'accepted';
     } catch (error) {
       if (!(error instanceof ProviderError)) throw error;
@@ -253,42 +264,82 @@ function open(
     return missing.length === 0 && extra.length === 0;
   };
 
-  /** Whether a login works at this moment; one that comes to nothing proves as little as a refused one. */
-  const isTakenNow = (login: UserPassword): Promise<boolean> =>
-    verify(login).then(
-      (answer) => answer === 'accepted',
-      (error: unknown) => {
-        if (error instanceof VerificationFailed || error instanceof ProviderError) return false;
-        throw error;
-      },
-    );
+  /** One login attempt. `unclear` where the cluster gave no definite answer. */
+  const tried = (login: UserPassword): Promise<'accepted' | 'rejected' | 'unclear'> =>
+    verify(login).catch((error: unknown) => {
+      if (error instanceof VerificationFailed || error instanceof ProviderError) return 'unclear';
+      throw error;
+    });
+  /** Whether the login works now. A refused attempt and an unclear one both prove nothing. */
+  const isTakenNow = async (login: UserPassword): Promise<boolean> => (await tried(login)) === 'accepted';
 
   /** Afterwards the user has this password, whoever made it: the vendor takes an unchanged one and no other. */
-  const hasPassword = async (login: UserPassword, guard: Guard): Promise<boolean> =>
-    (await verify(login)) === 'accepted' ||
+  const hasPassword = async ({ username, password: same }: UserPassword, guard: Guard): Promise<boolean> =>
+    (await verify({ username, password: same })) === 'accepted' ||
     // A proxy that missed a change refuses the new password until the next one; what is stored decides, and this tells
     // all proxies again (Milvus's rootcoord).
-    (await (
-      await users('setPassword')
-    ).updatePassword(login.username, login.password, login.password, guard)) === 'updated';
+    (await (await users('setPassword')).updatePassword(username, same, same, guard)) === 'updated';
 
-  /** Throws ROLE_UNKNOWN before anything is changed. */
-  async function assertRoles(operation: string): Promise<void> {
-    if (declared.length === 0) return;
+  /** Declared roles that the cluster does not have. */
+  const unknownRoles = async (operation: string): Promise<readonly string[]> => {
+    if (declared.length === 0) return [];
     const known = await (await users(operation)).roles();
-    const unknown = declared.filter((role) => !known.includes(role));
+    return declared.filter((role) => !known.includes(role));
+  };
+  const requireRoles = async (operation: string): Promise<void> => {
+    const unknown = await unknownRoles(operation);
     if (unknown.length > 0)
-      throw failed(
-        'ROLE_UNKNOWN',
-        operation,
-        `${clusterId} has no role ${unknown.join(', ')}; create it in Zilliz Cloud, or correct the roles in the spec`,
-      );
+      throw roleUnknown(operation, `${clusterId} has no role ${unknown.join(', ')}`, 'none');
+  };
+
+  /** Tries each change once, also after a failed one, and answers the first failure. The roles held afterwards decide. */
+  async function tryEach(changes: readonly (() => Promise<void>)[]): Promise<ProviderError | undefined> {
+    let first: ProviderError | undefined;
+    for (const change of changes)
+      await change().catch((error: unknown) => {
+        if (!(error instanceof ProviderError)) throw error;
+        first ??= error;
+      });
+    return first;
   }
 
+  /** Afterwards the user holds no role that is not declared. */
+  async function takeAway(username: string, change: Change): Promise<void> {
+    const { extra } = differencesIn(await rolesOf(username));
+    if (extra.length === 0) return;
+    const api = await users('applyPrivileges');
+    const failure = await tryEach(extra.map((role) => () => api.revokeRole(username, role, change)));
+    const isClean = (held: readonly string[]) => differencesIn(held).extra.length === 0;
+    const held = await seen(() => rolesOf(username), isClean, propagationMs);
+    if (isClean(held)) return;
+    throw failure ?? privilegesDiffer(`${username} still holds ${differencesIn(held).extra.join(', ')}`);
+  }
+
+  /** Afterwards the user holds exactly the declared roles. */
+  async function putInOrder(username: string, change: Change): Promise<void> {
+    const before = differencesIn(await rolesOf(username));
+    if (before.missing.length === 0 && before.extra.length === 0) return;
+    const api = await users('applyPrivileges');
+    const failure = await tryEach([
+      ...before.extra.map((role) => () => api.revokeRole(username, role, change)),
+      ...before.missing.map((role) => () => api.grantRole(username, role, change)),
+    ]);
+    const held = await seen(() => rolesOf(username), agrees, propagationMs);
+    if (agrees(held)) return;
+    const differences = differencesIn(held);
+    const left = [...differences.missing, ...differences.extra].join(', ');
+    if (failure === undefined) throw privilegesDiffer(`${username} still differs in ${left}`);
+    if (failure.code !== 'NOT_FOUND') throw failure;
+    const unknown = await unknownRoles('applyPrivileges');
+    if (unknown.length === 0) throw privilegesDiffer(`${username} still differs in ${left}`, failure);
+    throw roleUnknown('applyPrivileges', `${clusterId} has no role ${unknown.join(', ')}`, 'applied');
+  }
+
+  /** A new user has no roles (zdoc cluster-roles), so it may have its real password at once. `check` runs where it is not there yet. */
   async function create(
     login: UserPassword,
-    guard: Guard,
-    { isDestructive }: { readonly isDestructive: boolean },
+    change: Change,
+    check: () => Promise<void>,
   ): Promise<'created' | 'exists'> {
     const { username, password: chosen } = login;
     let count = 0;
@@ -299,6 +350,7 @@ function open(
     };
     const look = { provider: 'zilliz-cloud', operation: 'createUser', username, list: counted, until };
     if ((await findListed(look, ports)) !== undefined) return 'exists';
+    await check();
     if (count >= mostUsers)
       throw failed(
         'REJECTED',
@@ -306,7 +358,7 @@ function open(
         `${clusterId} has ${count} users, of ${mostUsers} at most; delete some that nobody needs`,
       );
     try {
-      await (await users('createUser')).createUser(username, chosen, guard, isDestructive);
+      await (await users('createUser')).createUser(username, chosen, change);
       return 'created';
     } catch (error) {
       if (!(error instanceof ProviderError) || (error.code !== 'CONFLICT' && error.effect === 'none'))
@@ -332,6 +384,63 @@ function open(
       ports,
     );
 
+  /** Sets the new password with `current` as the current one. False where the cluster refuses `current`. */
+  async function change(login: UserPassword, current: Sensitive, guard: Guard): Promise<boolean> {
+    const { username, password: next } = login;
+    try {
+      const api = await users('setPassword');
+      return (await api.updatePassword(username, current, next, guard)) === 'updated';
+    } catch (error) {
+      if (!(error instanceof ProviderError) || error.effect === 'none') throw error;
+      // Never a second try: if the first one was applied, it would be refused like a wrong password. A login decides;
+      // an answer in so many words will not be followed by a change, a lost one may be. That the old password still
+      // works would prove nothing.
+      const patienceMs = error.code === 'RATE_LIMITED' ? propagationMs : lateMs;
+      if (await seen(() => isTakenNow(login), Boolean, patienceMs)) return true;
+      throw error;
+    }
+  }
+
+  /** Afterwards the user has the new password. An idle user whose password is lost is dropped and created again. */
+  async function renew(
+    login: UserPassword,
+    { current, isIdle }: { readonly current: readonly Sensitive[]; readonly isIdle: boolean },
+    guard: Guard,
+  ): Promise<void> {
+    const { username, password: next } = login;
+    const candidates: Sensitive[] = [];
+    for (const password of current)
+      if (![next, ...candidates].some((known) => known.equals(password))) candidates.push(password);
+    for (const password of candidates.slice(0, maxCandidates))
+      if (await change(login, password, guard)) return;
+    // Refused, or nobody knows the current password: an earlier run of ours may have set it to `next` already.
+    if (await hasPassword(login, guard)) return;
+    if (!isIdle)
+      throw failed(
+        'REJECTED',
+        'setPassword',
+        `${username} has a password that no version of its secret holds, or is gone; set it in Zilliz Cloud to what AWSCURRENT says, or request a new credential`,
+      );
+    // Only the vendor could reset it, and it has no call for that. Whoever still holds the password before loses it by a
+    // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards.
+    const stillRefused: Fact = async () => {
+      // Another run of the same step may have created the user since the look above. Dropping it then would lock consumers out.
+      const said = await tried(login);
+      if (said === 'rejected') return undefined;
+      return said === 'accepted'
+        ? `${username} has its new password by now`
+        : `whether ${username} has its new password by now cannot be told`;
+    };
+    await remove(username, guard.and(stillRefused));
+    if ((await create(login, { guard, isDestructive: true }, async () => undefined)) === 'exists')
+      throw failed(
+        'CONFLICT',
+        'setPassword',
+        `somebody else made ${username} while rekey did; stop that, then rotate again`,
+        'applied',
+      );
+  }
+
   return {
     id: 'zilliz-cloud',
     passwords: 'chosen-by-us',
@@ -342,50 +451,26 @@ function open(
     async createUser(login, guard) {
       refuseUnlessOurs('createUser', login.username);
       refuseOddPassword('createUser', login.password);
-      // A new user has no rights, so that none is left where a role cannot be granted.
-      await assertRoles('createUser');
-      return create(login, guard, { isDestructive: false });
+      const patient = { guard, isDestructive: false };
+      const made = await create(login, patient, () => requireRoles('createUser'));
+      if (made === 'created')
+        await putInOrder(login.username, patient).catch((error: unknown) => {
+          throw afterChanges(error);
+        });
+      return made;
     },
 
-    async setPassword({ username, current = [], next, isIdle = false }, guard) {
+    async setPassword({ username, current, next, isIdle = false }, guard) {
       refuseUnlessOurs('setPassword', username);
       refuseOddPassword('setPassword', next);
-      await assertRoles('setPassword');
       const login = { username, password: next };
-      for (const candidate of current)
-        try {
-          const api = await users('setPassword');
-          if ((await api.updatePassword(username, candidate, next, guard)) === 'updated') return;
-        } catch (error) {
-          if (!(error instanceof ProviderError) || error.effect === 'none') throw error;
-          // Never a second try: if the first one was applied, it would be refused like a wrong password. A login decides;
-          // an answer in so many words will not be followed by a change, a lost one may be. That the old password still
-          // works would prove nothing.
-          const patienceMs = error.code === 'RATE_LIMITED' ? propagationMs : lateMs;
-          if (await seen(() => isTakenNow(login), Boolean, patienceMs)) return;
-          throw error;
-        }
-      // Refused, or nobody knows the current password: an earlier run of ours may have set it to `next` already.
-      if (await hasPassword(login, guard)) return;
-      if (!isIdle)
-        throw failed(
-          'REJECTED',
-          'setPassword',
-          `${username} has a password that no version of its secret holds, or is gone; set it in Zilliz Cloud to what AWSCURRENT says, or request a new credential`,
-        );
-      // Only the vendor could reset it, and it has no call for that. Whoever still holds the password before loses it by a
-      // new one just as well; the roles, which go with the user, are those of the spec and are granted afterwards. Another run of
-      // the same step may have made the user with this very password meanwhile: that one stays.
-      const stillRefused = async () =>
-        (await isTakenNow(login)) ? `${username} logs in with the new password already` : undefined;
-      await remove(username, guard.and(stillRefused));
-      if ((await create(login, guard, { isDestructive: true })) === 'exists' && !(await isTakenNow(login)))
-        throw failed(
-          'CONFLICT',
-          'setPassword',
-          `somebody else made ${username} while rekey did; stop that, then rotate again`,
-          'applied',
-        );
+      await requireRoles('setPassword');
+      // The role changes belong to the password change, which never waits for a rate limit: its reasons may be gone after the wait.
+      const impatient = { guard, isDestructive: true };
+      // Before the password, otherwise a crash in between leaves a stored login that holds undeclared roles.
+      if (isIdle) await takeAway(username, impatient);
+      await renew(login, { current, isIdle }, guard);
+      if (isIdle) await putInOrder(username, impatient);
     },
 
     async deleteUser(username, guard) {
@@ -406,35 +491,7 @@ function open(
 
     async applyPrivileges({ username }, guard) {
       refuseUnlessOurs('applyPrivileges', username);
-      const { missing, extra } = differencesIn(await rolesOf(username));
-      if (missing.length === 0 && extra.length === 0) return;
-      const api = await users('applyPrivileges');
-      const failures: ProviderError[] = [];
-      const changes = [
-        ...extra.map((role) => () => api.revokeRole(username, role, guard)),
-        ...missing.map((role) => () => api.grantRole(username, role, guard)),
-      ];
-      // Each is tried once, also after a failed one: what the user holds in the end decides.
-      for (const change of changes)
-        await change().catch((error: unknown) => {
-          if (!(error instanceof ProviderError)) throw error;
-          failures.push(error);
-        });
-      const [failure] = failures;
-      const held = await seen(() => rolesOf(username), agrees, propagationMs);
-      if (agrees(held)) return;
-      const differences = differencesIn(held);
-      const left = [...differences.missing, ...differences.extra].join(', ');
-      if (failure === undefined) throw privilegesDiffer(`${username} still differs in ${left}`);
-      if (failure.code !== 'NOT_FOUND') throw failure;
-      const known = await api.roles();
-      const unknown = differences.missing.filter((role) => !known.includes(role));
-      throw privilegesDiffer(
-        unknown.length > 0
-          ? `${clusterId} has no role ${unknown.join(', ')}`
-          : `${username} still differs in ${left}`,
-        failure,
-      );
+      await putInOrder(username, { guard, isDestructive: false });
     },
 
     // Every request logs in by itself: there is no connection that outlives a password, so none is left to end.

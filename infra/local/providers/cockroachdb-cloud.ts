@@ -242,6 +242,10 @@ const sessionsView = (superuser: string) => `
          AND a.usename IS DISTINCT FROM ${quoteLiteral(superuser)}
          AND (a.usename = viewer OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname = viewer AND r.rolsuper))
     $$;
+  CREATE FUNCTION crdb_internal.asking_session() RETURNS text
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+      SELECT md5(pid || '/' || backend_start) FROM pg_stat_activity WHERE pid = pg_backend_pid()
+    $$;
   CREATE VIEW crdb_internal.cluster_sessions AS SELECT * FROM crdb_internal.sessions(session_user);
   GRANT SELECT ON crdb_internal.cluster_sessions TO PUBLIC;
   CREATE FUNCTION crdb_internal.cancel_sessions(ids text[])
@@ -255,12 +259,11 @@ const sessionsView = (superuser: string) => `
       END
     $$;`;
 
-/** The id of the session that asks, as `sessions` makes it. */
-const ownSession =
-  "SELECT md5(pid || '/' || backend_start) AS session_id FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-
-/** The one statement of CockroachDB's own that rekey sends, beside the question for the session's id. */
+/** Statements of CockroachDB's own that rekey sends. */
 const cancelSessions = /^CANCEL SESSIONS \((SELECT .*)\)$/s;
+const showSession = /^SHOW session_id$/;
+const shownSession = '[SHOW session_id]';
+const askingSession = 'SELECT crdb_internal.asking_session() AS session_id';
 
 /** rekey sends it in a transaction only, so that the text is enough to tell. */
 const dropOwned = /^DROP OWNED BY\b.*$/s;
@@ -793,9 +796,9 @@ export function createCockroachdbCloud(options: CockroachdbCloudOptions): Cockro
     return isRefused
       ? refusedDropOwned
       : sql
-          .replace(cancelSessions, 'SELECT crdb_internal.cancel_sessions(ARRAY($1))')
-          .replace('[SHOW session_id]', `(${ownSession}) AS own`)
-          .replace(/^SHOW session_id$/, ownSession);
+          .replace(showSession, askingSession)
+          .replace(shownSession, `(${askingSession}) AS shown`)
+          .replace(cancelSessions, 'SELECT crdb_internal.cancel_sessions(ARRAY($1))');
   };
   front.rules.afterRoleChange = () => inTurn(followMembership);
   front.rules.beforeLogin = async ({ user }): Promise<Refusal | undefined> => {

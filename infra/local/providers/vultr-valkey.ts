@@ -72,6 +72,7 @@ export interface VultrSwitches {
   /** With a VPC, `host` is private and `public_host` appears. */
   host: 'public' | 'private';
   port: 'text' | 'number';
+  readReplicas: number;
   ca: 'present' | 'absent' | 'empty';
   engine: string;
   /** PUT and DELETE on the default user. */
@@ -222,6 +223,7 @@ export function createVultrValkey(options: VultrValkeyOptions): VultrValkey {
     whileNotRunning: 'work',
     host: 'public',
     port: 'text',
+    readReplicas: 0,
     ca: 'present',
     engine: 'valkey',
     defaultUser: 'refused',
@@ -503,7 +505,7 @@ export function createVultrValkey(options: VultrValkeyOptions): VultrValkey {
     trusted_ips: ['192.0.2.0/24'],
     ...(switches.ca === 'absent' ? {} : { ca_certificate: switches.ca === 'empty' ? '' : caPem }),
     eviction_policy: 'noeviction',
-    read_replicas: [],
+    read_replicas: Array.from({ length: switches.readReplicas }, () => ({ id: randomUUID() })),
   });
 
   const route = (request: VendorRequest): Handling<VultrOperation> => {

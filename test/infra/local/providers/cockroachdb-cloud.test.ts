@@ -246,6 +246,20 @@ describe('sessions', () => {
     expect(all.rows).toMatchObject([{ user_name: plain, status: 'IDLE' }]);
   });
 
+  test('are cancelled by an admin, who can leave out the very one that asks by its id', async () => {
+    const name = await create();
+    const [first, asking] = [await connect(name, 'console'), await connect(name, 'console')];
+    const ended = new Promise((resolve) => first.once('end', resolve));
+    const { rows } = await asking.query('SHOW session_id');
+    expect(rows).toEqual([{ session_id: expect.stringMatching(/^[0-9a-f]{32}$/) }]);
+    await asking.query(
+      `CANCEL SESSIONS (SELECT session_id FROM crdb_internal.cluster_sessions WHERE user_name = '${name}' AND session_id NOT IN (SELECT session_id FROM [SHOW session_id]))`,
+    );
+    await ended;
+    expect((await asking.query(sessions, [name])).rows).toHaveLength(1);
+    await asking.end();
+  });
+
   test('open connections outlive a password change and a deletion, and stay countable by name', async () => {
     const [name, admin] = [await create(), await create()];
     const client = await connect(name);
