@@ -291,12 +291,15 @@ export function accessOf(
         // overwrites nothing (AWS documentation).
         conditions: { StringEqualsIfExists: { 'ssm:Overwrite': 'false' } },
       },
+      // What a secret that was restored needs is a new user: a run that dies on the way leaves word that one is due.
+      onParameters('OrderRotations', ['PutParameter'], `${directives}/rotateBefore`),
       ...onSecrets(
         {
           sid: 'MakeSecrets',
           actions: [
             'CreateSecret',
             'DescribeSecret',
+            'ListSecretVersionIds',
             'PutSecretValue',
             // Asked beside CreateSecret (AWS documentation).
             ...(isReplicated ? ['ReplicateSecretToRegions'] : []),

@@ -234,6 +234,7 @@ async function sweep(
     const isHeld = unreadable.some(
       ({ spec }) =>
         user.username.startsWith(`${spec.usernamePrefix}_`) ||
+        spec.adopt?.username === user.username ||
         credential.spec.adopt?.username === user.username,
     );
     if (isHeld) hold(candidate, 'CREDENTIAL_UNREADABLE', scene);

@@ -43,11 +43,11 @@ export async function readStandingOrders(
 
 async function lookUp(
   name: string,
-  { readParameters }: Pick<Ports, 'readParameters'>,
+  ports: Pick<Ports, 'readParameters'>,
 ): Promise<StandingOrders & { readonly wrong: readonly string[] }> {
   const spec = specParameterName(name);
   const orders = directiveKinds.map((kind) => directiveParameter(name, kind));
-  const found = await readParameters({ parameters: [spec, ...orders] });
+  const found = await ports.readParameters({ parameters: [spec, ...orders] });
   const stored = orders.flatMap((parameter) => {
     const document = found.get(parameter);
     return document === undefined ? [] : [{ parameter, document }];

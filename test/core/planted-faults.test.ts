@@ -87,7 +87,7 @@ describe('the standing of a user', () => {
       };
       expect(known.standing).toMatchObject({ is: 'superseded', versionId: version, wasPublished: true });
       const nextYear = new Date('2027-03-01T00:00:00Z');
-      expect(judgeUser(known as Parameters<typeof judgeUser>[0], {}, nextYear)).toEqual({
+      expect(judgeUser(known as Parameters<typeof judgeUser>[0], { current: 'accepted' }, nextYear)).toEqual({
         say: 'ask-consumers',
       });
     }
@@ -496,6 +496,7 @@ describe('drift', () => {
       current: { say: 'rejected' },
       pending: 'none',
       privilegeDifferences: [],
+      arePrivilegesOutdated: false,
       consumers: [],
       restorable: undefined,
     };

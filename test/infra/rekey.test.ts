@@ -1033,7 +1033,7 @@ describe('least privilege', () => {
           { StringEquals: { 'secretsmanager:resource/AllowRotationLambdaArn': [rotator] } },
         ),
         statement('Allow', ['secretsmanager:GetSecretValue'], vendorSecrets, onlyCurrent),
-        readWhatIsWanted,
+        parameters(['GetParameters'], 'credentials', 'directives', 'pause'),
         ...publish,
         writeLog('rekey-rotate-secret'),
       ],
@@ -1048,9 +1048,16 @@ describe('least privilege', () => {
             ...parameters(['PutParameter'], 'credentials'),
             conditions: { StringEqualsIfExists: { 'ssm:Overwrite': ['false'] } },
           },
-          onSecrets('CreateSecret', 'DescribeSecret', 'PutSecretValue'),
+          statement('Allow', ['ssm:PutParameter'], [`ssm:${here}:parameter/rekey/directives/.*/rotateBefore`]),
+          onSecrets('CreateSecret', 'DescribeSecret', 'ListSecretVersionIds', 'PutSecretValue'),
           rotateByOurs,
-          neverChange('CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'),
+          neverChange(
+            'CreateSecret',
+            'DescribeSecret',
+            'ListSecretVersionIds',
+            'PutSecretValue',
+            'RotateSecret',
+          ),
           statement(
             'Allow',
             ['secretsmanager:GetSecretValue'],
@@ -1067,7 +1074,7 @@ describe('least privilege', () => {
       {
         name: 'rekey-start-rotations',
         want: [
-          readFleet,
+          { ...readFleet, resources: [...readFleet.resources, `arn:aws:ssm:${here}:parameter/rekey/pause`] },
           readWhatIsWanted,
           parameters(['PutParameter'], 'directives', 'pause'),
           parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),

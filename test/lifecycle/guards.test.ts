@@ -256,6 +256,20 @@ describe('I4, S9: an administrator’s password is sent to no host but the vendo
     expect([...new Set(hosts)]).toEqual(['localhost']);
     expect(outcomes(report, username)).toEqual({ [username]: 'deleted: nobody-connected-twice' });
   });
+
+  test('where AWSCURRENT was made to point elsewhere after a revocation under reset-password, nobody is asked to end sessions there', async () => {
+    const one = await credential('cockroachdb-cloud', {
+      adminSecret: 'rekey/admin/cockroachdb',
+      strategy: 'reset-password',
+    });
+    move(minuteMs);
+    await revoke(one);
+    move(minuteMs);
+    await pointElsewhere(one, 'AWSCURRENT');
+    move(minuteMs);
+    const { hosts } = await hostsOf(pass);
+    expect(hosts.filter((host) => host !== 'localhost')).toEqual([]);
+  });
 });
 
 describe('I4: before a superseded user is deleted', () => {
@@ -363,6 +377,17 @@ describe('a credential that cannot be read', () => {
       usernamePrefix: 'billing',
       adopt: { username: old.username, passwordSecret },
     });
+    expect((await login(other)).username).toBe(old.username);
+    await spoil(other);
+    const report = await rekey.sweep();
+    expect(outcomes(report, old.username)).toEqual({ [old.username]: 'kept: CREDENTIAL_UNREADABLE' });
+    expect(await vendors().logsIn(old)).toBe(true);
+  });
+
+  test('I3: holds the superseded user of a neighbour that it adopted, whatever the prefix', async () => {
+    const { old } = await superseded('zilliz-cloud');
+    const passwordSecret = await passwordSecretOf(old.username, old.password.reveal());
+    const other = await credential('zilliz-cloud', { adopt: { username: old.username, passwordSecret } });
     expect((await login(other)).username).toBe(old.username);
     await spoil(other);
     const report = await rekey.sweep();

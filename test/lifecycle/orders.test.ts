@@ -174,6 +174,7 @@ describe('an order to rotate or to revoke', () => {
     const later = () => noteOrder(order('CredentialCompromised', at(1_000)), world.rekey);
     expect(await world.callsOf(first)).toEqual(['readParameters', 'createParameter']);
     expect(await world.callsOf(first)).toEqual(['readParameters']);
+    world.move(1_000);
     expect(await world.callsOf(later)).toEqual(['readParameters', 'writeParameter', 'readParameter']);
   });
 
