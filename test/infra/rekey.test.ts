@@ -1048,7 +1048,11 @@ describe('least privilege', () => {
             ...parameters(['PutParameter'], 'credentials'),
             conditions: { StringEqualsIfExists: { 'ssm:Overwrite': ['false'] } },
           },
-          statement('Allow', ['ssm:PutParameter'], [`ssm:${here}:parameter/rekey/directives/.*/rotateBefore`]),
+          statement(
+            'Allow',
+            ['ssm:PutParameter'],
+            [`ssm:${here}:parameter/rekey/directives/.*/rotateBefore`],
+          ),
           onSecrets('CreateSecret', 'DescribeSecret', 'ListSecretVersionIds', 'PutSecretValue'),
           rotateByOurs,
           neverChange(

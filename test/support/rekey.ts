@@ -40,6 +40,15 @@ export interface Kill {
   readonly look?: () => Promise<void>;
 }
 
+/** Something that happens while a call of an invocation is under way: its request or its answer comes late by that long. */
+export interface Interruption {
+  /** The n-th call out, or the first of this port. */
+  readonly call: number | keyof Ports;
+  readonly when: 'before' | 'after';
+  /** Below the seam that guards writes: whatever a guard asked was answered before it. Calls made in here are not counted. */
+  readonly by: () => Promise<void>;
+}
+
 /**
  * Every place where an invocation that makes these calls can die. After a call is before the next one, as nothing outside
  * changes between the two; so there is one `after`, that of the last.
@@ -99,6 +108,8 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     },
   };
   let kill: Kill | undefined;
+  let interruption: Interruption | undefined;
+  let isInterrupted = false;
   let calls: string[] = [];
   const failures: unknown[] = [];
   const logged: string[] = [];
@@ -117,8 +128,23 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     };
     const mortal = interpose(vendors().ports(until, awsPorts), async (name, _request, call) => {
       if (isDead) return new Promise(() => undefined);
-      if (!outward.has(name)) return call();
+      if (!outward.has(name) || isInterrupted) return call();
       calls.push(name);
+      if (interruption?.call === calls.length || interruption?.call === name) {
+        const { when, by } = interruption;
+        interruption = undefined;
+        const happen = async (): Promise<void> => {
+          isInterrupted = true;
+          await by();
+          isInterrupted = false;
+        };
+        if (when === 'before') await happen();
+        try {
+          return await call();
+        } finally {
+          if (when === 'after') await happen();
+        }
+      }
       const dies = kill !== undefined && calls.length === kill.call;
       if (!dies) return call();
       const { when, look } = kill ?? { when: 'before' };
@@ -211,6 +237,11 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     /** Counts calls from here, and kills the invocation that makes the n-th of them, once. */
     killAt(next: Kill | undefined) {
       kill = next;
+      calls = [];
+    },
+    /** Counts calls from here, and lets something happen at one of them, once. */
+    interruptAt(next: Interruption | undefined) {
+      interruption = next;
       calls = [];
     },
     /** A CredentialRequested event, once; what an earlier run of it left is there. Of now, unless it comes late or again. */
