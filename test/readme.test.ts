@@ -75,7 +75,7 @@ const rowsUnder = (heading: string) =>
 const tables: Readonly<Record<string, readonly string[]>> = {
   'Error codes': [...inputCodes, ...refusalCodes, ...providerCodes, ...verificationCodes, ...storeCodes],
   Findings: findingKinds,
-  Orders: [credentialRequested, ...credentialOrders],
+  Orders: [credentialRequested, ...credentialOrders, ...pauseOrders],
 };
 
 describe.each(Object.entries(tables))('the table under %s', (heading, words) => {

@@ -10,6 +10,11 @@ const adoption: Reason = {
   file: 'test/lifecycle/create-user.test.ts',
   test: 'names that user at once, changes nothing at the provider, and rotates away from it when it is due',
 };
+const restored: Reason = {
+  because: 'no credential of the run is deleted, restored and requested again',
+  file: 'test/lifecycle/create-user.test.ts',
+  test: 'one that was deleted, its secret restored: it gets a new user',
+};
 const twoOrders: Reason = {
   because: 'no credential of the run is ordered to rotate twice',
   file: 'test/lifecycle/start-rotations.test.ts',
@@ -89,7 +94,9 @@ const administration: Reason = {
 
 /** Policy, statement and action of every permission that a run of the whole life can do without. */
 export const idlePermissions: Readonly<Record<string, Reason>> = {
+  'RekeyCreateUserRoleDefaultPolicy MakeSecrets secretsmanager:ListSecretVersionIds': restored,
   'RekeyCreateUserRoleDefaultPolicy MakeSecrets secretsmanager:PutSecretValue': adoption,
+  'RekeyCreateUserRoleDefaultPolicy OrderRotations ssm:PutParameter': restored,
   'RekeyCreateUserRoleDefaultPolicy ReadVendorKeys secretsmanager:GetSecretValue': adoption,
   'RekeyCreateUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyStartRotationsRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,

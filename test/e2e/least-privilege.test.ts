@@ -91,7 +91,14 @@ const neverOrders = (name: string, ...types: readonly string[]): Forbidden => ({
   isSpare: true,
 });
 const forbidden: readonly Forbidden[] = [
-  neverChanges('rekey-create-user', 'CreateSecret', 'DescribeSecret', 'PutSecretValue', 'RotateSecret'),
+  neverChanges(
+    'rekey-create-user',
+    'CreateSecret',
+    'DescribeSecret',
+    'ListSecretVersionIds',
+    'PutSecretValue',
+    'RotateSecret',
+  ),
   neverChanges('rekey-start-rotations', 'DescribeSecret', 'ListSecretVersionIds', 'RotateSecret'),
   neverGivesUp('rekey-start-rotations'),
   neverChanges(

@@ -38,7 +38,7 @@ function start(...options: readonly string[]) {
 }
 
 /** Logical ids end in eight characters that CDK makes of the path. */
-const withoutHashes = (text: string): string => text.replaceAll(/[0-9A-F]{8}(?=[ .])/g, '');
+const withoutHashes = (text: string): string => text.replaceAll(/(?:[0-9A-F]{8})+(?=[ .])/g, '');
 
 const pressCtrlC = (child: ChildProcess): void => {
   process.kill(-(child.pid ?? 0), 'SIGINT');
