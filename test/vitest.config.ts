@@ -3,7 +3,6 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** The suites that take minutes, longest first: begun last, one of them would run alone when all others are over. */
 const longest = [
-  'simulation/year',
   'e2e/start',
   'lifecycle/rotate-secret',
   'lifecycle/reconcile-users',
@@ -27,6 +26,8 @@ export default defineConfig({
   test: {
     root: new URL('..', import.meta.url).pathname,
     include: ['test/**/*.test.ts'],
+    // Suites that take minutes each: `npm run test:exhaustive`.
+    exclude: ['test/exhaustive/**'],
     // Real servers and processes start in many suites; on two cores the default five seconds only measure load.
     testTimeout: 60_000,
     // Much of the time is spent waiting for engines and processes: more workers than cores keep the cores busy meanwhile.

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { secretName } from '../../functions/core/names.ts';
-import { createSimulation } from './world.ts';
+import { createSimulation } from '../simulation/world.ts';
 
 const dayMs = 86_400_000;
 const hourMs = 3_600_000;
