@@ -88,6 +88,9 @@ const vendorsOf: Record<Choosing, Vendor> = {
 };
 const cluster = () => vendors().zilliz.api.clusters.get(targets['zilliz-cloud'].target.clusterId);
 
+/** For a rotation a call and more. */
+const allMs = 600_000;
+
 const changing: ReadonlySet<string> = new Set([
   'http',
   'sql',
@@ -165,26 +168,34 @@ describe.each(choosing)(
       return wrong;
     }
 
-    test('of its first user', async () => {
-      // The first rotation comes to nothing before the vendor is asked for anything, so that each of the others is a first one.
-      faults().inject({ operation: '*', kind: 'status', status: 403, times: 99 } as never);
-      rekey().secretsManager.setVariants({ retryDelaysMs: [] });
-      const one = await credential({ provider }, { privileges: declared });
-      faults().clear();
-      await putLabel(one, 'AWSPENDING', undefined);
-      rekey().failures.length = 0;
-      rekey().secretsManager.setVariants({ retryDelaysMs: [1_000] });
-      expect(await whatever(one, [])).toEqual([]);
-    });
+    test(
+      'of its first user',
+      async () => {
+        // The first rotation comes to nothing before the vendor is asked for anything, so that each of the others is a first one.
+        faults().inject({ operation: '*', kind: 'status', status: 403, times: 99 } as never);
+        rekey().secretsManager.setVariants({ retryDelaysMs: [] });
+        const one = await credential({ provider }, { privileges: declared });
+        faults().clear();
+        await putLabel(one, 'AWSPENDING', undefined);
+        rekey().failures.length = 0;
+        rekey().secretsManager.setVariants({ retryDelaysMs: [1_000] });
+        expect(await whatever(one, [])).toEqual([]);
+      },
+      allMs,
+    );
 
-    test('of a later rotation, and the current user works on', async () => {
-      const one = await credential({ provider });
-      move(hourMs);
-      await world.storeSpec(one, { privileges: declared });
-      const current = await login(one);
-      rekey().secretsManager.setVariants({ retryDelaysMs: [1_000] });
-      expect(await whatever(one, [current.username])).toEqual([]);
-      expect(await works(current)).toBe(true);
-    });
+    test(
+      'of a later rotation, and the current user works on',
+      async () => {
+        const one = await credential({ provider });
+        move(hourMs);
+        await world.storeSpec(one, { privileges: declared });
+        const current = await login(one);
+        rekey().secretsManager.setVariants({ retryDelaysMs: [1_000] });
+        expect(await whatever(one, [current.username])).toEqual([]);
+        expect(await works(current)).toBe(true);
+      },
+      allMs,
+    );
   },
 );
