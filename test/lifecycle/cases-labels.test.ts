@@ -1,14 +1,17 @@
 import { describe, expect, test } from 'vitest';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
 import {
+  anotherPassword,
   choosing,
   hourMs,
   type Made,
   minuteMs,
   played,
   type Scenario,
+  targets,
   useCredentialWorld,
 } from '../support/credential-world.ts';
+import { token } from '../support/rekey.ts';
 
 // Labels that a person moves, and rotations that stop halfway: told as whole use cases.
 
@@ -270,4 +273,52 @@ describe('I1: reset-password is not open at rest: where finishSecret does not co
       expect(told?.['currentRefusedAtMostMs']).toBeLessThanOrEqual(world.now().getTime() - startedAt);
     },
   );
+});
+
+describe('I22: DriftRepaired is not said, and nothing ordered, while rotation is switched off:', () => {
+  const hands: Record<string, { readonly kind: string; readonly by: (one: Made) => Promise<unknown> }> = {
+    'the password was changed': {
+      kind: 'CurrentRejected',
+      by: async (one) => world.setPasswordByHand(one, (await login(one)).username, anotherPassword),
+    },
+    'the user was deleted': {
+      kind: 'SecretWithoutUser',
+      by: async (one) => {
+        const { clusterId } = targets['zilliz-cloud'].target;
+        vendors().zilliz.api.actor.deleteUser(clusterId, (await login(one)).username);
+      },
+    },
+    'a deployment changed the privileges': {
+      kind: 'PrivilegesOutdated',
+      by: (one) => world.storeSpec(one, { privileges: { roles: [] } }),
+    },
+  };
+
+  test.each(Object.entries(hands))('%s', async (_what, { kind, by }) => {
+    const one = await credential({ provider: 'zilliz-cloud' });
+    const { username } = await login(one);
+    move(minuteMs);
+    await world.secrets('CancelRotateSecret', { SecretId: `rekey/${one.name}` });
+    await by(one);
+    for (let passes = 0; passes < 2; passes += 1) {
+      await world.reconcile();
+      await startRotations();
+      move(hourMs);
+    }
+    expect(world.found(one)).toEqual(expect.arrayContaining([kind, 'RotationDisabled']));
+    expect(world.published('DriftRepaired', one)).toEqual([]);
+    expect((await login(one)).username).toBe(username);
+    for (const order of ['rotateBefore', 'changeBefore'])
+      expect(await rekey().parameter(`/rekey/directives/${one.name}/${order}`), order).toBeUndefined();
+    // Once it is switched on, it is repaired, and said.
+    await world.secrets('RotateSecret', {
+      SecretId: `rekey/${one.name}`,
+      ClientRequestToken: token(),
+      RotateImmediately: false,
+    });
+    await rekey().secretsManager.idle();
+    await putLabel(one, 'AWSPENDING', undefined).catch(() => undefined);
+    await world.reconcile();
+    expect(world.published('DriftRepaired', one)).toEqual([expect.objectContaining({ kind })]);
+  });
 });
