@@ -50,7 +50,7 @@ describe('S9: a stored login goes nowhere but home, nor does an administrator’
   async function forge(one: Made, label: string, forgery: object): Promise<string> {
     const version = token();
     const { ARN: secretArn } = await rekey().describe(one.name);
-    const value = JSON.parse(await world.value(one));
+    const value = JSON.parse(await world.value(one, label === 'AWSPREVIOUS' ? label : 'AWSCURRENT'));
     // The name that a rotation of this token would choose, so that it is taken for its own.
     const { generation } = usernames({ secretArn, prefix: one.prefix }, sha256);
     const name =
@@ -90,21 +90,31 @@ describe('S9: a stored login goes nowhere but home, nor does an administrator’
     attackedLabels.map((label) => ({ provider, label })),
   );
   test.each(cases)('$provider, $label', async ({ provider, label }) => {
-    const strategy = provider === 'render-postgres' ? 'replace-user' : 'reset-password';
+    const isPair = provider !== 'render-postgres' && label === 'AWSPREVIOUS';
+    const strategy =
+      provider === 'render-postgres' ? 'replace-user' : isPair ? 'alternate-users' : 'reset-password';
     for (const [what, forgery] of Object.entries(forgeriesOf(provider))) {
       const one = await credential(
         { provider, strategy },
-        { ...asAdmin(provider), consumers: [{ kind: 'event-bridge', busName: 'orders' }] },
+        { ...asAdmin(provider), grace: 'PT0S', consumers: [{ kind: 'event-bridge', busName: 'orders' }] },
       );
       const { host, port, ca } = await login(one);
       const home = { host, port, ...(ca === undefined ? {} : { ca }) };
       move(minuteMs);
       // Revoked, so that delete-user asks for the sessions of before to be ended.
       if (label === 'AWSCURRENT') await world.direct(one, 'revokeBefore');
-      else await compromise(one);
+      else await (isPair ? rekey().rotate(one.name) : compromise(one));
       move(minuteMs);
       const before = { places: vendors().places.length, requests: vendors().requests.length };
-      await forge(one, label, forgery);
+      const forged = await forge(one, label, forgery);
+      if (isPair) {
+        // The idle user is revoked and goes, and AWSPREVIOUS says with which login.
+        move(minuteMs);
+        await world.direct(one, 'revokeBefore');
+        move(minuteMs);
+        await world.putValue(one, 'AWSCURRENT', await world.value(one));
+        await world.putLabel(one, 'AWSPREVIOUS', forged);
+      }
       await everyFunction(one, label, forgery);
       const places = vendors().places.slice(before.places);
       const hosts = vendors()
