@@ -72,7 +72,7 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
       assertPending(rotation);
       await steps[step](rotation);
       if (step === 'finishSecret') rekey.measure('RotationsSucceeded', 1);
-    } else await conclude(rotation);
+    } else await conclude(rotation, publishedBefore(rotation));
     rekey.log('info', `${step} ${verdict.say === 'done' ? 'had been done' : 'done'}`, { ...rotation.facts });
   } catch (error) {
     // Two runs of one step do the same: where the other one has published this version, there is nothing left to do.
@@ -445,12 +445,20 @@ async function finishSecret(rotation: Rotation): Promise<void> {
   await conclude(rotation, { username: login.username, createdAt });
 }
 
+interface Published {
+  readonly username: string;
+  readonly createdAt: Date | undefined;
+}
+
+/** Of a version that an earlier run has made current: what is read under AWSCURRENT. */
+const publishedBefore = ({ current, currentMadeAt }: Rotation): Published => ({
+  username: current.kind === 'login' ? current.login.username : '',
+  createdAt: currentMadeAt,
+});
+
 /** What comes after the switch: nothing here decides anything, and all of it may be done twice. */
-async function conclude(
-  rotation: Rotation,
-  made?: { username: string; createdAt: Date | undefined },
-): Promise<void> {
-  const { event, description, current, spec, facts, rekey } = rotation;
+async function conclude(rotation: Rotation, { username, createdAt: since }: Published): Promise<void> {
+  const { event, description, spec, facts, rekey } = rotation;
   const { ports } = rekey;
   // Both ends are legal, with AWSPENDING on the new current version or nowhere; without it the next rotation starts clean.
   // Killed from here on, the login is published, and the retry of finishSecret comes back here to tell of it.
@@ -468,8 +476,12 @@ async function conclude(
     });
   if (await haveReplicasFollowed(rotation))
     await ports.moveLabel({ secretId, label: 'AWSPENDING', from: event.token, guard });
-  const username = made?.username ?? (current.kind === 'login' ? current.login.username : '');
-  const since = made?.createdAt;
+  // Where this comes again: Secrets Manager called the rotation done after the switch.
+  const { lastRotatedAt } = description;
+  const switchedBy =
+    since !== undefined && lastRotatedAt !== undefined && lastRotatedAt > since
+      ? lastRotatedAt
+      : await ports.now();
   await ports.publish([
     {
       type: 'CredentialRotated',
@@ -479,7 +491,7 @@ async function conclude(
         evidence: spec.verify === 'login' ? 'logged-in' : 'not-tested',
         // The password changed after this value was stored, so the refusal was no longer than this.
         ...(spec.strategy === 'reset-password' && since !== undefined
-          ? { currentRefusedAtMostMs: (await ports.now()).getTime() - since.getTime() }
+          ? { currentRefusedAtMostMs: switchedBy.getTime() - since.getTime() }
           : {}),
       },
     },

@@ -44,19 +44,20 @@ export async function endStuckRotation(
 ): Promise<Extract<Repair, 'finish-rotation' | 'abandon-rotation'> | undefined> {
   const { ports, log } = rekey;
   const { state, pending: value } = reading;
-  const pending = state === 'absent' ? undefined : pendingVersion(state);
-  if (state === 'absent' || pending === undefined) return undefined;
-  const { versionId: token, madeAt } = pending;
+  if (state === 'absent') return undefined;
+  // No rotation, where the label is astray: there is nothing to finish, and the label is in the way of the next one.
+  const pending = pendingVersion(state);
+  const token = pending?.versionId ?? strayOf(state)?.versionId;
+  if (token === undefined) return undefined;
   const secretId = state.secret.arn;
-  const isStray = strayOf(state) !== undefined;
-  if (value === 'readable' && !isStray) {
+  if (value === 'readable' && pending !== undefined) {
     try {
       // createSecret has done its part. Each step looks at the labels anew, and stops where somebody has moved them.
       for (const step of ['setSecret', 'testSecret', 'finishSecret'])
         await rotateSecret({ step, secretId, token }, until, rekey);
       return 'finish-rotation';
     } catch (error) {
-      const age = (await ports.now()).getTime() - madeAt.getTime();
+      const age = (await ports.now()).getTime() - pending.madeAt.getTime();
       if (!isExpected(error) || (age <= abandonAfterMs && !isFinal(error))) throw error;
       log('warn', error.message, { credential: state.name, versionId: token });
       if (state.spec.strategy === 'reset-password') await secureOnlyUser(reading, error, rekey);
@@ -67,7 +68,7 @@ export async function endStuckRotation(
   const guard = Guard.of(stillUnfinished(secretId, token, rekey));
   if (
     value === 'empty' &&
-    !isStray &&
+    pending !== undefined &&
     (await ports.writeSecret({
       secretId,
       token,

@@ -33,6 +33,8 @@ export interface TestVendors extends Vendors {
   readonly requests: readonly RecordedRequest[];
   /** Every SQL text of this test, by session. */
   readonly statements: readonly (readonly string[])[];
+  /** Where each session of this test was opened, by SQL or Valkey's protocol, whoever logged in. */
+  readonly places: readonly Place[];
   /** By which port each change of this test left, past its guard. */
   readonly changes: readonly string[];
   /** Takes a value as a secret, which may be seen nowhere. */
@@ -69,6 +71,8 @@ export interface RecordedRequest {
   /** Whether it was started when the invocation had no time left. */
   readonly isLate: boolean;
 }
+
+export type Place = Pick<SqlSession, 'host' | 'port' | 'ca'>;
 
 interface Judged {
   readonly catastrophes: readonly unknown[];
@@ -174,6 +178,7 @@ async function startTestVendors() {
   const waits: number[] = [];
   const requests: RecordedRequest[] = [];
   const statements: (readonly string[])[] = [];
+  const places: Place[] = [];
   const changes: string[] = [];
   const clients: pg.Client[] = [];
   const valkeyClients: Redis[] = [];
@@ -234,6 +239,10 @@ async function startTestVendors() {
         const { method, url } = request as HttpRequest;
         requests.push({ method, url: url.href, isLate: clock.now() >= until });
       }
+      if (name === 'sql' || name === 'valkey') {
+        const { host, port, ca } = request as Place;
+        places.push({ host, port, ...(ca === undefined ? {} : { ca }) });
+      }
       if (name === 'sql') statements.push((request as SqlSession).statements.map(({ text }) => text));
       try {
         return show(await call());
@@ -261,6 +270,7 @@ async function startTestVendors() {
     waits,
     requests,
     statements,
+    places,
     changes,
     keepSecret,
     watch: (provider) =>
@@ -349,7 +359,7 @@ async function startTestVendors() {
     /** Full rate-limit budgets, and nothing left of the test before. */
     begin() {
       clock.move(60_000);
-      for (const kept of [waits, requests, statements, changes]) kept.length = 0;
+      for (const kept of [waits, requests, statements, places, changes]) kept.length = 0;
       forget();
       for (const key of Object.values(apiKeys)) keepSecret(key);
     },
