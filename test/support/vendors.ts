@@ -35,6 +35,8 @@ export interface TestVendors extends Vendors {
   readonly statements: readonly (readonly string[])[];
   /** By which port each change of this test left, past its guard. */
   readonly changes: readonly string[];
+  /** Forgets what was recorded and shown so far: for runs of many days, whose calls need more room than there is. */
+  forget(): void;
   /** Takes a value as a secret, which may be seen nowhere. */
   keepSecret(value: string): void;
   /** The same provider; what it returns and throws is kept for the leak check. */
@@ -262,6 +264,11 @@ async function startTestVendors() {
     requests,
     statements,
     changes,
+    forget() {
+      for (const kept of [waits, requests, statements, changes]) kept.length = 0;
+      forget();
+      for (const key of Object.values(apiKeys)) keepSecret(key);
+    },
     keepSecret,
     watch: (provider) =>
       new Proxy(provider, {
@@ -349,9 +356,7 @@ async function startTestVendors() {
     /** Full rate-limit budgets, and nothing left of the test before. */
     begin() {
       clock.move(60_000);
-      for (const kept of [waits, requests, statements, changes]) kept.length = 0;
-      forget();
-      for (const key of Object.values(apiKeys)) keepSecret(key);
+      all.forget();
     },
     async end() {
       isLoginLost = false;
