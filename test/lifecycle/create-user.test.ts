@@ -3,7 +3,7 @@ import { Sensitive } from '../../functions/core/sensitive.ts';
 import { createUser } from '../../functions/lifecycle/create-user.ts';
 import { forgetOrders } from '../../functions/lifecycle/orders.ts';
 import { addCockroachdbOrders, addRenderOrders } from '../../infra/local/providers/fixtures.ts';
-import { deaths, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
+import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -107,7 +107,7 @@ describe('a requested credential', () => {
     await rekey.secretsManager.idle();
     const calls = [...rekey.calls];
     const wrong: string[] = [];
-    for (const { call, when, name: at } of deaths(calls)) {
+    for (const { call, when, name: at } of rekey.deaths()) {
       const wanted = spec();
       rekey.killAt({ call, when });
       // Killed here it is the bus that delivers again; killed in the rotation it is Secrets Manager that retries.
@@ -288,7 +288,7 @@ describe('a credential that adopts a user', () => {
     await rekey.secretsManager.idle();
     const calls = [...rekey.calls];
     const wrong: string[] = [];
-    for (const [index, { call, when, name: at }] of deaths(calls).entries()) {
+    for (const [index, { call, when, name: at }] of rekey.deaths().entries()) {
       const wanted = spec({ adopt: await legacy(`legacy_${index}`) });
       rekey.killAt({ call, when });
       await rekey.request(wanted).catch(() => rekey.request(wanted));
@@ -707,10 +707,10 @@ describe('a request beside what is there already', () => {
       const measured = await restored();
       rekey.killAt(undefined);
       await rekey.request(measured);
-      const calls = [...rekey.calls];
+      const [calls, places] = [[...rekey.calls], rekey.deaths()];
       await idle();
       const wrong: string[] = [];
-      for (const { call, when, name: at } of deaths(calls)) {
+      for (const { call, when, name: at } of places) {
         const wanted = await restored();
         const requestedAt = now();
         rekey.killAt({ call, when });

@@ -156,7 +156,8 @@ const apisOf = ({ render, cockroachdb, vultr, zilliz }: Vendors) => [
   zilliz.api,
 ];
 
-const isChange = (request: unknown): boolean =>
+/** Whether a request carries the reasons of a change. */
+export const isChange = (request: unknown): boolean =>
   typeof request === 'object' && request !== null && 'guard' in request && request.guard instanceof Guard;
 
 async function startTestVendors() {
