@@ -33,6 +33,7 @@ export default defineConfig({
     // Much of the time is spent waiting for engines and processes: more workers than cores keep the cores busy meanwhile.
     maxWorkers: '200%',
     hookTimeout: 120_000,
+    provide: { isExhaustive: false },
     sequence: { sequencer: LongestFirst },
   },
 });

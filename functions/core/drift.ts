@@ -114,6 +114,16 @@ interface Living {
   readonly isBeingMended: boolean;
 }
 
+/**
+ * Whether a stuck rotation may still be finished. Not under `alternate-users`: Secrets Manager does not date a switch that it did
+ * not make itself, so the next rotation would take the grace for over and change the password of the user that consumers still use.
+ */
+export const canRollForward = ({
+  credential,
+  pending,
+}: Pick<CredentialReading, 'credential' | 'pending'>): boolean =>
+  pending === 'readable' && credential.spec.strategy !== 'alternate-users';
+
 /** The credentials that are to stay and have a secret. */
 const living = ({ credentials, now }: Pick<Snapshot, 'credentials' | 'now'>): readonly Living[] =>
   credentials.flatMap((reading) => {
@@ -123,7 +133,7 @@ const living = ({ credentials, now }: Pick<Snapshot, 'credentials' | 'now'>): re
     const isRefused = credential.spec.strategy === 'reset-password' && reading.pending === 'readable';
     const patienceMs = isRefused ? resetStuckAfterMs : stuckAfterMs;
     const isRotating = pending !== undefined && !isOlder(patienceMs, pending.madeAt, now);
-    const isBeingMended = isRotating || (pending !== undefined && reading.pending === 'readable');
+    const isBeingMended = isRotating || (pending !== undefined && canRollForward(reading));
     return [{ reading, state, pending, isRotating, isBeingMended }];
   });
 
@@ -286,7 +296,7 @@ export const rotationStuck: Check = (snapshot) =>
             details: `AWSPENDING is on version ${pending.versionId}, whose value is ${reading.pending}`,
             remedy:
               'see why the last CredentialRotationFailed came; rekey rolls the rotation forward, or gives it up and starts another one',
-            repair: reading.pending === 'readable' ? 'finish-rotation' : 'abandon-rotation',
+            repair: canRollForward(reading) ? 'finish-rotation' : 'abandon-rotation',
           },
         ],
   );

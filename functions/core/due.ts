@@ -255,6 +255,10 @@ export function pendingVersion({
 
 interface TargetState {
   readonly breaker: Breaker;
+  /** What holds a credential whose own rotations have not failed. */
+  readonly breakerOfOthers: Breaker;
+  /** The credentials whose own rotations have failed since the last success. */
+  readonly failing: ReadonlySet<Life>;
   readonly isWhole: boolean;
   /** Until when a rotation in flight is given time. */
   readonly busyUntil: number | undefined;
@@ -262,11 +266,22 @@ interface TargetState {
 }
 
 function targetState(members: readonly Life[], now: number): TargetState {
+  const lastSuccess = Math.max(
+    Number.NEGATIVE_INFINITY,
+    ...members.map(({ state }) => state?.lastRotatedAt?.getTime() ?? Number.NEGATIVE_INFINITY),
+  );
   const inFlight = members.flatMap(({ pendingSince }) =>
     pendingSince !== undefined && now - pendingSince < inFlightMs ? [pendingSince + inFlightMs] : [],
   );
+  const failures = new Map(members.map((life) => [life, failuresOf(life, lastSuccess, now)]));
   return {
-    breaker: breakerOf(members, now),
+    breaker: breakerOf([...failures.values()].flat(), now),
+    // Retries of one credential tell nothing new about the target: only its first failure counts for the others.
+    breakerOfOthers: breakerOf(
+      [...failures.values()].flatMap((failedAt) => (failedAt.length > 0 ? [Math.min(...failedAt)] : [])),
+      now,
+    ),
+    failing: new Set(members.filter((life) => failures.get(life)?.length !== 0)),
     isWhole: members.every(({ candidate }) => candidate.secret !== 'unreadable'),
     busyUntil: inFlight.length > 0 ? Math.max(...inFlight) : undefined,
     lastStart: Math.max(Number.NEGATIVE_INFINITY, ...members.flatMap(startsOf)),
@@ -280,30 +295,28 @@ const startsOf = ({ candidate: { versions } }: Life): readonly number[] =>
     .toSorted((a, b) => a - b)
     .slice(1);
 
-/**
- * Versions made after the current one that got nowhere, on any credential of the target, since the last success there. A success
- * closes the breaker by itself; a trial that fails is one more failure, and the break doubles, up to a day.
- */
-function breakerOf(members: readonly Life[], now: number): Breaker {
-  const lastSuccess = Math.max(
-    Number.NEGATIVE_INFINITY,
-    ...members.map(({ state }) => state?.lastRotatedAt?.getTime() ?? Number.NEGATIVE_INFINITY),
-  );
-  const failedAt = members.flatMap(({ candidate, state, madeAt, current }) =>
-    candidate.versions.flatMap(({ versionId, labels, createdAt }) => {
-      const at = createdAt.getTime();
-      const held = [...labels, ...(state?.labelsByVersion.get(versionId) ?? [])];
-      const isPending = held.includes('AWSPENDING');
-      const hasFailed = isPending ? now - at >= inFlightMs : held.length === 0;
-      return versionId !== current &&
-        at > madeAt &&
-        at > lastSuccess &&
-        hasFailed &&
-        !held.includes('AWSCURRENT')
-        ? [at]
-        : [];
-    }),
-  );
+/** When versions of the credential were made that came after the current one and got nowhere, since the target's last success. */
+const failuresOf = (
+  { candidate, state, madeAt, current }: Life,
+  lastSuccess: number,
+  now: number,
+): readonly number[] =>
+  candidate.versions.flatMap(({ versionId, labels, createdAt }) => {
+    const at = createdAt.getTime();
+    const held = [...labels, ...(state?.labelsByVersion.get(versionId) ?? [])];
+    const isPending = held.includes('AWSPENDING');
+    const hasFailed = isPending ? now - at >= inFlightMs : held.length === 0;
+    return versionId !== current &&
+      at > madeAt &&
+      at > lastSuccess &&
+      hasFailed &&
+      !held.includes('AWSCURRENT')
+      ? [at]
+      : [];
+  });
+
+/** A success closes the breaker by itself; a trial that fails is one more failure, and the break doubles, up to a day. */
+function breakerOf(failedAt: readonly number[], now: number): Breaker {
   const failures = failedAt.length;
   if (failures < breakerFailures) return { state: 'closed', failures };
   const breakMs = Math.min(breakerMs * 2 ** (failures - breakerFailures), longestBreakMs);
@@ -361,8 +374,10 @@ function judgeRotation(
   if (target?.busyUntil !== undefined) return hold('TARGET_BUSY', target.busyUntil);
   // Of a credential that cannot be read nobody knows whether it is being rotated; a revocation does not wait for that.
   if (target?.isWhole === false && because !== 'REVOKED') return hold('TARGET_BUSY');
-  if (target?.breaker.state === 'opened' && because !== 'REVOKED')
-    return hold('BREAKER_OPEN', target.breaker.until?.getTime());
+  // One credential that can never be rotated takes no trial from its neighbours, otherwise they are never rotated either.
+  const breaker = target?.failing.has(life) ? target.breaker : target?.breakerOfOthers;
+  if (breaker?.state === 'opened' && because !== 'REVOKED')
+    return hold('BREAKER_OPEN', breaker.until?.getTime());
   if (order === undefined && target !== undefined && nowMs < target.lastStart + spacingMs)
     return hold('SPACING', target.lastStart + spacingMs);
   const inMinutes = budget.next(spec);

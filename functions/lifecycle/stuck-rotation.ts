@@ -1,5 +1,5 @@
 import { isRevoked } from '../core/directives.ts';
-import { abandonAfterMs, pendingVersion } from '../core/drift.ts';
+import { abandonAfterMs, canRollForward, pendingVersion } from '../core/drift.ts';
 import {
   InputError,
   ProviderError,
@@ -22,7 +22,7 @@ import type { Reading } from './survey-target.ts';
 
 /**
  * Ends a rotation that nobody is working on any more, so that another one can start. Rolled forward where a login is stored; given
- * up where there is none, or where it could not be rolled forward for hours. Answers what was done; undefined where somebody else
+ * up where there is none, where it could not be rolled forward for hours, and under `alternate-users`. Answers what was done; undefined where somebody else
  * was faster. Throws what kept it from being rolled forward while it is too young to be given up.
  *
  * Secrets Manager may call a step of this rotation at any moment, and one that it called before may be frozen anywhere (a zombie).
@@ -50,7 +50,7 @@ export async function endStuckRotation(
   const token = pending?.versionId ?? strayOf(state)?.versionId;
   if (token === undefined) return undefined;
   const secretId = state.secret.arn;
-  if (value === 'readable' && pending !== undefined) {
+  if (canRollForward(reading) && pending !== undefined) {
     try {
       // createSecret has done its part. Each step looks at the labels anew, and stops where somebody has moved them.
       for (const step of ['setSecret', 'testSecret', 'finishSecret'])

@@ -524,6 +524,23 @@ describe('the breaker of a target', () => {
     expect(stateOf(april, recovered)).toEqual({ state: 'closed', failures: 0 });
   });
 
+  test('I28: however often one credential fails, its neighbours are rotated', () => {
+    const open = failing('a', '09:00', '10:00', '11:00', '11:30', '11:40');
+    expect(verdicts(plan(april, open, due('b')))).toEqual([
+      'a: BREAKER_OPEN until 2026-04-05T15:40:00',
+      'b: start INTERVAL in 0',
+    ]);
+    // Ordered for it by hand or by reconcile-users, too.
+    const ordered = { ...open, directives: { rotateBefore: new Date('2026-04-05T11:59:00Z') } };
+    expect(verdicts(plan(april, ordered, due('b')))).toContain('b: start INTERVAL in 0');
+  });
+
+  test('I28: a target on which several credentials fail keeps the others, and their retries do not prolong that', () => {
+    const given = [failing('a', '10:00', '11:50'), failing('b', '10:10', '11:51'), failing('c', '11:20')];
+    expect(verdicts(plan(april, ...given, due('d')))).toContain('d: BREAKER_OPEN until 2026-04-05T12:20:00');
+    expect(verdicts(plan('2026-04-05T12:21:00Z', ...given, due('d')))).toContain('d: start INTERVAL in 0');
+  });
+
   test('does not keep a revocation, but does keep what was requested', () => {
     const open = failing('a', '09:00', '10:00', '11:30');
     const before = new Date('2026-04-05T11:59:00Z');

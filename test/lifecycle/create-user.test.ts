@@ -2,23 +2,26 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { createUser } from '../../functions/lifecycle/create-user.ts';
 import { forgetOrders } from '../../functions/lifecycle/orders.ts';
-import { addCockroachdbOrders, addRenderOrders } from '../../infra/local/providers/fixtures.ts';
-import { deaths, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
+import { addRenderOrders } from '../../infra/local/providers/fixtures.ts';
+import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
-const clusterId = '0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10';
+const clusterId = 'in01-108240180a4faf8';
 const postgresId = 'dpg-d1abc2d3e4f5g6h7i8j9-a';
 let rekey: TestRekey;
 
 beforeAll(async () => {
-  const { cockroachdb } = vendors();
-  await addCockroachdbOrders(cockroachdb.api, cockroachdb.postgres, { id: clusterId });
+  vendors().zilliz.api.addCluster({ id: clusterId, name: 'orders', roles: ['orders_rw'] });
   await addRenderOrders(vendors().render.api, vendors().render.postgres, { id: postgresId });
   rekey = await startTestRekey(vendors);
 });
 afterAll(() => rekey.stop());
 beforeEach(() => {
+  // A cluster has room for a hundred users, and nothing retires those of the tests before.
+  const { actor, clusters } = vendors().zilliz.api;
+  for (const { username } of clusters.get(clusterId)?.users() ?? [])
+    if (username !== 'db_admin') actor.deleteUser(clusterId, username);
   rekey.failures.length = 0;
   rekey.killAt(undefined);
 });
@@ -28,19 +31,17 @@ const spec = (overrides: object = {}) => {
   names += 1;
   return {
     name: `orders-${names}`,
-    provider: 'cockroachdb-cloud',
+    provider: 'zilliz-cloud',
     target: { clusterId },
-    apiKeySecret: 'rekey/api-keys/cockroachdb',
+    apiKeySecret: 'rekey/api-keys/zilliz',
     usernamePrefix: `o${names}`,
     privileges: { roles: ['orders_rw'] },
     ...overrides,
   };
 };
 const usersAt = async (prefix: string): Promise<number> =>
-  (
-    await vendors().cockroachdb.postgres.query('SELECT 1 FROM pg_roles WHERE rolname LIKE $1', [
-      `${prefix}\\_%`,
-    ])
+  ((await vendors().byProvider['zilliz-cloud']?.usernames({ clusterId })) ?? []).filter((username) =>
+    username.startsWith(`${prefix}_`),
   ).length;
 
 const refusal = async (document: object): Promise<unknown> =>
@@ -53,8 +54,8 @@ const legacyPassword = 'Legacy-password-0123456789';
 /** A user that somebody made long before rekey, and the secret that holds its password. */
 async function legacy(username: string, password = legacyPassword): Promise<object> {
   vendors().keepSecret(password);
-  await vendors().cockroachdb.api.actor.createUser(clusterId, username, legacyPassword);
-  await vendors().cockroachdb.postgres.query(`GRANT orders_rw TO "${username}"`);
+  vendors().zilliz.api.actor.createUser(clusterId, username, legacyPassword);
+  vendors().zilliz.api.actor.grantRole(clusterId, username, 'orders_rw');
   await rekey.secretsManager.call('CreateSecret', {
     Name: `rekey/adopt/${username}`,
     SecretString: JSON.stringify({ username, password }),
@@ -71,8 +72,8 @@ describe('a requested credential', () => {
     expect(first.RotationEnabled).toBe(true);
     await rekey.secretsManager.idle();
     expect(await rekey.login(wanted.name, 'AWSCURRENT')).toMatchObject({
-      host: 'localhost',
-      database: 'defaultdb',
+      host: vendors().zilliz.api.clusters.get(clusterId)?.host,
+      database: 'default',
     });
     expect(await rekey.login(wanted.name, 'AWSPREVIOUS')).toBeUndefined();
     expect(await usersAt(wanted.usernamePrefix)).toBe(1);
@@ -107,7 +108,7 @@ describe('a requested credential', () => {
     await rekey.secretsManager.idle();
     const calls = [...rekey.calls];
     const wrong: string[] = [];
-    for (const { call, when, name: at } of deaths(calls)) {
+    for (const { call, when, name: at } of rekey.deaths()) {
       const wanted = spec();
       rekey.killAt({ call, when });
       // Killed here it is the bus that delivers again; killed in the rotation it is Secrets Manager that retries.
@@ -122,7 +123,7 @@ describe('a requested credential', () => {
   });
 
   test('with a spec that is wrong is refused before anything is stored', async () => {
-    const wanted = spec({ usernamePrefix: 'NO', grace: 'soon', privileges: { roles: ['admin'] } });
+    const wanted = spec({ usernamePrefix: 'NO', grace: 'soon', privileges: { roles: ['no role'] } });
     expect(await refusal(wanted)).toMatchObject({
       code: 'SPEC_INVALID',
       message: expect.stringMatching(/usernamePrefix: .*grace: .*privileges\.roles\.0: /),
@@ -209,7 +210,8 @@ describe('a credential that adopts a user', () => {
     await rekey.request(wanted);
     await rekey.secretsManager.idle();
     const adopted = await rekey.login(wanted.name, 'AWSCURRENT');
-    expect(adopted).toMatchObject({ username: 'legacy_app', host: 'localhost', database: 'defaultdb' });
+    const { host } = vendors().zilliz.api.clusters.get(clusterId) ?? {};
+    expect(adopted).toMatchObject({ username: 'legacy_app', host, database: 'default' });
     expect(adopted && (await vendors().logsIn(adopted))).toBe(true);
     expect((await rekey.describe(wanted.name)).RotationEnabled).toBe(true);
     expect(vendors().requests.filter(isWrite)).toHaveLength(writesBefore);
@@ -265,7 +267,7 @@ describe('a credential that adopts a user', () => {
     });
     expect(await refusal(wrongPassword)).toMatchObject({
       code: 'SPEC_INVALID',
-      message: expect.stringContaining('cockroachdb-cloud refused legacy_wrong'),
+      message: expect.stringContaining('zilliz-cloud refused legacy_wrong'),
     });
     expect(await refusal(missing)).toMatchObject({
       code: 'SECRET_INVALID',
@@ -288,7 +290,7 @@ describe('a credential that adopts a user', () => {
     await rekey.secretsManager.idle();
     const calls = [...rekey.calls];
     const wrong: string[] = [];
-    for (const [index, { call, when, name: at }] of deaths(calls).entries()) {
+    for (const [index, { call, when, name: at }] of rekey.deaths().entries()) {
       const wanted = spec({ adopt: await legacy(`legacy_${index}`) });
       rekey.killAt({ call, when });
       await rekey.request(wanted).catch(() => rekey.request(wanted));
@@ -351,7 +353,7 @@ describe('a request beside what is there already', () => {
   const bury = async (wanted: Wanted): Promise<void> => {
     const login = await rekey.login(wanted.name, 'AWSCURRENT');
     if (login?.username.startsWith(wanted.usernamePrefix))
-      await vendors().cockroachdb.api.actor.deleteUser(clusterId, login.username);
+      vendors().zilliz.api.actor.deleteUser(clusterId, login.username);
     await switchOff(wanted).catch(() => undefined);
     await aws('DeleteSecret', { SecretId: secretOf(wanted) });
     await forgetSpec(wanted);
@@ -365,9 +367,9 @@ describe('a request beside what is there already', () => {
     return spec({ adopt });
   };
   const failTheFirstRotation = async (wanted: Wanted): Promise<void> => {
-    vendors().cockroachdb.api.actor.setState(clusterId, 'LOCKED');
+    vendors().zilliz.api.actor.setStatus(clusterId, 'SUSPENDED');
     await make(wanted);
-    vendors().cockroachdb.api.actor.setState(clusterId, 'CREATED');
+    vendors().zilliz.api.actor.setStatus(clusterId, 'RUNNING');
   };
 
   const parametersOf = ({ name }: Wanted): Promise<unknown> =>
@@ -463,7 +465,7 @@ describe('a request beside what is there already', () => {
       given: async (wanted) => {
         await make(wanted);
         const login = await rekey.login(wanted.name, 'AWSCURRENT');
-        await vendors().cockroachdb.api.actor.deleteUser(clusterId, login?.username ?? '');
+        vendors().zilliz.api.actor.deleteUser(clusterId, login?.username ?? '');
         await switchOff(wanted);
         await forgetSpec(wanted);
       },
@@ -543,9 +545,9 @@ describe('a request beside what is there already', () => {
     'a rotation that was cancelled half-way: it is refused, with what is in the way': {
       given: async (wanted) => {
         await make(wanted);
-        vendors().cockroachdb.api.actor.setState(clusterId, 'LOCKED');
+        vendors().zilliz.api.actor.setStatus(clusterId, 'SUSPENDED');
         await rekey.rotate(wanted.name);
-        vendors().cockroachdb.api.actor.setState(clusterId, 'CREATED');
+        vendors().zilliz.api.actor.setStatus(clusterId, 'RUNNING');
         await switchOff(wanted);
         await forgetSpec(wanted);
       },
@@ -595,7 +597,7 @@ describe('a request beside what is there already', () => {
         const { adopt } = wanted as Wanted & { adopt: { username: string; passwordSecret: string } };
         const password = 'Another-legacy-password-0123';
         vendors().keepSecret(password);
-        await vendors().cockroachdb.api.actor.setPassword(clusterId, adopt.username, password);
+        vendors().zilliz.api.actor.setPassword(clusterId, adopt.username, password);
         await aws('PutSecretValue', {
           SecretId: adopt.passwordSecret,
           SecretString: JSON.stringify({ username: adopt.username, password }),
@@ -673,7 +675,7 @@ describe('a request beside what is there already', () => {
         type: 'OrderIgnored',
         order: 'CredentialRequested',
         credential: wanted.name,
-        provider: 'cockroachdb-cloud',
+        provider: 'zilliz-cloud',
         target: clusterId,
         orderedAt: '2026-03-01T12:00:00.000Z',
         because:
@@ -707,10 +709,10 @@ describe('a request beside what is there already', () => {
       const measured = await restored();
       rekey.killAt(undefined);
       await rekey.request(measured);
-      const calls = [...rekey.calls];
+      const [calls, places] = [[...rekey.calls], rekey.deaths()];
       await idle();
       const wrong: string[] = [];
-      for (const { call, when, name: at } of deaths(calls)) {
+      for (const { call, when, name: at } of places) {
         const wanted = await restored();
         const requestedAt = now();
         rekey.killAt({ call, when });

@@ -8,8 +8,8 @@ import {
   addRenderOrders,
   addVultrOrders,
 } from '../../infra/local/providers/fixtures.ts';
-import { deaths, startTestRekey, type TestRekey, token, withoutEvent } from '../support/rekey.ts';
-import { isWrite, useTestVendors } from '../support/vendors.ts';
+import { type deaths, startTestRekey, type TestRekey, token, withoutEvent } from '../support/rekey.ts';
+import { useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
 const postgresId = 'dpg-d1abc2d3e4f5g6h7i8j9-a';
@@ -133,25 +133,11 @@ async function login({ name }: Made, label = 'AWSCURRENT'): Promise<Login> {
   return found;
 }
 
-const reading: ReadonlySet<string> = new Set([
-  'describeSecret',
-  'readSecret',
-  'listVersions',
-  'readParameter',
-  'listParameters',
-  // Only to see who is connected.
-  'sql',
-  'valkey',
-]);
 /** Where the sweep can die, but for deaths after a call that only reads: they leave the same world as one before it. */
 async function placesToDie(sweepOnce: () => Promise<unknown>): Promise<ReturnType<typeof deaths>> {
   rekey.killAt(undefined);
-  const before = vendors().requests.length;
   await sweepOnce();
-  const { calls } = rekey;
-  const writes = vendors().requests.slice(before).map(isWrite);
-  const changes = calls.map((call) => (call === 'http' ? writes.shift() === true : !reading.has(call)));
-  return deaths(calls).filter(({ call, when }) => when === 'after' || changes[call - 2] !== false);
+  return rekey.deaths();
 }
 
 interface Client {

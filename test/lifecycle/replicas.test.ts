@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { Invocation } from '../../functions/core/events.ts';
-import { deaths, startTestRekey, type TestRekey } from '../support/rekey.ts';
+import { startTestRekey, type TestRekey } from '../support/rekey.ts';
 import { useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -169,7 +169,7 @@ describe('a rotation of a replicated credential', () => {
     await rekey.rotate(one.name);
     const calls = [...rekey.calls];
     const wrong: string[] = [];
-    for (const { call, when, name: at } of deaths(calls)) {
+    for (const { call, when, name: at } of rekey.deaths()) {
       // A credential has room for two users beside the new one.
       rekey.killAt(undefined);
       move(26 * 60 * minuteMs);
@@ -272,7 +272,7 @@ describe('deleting a replicated credential', () => {
     const near = calls.indexOf('removeReplicas');
     const wrong: string[] = [];
     // Before the replicas go it is the deletion of any credential, which has such a test of its own.
-    for (const { call, when, name: at } of deaths(calls).filter((death) => death.call > near - 1)) {
+    for (const { call, when, name: at } of rekey.deaths().filter((death) => death.call > near - 1)) {
       const one = await emptied();
       rekey.killAt({ call, when });
       const wasKilled = await rekey.sweep(order(one)).then(

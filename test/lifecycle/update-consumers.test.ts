@@ -12,7 +12,7 @@ import type {
   RenderPostgres,
 } from '../../infra/local/providers/render-postgres.ts';
 import type { RenderService } from '../../infra/local/providers/render-services.ts';
-import { deaths, startTestRekey, type TestRekey, withoutEvent } from '../support/rekey.ts';
+import { startTestRekey, type TestRekey, withoutEvent } from '../support/rekey.ts';
 import { useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -225,14 +225,11 @@ describe('when AWSCURRENT has moved', () => {
     const service = addService();
     let name = await credential([serviceConsumer(service), bus]);
     render.switches.deploys.stageMs = 1_000;
-    const measured = async (): Promise<readonly string[]> => {
-      rekey.killAt(undefined);
-      await rekey.update(name);
-      return [...rekey.calls];
-    };
+    rekey.killAt(undefined);
+    await rekey.update(name);
+    const made = [...rekey.calls];
     const wrong: string[] = [];
-    const made = await measured();
-    for (const { call, when, name: at } of deaths(made)) {
+    for (const { call, when, name: at } of rekey.deaths()) {
       // A credential has room for two users beside the new one.
       name = await credential([serviceConsumer(service), bus]);
       await rekey.rotate(name);

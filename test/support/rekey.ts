@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
+import { inject } from 'vitest';
 import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
 import { parameterStore } from '../../functions/aws/parameters.ts';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
@@ -23,7 +24,7 @@ import { createParameters } from '../../infra/local/aws/parameters.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from './aws-client.ts';
-import type { TestVendors } from './vendors.ts';
+import { isChange, type TestVendors } from './vendors.ts';
 
 const account = '123456789012';
 const region = 'eu-central-1';
@@ -58,6 +59,13 @@ export const deaths = (calls: readonly string[]): readonly (Kill & { readonly na
   ...calls.slice(-1).map((name) => ({ call: calls.length, when: 'after', name }) as const),
 ];
 
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** Whether an invocation is killed at every call, also where that leaves the same world as at another one. */
+    readonly isExhaustive: boolean;
+  }
+}
+
 /** `ports` of a bus that takes no event of this type. */
 export const withoutEvent = (type: string, ports: Ports): Ports => ({
   ...ports,
@@ -67,6 +75,20 @@ export const withoutEvent = (type: string, ports: Ports): Ports => ({
     return ports.publish(events);
   },
 });
+
+/** The ports that change nothing unless their request has a guard. */
+const reading: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
+  'http',
+  'sql',
+  'valkey',
+  'describeSecret',
+  'readSecret',
+  'listVersions',
+  'listSecrets',
+  'readParameter',
+  'readParameters',
+  'listParameters',
+]);
 
 /** The ports that leave the process for somewhere that remembers; the others cannot tell a killed run from a slow one. */
 const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
@@ -111,6 +133,8 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
   let interruption: Interruption | undefined;
   let isInterrupted = false;
   let calls: string[] = [];
+  /** Of each call, whether it may have changed something outside. */
+  let changes: boolean[] = [];
   const failures: unknown[] = [];
   const logged: string[] = [];
   const measured: { readonly metric: MetricName; readonly value: number }[] = [];
@@ -126,10 +150,11 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
       death.reject(new Error('killed'));
       return new Promise(() => undefined);
     };
-    const mortal = interpose(vendors().ports(until, awsPorts), async (name, _request, call) => {
+    const mortal = interpose(vendors().ports(until, awsPorts), async (name, request, call) => {
       if (isDead) return new Promise(() => undefined);
       if (!outward.has(name) || isInterrupted) return call();
       calls.push(name);
+      changes.push(!reading.has(name) || isChange(request));
       if (interruption?.call === calls.length || interruption?.call === name) {
         const { when, by } = interruption;
         interruption = undefined;
@@ -234,15 +259,22 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     get calls(): readonly string[] {
       return calls;
     },
+    /** Where the invocations that made these calls can die and leave another world than elsewhere: right after each change. */
+    deaths: (): ReturnType<typeof deaths> =>
+      deaths(calls).filter(
+        ({ call, when }) => inject('isExhaustive') || when === 'after' || changes[call - 2] !== false,
+      ),
     /** Counts calls from here, and kills the invocation that makes the n-th of them, once. */
     killAt(next: Kill | undefined) {
       kill = next;
       calls = [];
+      changes = [];
     },
     /** Counts calls from here, and lets something happen at one of them, once. */
     interruptAt(next: Interruption | undefined) {
       interruption = next;
       calls = [];
+      changes = [];
     },
     /** A CredentialRequested event, once; what an earlier run of it left is there. Of now, unless it comes late or again. */
     request: (

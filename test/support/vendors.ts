@@ -37,6 +37,8 @@ export interface TestVendors extends Vendors {
   readonly places: readonly Place[];
   /** By which port each change of this test left, past its guard. */
   readonly changes: readonly string[];
+  /** Forgets what was recorded and shown so far: for runs of many days, whose calls need more room than there is. */
+  forget(): void;
   /** Takes a value as a secret, which may be seen nowhere. */
   keepSecret(value: string): void;
   /** The same provider; what it returns and throws is kept for the leak check. */
@@ -158,7 +160,8 @@ const apisOf = ({ render, cockroachdb, vultr, zilliz }: Vendors) => [
   zilliz.api,
 ];
 
-const isChange = (request: unknown): boolean =>
+/** Whether a request carries the reasons of a change. */
+export const isChange = (request: unknown): boolean =>
   typeof request === 'object' && request !== null && 'guard' in request && request.guard instanceof Guard;
 
 async function startTestVendors() {
@@ -272,6 +275,11 @@ async function startTestVendors() {
     statements,
     places,
     changes,
+    forget() {
+      for (const kept of [waits, requests, statements, places, changes]) kept.length = 0;
+      forget();
+      for (const key of Object.values(apiKeys)) keepSecret(key);
+    },
     keepSecret,
     watch: (provider) =>
       new Proxy(provider, {
@@ -359,9 +367,7 @@ async function startTestVendors() {
     /** Full rate-limit budgets, and nothing left of the test before. */
     begin() {
       clock.move(60_000);
-      for (const kept of [waits, requests, statements, places, changes]) kept.length = 0;
-      forget();
-      for (const key of Object.values(apiKeys)) keepSecret(key);
+      all.forget();
     },
     async end() {
       isLoginLost = false;

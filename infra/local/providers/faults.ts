@@ -66,8 +66,8 @@ export type Fault<Operation extends string = string> = FaultKind & {
   readonly times?: number;
   /** How many calls pass before it meets the first one. @default 0 */
   readonly skip?: number;
-  /** Only calls about this user. @default any call of the operation */
-  readonly username?: string;
+  /** Only calls about this user, or about users named like this. @default any call of the operation */
+  readonly username?: string | RegExp;
 };
 
 /** The faults that are still to come. */
@@ -84,6 +84,9 @@ export interface FaultBox<Operation extends string = string> {
   }): Fault<Operation> | undefined;
 }
 
+const isAbout = (wanted: string | RegExp | undefined, username = ''): boolean =>
+  typeof wanted === 'object' ? wanted.test(username) : wanted === undefined || wanted === username;
+
 /** An empty box of faults. The first fault that fits meets a call, so a call meets one at most. */
 export function createFaultBox<Operation extends string>(): FaultBox<Operation> {
   let waiting: { fault: Fault<Operation>; skip: number; left: number }[] = [];
@@ -99,7 +102,7 @@ export function createFaultBox<Operation extends string>(): FaultBox<Operation> 
       for (const entry of waiting) {
         const { fault } = entry;
         if (fault.operation !== '*' && fault.operation !== operation) continue;
-        if (fault.username !== undefined && fault.username !== username) continue;
+        if (!isAbout(fault.username, username)) continue;
         if (entry.skip > 0) {
           entry.skip -= 1;
           continue;

@@ -126,6 +126,8 @@ export interface ZillizActor {
   grantRole(clusterId: string, username: string, role: string): void;
   revokeRole(clusterId: string, username: string, role: string): void;
   createRole(clusterId: string, role: string): void;
+  /** Whoever held it does not any more. */
+  dropRole(clusterId: string, role: string): void;
   /** `RUNNING`, `SUSPENDED`, `STOPPED` or any other. */
   setStatus(clusterId: string, status: string): void;
   setPlan(clusterId: string, plan: string): void;
@@ -971,6 +973,10 @@ export function createZillizCloud(options: ZillizCloudOptions): ZillizCloud {
       grantRole: (id, username, one) => setRole(knownUser(id, username), one, true),
       revokeRole: (id, username, one) => setRole(knownUser(id, username), one, false),
       createRole: (id, one) => void known(id).roles.set(one, { description: '', grants: [] }),
+      dropRole(id, one) {
+        known(id).roles.delete(one);
+        for (const holder of known(id).users.values()) setRole(holder, one, false);
+      },
       setStatus(id, status) {
         known(id).status = status;
       },
