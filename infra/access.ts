@@ -22,6 +22,7 @@ import {
   secretPrefix,
   sightingsPath,
   specParameterPath,
+  targetsPath,
   webhookSecretPrefix,
 } from '../functions/core/names.ts';
 import { arnOf, functionName, type StatementProps } from './handler.ts';
@@ -216,13 +217,13 @@ export function accessOf(
     pauses,
   );
   /** GetParametersByPath is judged by the path that is asked for, and gives all that lies below it (AWS documentation). */
-  const readFleet: StatementProps = {
+  const readFleetAnd = (...more: readonly string[]): StatementProps => ({
     sid: 'ReadFleet',
     actions: ['ssm:GetParametersByPath'],
-    resources: [specParameterPath, directivesPath].map((path) =>
+    resources: [specParameterPath, directivesPath, ...more].map((path) =>
       arnOf(scope, 'ssm', 'parameter', path.slice(1, -1)),
     ),
-  };
+  });
   const readVendorKeys: StatementProps = {
     sid: 'ReadVendorKeys',
     actions: ['secretsmanager:GetSecretValue'],
@@ -283,7 +284,7 @@ export function accessOf(
       ...publish(published.rotateSecret),
     ],
     createUser: [
-      readFleet,
+      readFleetAnd(),
       readWhatIsWanted,
       {
         ...onParameters('MakeSpecs', ['PutParameter'], specs),
@@ -324,10 +325,7 @@ export function accessOf(
       ...publish(published.createUser),
     ],
     startRotations: [
-      {
-        ...readFleet,
-        resources: [...(readFleet.resources ?? []), arnOf(scope, 'ssm', 'parameter', pausePath.slice(1, -1))],
-      },
+      readFleetAnd(pausePath),
       readWhatIsWanted,
       onParameters('KeepOrdersAndPauses', ['PutParameter'], directives, pauses),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
@@ -342,7 +340,7 @@ export function accessOf(
       ...publish(published.startRotations),
     ],
     deleteUser: [
-      readFleet,
+      readFleetAnd(targetsPath),
       readWhatIsWanted,
       onParameters('EndSpecs', ['DeleteParameter'], specs),
       onParameters('KeepOrders', ['PutParameter', 'DeleteParameter'], directives),
@@ -381,7 +379,7 @@ export function accessOf(
       ...publish(published.deleteUser),
     ],
     reconcileUsers: [
-      readFleet,
+      readFleetAnd(targetsPath),
       // A rotation that it rolls forward reads all of it.
       readWhatIsWanted,
       onParameters('OrderRotations', ['PutParameter'], directives),

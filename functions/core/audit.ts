@@ -256,7 +256,22 @@ const kinds = {
   CredentialDeleted: {
     nature: 'outcome',
     who: by('delete-user'),
-    detail: z.object({ ...credentialFacts, reason: text }),
+    detail: z.object({
+      ...credentialFacts,
+      reason: text,
+      targetsGone: z
+        .array(
+          z.object({
+            target: text,
+            since: text,
+            lastSeenGoneAt: text,
+            sightings: z.number(),
+            evidence: text,
+            orderedAt: text.optional(),
+          }),
+        )
+        .optional(),
+    }),
   },
   DatabaseUserPlanned: { ...userChange, nature: 'intent' },
   DatabaseUserCreated: { ...userChange, nature: 'outcome' },

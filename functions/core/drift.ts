@@ -1,7 +1,7 @@
 import type { ConsumerStanding } from './consumer.ts';
 import { endsAt, isRevoked } from './directives.ts';
-import type { Finding } from './findings.ts';
-import { type Credential, targetsOf } from './fleet.ts';
+import type { Finding, Repair } from './findings.ts';
+import { type Credential, type FormerTarget, isFormer, targetsOf } from './fleet.ts';
 import {
   type CredentialState,
   hasSwitched,
@@ -45,6 +45,8 @@ export interface CredentialReading {
   readonly consumers: readonly { readonly name: string; readonly standing: ConsumerStanding }[];
   /** Where AWSPREVIOUS is missing: the version that it belongs on, as far as anybody can tell. */
   readonly restorable: string | undefined;
+  /** The login in AWSCURRENT is one of another target: nothing of it can be seen here. */
+  readonly isElsewhere?: true;
 }
 
 export type LoginReading =
@@ -129,6 +131,7 @@ const living = ({ credentials, now }: Pick<Snapshot, 'credentials' | 'now'>): re
   credentials.flatMap((reading) => {
     const { credential, state } = reading;
     if (state === 'absent' || state.secret.deletedAt !== undefined || isEnding(credential, now)) return [];
+    if (reading.isElsewhere) return [];
     const pending = pendingVersion(state);
     const isRefused = credential.spec.strategy === 'reset-password' && reading.pending === 'readable';
     const patienceMs = isRefused ? resetStuckAfterMs : stuckAfterMs;
@@ -144,6 +147,10 @@ const about = (
 
 // Checks of a target, each named after its finding.
 
+/** What a person does about the credentials of a target that is no more. */
+export const deleteGone =
+  'if the target is gone for good, order the deletion of its credentials, with "targetIsGone": true to have it at once';
+
 export const targetNotReady: Check = ({ readiness, provider, targetId }) =>
   readiness.ready
     ? []
@@ -153,7 +160,10 @@ export const targetNotReady: Check = ({ readiness, provider, targetId }) =>
           provider,
           target: targetId,
           details: readiness.reason,
-          remedy: 'bring the target back at the vendor; until then nothing is rotated or retired on it',
+          remedy:
+            'isGone' in readiness
+              ? deleteGone
+              : 'bring the target back at the vendor; until then nothing is rotated or retired on it',
         },
       ];
 
@@ -161,7 +171,9 @@ export const secretMissing: Check = (snapshot) =>
   snapshot.credentials
     .filter(
       ({ credential, state }) =>
-        (state === 'absent' || state.secret.deletedAt !== undefined) && !isEnding(credential, snapshot.now),
+        (state === 'absent' || state.secret.deletedAt !== undefined) &&
+        !isEnding(credential, snapshot.now) &&
+        !isFormer(credential),
     )
     .map((reading) => ({
       kind: 'SecretMissing',
@@ -490,8 +502,37 @@ export const targetChecks: readonly Check[] = [
 ];
 
 /** Everything that is not as it should be on one target. */
-export const targetFindings = (snapshot: Snapshot): readonly Finding[] =>
-  targetChecks.flatMap((check) => check(snapshot));
+export const targetFindings = (snapshot: Snapshot): readonly Finding[] => {
+  const former = new Set(
+    snapshot.credentials.flatMap(({ credential }) => (isFormer(credential) ? [credential.name] : [])),
+  );
+  return targetChecks
+    .flatMap((check) => check(snapshot))
+    .map((finding) => (former.has(finding.credential ?? '') ? withoutRotation(finding) : finding));
+};
+
+/** No rotation mends a login that its spec has moved away from: a person has to say where it belongs. */
+function withoutRotation({ repair, ...finding }: Finding): Finding {
+  if (repair === undefined || needsNoSpec.has(repair)) return { ...finding, ...(repair && { repair }) };
+  return { ...finding, remedy: moveBack };
+}
+const needsNoSpec: ReadonlySet<Repair> = new Set(['abandon-rotation', 'restore-label', 'advance-consumer']);
+const moveBack =
+  'put the former target back into the spec, or delete the credential and request it anew: a credential does not move';
+
+/** Where the spec of a credential names another target than versions of its secret: rotation is refused, and the old login works on. */
+export const targetMoved = (
+  { name, spec }: Pick<Credential, 'name' | 'spec'>,
+  { provider, targetId, username, labels }: FormerTarget,
+): Finding => ({
+  kind: 'TargetMoved',
+  provider: spec.provider,
+  target: spec.targetId,
+  credential: name,
+  username,
+  details: `the spec names ${spec.provider} ${spec.targetId}, ${labels.join(' and ')} of ${secretName(name)} still ${provider} ${targetId}`,
+  remedy: moveBack,
+});
 
 /** A target of which nothing could be read: `code` says who has to act. `credential` where only its key is to blame. */
 export const targetUnreadable = (

@@ -47,7 +47,11 @@ export type RekeyEvent =
   /** Its users and its secret are gone; the secret can be restored for some days, its login cannot. */
   | {
       readonly type: 'CredentialDeleted';
-      readonly detail: CredentialFacts & { readonly reason: 'requested' | 'expired' };
+      readonly detail: CredentialFacts & {
+        readonly reason: 'requested' | 'expired';
+        /** Targets whose users nobody could delete any more, and how that was known. */
+        readonly targetsGone?: readonly TargetGone[];
+      };
     }
   /** The intent, published before the provider is asked to end the user's connections, where the evidence says so, and to delete it. */
   | {
@@ -172,6 +176,19 @@ export interface UserSighting {
   readonly providerEventId?: string;
   /** A webhook should have told of it and has not, as far as is known when it is seen. @default false */
   readonly isCaughtUp?: boolean;
+}
+
+/** How it was known that a target is gone: by what the vendor said, again and again, or by it and the order. */
+export interface TargetGone {
+  readonly target: string;
+  /** When the vendor said so first and last, without once saying otherwise in between, and how often. */
+  readonly since: string;
+  readonly lastSeenGoneAt: string;
+  readonly sightings: number;
+  /** What the vendor said. */
+  readonly evidence: string;
+  /** When the deletion was ordered with `targetIsGone`: then once is enough. */
+  readonly orderedAt?: string;
 }
 
 export interface FailedCall {

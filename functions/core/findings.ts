@@ -5,6 +5,7 @@ export const findingKinds = [
   'PrefixShared',
   'TargetUnreadable',
   'TargetNotReady',
+  'TargetMoved',
   'ForeignUser',
   'UserWithoutVersion',
   'DefaultUserForeign',
@@ -74,6 +75,7 @@ const identifying: Readonly<Partial<Record<FindingKind, true>>> = {
   SpecInvalid: true,
   DeletionBlocked: true,
   PendingStray: true,
+  TargetMoved: true,
   RolledBack: true,
   WebhookDisabled: true,
 };

@@ -9,6 +9,29 @@ export interface Credential {
   readonly name: string;
   readonly spec: CredentialSpec;
   readonly directives: Directives;
+  /** Set where versions of its secret name targets that the stored spec does not. `spec` may be of one of those: see `placed`. */
+  readonly moved?: Moved;
+}
+
+export interface Moved {
+  /** The target that the stored spec names. */
+  readonly to: string;
+  readonly former: readonly FormerTarget[];
+}
+
+/** A target that versions of a credential's secret name, and its spec does not. */
+export interface FormerTarget {
+  readonly provider: string;
+  readonly targetId: string;
+  /** As the value names it: some targets are more than their id. */
+  readonly database: string;
+  /** The youngest version that is known to name it, and the user in it. */
+  readonly versionId: string;
+  readonly username: string;
+  /** Labels of versions that name it. */
+  readonly labels: readonly string[];
+  /** The user that the spec adopts is named there. */
+  readonly isAdopted: boolean;
 }
 
 /** All credentials of one cluster, instance or database: they share its user list, and rotate one after the other. */
@@ -54,6 +77,54 @@ export function targetsOf(credentials: readonly Credential[]): readonly Target[]
       : [{ provider: group[0].spec.provider, targetId: group[0].spec.targetId, credentials: group }],
   );
 }
+
+/**
+ * Each credential under every target that it has: that of its spec, and those that only versions of its secret name (`former`, by
+ * the credential). There `spec` names the former target, and all that looks after users works as at any other.
+ */
+export const placed = (
+  credentials: readonly Credential[],
+  former: ReadonlyMap<string, readonly FormerTarget[]>,
+): readonly Credential[] =>
+  credentials.flatMap((credential) => {
+    const { name, spec } = credential;
+    const noted = former.get(name);
+    if (noted === undefined) return [credential];
+    const others = noted.filter((one) => keyOf(one) !== keyOf(spec));
+    const moved: Moved = { to: spec.targetId, former: others };
+    if (others.length === 0) return [{ ...credential, moved }];
+    // An adopted user is known by its name alone: at another target the same name is somebody else's.
+    const here = { ...credential, spec: adopting(spec, false), moved };
+    return [here, ...others.flatMap((one) => specAt(spec, one) ?? []).map((at) => ({ ...here, spec: at }))];
+  });
+
+/** The spec as it would be at another target of its provider; undefined where it cannot be that of this spec. */
+export function specAt(
+  spec: CredentialSpec,
+  { provider, targetId, database, isAdopted }: FormerTarget,
+): CredentialSpec | undefined {
+  const { definition } = spec;
+  if (provider !== spec.provider) return undefined;
+  const parsed = definition.targetSchema.safeParse(definition.targetOf({ targetId, database }));
+  if (!parsed.success || definition.targetId(parsed.data) !== targetId) return undefined;
+  return { ...adopting(spec, isAdopted), target: parsed.data, targetId };
+}
+
+const adopting = (spec: CredentialSpec, mayRetire: boolean): CredentialSpec =>
+  spec.adopt === undefined
+    ? spec
+    : { ...spec, adopt: { ...spec.adopt, retire: spec.adopt.retire && mayRetire } };
+
+/** Whether the credential is looked after here only because versions of its secret still name this target. */
+export const isFormer = ({ spec, moved }: Pick<Credential, 'spec' | 'moved'>): boolean =>
+  (moved?.former ?? []).some((one) => keyOf(one) === keyOf(spec));
+
+/** All of its targets: its users are gone once they are gone from each. */
+export const targetKeysOf = ({ spec, moved }: Pick<Credential, 'spec' | 'moved'>): readonly string[] =>
+  moved === undefined ? [keyOf(spec)] : [targetKey(spec.provider, moved.to), ...moved.former.map(keyOf)];
+
+const keyOf = ({ provider, targetId }: { readonly provider: string; readonly targetId: string }): string =>
+  targetKey(provider, targetId);
 
 /** One text for a target, fit for a parameter's name: targets' ids are letters, digits and hyphens. */
 export const targetKey = (provider: string, targetId: string): string => `${provider}/${targetId}`;

@@ -1,5 +1,5 @@
 import { isRevoked } from './directives.ts';
-import type { Credential } from './fleet.ts';
+import type { Credential, FormerTarget } from './fleet.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
 import type { DatabaseUser } from './provider.ts';
 import { type CreatedAt, holderOf, strayPending } from './rotation.ts';
@@ -19,6 +19,8 @@ export interface CredentialVersions extends Credential {
   readonly secret: SecretDescription;
   /** Oldest first, those without a label included. */
   readonly versions: readonly VersionListing[];
+  /** The targets beside that of `spec` that labelled values name, with users of this credential; absent where nobody looked. */
+  readonly elsewhere?: readonly FormerTarget[];
 }
 
 /** A credential with all that Secrets Manager knows of it, read in one pass. */

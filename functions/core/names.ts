@@ -36,6 +36,12 @@ export const webhookWatchParameter = (endpoint: string, key: string): string =>
 /** Holds since when it has not told of what it should have told of. */
 export const webhookMissedParameter = (endpoint: string, key: string): string =>
   `${webhookWatchParameter(endpoint, key)}/missed`;
+/** What is known of a credential's targets beside its spec: see former-targets.ts and gone-targets.ts. */
+export const targetsPath = `${sightingsPath}targets/`;
+/** Holds the targets that versions of the credential's secret name and its spec does not. */
+export const formerTargetsParameter = (credential: string): string => `${targetsPath}${credential}/former`;
+/** Holds how often the vendor said that a target of the credential is gone, while the credential is being deleted. */
+export const goneTargetsParameter = (credential: string): string => `${targetsPath}${credential}/gone`;
 export const secretPrefix = 'rekey/';
 /** API keys of the vendors: one secret a key, readable by the functions, never rotated by them. */
 export const apiKeySecretPrefix = 'rekey/api-keys/';

@@ -1,6 +1,6 @@
 import { directiveParameter } from '../core/directives.ts';
 import { ProviderError } from '../core/errors.ts';
-import type { CredentialFacts, UserChange } from '../core/events.ts';
+import type { CredentialFacts, TargetGone, UserChange } from '../core/events.ts';
 import type { Credential } from '../core/fleet.ts';
 import {
   type CredentialVersions,
@@ -17,6 +17,7 @@ import type { DatabaseUser } from '../core/provider.ts';
 import { type Ending, judgeEndingUser, judgeUser } from '../core/retirement.ts';
 import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
+import { forgetTargets } from './former-targets.ts';
 import { labelsUnchanged, sameLabels, stillEnding } from './guarded-write.ts';
 import { forgetOrders, keepDirective } from './orders.ts';
 import { betweenWords, type Candidate, retireUsers, type Scene, secondReadingMs } from './retire-users.ts';
@@ -25,6 +26,10 @@ import { readVersions } from './target.ts';
 /** How far the deletion of a credential has come in this pass. */
 export type DeletionStage =
   | 'would-delete'
+  /** The vendor says that the target is gone, and has not said it for long enough to be believed. */
+  | 'target-gone'
+  /** Its users are gone here, and not from another target that versions of its secret name. */
+  | 'other-targets-left'
   /** Its time was prolonged before it was over. */
   | 'stays'
   /** A rotation was begun or is being stopped; its users are left alone until it has ended for sure. */
@@ -35,12 +40,13 @@ export type DeletionStage =
   | 'deleted';
 
 export interface Emptied {
-  readonly stage: Exclude<DeletionStage, 'deleted'>;
+  readonly stage: Exclude<DeletionStage, 'deleted' | 'target-gone' | 'other-targets-left'>;
 }
 /** Its users are gone: what is left is to delete the secret and what was ordered. */
 export interface Empty {
   readonly stage: 'empty';
-  readonly finish: () => Promise<DeletionStage>;
+  /** `gone`: those of its targets that are gone, with the users in them. */
+  readonly finish: (gone: readonly TargetGone[]) => Promise<DeletionStage>;
 }
 
 /** A secret can be restored for so long (AWS documentation: 7 to 30 days). */
@@ -115,7 +121,7 @@ export async function emptyCredential(
   }
   return (await mayStepRun(state, scene))
     ? { stage: 'rotation-open' }
-    : { stage: 'empty', finish: () => deleteSecret(state, ending, scene) };
+    : { stage: 'empty', finish: (gone) => deleteSecret(state, { ending, gone }, scene) };
 }
 
 /**
@@ -273,8 +279,12 @@ function withoutSecret(credential: Credential, scene: Scene): Emptied | Empty {
 }
 
 /** The second part: the secret, then everything that was ordered for it. */
-async function deleteSecret(state: CredentialVersions, ending: Ending, scene: Scene): Promise<DeletionStage> {
-  const { name, spec, secret } = state;
+async function deleteSecret(
+  state: CredentialVersions,
+  { ending, gone }: { readonly ending: Ending; readonly gone: readonly TargetGone[] },
+  scene: Scene,
+): Promise<DeletionStage> {
+  const { name, spec, secret, moved } = state;
   const { ports } = scene.rekey;
   const now = await ports.describeSecret({ secretId: secret.arn });
   if (now !== 'absent' && now.deletedAt === undefined) {
@@ -294,13 +304,20 @@ async function deleteSecret(state: CredentialVersions, ending: Ending, scene: Sc
   const facts: CredentialFacts = {
     credential: name,
     provider: spec.provider,
-    target: spec.targetId,
+    target: moved?.to ?? spec.targetId,
     strategy: spec.strategy,
   };
   const isExpired = spec.expiresAt !== undefined && new Date(spec.expiresAt) <= ending.at;
   // Before the spec goes: a pass that is killed in between finds the secret scheduled, and tells it again.
   await ports.publish([
-    { type: 'CredentialDeleted', detail: { ...facts, reason: isExpired ? 'expired' : 'requested' } },
+    {
+      type: 'CredentialDeleted',
+      detail: {
+        ...facts,
+        reason: isExpired ? 'expired' : 'requested',
+        ...(gone.length === 0 ? {} : { targetsGone: gone }),
+      },
+    },
   ]);
   return forget(state, scene);
 }
@@ -322,6 +339,7 @@ async function forget({ name }: Credential, { rekey: { ports } }: Scene): Promis
     ports,
   );
   await ports.deleteParameter({ parameter: specParameterName(name) });
+  await forgetTargets(name, ports);
   await forgetOrders(name, ports);
   return 'deleted';
 }

@@ -1,19 +1,33 @@
-import { isRevoked, readDirectives } from '../core/directives.ts';
+import { directiveParameter, isRevoked, readDirectives } from '../core/directives.ts';
 import { InputError, ProviderError } from '../core/errors.ts';
-import type { Invocation, SessionsEnd } from '../core/events.ts';
-import { type Credential, type Target, targetKey, targetsOf } from '../core/fleet.ts';
+import type { Invocation, SessionsEnd, TargetGone } from '../core/events.ts';
+import type { Finding } from '../core/findings.ts';
+import {
+  type Credential,
+  type FormerTarget,
+  isFormer,
+  placed,
+  specAt,
+  type Target,
+  targetKey,
+  targetKeysOf,
+  targetsOf,
+} from '../core/fleet.ts';
 import { type CredentialState, lastSwitch, standings } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
-import { directivesPath, specParameterName } from '../core/names.ts';
-import type { DatabaseUser, EndedSessions, Provider } from '../core/provider.ts';
+import { directivesPath, specParameterName, targetsPath } from '../core/names.ts';
+import type { ListedParameter } from '../core/ports.ts';
+import type { DatabaseUser, EndedSessions, Provider, Readiness } from '../core/provider.ts';
 import { endingOf, judgeUser } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
 import { announce } from './announce.ts';
 import { type DeletionStage, type Empty, emptyCredential } from './delete-credential.ts';
 import { readFleet } from './fleet.ts';
+import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } from './former-targets.ts';
+import { noteGone, noteThere } from './gone-targets.ts';
 import { labelsUnchanged, notPaused } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { forgetOrders, forgetTombstones, noteDeletion } from './orders.ts';
+import { forgetOrders, forgetTombstones, ignoreOrder, noteDeletion } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type Candidate,
@@ -43,7 +57,11 @@ export interface TargetReport {
   readonly skipped?: string;
   /** Those that are of no use any more, or that belong to a credential which is to go. */
   readonly users: readonly UserReport[];
-  readonly credentials: readonly { readonly credential: string; readonly stage: DeletionStage }[];
+  readonly credentials: readonly {
+    readonly credential: string;
+    readonly stage: DeletionStage;
+    readonly because?: string;
+  }[];
 }
 
 /** So many targets are looked at at the same time; each waits for its vendor most of the time. */
@@ -72,19 +90,29 @@ export async function deleteUsers(
   if (invocation.is === 'order') await noteDeletion(invocation, rekey);
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
   const { credentials } = await readFleet(rekey);
-  const targets = targetsOf(credentials);
   const errors: unknown[] = [];
-  const writes = new Map<string, number>();
+  const notes = await ports.listParameters({ path: targetsPath });
+  const former = new Map(formerTargetsIn(notes));
+  const now = await ports.now();
+  const ending = credentials.filter(
+    (credential) =>
+      (invocation.is === 'pass' || credential.name === invocation.credential) &&
+      endingOf(credential, now) !== undefined,
+  );
+  const unread = await findAllTargets(ending, former, { dryRun, errors }, rekey);
+  const targets = targetsOf(placed(credentials, former));
+  const pass: Pass = { dryRun, until, writes: new Map(), errors, unread, emptied: new Map() };
   const visits = await inParallel(
     invocation.is === 'pass'
-      ? fromElsewhere(targets, await ports.now())
+      ? fromElsewhere(targets, now)
       : targets.filter((target) => target.credentials.some(({ name }) => name === invocation.credential)),
     targetsAtOnce,
-    (target) => visit(target, { dryRun, until, writes, errors }, rekey),
+    (target) => visit(target, pass, rekey),
   );
   if (invocation.is === 'pass' && !dryRun) {
     rekey.measure('RetiredStillConnectedAge', Math.max(0, ...visits.map(({ connectedS }) => connectedS)));
     await forgetLostOrders(rekey);
+    await forgetLostTargets(notes, credentials, rekey);
   }
   if (errors.length > 0) throw errors[0];
   return { dryRun, targets: visits.map(({ report }) => report) };
@@ -98,6 +126,47 @@ function fromElsewhere<Item>(items: readonly Item[], now: Date): readonly Item[]
   const round = Math.floor(now.getTime() / roundMs);
   const start = Math.floor(((round * 0.618_033_988_749_895) % 1) * items.length);
   return [...items.slice(start), ...items.slice(0, start)];
+}
+
+/**
+ * Every target of the credentials that are to go, in `former`: with the secret goes the proof of which users were whose. Answers the
+ * names of those of which that cannot be said now: they stay for this pass.
+ */
+async function findAllTargets(
+  ending: readonly Credential[],
+  former: Map<string, readonly FormerTarget[]>,
+  { dryRun, errors }: Pick<Pass, 'dryRun' | 'errors'>,
+  rekey: Rekey,
+): Promise<ReadonlySet<string>> {
+  const unread = new Set<string>();
+  await inParallel(ending, targetsAtOnce, async ({ name, ...credential }) => {
+    const [declared = { name, ...credential }] = placed([{ name, ...credential }], former);
+    try {
+      const found = await findFormerTargets(declared, { dryRun }, rekey);
+      if (found.length > 0 || former.has(name)) former.set(name, found);
+    } catch (error) {
+      rekey.log('error', 'the versions of a credential that is to go could not be read', {
+        credential: name,
+        code: codeOf(error) ?? 'DEFECT',
+      });
+      if (!isOthers(error)) errors.push(error);
+      unread.add(name);
+    }
+  });
+  return unread;
+}
+
+/** The same of what was noted of their targets. */
+async function forgetLostTargets(
+  notes: readonly ListedParameter[],
+  credentials: readonly Credential[],
+  { ports }: Rekey,
+): Promise<void> {
+  const known = new Set(credentials.map(({ name }) => name));
+  const lost = new Set(notes.map(({ parameter }) => parameter.slice(targetsPath.length).split('/')[0] ?? ''));
+  for (const name of lost)
+    if (!known.has(name) && (await ports.readParameter({ parameter: specParameterName(name) })) === 'absent')
+      await forgetTargets(name, ports);
 }
 
 /** What was ordered for credentials that are gone: a pass that died at the very end of a deletion left it. */
@@ -120,6 +189,10 @@ interface Pass {
   /** How many writes are left, by API key. */
   readonly writes: Map<string, number>;
   readonly errors: unknown[];
+  /** The names of credentials that are to go and whose versions could not all be read. */
+  readonly unread: ReadonlySet<string>;
+  /** By credential: the targets that none of its users is left in, by their keys, and how it is known of those that are gone. */
+  readonly emptied: Map<string, Map<string, TargetGone | undefined>>;
 }
 
 interface Visit {
@@ -131,23 +204,22 @@ interface Visit {
 async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
   const { provider, targetId } = target;
   const users: UserReport[] = [];
-  const credentials: { credential: string; stage: DeletionStage }[] = [];
+  const credentials: Stages = [];
   const report = { provider, target: targetId, users, credentials };
   const skipped = (reason: string): Visit => ({ report: { ...report, skipped: reason }, connectedS: 0 });
   const now = await rekey.ports.now();
   if (pass.until.getTime() - now.getTime() < shortestVisitMs) return skipped('no time is left');
   try {
     const entered = await enter(target, pass, rekey);
-    if (!entered.ready) return skipped(`the target is not ready: ${entered.reason}`);
-    const scene: Scene = {
+    const sceneOf = async ({ listed, list, providerOf }: Ways): Promise<Scene> => ({
       rekey,
       until: pass.until,
       dryRun: pass.dryRun,
       now,
       target,
-      listed: entered.listed,
-      list: entered.list,
-      providerOf: entered.providerOf,
+      listed,
+      list,
+      providerOf,
       states: [],
       logins: new Map(),
       proofs: new Map(),
@@ -157,15 +229,152 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       findings: [],
       overdueMs: [],
       errors: pass.errors,
-    };
+    });
+    if (entered.say === 'gone') {
+      if (target.credentials.some((credential) => endingOf(credential, now) !== undefined))
+        await leave(await sceneOf(nobody), entered.said, { pass, credentials });
+      await lookForMoved(target, pass, rekey);
+      return skipped(`the target is gone: ${entered.said}`);
+    }
+    await takeBack(target, pass, rekey);
+    if (entered.say === 'not-ready') {
+      await lookForMoved(target, pass, rekey);
+      return skipped(`the target is not ready: ${entered.reason}`);
+    }
+    const scene = await sceneOf(entered);
     await tellOutcomes(scene);
-    return { report, connectedS: await sweep(scene, credentials) };
+    return { report, connectedS: await sweep(scene, { pass, credentials }) };
   } catch (error) {
     const code = codeOf(error) ?? 'DEFECT';
     rekey.log('error', 'a target could not be swept', { provider, target: targetId, code });
     if (!isOthers(error)) pass.errors.push(error);
+    await lookForMoved(target, pass, rekey);
     return skipped(code);
   }
+}
+
+type Stages = { credential: string; stage: DeletionStage; because?: string }[];
+
+/** How a target is looked at. */
+type Ways = Pick<Scene, 'listed' | 'list' | 'providerOf'>;
+
+/** Of a target that is gone. */
+const nobody: Ways = {
+  listed: [],
+  list: async () => [],
+  providerOf: async () => {
+    throw new Error('a target that is gone was about to be asked for something');
+  },
+};
+
+/** Where no credential is read on the way: one whose spec names a target that cannot be entered may have moved there. */
+async function lookForMoved(target: Target, { dryRun, errors }: Pass, rekey: Rekey): Promise<void> {
+  if (dryRun) return;
+  for (const credential of target.credentials) {
+    if (isFormer(credential) || endingOf(credential, await rekey.ports.now()) !== undefined) continue;
+    await readStates([credential], { rekey, errors, dryRun });
+  }
+}
+
+/** The vendor has the target. What was said of credentials that are to go, that it is gone, is not so. */
+async function takeBack(
+  { provider, targetId, credentials }: Target,
+  pass: Pass,
+  rekey: Rekey,
+): Promise<void> {
+  const { ports } = rekey;
+  const now = await ports.now();
+  for (const credential of credentials) {
+    const { name, directives } = credential;
+    if (pass.dryRun || endingOf(credential, now) === undefined) continue;
+    await noteThere(name, { provider, targetId }, rekey);
+    if (directives.targetIsGone === undefined || isFormer(credential)) continue;
+    await ignoreOrder(
+      {
+        order: 'CredentialDeletionRequested',
+        credential: name,
+        provider,
+        target: targetId,
+        orderedAt: directives.targetIsGone.toISOString(),
+        because: `targetIsGone: the vendor still has ${targetId}; the credential is deleted together with its users`,
+      },
+      rekey,
+    );
+    await ports.deleteParameter({ parameter: directiveParameter(name, 'targetIsGone') });
+  }
+}
+
+/** The vendor says that the target is gone: credentials that are to go do so without it, once that is proved. */
+async function leave(
+  scene: Scene,
+  said: string,
+  { pass, credentials }: { readonly pass: Pass; readonly credentials: Stages },
+): Promise<void> {
+  const { rekey, target, now, dryRun } = scene;
+  const { provider, targetId } = target;
+  const empties: Finish[] = [];
+  for (const credential of target.credentials) {
+    const ending = endingOf(credential, now);
+    if (ending === undefined || pass.unread.has(credential.name)) continue;
+    await seeTo(credential, scene, async () => {
+      const orderedAt = isFormer(credential) ? undefined : credential.directives.targetIsGone;
+      const { gone, isProven } = await noteGone(credential.name, target, { said, orderedAt, dryRun }, rekey);
+      const because = `gone since ${gone.since}, seen ${gone.sightings} times: ${said}`;
+      if (!isProven) {
+        credentials.push({ credential: credential.name, stage: 'target-gone', because });
+        scene.findings.push({
+          kind: 'DeletionBlocked',
+          provider,
+          target: targetId,
+          credential: credential.name,
+          details: `the vendor says since ${gone.since} that the target is gone: ${said}`,
+          remedy:
+            'nothing, if it is gone: the credential goes without it once that was said for a day; if it is there, let the API key see it before',
+        });
+        return;
+      }
+      const emptied = await emptyCredential(credential, ending, new Set(), scene);
+      if (emptied.stage === 'empty') empties.push({ credential, finish: emptied.finish, gone });
+      else credentials.push({ credential: credential.name, stage: emptied.stage, because });
+    });
+  }
+  if (!dryRun)
+    await announce(
+      {
+        scope: 'retire',
+        place: targetKey(provider, targetId),
+        isPartial: target.credentials.length > empties.length,
+      },
+      scene.findings,
+      rekey,
+    );
+  await finishAll(empties, scene, { pass, credentials });
+}
+
+interface Finish {
+  readonly credential: Credential;
+  readonly finish: Empty['finish'];
+  readonly gone?: TargetGone;
+}
+
+/** After the findings, as with its last credential the target is not looked at any more. Whichever target is emptied last ends it. */
+async function finishAll(
+  empties: readonly Finish[],
+  scene: Scene,
+  { pass, credentials }: { readonly pass: Pass; readonly credentials: Stages },
+): Promise<void> {
+  const { provider, targetId } = scene.target;
+  for (const { credential, finish, gone } of empties)
+    await seeTo(credential, scene, async () => {
+      const { name } = credential;
+      const emptied = pass.emptied.get(name) ?? new Map<string, TargetGone | undefined>();
+      pass.emptied.set(name, emptied.set(targetKey(provider, targetId), gone));
+      const isEmpty = targetKeysOf(credential).every((key) => emptied.has(key));
+      const stage = isEmpty
+        ? await finish([...emptied.values()].filter((each) => each !== undefined))
+        : 'other-targets-left';
+      credentials.push({ credential: name, stage });
+    });
 }
 
 /** Half of what the vendor allows in a minute, so that rotations have room beside. */
@@ -180,7 +389,7 @@ function takeWrite(
 }
 
 /** Opened with the first key that the vendor takes: the credentials of a target may have several. */
-async function enter(target: Target, { until }: Pass, rekey: Rekey) {
+async function enter(target: Target, { until }: Pass, rekey: Rekey): Promise<Entered> {
   const opened = new Map<string, Promise<Provider>>();
   const providerOf = (credential: Credential): Promise<Provider> => {
     const known = opened.get(credential.name) ?? openTarget(credential.spec, until, rekey);
@@ -189,15 +398,21 @@ async function enter(target: Target, { until }: Pass, rekey: Rekey) {
   };
   const keys = new Set<string>();
   let failure: unknown;
+  let said: string | undefined;
   for (const credential of target.credentials) {
     if (keys.has(credential.spec.apiKeySecret)) continue;
     keys.add(credential.spec.apiKeySecret);
     try {
       const provider = await providerOf(credential);
-      const readiness = await provider.readiness();
-      if (!readiness.ready) return readiness;
+      const readiness = await readinessOf(provider);
+      if ('isGone' in readiness) {
+        // Another key may see more.
+        said ??= readiness.reason;
+        continue;
+      }
+      if (!readiness.ready) return { say: 'not-ready', reason: readiness.reason };
       const list = (): Promise<readonly DatabaseUser[]> => provider.listUsers();
-      return { ready: true as const, list, listed: await list(), providerOf };
+      return { say: 'listed', list, listed: await list(), providerOf };
     } catch (error) {
       const isKeys =
         error instanceof InputError || (error instanceof ProviderError && error.code === 'UNAUTHORIZED');
@@ -205,13 +420,30 @@ async function enter(target: Target, { until }: Pass, rekey: Rekey) {
       failure ??= error;
     }
   }
+  if (failure === undefined && said !== undefined) return { say: 'gone', said };
   throw failure;
 }
+
+/** Only of the question for the target itself NOT_FOUND says that it is gone. */
+async function readinessOf(provider: Provider): Promise<Readiness> {
+  try {
+    return await provider.readiness();
+  } catch (error) {
+    if (!(error instanceof ProviderError) || error.code !== 'NOT_FOUND') throw error;
+    return { ready: false, reason: error.message, isGone: true };
+  }
+}
+
+type Entered =
+  | ({ readonly say: 'listed' } & Ways)
+  | { readonly say: 'not-ready'; readonly reason: string }
+  /** By every key that the credentials of the target have; `said` is the vendor's word. */
+  | { readonly say: 'gone'; readonly said: string };
 
 /** Answers how long past its drain deadline the longest connected user is, in seconds. */
 async function sweep(
   empty: Scene,
-  credentials: { credential: string; stage: DeletionStage }[],
+  { pass, credentials }: { readonly pass: Pass; readonly credentials: Stages },
 ): Promise<number> {
   const { rekey, target, listed, now } = empty;
   const { provider, targetId } = target;
@@ -243,13 +475,14 @@ async function sweep(
   await retireUsers(fromElsewhere(candidates, now), scene);
   for (const state of states) await endOldSessions(state, scene);
 
-  const empties: { credential: string; finish: Empty['finish'] }[] = [];
+  const empties: Finish[] = [];
   for (const credential of target.credentials) {
     const ending = endingOf(credential, now);
-    if (ending === undefined) continue;
+    if (ending === undefined || pass.unread.has(credential.name)) continue;
+    scene.findings.push(...unreachable(credential));
     await seeTo(credential, scene, async () => {
       const emptied = await emptyCredential(credential, ending, keptNames(credential, scene), scene);
-      if (emptied.stage === 'empty') empties.push({ credential: credential.name, finish: emptied.finish });
+      if (emptied.stage === 'empty') empties.push({ credential, finish: emptied.finish });
       else credentials.push({ credential: credential.name, stage: emptied.stage });
     });
   }
@@ -263,12 +496,7 @@ async function sweep(
       scene.findings,
       rekey,
     );
-  // After the findings, as with its last credential the target is not looked at any more.
-  for (const { credential, finish } of empties) {
-    const found = target.credentials.find(({ name }) => name === credential);
-    if (found !== undefined)
-      await seeTo(found, scene, async () => void credentials.push({ credential, stage: await finish() }));
-  }
+  await finishAll(empties, scene, { pass, credentials });
   return Math.max(0, ...scene.overdueMs) / 1000;
 }
 
@@ -286,9 +514,24 @@ async function seeTo(credential: Credential, scene: Scene, use: () => Promise<vo
   }
 }
 
+/** Targets of a credential that is to go, of another provider than its spec names now: nobody knows a key to them. */
+const unreachable = (credential: Credential): readonly Finding[] =>
+  isFormer(credential)
+    ? []
+    : (credential.moved?.former ?? [])
+        .filter((one) => specAt(credential.spec, one) === undefined)
+        .map(({ provider, targetId, username }) => ({
+          kind: 'DeletionBlocked',
+          provider: credential.spec.provider,
+          target: credential.spec.targetId,
+          credential: credential.name,
+          details: `a version of its secret names ${username} at ${provider} ${targetId}, which its spec cannot open`,
+          remedy: `put ${provider} ${targetId} with its apiKeySecret back into ${specParameterName(credential.name)}; then the credential goes`,
+        }));
+
 async function readStates(
   living: readonly Credential[],
-  { rekey, errors }: Scene,
+  { rekey, errors, dryRun }: Pick<Scene, 'rekey' | 'errors' | 'dryRun'>,
 ): Promise<{ readonly states: readonly CredentialState[]; readonly unreadable: readonly Credential[] }> {
   const states: CredentialState[] = [];
   const unreadable: Credential[] = [];
@@ -296,7 +539,9 @@ async function readStates(
     try {
       const state = await readState(credential, rekey);
       // Without a secret there is no user that could be proved to be its own.
-      if (state !== 'absent') states.push(state);
+      if (state === 'absent') continue;
+      if (await isPlaced(state, dryRun, rekey)) states.push(state);
+      else unreadable.push(credential);
     } catch (error) {
       rekey.log('error', 'a credential could not be read; its users stay', {
         credential: credential.name,
@@ -306,6 +551,19 @@ async function readStates(
       unreadable.push(credential);
     }
   return { states, unreadable };
+}
+
+/**
+ * Whether all the targets that its values name were known when its users were sorted by target. Where one was not, it is noted, and
+ * the next pass judges them.
+ */
+async function isPlaced(state: CredentialState, dryRun: boolean, rekey: Rekey): Promise<boolean> {
+  const { moved, elsewhere = [] } = state;
+  if (isFormer(state)) return true;
+  if (!dryRun) await keepFormerTargets(state, elsewhere, state, rekey);
+  return elsewhere.every((one) =>
+    moved?.former.some(({ provider, targetId }) => provider === one.provider && targetId === one.targetId),
+  );
 }
 
 /** The users that other credentials of the target speak for. */

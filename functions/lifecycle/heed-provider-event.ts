@@ -1,7 +1,8 @@
 import { StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
-import { targetKey, targetsOf } from '../core/fleet.ts';
+import { targetKey } from '../core/fleet.ts';
 import { readFleet } from './fleet.ts';
+import { everyTarget } from './former-targets.ts';
 import type { Rekey } from './rekey.ts';
 import { noteReceived } from './watch-webhooks.ts';
 
@@ -29,7 +30,7 @@ export function providerEventHeeder(
     for (const [id, until] of waiting) if (until <= now) waiting.delete(id);
     if (waiting.has(target)) return;
     // By its id alone: the vendor is known by its endpoint, not by which of its services we manage, and ids are its own.
-    const targets = targetsOf((await readFleet(rekey)).credentials).filter(
+    const targets = (await everyTarget((await readFleet(rekey)).credentials, rekey)).filter(
       ({ targetId }) => targetId === target,
     );
     if (targets.length === 0) return;

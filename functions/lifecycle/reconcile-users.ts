@@ -1,10 +1,18 @@
 import type { ConsumerStanding } from '../core/consumer.ts';
 import { directiveParameter } from '../core/directives.ts';
-import { consumerDetails, fleetFindings, targetFindings } from '../core/drift.ts';
+import { consumerDetails, fleetFindings, targetFindings, targetMoved } from '../core/drift.ts';
 import { InputError, VerificationFailed } from '../core/errors.ts';
 import type { Invocation, RekeyEvent } from '../core/events.ts';
 import type { Finding, Repair } from '../core/findings.ts';
-import { parseTargetTask, type Target, type TargetTask, targetKey, targetsOf } from '../core/fleet.ts';
+import {
+  type Credential,
+  type FormerTarget,
+  isFormer,
+  parseTargetTask,
+  type Target,
+  type TargetTask,
+  targetKey,
+} from '../core/fleet.ts';
 import { lastSwitch } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
@@ -12,6 +20,7 @@ import { credentialNameOf, secretName, secretPrefix, specParameterName } from '.
 import { holderOf } from '../core/rotation.ts';
 import { announce } from './announce.ts';
 import { type Fleet, readFleet } from './fleet.ts';
+import { everyTarget, keepFormerTargets, onceEach } from './former-targets.ts';
 import { currentUnchanged, labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
@@ -51,7 +60,7 @@ export async function reconcileUsers(
 async function dispatch(rekey: Rekey): Promise<void> {
   const { ports, measure, log } = rekey;
   const fleet = await readFleet(rekey);
-  const targets = targetsOf(fleet.credentials);
+  const targets = await everyTarget(fleet.credentials, rekey);
   // First, as a bus that fails must not keep the targets from being looked at. A pass that comes again queues them again.
   if (targets.length > 0)
     await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId })));
@@ -114,7 +123,7 @@ async function work(
   });
   if (read.length === 0) return { batchItemFailures: [] };
   const fleet = await readFleet(rekey);
-  const targets = targetsOf(fleet.credentials);
+  const targets = await everyTarget(fleet.credentials, rekey);
   // A queue delivers at least once: two messages about one target would only find each other's work.
   const groups = [...Map.groupBy(read, ({ task }) => targetKey(task.provider, task.targetId)).values()];
   const failed = await inParallel(groups, targetsAtOnce, async (same): Promise<readonly Message[]> => {
@@ -167,7 +176,11 @@ async function reconcileTarget(
   );
   const announced = await announce(
     { scope: 'reconcile', place: targetKey(target.provider, target.targetId), isPartial: survey.isPartial },
-    [...survey.unreadable, ...targetFindings(survey.snapshot)],
+    [
+      ...survey.unreadable,
+      ...(await movedFindings(target, survey, rekey)),
+      ...targetFindings(survey.snapshot),
+    ],
     rekey,
   );
   let repaired = 0;
@@ -212,6 +225,33 @@ async function reconcileTarget(
   await tellSightings(survey, before, causes, rekey);
   return isDone;
 }
+
+/** Of credentials whose spec names this target and whose values do not; also where no value could be read now. */
+async function movedFindings(
+  target: Target,
+  { readings }: Survey,
+  rekey: Rekey,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const credential of target.credentials) {
+    if (isFormer(credential)) continue;
+    const reading = readings.get(credential.name);
+    const isRead = reading !== undefined && reading.state !== 'absent';
+    const former = isRead
+      ? onceEach(reading.elsewhere, reading.state.versions)
+      : (credential.moved?.former ?? []);
+    // From now on it is looked after there as well.
+    if (isRead && former.some((one) => !isNoted(credential, one)))
+      await keepFormerTargets(credential, former, reading.state, rekey);
+    findings.push(
+      ...former.filter(({ labels }) => labels.length > 0).map((one) => targetMoved(credential, one)),
+    );
+  }
+  return findings;
+}
+
+const isNoted = ({ moved }: Credential, { provider, targetId }: FormerTarget): boolean =>
+  (moved?.former ?? []).some((one) => one.provider === provider && one.targetId === targetId);
 
 type Watch = Settings & { readonly targets: readonly Target[] };
 

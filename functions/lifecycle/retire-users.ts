@@ -8,7 +8,7 @@ import {
 } from '../core/errors.ts';
 import type { DrainEvidence, FailedCall, RekeyEvent, UserFacts } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
-import { type Credential, type Target, targetKey } from '../core/fleet.ts';
+import { type Credential, specAt, type Target, targetKey } from '../core/fleet.ts';
 import type { CredentialState, CredentialVersions } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
@@ -28,7 +28,7 @@ import { mostCharacters } from './announce.ts';
 import { consumerName, openConsumers } from './consumers.ts';
 import { labelsUnchanged, notPaused, stillEnding } from './guarded-write.ts';
 import type { Rekey } from './rekey.ts';
-import { readLogin } from './target.ts';
+import { openTarget, readLogin } from './target.ts';
 
 /** Why a user that could go stays for this pass. */
 const holdReasons = [
@@ -297,10 +297,21 @@ async function proveCurrent(
   credential: CredentialVersions,
   scene: Scene,
 ): Promise<NonNullable<Observed['current']>> {
-  const login = await safeLogin(credential, holderOf(credential.secret.labelsByVersion, 'AWSCURRENT'), scene);
-  if (login === undefined) return { because: 'AWSCURRENT holds no login of this target' };
+  const home = homeOf(credential);
+  const versionId = holderOf(credential.secret.labelsByVersion, 'AWSCURRENT');
+  const isHere = home.spec.targetId === credential.spec.targetId;
+  let opened: Promise<Provider> | undefined;
+  const open = (): Promise<Provider> => {
+    opened ??= isHere ? scene.providerOf(credential) : openTarget(home.spec, scene.until, scene.rekey);
+    return opened;
+  };
   try {
-    const provider = await scene.providerOf(credential);
+    const login =
+      isHere || versionId === undefined
+        ? await safeLogin(credential, versionId, scene)
+        : await readSafeLogin(home, versionId, { ...scene, providerOf: open });
+    if (login === undefined) return { because: 'AWSCURRENT holds no login of this target' };
+    const provider = await open();
     return (await provider.verify(login)) === 'accepted'
       ? 'accepted'
       : { because: 'the login in AWSCURRENT is refused' };
@@ -308,6 +319,13 @@ async function proveCurrent(
     if (codeOf(error) === undefined) throw error;
     return { because: `the login in AWSCURRENT could not be tried (${codeOf(error)})` };
   }
+}
+
+/** The credential at the target that AWSCURRENT names: of one that has moved it may be another than this. */
+function homeOf(credential: CredentialVersions): CredentialVersions {
+  const current = credential.elsewhere?.find(({ labels }) => labels.includes('AWSCURRENT'));
+  const spec = current === undefined ? credential.spec : specAt(credential.spec, current);
+  return spec === undefined ? credential : { ...credential, spec };
 }
 
 function factsOf(
@@ -451,7 +469,7 @@ async function consumersBehind(
   { rekey, until }: Scene,
 ): Promise<readonly string[]> {
   if (credential === undefined || credential.spec.consumers.length === 0) return [];
-  const { spec, secret } = credential;
+  const { spec, secret } = homeOf(credential);
   const behind: string[] = [];
   for (const opened of await openConsumers(spec, secret.arn, until, rekey)) {
     try {

@@ -1,5 +1,6 @@
 import {
   type CredentialReading,
+  deleteGone,
   expectedUsers,
   isEnding,
   isNamedLikeOurs,
@@ -16,9 +17,10 @@ import {
   VerificationFailed,
 } from '../core/errors.ts';
 import type { Finding } from '../core/findings.ts';
-import type { Credential, Target } from '../core/fleet.ts';
+import { type Credential, type FormerTarget, isFormer, type Target } from '../core/fleet.ts';
 import {
   type CredentialState,
+  type CredentialVersions,
   isOwn,
   type KnownUser,
   type Standing,
@@ -40,7 +42,7 @@ import { consumerName, type OpenedConsumer, openConsumers } from './consumers.ts
 import type { Fleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
-import { openTarget, readStored, readVersions, sameLogin } from './target.ts';
+import { elsewhereIn, openTarget, readVersions, sameLogin, storedIn } from './target.ts';
 import type { OpenedWebhooks } from './watch-webhooks.ts';
 
 export interface Survey {
@@ -65,6 +67,8 @@ export interface Reading extends CredentialReading {
   readonly pendingLogin: Login | undefined;
   readonly consumers: readonly (CredentialReading['consumers'][number] &
     Pick<OpenedConsumer, 'consumer' | 'intent'>)[];
+  /** The other targets that its values name, with users of this credential. */
+  readonly elsewhere: readonly FormerTarget[];
   readonly isPartial: boolean;
 }
 
@@ -359,7 +363,7 @@ function unreadableBy(
   const remedies: Readonly<Record<string, string>> = {
     SECRET_INVALID: error.message,
     UNAUTHORIZED: `store a valid API key with the rights that README.md names in ${spec.apiKeySecret}`,
-    NOT_FOUND: 'check the target in the spec and the rights of the API key',
+    NOT_FOUND: `check the target in the spec and the rights of the API key; ${deleteGone}`,
     UNREADABLE: 'the vendor changed its answers: report it with the request id that the log holds',
     STORE_DENIED: `let the functions read ${spec.apiKeySecret}: check their roles and the KMS key`,
   };
@@ -395,6 +399,7 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
     arePrivilegesOutdated: false,
     consumers: [],
     restorable: undefined,
+    elsewhere: [],
     isPartial: provider === undefined,
   };
   const known = await readVersions(credential, rekey);
@@ -405,25 +410,32 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
 
   const [current, pending, previous] = await Promise.all(
     (['AWSCURRENT', 'AWSPENDING', 'AWSPREVIOUS'] as const).map((label) =>
-      valueAt(holderOf(secret.labelsByVersion, label), { secret, credential }, rekey),
+      valueAt(holderOf(secret.labelsByVersion, label), known, rekey),
     ),
   );
-  const [currentLogin, pendingLogin, previousLogin] = [current, pending, previous].map((value) =>
+  const elsewhere = [current, pending, previous].flatMap((value) =>
+    value?.is === 'elsewhere' ? [value.former] : [],
+  );
+  const [currentLogin, pendingLogin] = [current, pending].map((value) =>
     value?.is === 'login' ? value.login : undefined,
   );
   const read: Reading = {
     ...blank,
     state: {
       ...known,
-      currentUsername: currentLogin?.username,
-      pendingUsername: pendingLogin?.username,
-      previousUsername: previousLogin?.username,
+      currentUsername: usernameIn(current),
+      pendingUsername: usernameIn(pending),
+      previousUsername: usernameIn(previous),
     },
+    elsewhere,
     currentLogin,
     pendingLogin,
-    pending: pendingReading(pending, currentLogin, secret),
+    pending: pendingReading(pending, currentLogin, secret, isFormer(credential)),
   };
   if (isEnding(credential, access.now)) return read;
+  // What is to be seen of its login is seen where that is.
+  if (current?.is === 'elsewhere' || (isFormer(credential) && current?.is !== 'login'))
+    return { ...read, isElsewhere: true };
   if (current?.is === 'unreadable')
     return { ...read, current: { say: 'unusable', because: current.because } };
   if (current?.is === 'empty' && holderOf(secret.labelsByVersion, 'AWSPREVIOUS') !== undefined)
@@ -489,16 +501,29 @@ type Value =
       readonly login: Login;
       readonly privileges: unknown;
     }
+  /** A login of this credential at another target. */
+  | { readonly is: 'elsewhere'; readonly versionId: string; readonly former: FormerTarget }
   | { readonly is: 'unreadable'; readonly versionId: string; readonly because: string };
+
+const usernameIn = (value: Value | undefined): string | undefined =>
+  value?.is === 'login'
+    ? value.login.username
+    : value?.is === 'elsewhere'
+      ? value.former.username
+      : undefined;
 
 async function valueAt(
   versionId: string | undefined,
-  { secret, credential }: { readonly secret: SecretDescription; readonly credential: Credential },
+  known: CredentialVersions,
   rekey: Rekey,
 ): Promise<Value | undefined> {
   if (versionId === undefined) return undefined;
   try {
-    const found = await readStored({ secretArn: secret.arn, versionId }, credential.spec, rekey);
+    const version = await rekey.ports.readSecret({ secretId: known.secret.arn, versionId });
+    if (version === 'absent') return { is: 'empty', versionId };
+    const former = elsewhereIn(version, known, rekey);
+    if (former !== undefined) return { is: 'elsewhere', versionId, former };
+    const found = storedIn(version, known.spec);
     return found === undefined ? { is: 'empty', versionId } : { is: 'login', versionId, ...found };
   } catch (error) {
     const isLasting =
@@ -514,9 +539,12 @@ function pendingReading(
   value: Value | undefined,
   currentLogin: Login | undefined,
   { labelsByVersion }: SecretDescription,
+  hasMoved: boolean,
 ): PendingReading {
   // Both labels on one version is how a rotation may legally end.
   if (value === undefined || value.versionId === holderOf(labelsByVersion, 'AWSCURRENT')) return 'none';
+  // It cannot go on: its rotation belongs to another target than the spec.
+  if (value.is === 'elsewhere' || (value.is === 'login' && hasMoved)) return 'unreadable';
   if (value.is !== 'login') return value.is;
   return currentLogin !== undefined && sameLogin(value.login, currentLogin) ? 'copied' : 'readable';
 }
@@ -571,7 +599,7 @@ async function restorableVersion(
   let listed: string | undefined;
   for (const { versionId } of older) {
     if (secret.labelsByVersion.get(versionId)?.has('AWSPENDING')) continue;
-    const value = await valueAt(versionId, { secret, credential: reading.credential }, rekey);
+    const value = await valueAt(versionId, { ...reading.credential, secret, versions }, rekey);
     if (value?.is === 'empty' && versionId === versions[0]?.versionId) return listed ?? versionId;
     if (value?.is !== 'login' || !access.listed.has(value.login.username)) continue;
     if ((await tryLogin(value.login, reading, access, rekey)).say === 'accepted') return versionId;

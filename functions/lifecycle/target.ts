@@ -1,6 +1,6 @@
 import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
-import type { Credential } from '../core/fleet.ts';
-import type { CredentialState, CredentialVersions } from '../core/generations.ts';
+import type { Credential, FormerTarget } from '../core/fleet.ts';
+import { type CredentialState, type CredentialVersions, isOwn } from '../core/generations.ts';
 import { secretName } from '../core/names.ts';
 import type { Label, SecretVersion } from '../core/ports.ts';
 import type { Login, Provider } from '../core/provider.ts';
@@ -44,17 +44,27 @@ export async function stored<T>(
   return parse(found === 'absent' ? new Sensitive('') : found.value, secretId);
 }
 
-/** Everything that Secrets Manager knows of a credential now; `absent` when it has no secret. */
+/**
+ * Everything that Secrets Manager knows of a credential now; `absent` when it has no secret. A value may name a user of this
+ * credential at another target: its name proves it.
+ */
 export async function readState(credential: Credential, rekey: Rekey): Promise<CredentialState | 'absent'> {
   const known = await readVersions(credential, rekey);
   if (known === 'absent') return 'absent';
   const { secret, spec } = known;
+  const { ports } = rekey;
   // A secret that is scheduled for deletion can still be described, but not read.
   const readable = secret.deletedAt === undefined;
+  const elsewhere: FormerTarget[] = [];
   const username = async (label: Label): Promise<string | undefined> => {
     const versionId = holderOf(secret.labelsByVersion, label);
     if (!readable || versionId === undefined) return undefined;
-    return (await readLogin({ secretArn: secret.arn, versionId }, spec, rekey))?.username;
+    const found = await ports.readSecret({ secretId: secret.arn, versionId });
+    if (found === 'absent') return undefined;
+    const other = elsewhereIn(found, known, rekey);
+    if (other === undefined) return loginIn(found, spec)?.username;
+    elsewhere.push(other);
+    return other.username;
   };
   const [currentUsername, pendingUsername, previousUsername] = await Promise.all([
     username('AWSCURRENT'),
@@ -65,7 +75,7 @@ export async function readState(credential: Credential, rekey: Rekey): Promise<C
       throw error;
     }),
   ]);
-  return { ...known, currentUsername, pendingUsername, previousUsername };
+  return { ...known, currentUsername, pendingUsername, previousUsername, elsewhere };
 }
 
 /** The same without reading any value: also of a credential whose values are unreadable or scheduled for deletion. */
@@ -85,6 +95,59 @@ export async function readVersions(
   };
 }
 
+/**
+ * The other target that a value names, with a user that this credential made or adopted there; undefined where it names none, or
+ * somebody else's user.
+ */
+export function elsewhereIn(
+  { versionId, value: stored }: Pick<SecretVersion, 'versionId' | 'value'>,
+  known: CredentialVersions,
+  { sha256 }: Pick<Rekey, 'sha256'>,
+): FormerTarget | undefined {
+  const { spec, secret } = known;
+  const value = parseSecretValue(stored, `version ${versionId} of ${secretName(spec.name)}`);
+  if (value.kind === 'no-user') return undefined;
+  if (value.provider === spec.provider && value.target === spec.targetId) return undefined;
+  const { username, database } = value.login;
+  // Its name alone proves nothing, so only the first login counts that the secret ever had: a value that somebody writes later may
+  // name any target.
+  const isFirst = known.versions.findIndex((version) => version.versionId === versionId) === 1;
+  const isAdopted = spec.adopt?.username === username && isFirst;
+  if (!isAdopted && !isOwn(username, known, sha256)) return undefined;
+  const labels = [...(secret.labelsByVersion.get(versionId) ?? [])].filter((label) =>
+    label.startsWith('AWS'),
+  );
+  return {
+    provider: value.provider,
+    targetId: value.target,
+    database,
+    versionId,
+    username,
+    labels,
+    isAdopted,
+  };
+}
+
+/** The same of every version whose value can be read: one call each. */
+export async function readElsewhere(
+  known: CredentialVersions,
+  rekey: Pick<Rekey, 'ports' | 'sha256'>,
+): Promise<readonly FormerTarget[]> {
+  const { secret, versions } = known;
+  const found: FormerTarget[] = [];
+  for (const { versionId } of versions) {
+    const version = await rekey.ports.readSecret({ secretId: secret.arn, versionId });
+    try {
+      const other = version === 'absent' ? undefined : elsewhereIn(version, known, rekey);
+      if (other !== undefined) found.push(other);
+    } catch (error) {
+      // What is no value of rekey names no user of it.
+      if (!(error instanceof InputError)) throw error;
+    }
+  }
+  return found;
+}
+
 export const sameLogin = (a: Login, b: Login): boolean =>
   a.username === b.username && a.password.equals(b.password) && a.host === b.host && a.port === b.port;
 
@@ -93,21 +156,12 @@ export const sameLogin = (a: Login, b: Login): boolean =>
  * provider or target than the spec: such a login is sent nowhere.
  */
 export async function readLogin(
-  where: { readonly secretArn: string; readonly versionId: string },
-  spec: CredentialSpec,
-  rekey: Rekey,
-): Promise<Login | undefined> {
-  return (await readStored(where, spec, rekey))?.login;
-}
-
-/** The same with what the spec declared when it was made; undefined where the value does not say. */
-export async function readStored(
   { secretArn, versionId }: { readonly secretArn: string; readonly versionId: string },
   spec: CredentialSpec,
   { ports }: Rekey,
-): Promise<{ readonly login: Login; readonly privileges: unknown } | undefined> {
+): Promise<Login | undefined> {
   const found = await ports.readSecret({ secretId: secretArn, versionId });
-  return found === 'absent' ? undefined : storedIn(found, spec);
+  return found === 'absent' ? undefined : loginIn(found, spec);
 }
 
 /** The same of a version that was read already. */
@@ -116,7 +170,8 @@ export const loginIn = (
   spec: CredentialSpec,
 ): Login | undefined => storedIn(version, spec)?.login;
 
-function storedIn(
+/** The same with what the spec declared when it was made; undefined where the value does not say. */
+export function storedIn(
   { versionId, value: stored }: Pick<SecretVersion, 'versionId' | 'value'>,
   spec: CredentialSpec,
 ): { readonly login: Login; readonly privileges: unknown } | undefined {

@@ -128,6 +128,7 @@ function things(): Readonly<Record<string, Thing>> {
     'all specs': parameter('/rekey/credentials'),
     'a spec': parameter('/rekey/credentials/orders'),
     'all orders': parameter('/rekey/directives'),
+    'all notes of targets': parameter('/rekey/sightings/targets'),
     'an order': parameter('/rekey/directives/orders'),
     'a pause': parameter('/rekey/pause/all'),
     'a finding': parameter('/rekey/findings/orders'),
@@ -309,6 +310,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'a pause': ['GetParameter', 'GetParameters'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'a sighting': ['DeleteParameter', 'GetParameter', 'PutParameter'],
+    'all notes of targets': ['DeleteParameter', 'GetParameter', 'GetParametersByPath', 'PutParameter'],
     'the bus': ['PutEvents'],
   },
   'rekey-reconcile-users': {
@@ -330,6 +332,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'a pause': ['GetParameter', 'GetParameters'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'a sighting': ['GetParameter', 'PutParameter'],
+    'all notes of targets': ['GetParameter', 'GetParametersByPath', 'PutParameter'],
     'the queue Targets': ['DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage', 'SendMessage'],
     'the bus': ['PutEvents'],
     'the bus of a consumer': ['PutEvents'],

@@ -1,0 +1,92 @@
+import { z } from 'zod';
+import type { TargetGone } from '../core/events.ts';
+import { targetKey } from '../core/fleet.ts';
+import { jsonOf } from '../core/json.ts';
+import { goneTargetsParameter } from '../core/names.ts';
+import type { Rekey } from './rekey.ts';
+
+/**
+ * Databases are deleted together with their users: then nothing is left to delete at the vendor, and the deletion of the credential
+ * must not wait for it for ever. One answer is no proof, as a key that may not see the target gets the same one: it counts once it
+ * was given several times over a day, or when the order said so beforehand.
+ */
+
+/** So often at least, the first and the last at least so far apart. */
+const minSightings = 3;
+const minSpanMs = 86_400_000;
+
+interface Place {
+  readonly provider: string;
+  readonly targetId: string;
+}
+
+const instant = z.iso.datetime();
+const sightingSchema = z.object({ since: instant, last: instant, sightings: z.int().positive() });
+const noteSchema = z.record(z.string(), sightingSchema);
+type Note = z.output<typeof noteSchema>;
+
+/** A note that somebody spoiled reads as none: then a day begins anew. */
+async function readNote(credential: string, { ports }: Pick<Rekey, 'ports'>): Promise<Note> {
+  const stored = await ports.readParameter({ parameter: goneTargetsParameter(credential) });
+  return stored === 'absent' ? {} : (noteSchema.safeParse(jsonOf(stored)).data ?? {});
+}
+
+/** What is known after the vendor said once more that the target is gone: `said` is its word. */
+export interface Sighting {
+  readonly gone: TargetGone;
+  readonly isProven: boolean;
+}
+
+/** `orderedAt`: when somebody ordered the deletion and said that the target is gone. Keeps nothing in a dry run. */
+export async function noteGone(
+  credential: string,
+  { provider, targetId }: Place,
+  {
+    said,
+    orderedAt,
+    dryRun,
+  }: { readonly said: string; readonly orderedAt: Date | undefined; readonly dryRun: boolean },
+  rekey: Pick<Rekey, 'ports'>,
+): Promise<Sighting> {
+  const { ports } = rekey;
+  const now = await ports.now();
+  const note = await readNote(credential, rekey);
+  const key = targetKey(provider, targetId);
+  const before = note[key];
+  const seen = {
+    since: before?.since ?? now.toISOString(),
+    last: now.toISOString(),
+    sightings: (before?.sightings ?? 0) + 1,
+  };
+  if (!dryRun)
+    await ports.writeParameter({
+      parameter: goneTargetsParameter(credential),
+      document: JSON.stringify({ ...note, [key]: seen }),
+    });
+  const spanMs = now.getTime() - Date.parse(seen.since);
+  return {
+    gone: {
+      target: targetId,
+      since: seen.since,
+      lastSeenGoneAt: seen.last,
+      sightings: seen.sightings,
+      evidence: said,
+      ...(orderedAt === undefined ? {} : { orderedAt: orderedAt.toISOString() }),
+    },
+    isProven: orderedAt !== undefined || (seen.sightings >= minSightings && spanMs >= minSpanMs),
+  };
+}
+
+/** The target is there: whatever was seen before proves nothing any more. */
+export async function noteThere(
+  credential: string,
+  { provider, targetId }: Place,
+  rekey: Pick<Rekey, 'ports'>,
+): Promise<void> {
+  const { ports } = rekey;
+  const { [targetKey(provider, targetId)]: seen, ...others } = await readNote(credential, rekey);
+  if (seen === undefined) return;
+  const parameter = goneTargetsParameter(credential);
+  if (Object.keys(others).length === 0) await ports.deleteParameter({ parameter });
+  else await ports.writeParameter({ parameter, document: JSON.stringify(others) });
+}
