@@ -1,34 +1,92 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { dangerous, type LateWriters, scenarios, startLateWriters, subjectNames, worlds } from '../support/late-writers.ts';
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { Guard } from '../../functions/core/guard.ts';
+import {
+  dangerous,
+  type LateWriters,
+  type SubjectName,
+  startLateWriters,
+  type World,
+} from '../support/late-writers.ts';
 import { useTestVendors } from '../support/vendors.ts';
+
+// Of each use case what is most dangerous; test/exhaustive/late-writers.test.ts plays all of them.
 
 const vendors = useTestVendors();
 let late: LateWriters;
 beforeAll(async () => {
   late = await startLateWriters(vendors);
 });
+afterEach(async () => {
+  vi.restoreAllMocks();
+  await late.clear();
+});
 afterAll(() => late.stop());
 
-const cases = [...scenarios].flatMap(([title, scenario]) => subjectNames.filter((subject) => late0(subject, scenario)).map((s) => [s, title] as const));
-function late0(subject: string, scenario: unknown) { return scenario !== undefined && subject.includes(process.env['SUB'] ?? ''); }
-test.each(cases.filter(([, t]) => t.includes(process.env['ONLY'] ?? '')))('%s %s', async (subject, title) => {
-  const all: string[] = [];
-      const scenario = scenarios.get(title);
-      if (scenario === undefined || !late.has(subject, scenario)) return;
-      const calls = await late.count(subject, title);
-      let t = performance.now();
-      const picks = dangerous(calls);
-      const missing: string[] = [];
-      let n = 0;
-      for (const world of worlds)
-        for (const [i, call] of picks.entries()) {
-          if (process.env['SOME'] && (i + worlds.indexOf(world)) % Number(process.env['SOME']) !== 0) continue;
-          const v = await late.play({ subject, scenario: title, world, call });
-          n += 1;
-          if (v === undefined) missing.push(`${world} ${call}`);
-          else all.push(...v);
-        }
-      console.log(title, subject, calls.length, picks.length, n, Math.round((performance.now() - t)/Math.max(1,n)), missing.join(','));
-  if (title !== 'x') await late.clear();
-  expect(all).toEqual([]);
-}, 900_000);
+type Pair = readonly [subject: SubjectName, world: World, scenario: string, every: number];
+
+/** Plays the dangerous calls of a subject, or every second or third of them. Answers what was violated. */
+async function playAll([subject, world, scenario, every]: Pair): Promise<readonly string[]> {
+  const calls = dangerous(await late.count(subject, scenario));
+  const played = [];
+  for (const call of calls.filter((_, index) => index % every === 0))
+    played.push(await late.play({ subject, scenario, world, call }));
+  // A run may be a few calls shorter than the one that was counted.
+  expect(played.filter((found) => found !== undefined).length).toBeGreaterThan(played.length / 2);
+  return played.flatMap((found) => found ?? []);
+}
+
+describe('I1, I3, I6, I8, I26: an answer that comes an hour late breaks nothing', () => {
+  const pairs: readonly Pair[] = [
+    ['rotate-secret', 'retirement', 'zilliz-cloud, replace-user', 4],
+    ['rotate-secret', 'deletion', 'vultr-valkey, replace-user', 5],
+    ['rotate-secret', 'rotation', 'zilliz-cloud, alternate-users', 3],
+    ['rotate-secret', 'rollback', 'zilliz-cloud, reset-password', 4],
+    ['start-rotations', 'compromise', 'zilliz-cloud, replace-user', 1],
+    ['delete-user, retiring', 'rollback', 'zilliz-cloud, replace-user', 1],
+    ['delete-user, after a compromise', 'rotation', 'vultr-valkey, reset-password', 2],
+    ['delete-user, deleting a credential', 'twin', 'zilliz-cloud, alternate-users', 3],
+    ['reconcile-users, rolling forward', 'compromise', 'zilliz-cloud, replace-user', 3],
+    ['reconcile-users, giving up', 'rotation', 'zilliz-cloud, alternate-users', 2],
+    ['reconcile-users, mending rights', 'deletion', 'zilliz-cloud, reset-password', 1],
+    ['reconcile-users, restoring AWSPREVIOUS', 'rotation', 'zilliz-cloud, alternate-users', 1],
+    ['reconcile-users, setting the only password again', 'rotation', 'vultr-valkey, reset-password', 2],
+    ['update-consumers', 'retirement', 'zilliz-cloud, replace-user', 3],
+    ['create-user', 'deletion', 'zilliz-cloud, replace-user', 2],
+  ];
+  test.each(pairs)('%s; meanwhile a %s; %s', async (...pair) => {
+    expect(await playAll(pair)).toEqual([]);
+  });
+});
+
+describe('planted fault: guards that are never asked again', () => {
+  const found: Readonly<Record<string, Pair>> = {
+    'I1: AWSCURRENT is refused after the late answer': [
+      'delete-user, retiring',
+      'rollback',
+      'zilliz-cloud, replace-user',
+      1,
+    ],
+    'I26: a revoked version was published': [
+      'reconcile-users, rolling forward',
+      'compromise',
+      'zilliz-cloud, replace-user',
+      1,
+    ],
+    'I8: 1 users of a deleted credential are left': [
+      'rotate-secret',
+      'deletion',
+      'zilliz-cloud, replace-user',
+      1,
+    ],
+    'a consumer was written to with a login that is not current': [
+      'update-consumers',
+      'rotation',
+      'zilliz-cloud, replace-user',
+      1,
+    ],
+  };
+  test.each(Object.entries(found))('are found out: %s', async (violation, pair) => {
+    vi.spyOn(Guard.prototype, 'isFresh').mockReturnValue(true);
+    expect(await playAll(pair)).toContainEqual(expect.stringContaining(violation));
+  });
+});

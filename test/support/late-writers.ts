@@ -132,6 +132,8 @@ export interface Case {
   readonly world: World;
   /** The n-th call out of the subject is answered late. */
   readonly call: number;
+  /** @default an hour */
+  readonly lateMs?: number;
 }
 
 export const subjectNames = [
@@ -296,10 +298,12 @@ export async function startLateWriters(vendors: () => TestVendors) {
   async function open(one: Made): Promise<string> {
     rekey.secretsManager.setVariants({ retryDelaysMs: [] });
     rekey.killAt({ call: 1, when: 'before' });
-    const version = await rekey.rotate(one.name);
-    rekey.killAt(undefined);
-    rekey.secretsManager.setVariants({ retryDelaysMs: [1_000, minuteMs] });
-    return version;
+    try {
+      return await rekey.rotate(one.name);
+    } finally {
+      rekey.killAt(undefined);
+      rekey.secretsManager.setVariants({ retryDelaysMs: [1_000, minuteMs] });
+    }
   }
   async function rotate(one: Made): Promise<void> {
     await allowed(rekey.rotate(one.name));
@@ -580,8 +584,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
   async function discard(one: Made): Promise<void> {
     for (const [key, other] of spare) if (other === one) spare.delete(key);
     await remove(one);
-    for (const path of [`/rekey/credentials/${one.name}`])
-      await parameters('DeleteParameter', { Name: path }).catch(() => undefined);
+    await parameters('DeleteParameter', { Name: `/rekey/credentials/${one.name}` }).catch(() => undefined);
   }
 
   /** Runs the subject with nothing late. Answers its calls. */
@@ -591,7 +594,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
     const { calls, invoke } = latecomer();
     await allowed(run(invoke));
     await rekey.secretsManager.idle();
-    await converge(one);
+    await converge(one, () => unsettled(one));
     if (subject === 'create-user' || (await isEnding(one))) await discard(one);
     return calls;
   }
@@ -604,14 +607,10 @@ export async function startLateWriters(vendors: () => TestVendors) {
     await tellConsumers(one);
     await rekey.sweep();
   }
-  const maxPasses = 4;
   /** Time goes on, with passes of all functions, until `wrong` finds nothing, a few times at most. Answers what it found last. */
-  async function converge(
-    one: Made,
-    wrong: () => Promise<readonly string[]> = async () => [],
-  ): Promise<readonly string[]> {
+  async function converge(one: Made, wrong: () => Promise<readonly string[]>): Promise<readonly string[]> {
     let found: readonly string[] = [];
-    for (const ms of [graceOverMs, ...Array.from({ length: maxPasses - 1 }, () => 2 * hourMs)]) {
+    for (const ms of [2 * hourMs, graceOverMs, 2 * hourMs, graceOverMs]) {
       await rekey.reconcile(messageOf(one));
       move(ms);
       await pass(one, messageOf(one));
@@ -622,7 +621,13 @@ export async function startLateWriters(vendors: () => TestVendors) {
   }
 
   /** Plays one case. Answers what was not as it must be; undefined where the call was never made. */
-  async function play({ subject, scenario, world, call }: Case): Promise<readonly string[] | undefined> {
+  async function play({
+    subject,
+    scenario,
+    world,
+    call,
+    lateMs = hourMs,
+  }: Case): Promise<readonly string[] | undefined> {
     const one = await ready(subject, scenario);
     const { strategy } = one.scenario;
     const run = await subjects[subject].prepare(one);
@@ -655,7 +660,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
     let revokedLogins: readonly Login[] = [];
     const happen = async (): Promise<void> => {
       await rekey.secretsManager.idle();
-      move(hourMs);
+      move(lateMs);
       if (world === 'compromise') {
         revokedVersions = new Set(await versionsOf(one));
         revokedLogins = await storedLogins(one);
