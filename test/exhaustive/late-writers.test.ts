@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 afterEach(() => late.clear());
 afterAll(async () => {
-  console.log(`${answers} late answers, ${violations} violations`);
+  process.stdout.write(`${answers} late answers, ${violations} violations\n`);
   await late.stop();
 });
 
