@@ -1,3 +1,4 @@
+import { StoreError } from '../../functions/core/errors.ts';
 import { parseRotationEvent } from '../../functions/core/events.ts';
 import { Guard } from '../../functions/core/guard.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
@@ -107,6 +108,7 @@ type Invoke = <Answer>(use: Use<Answer>) => Promise<Answer>;
 /** One invocation, or several that follow each other, of one use case. */
 export interface Subject {
   readonly consumers?: true;
+  readonly replicas?: true;
   /** Brings the credential to where the use case has something to write. Answers the use case. */
   prepare(one: Made): Promise<(invoke: Invoke) => Promise<void>>;
 }
@@ -114,9 +116,9 @@ export interface Subject {
 export const worlds = ['rotation', 'retirement', 'compromise', 'rollback', 'deletion', 'twin'] as const;
 /**
  * What happens meanwhile: a rotation; two rotations, with every user of before retired; an order to revoke, carried out; AWSCURRENT
- * moved back by hand; an order to delete, carried out; another run of the same function.
+ * moved back by hand; an order to delete, carried out; another run of the same function. `rotation beside` takes no time.
  */
-export type World = (typeof worlds)[number];
+export type World = (typeof worlds)[number] | 'rotation beside' | 'nothing';
 
 export interface Call {
   readonly name: keyof Ports;
@@ -132,6 +134,8 @@ export interface Case {
   readonly call: number;
   /** @default an hour */
   readonly lateMs?: number;
+  /** The call is carried out, and its answer is an error; the invocation that fails by it is run again. */
+  readonly fails?: true;
 }
 
 export const subjectNames = [
@@ -268,9 +272,15 @@ export async function startLateWriters(vendors: () => TestVendors) {
       : undefined;
     return { name: `orders-${credentials}`, prefix: `o${credentials}`, scenario, service };
   }
-  async function credential(scenario: Scenario, consumers = false): Promise<Made> {
+  async function credential(
+    scenario: Scenario,
+    {
+      consumers = false,
+      replicas = false,
+    }: { consumers?: boolean | undefined; replicas?: boolean | undefined },
+  ): Promise<Made> {
     const one = name(scenario, consumers);
-    await rekey.request(specOf(one));
+    await rekey.request(specOf(one), replicas ? { replicas: [{ region: 'eu-west-1' }] } : {});
     await rekey.secretsManager.idle();
     await tellConsumers(one);
     return one;
@@ -385,6 +395,11 @@ export async function startLateWriters(vendors: () => TestVendors) {
     rollback: async (one) => void (await rollBack(one)),
     deletion: remove,
     twin: (_one, twin) => allowed(twin(rekey.invoke)),
+    'rotation beside': async (one) => {
+      await finishOpen(one);
+      await rotate(one);
+    },
+    nothing: async () => undefined,
   };
   const revokeWaits = async (one: Made): Promise<void> => {
     await rekey.start();
@@ -444,6 +459,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
       },
     },
     'delete-user, deleting a credential': {
+      replicas: true,
       async prepare(one) {
         await withPrevious(one);
         move(hourMs);
@@ -553,7 +569,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
   // One case.
 
   /** The subject's way to invoke: counts the calls out, and lets `happen` while the answer of one of them is under way. */
-  function latecomer(late?: number, happen: () => Promise<void> = async () => undefined) {
+  function latecomer(late?: number, happen: () => Promise<void> = async () => undefined, fails = false) {
     const calls: Call[] = [];
     let writing = 0;
     const invoke: Invoke = (use) =>
@@ -566,7 +582,9 @@ export async function startLateWriters(vendors: () => TestVendors) {
           if (number > maxCalls) throw new Error(`the invocation does not end: ${maxCalls} calls`);
           writing += isWrite ? 1 : 0;
           try {
-            return await call();
+            const answer = await call();
+            if (number === late && fails) throw carriedOut(name);
+            return answer;
           } finally {
             writing -= isWrite ? 1 : 0;
             if (number === late) await happen();
@@ -582,10 +600,10 @@ export async function startLateWriters(vendors: () => TestVendors) {
   async function ready(subject: SubjectName, title: string): Promise<Made> {
     const scenario = scenarios.get(title);
     if (scenario === undefined) throw new Error(`there is no scenario ${title}`);
-    const hasConsumers = subjects[subject].consumers === true;
+    const { consumers, replicas } = subjects[subject];
     if (subject === 'create-user') return name(scenario);
-    const key = `${title} ${hasConsumers}`;
-    const found = spare.get(key) ?? (await credential(scenario, hasConsumers));
+    const key = `${title} ${consumers} ${replicas}`;
+    const found = spare.get(key) ?? (await credential(scenario, { consumers, replicas }));
     spare.set(key, found);
     return found;
   }
@@ -635,6 +653,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
     world,
     call,
     lateMs = hourMs,
+    fails,
   }: Case): Promise<readonly string[] | undefined> {
     const one = await ready(subject, scenario);
     const { strategy } = one.scenario;
@@ -693,12 +712,16 @@ export async function startLateWriters(vendors: () => TestVendors) {
       };
       await countUsers('after the world went on');
     };
-    const { calls: made, invoke } = latecomer(call, happen);
+    const usersBefore = await usersAt(one);
+    const eventsBefore = subject === 'create-user' ? 0 : rekey.published().length;
+    const { calls: made, invoke } = latecomer(call, happen, fails);
     calls = made;
     try {
       await run(invoke);
     } catch (error) {
       if (!isExpected(error)) violated(`a defect: ${error instanceof Error ? error.message : String(error)}`);
+      // Whoever has called the function calls it again.
+      if (fails) await allowed(run(rekey.invoke));
     }
     await rekey.secretsManager.idle();
     if (left === undefined) {
@@ -752,6 +775,13 @@ export async function startLateWriters(vendors: () => TestVendors) {
       wasCurrent.add(version);
     }
     for (const login of revokedLogins) if (await logsIn(login)) violated('I26: a revoked password works');
+    for (const what of await untold(one, eventsBefore, {
+      published: publications(one)
+        .slice(before)
+        .filter((version) => version !== rolledBackTo),
+      users: usersBefore,
+    }))
+      violated(what);
     if (subject === 'create-user' || violations.length > 0 || (await isEnding(one))) await discard(one);
     return violations;
   }
@@ -785,6 +815,41 @@ export async function startLateWriters(vendors: () => TestVendors) {
         : ['a consumer does not run with AWSCURRENT']),
     ];
   }
+  /** What happened since and was not told, or was told as done more often than it was. */
+  async function untold(
+    one: Made,
+    since: number,
+    before: { readonly published: readonly string[]; readonly users: readonly string[] },
+  ): Promise<readonly string[]> {
+    const events = rekey.published().slice(since);
+    const count = (types: readonly string[], field: string, value: string): number =>
+      events.filter(({ 'detail-type': type, detail }) => types.includes(type) && detail[field] === value)
+        .length;
+    const users = await usersAt(one);
+    const gone = before.users.filter((username) => !users.includes(username));
+    const made = users.filter((username) => !before.users.includes(username));
+    const isLacking = (type: string, field: string, value: string): readonly string[] =>
+      count([type], field, value) > 0 ? [] : [`I22: ${type} was never published`];
+    return [
+      // The first value of a secret names nobody, and is published by nobody.
+      ...before.published
+        .slice(since === 0 ? 1 : 0)
+        .flatMap((version) => isLacking('CredentialRotated', 'versionId', version)),
+      ...gone.flatMap((username) => isLacking('DatabaseUserRetired', 'username', username)),
+      ...gone.flatMap((username) => isLacking('DatabaseUserDeleted', 'username', username)),
+      ...made.flatMap((username) => isLacking('DatabaseUserPlanned', 'username', username)),
+      ...made.flatMap((username) =>
+        count(['DatabaseUserCreated', 'DatabaseUserAppeared'], 'username', username) > 0
+          ? []
+          : ['I22: a new user was never told'],
+      ),
+      ...((await isEnding(one)) &&
+      !(await hasSpec(one)) &&
+      count(['CredentialDeleted'], 'credential', one.name) === 0
+        ? ['I22: CredentialDeleted was never published']
+        : []),
+    ];
+  }
   const defaultUser = (): string | undefined =>
     render.api.databases
       .get(postgresId)
@@ -798,6 +863,10 @@ export async function startLateWriters(vendors: () => TestVendors) {
 
   return { rekey, count, play, clear, stop: () => rekey.stop() };
 }
+
+/** What the adapters in functions/aws make of an answer that was lost. */
+const carriedOut = (name: keyof Ports): StoreError =>
+  new StoreError('STORE_UNAVAILABLE', 'unknown', `${name} failed (TimeoutError); it is tried again`);
 
 const hasGuard = (request: unknown): boolean =>
   typeof request === 'object' && request !== null && 'guard' in request && request.guard instanceof Guard;
