@@ -58,6 +58,22 @@ describe('I1, I3, I6, I8, I26: an answer that comes an hour late breaks nothing'
   });
 });
 
+test.each([
+  ['rotate-secret', 'zilliz-cloud, replace-user'],
+  ['reconcile-users, rolling forward', 'zilliz-cloud, reset-password'],
+] as const)(
+  'I7, I22: a move of a label that is carried out and answered with an error is made good: %s; %s',
+  async (subject, scenario) => {
+    const calls = await late.count(subject, scenario);
+    const moves = calls.flatMap(({ name }, index) => (name === 'moveLabel' ? [index + 1] : []));
+    expect(moves.length).toBeGreaterThan(1);
+    for (const call of moves)
+      expect(await late.play({ subject, scenario, world: 'nothing', lateMs: 0, call, fails: true })).toEqual(
+        [],
+      );
+  },
+);
+
 describe('planted fault: guards that are never asked again', () => {
   const found: Readonly<Record<string, Pair>> = {
     'I1: AWSCURRENT is refused after the late answer': [

@@ -16,6 +16,7 @@ beforeAll(async () => {
 afterEach(() => late.clear());
 afterAll(() => late.stop());
 
+const timeout = 300_000;
 type Pair = readonly [subject: SubjectName, scenario: string, every: number];
 
 async function playAll(
@@ -44,12 +45,20 @@ describe('I9, I16, I18: two at once, the second of which runs between two calls 
     ['reconcile-users, restoring AWSPREVIOUS', 'zilliz-cloud, replace-user', 5],
     ['reconcile-users, setting the only password again', 'vultr-valkey, reset-password', 12],
   ];
-  test.each(subjects)('two runs of %s; %s', async (...pair) => {
-    expect(await playAll(pair, { world: 'twin', lateMs: 0 })).toEqual([]);
-  });
-  test.each(subjects)('%s beside a rotation; %s', async (...pair) => {
-    expect(await playAll(pair, { world: 'rotation beside', lateMs: 0 })).toEqual([]);
-  });
+  test.each(subjects)(
+    'two runs of %s; %s',
+    async (...pair) => {
+      expect(await playAll(pair, { world: 'twin', lateMs: 0 })).toEqual([]);
+    },
+    timeout,
+  );
+  test.each(subjects)(
+    '%s beside a rotation; %s',
+    async (...pair) => {
+      expect(await playAll(pair, { world: 'rotation beside', lateMs: 0 })).toEqual([]);
+    },
+    timeout,
+  );
 });
 
 describe('I7, I9, I22: a call that is carried out and answered with an error', () => {
@@ -84,8 +93,12 @@ describe('I7, I9, I22: a call that is carried out and answered with an error', (
     ['update-consumers', 'zilliz-cloud, replace-user', 1],
     ['create-user', 'zilliz-cloud, replace-user', 1],
   ];
-  test.each(subjects)('is made good by the next runs: %s; %s', async (...pair) => {
-    const what = { world: 'nothing', lateMs: 0, fails: true } as const;
-    expect(await playAll(pair, what, ({ name }) => stores.has(name))).toEqual([]);
-  });
+  test.each(subjects)(
+    'is made good by the next runs: %s; %s',
+    async (...pair) => {
+      const what = { world: 'nothing', lateMs: 0, fails: true } as const;
+      expect(await playAll(pair, what, ({ name }) => stores.has(name))).toEqual([]);
+    },
+    timeout,
+  );
 });
