@@ -53,8 +53,15 @@ export async function endStuckRotation(
   if (canRollForward(reading) && pending !== undefined) {
     try {
       // createSecret has done its part. Each step looks at the labels anew, and stops where somebody has moved them.
-      for (const step of ['setSecret', 'testSecret', 'finishSecret'])
-        await rotateSecret({ step, secretId, token }, until, rekey);
+      const run = (step: string) => rotateSecret({ step, secretId, token }, until, rekey);
+      await run('setSecret');
+      await run('testSecret');
+      // Secrets Manager would retry it. A move of AWSCURRENT that was carried out although its answer was an error ends the rotation,
+      // so no later pass would come back to publish CredentialRotated.
+      await run('finishSecret').catch((error: unknown) => {
+        if (!(error instanceof StoreError)) throw error;
+        return run('finishSecret');
+      });
       return 'finish-rotation';
     } catch (error) {
       const age = (await ports.now()).getTime() - pending.madeAt.getTime();

@@ -28,7 +28,7 @@ import { isChange, type TestVendors } from './vendors.ts';
 
 const account = '123456789012';
 const region = 'eu-central-1';
-const functionArn = `arn:aws:lambda:${region}:${account}:function:rekey-rotate-secret`;
+export const functionArn = `arn:aws:lambda:${region}:${account}:function:rekey-rotate-secret`;
 const busName = 'rekey';
 /** What our webhooks point to, but for the name of the endpoint. */
 export const webhookBaseUrl = 'https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/webhooks/';
@@ -91,7 +91,7 @@ const reading: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
 ]);
 
 /** The ports that leave the process for somewhere that remembers; the others cannot tell a killed run from a slow one. */
-const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
+export const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'http',
   'sql',
   'valkey',
@@ -140,9 +140,12 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
   const measured: { readonly metric: MetricName; readonly value: number }[] = [];
   const tasks: TargetTask[] = [];
 
-  /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. */
-  async function invocation<Answer>(use: (rekey: Rekey, until: Date) => Promise<Answer>): Promise<Answer> {
-    const until = new Date(clock.now().getTime() + 890_000);
+  /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. It may last so long. */
+  async function invocation<Answer>(
+    use: (rekey: Rekey, until: Date) => Promise<Answer>,
+    lastsMs = 890_000,
+  ): Promise<Answer> {
+    const until = new Date(clock.now().getTime() + lastsMs);
     const death = Promise.withResolvers<never>();
     let isDead = false;
     const die = (): Promise<never> => {
