@@ -243,9 +243,9 @@ async function movedFindings(
     // From now on it is looked after there as well.
     if (isRead && former.some((one) => !isNoted(credential, one)))
       await keepFormerTargets(credential, former, reading.state, rekey);
-    findings.push(
-      ...former.filter(({ labels }) => labels.length > 0).map((one) => targetMoved(credential, one)),
-    );
+    // Of AWSPENDING alone RotationStuck tells: giving that rotation up mends it.
+    const isNamed = ({ labels }: FormerTarget): boolean => labels.some((label) => label !== 'AWSPENDING');
+    findings.push(...former.filter(isNamed).map((one) => targetMoved(credential, one)));
   }
   return findings;
 }

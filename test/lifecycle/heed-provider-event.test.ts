@@ -132,6 +132,7 @@ describe('what a vendor told', () => {
     expect(world.calls.filter((call) => call !== 'now')).toEqual([
       'listParameters',
       'listParameters',
+      'listParameters',
       'enqueue',
       'writeParameter',
     ]);
