@@ -138,8 +138,12 @@ export function usersInTheWay(known: readonly KnownUser[], credential: string, n
     now.getTime() > since.getTime() + (revoked ? 0 : graceMs(spec)) + graceMarginMs + retiredWithinMs;
   const held = superseded.filter(isHeld);
   const others = superseded.filter((one) => !isHeld(one));
-  // With the current user and the new one.
-  const isFull = others.length + 2 > maxLiveUsers;
+  // A current user that is gone takes no room. If it did, the rotation that replaces it would wait for users that are kept until the
+  // login in AWSCURRENT is accepted, and consumers would be locked out for good.
+  const current = known.filter(
+    ({ standing }) => standing.is === 'current' && standing.credential.name === credential,
+  );
+  const isFull = others.length + Math.min(1, current.length) + 1 > maxLiveUsers;
   return isFull
     ? others.map(({ username }) => username)
     : held.length > maxHeldUsers

@@ -7,6 +7,7 @@ import {
   ownership,
   type Standing,
   standings,
+  usersInTheWay,
 } from '../../functions/core/generations.ts';
 import type { DatabaseUser } from '../../functions/core/provider.ts';
 import { placeholderUsername } from '../../functions/core/username.ts';
@@ -369,4 +370,22 @@ test('whatever the labels, a user that a label names or that a rotation may be m
       },
     ),
   );
+});
+
+describe('I6: the users in the way of one more', () => {
+  const [previous, older] = [names.generation('v2', 0), names.generation('v1', 0)];
+  const inTheWay = async (...present: readonly string[]): Promise<readonly string[]> => {
+    const state = await credentialState(twice);
+    const users = present.map((username) => user(username));
+    const known = standings({ ...target, users, credentials: [state] }, sha256);
+    return usersInTheWay(known, state.name, new Date('2026-03-01T01:00:00Z'));
+  };
+
+  test('are those of earlier rotations, where there are three with the current one', async () => {
+    expect(await inTheWay(names.generation('v3', 0), previous, older)).toEqual([previous, older]);
+  });
+
+  test('are none where the current one is gone: they are kept until another one is accepted, so none could ever be made', async () => {
+    expect(await inTheWay(previous, older)).toEqual([]);
+  });
 });
