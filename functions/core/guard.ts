@@ -13,10 +13,18 @@ export type Objection = string | { readonly code: 'PAUSED'; readonly because: st
  */
 export class Guard {
   readonly #facts: readonly Fact[];
+  readonly #moreToTake: readonly Fact[];
   /** When the facts were asked for that held last. */
   #heldAt: Date | undefined;
-  private constructor(facts: readonly Fact[]) {
+  /**
+   * The guard of the sends among these that take a working password or a user away, if only for a moment: a throw-away password, a
+   * drop. They need more reasons than a send that makes the stored login work, otherwise they hit a user that is current by then.
+   */
+  readonly taking: Guard;
+  private constructor(facts: readonly Fact[], moreToTake: readonly Fact[] = []) {
     this.#facts = facts;
+    this.#moreToTake = moreToTake;
+    this.taking = moreToTake.length === 0 ? this : new Guard([...facts, ...moreToTake]);
   }
 
   /** For use cases only: test/architecture.test.ts refuses it in providers and consumers. */
@@ -26,7 +34,12 @@ export class Guard {
 
   /** A guard that holds as long as this one does and `fact` as well. */
   and(fact: Fact): Guard {
-    return new Guard([...this.#facts, fact]);
+    return new Guard([...this.#facts, fact], this.#moreToTake);
+  }
+
+  /** The same guard, whose `taking` holds as long as `fact` does as well. */
+  takingOnlyIf(fact: Fact): Guard {
+    return new Guard(this.#facts, [...this.#moreToTake, fact]);
   }
 
   /** Whether the facts were asked for within `freshMs` before `now`. A clock that went back proves nothing. */

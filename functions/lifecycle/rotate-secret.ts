@@ -75,8 +75,12 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
     } else await conclude(rotation, publishedBefore(rotation));
     rekey.log('info', `${step} ${verdict.say === 'done' ? 'had been done' : 'done'}`, { ...rotation.facts });
   } catch (error) {
-    // Two runs of one step do the same: where the other one has published this version, there is nothing left to do.
+    // Two runs of one step do the same: if the other one has published this version, only its conclusion may be left to do.
     if (isSuperseded(error) && (await isPublishedNow(rotation))) {
+      if (step === 'finishSecret') {
+        const published = await gather(event, until, rekey);
+        await conclude(published, publishedBefore(published));
+      }
       rekey.log('info', `${step} was superseded: another run has published this version`, {
         ...rotation.facts,
       });
@@ -190,15 +194,15 @@ const secretGuard = (rotation: Rotation): Guard =>
   Guard.of(stillPending(rotation, false), stillWanted(rotation));
 
 /**
- * The reasons to change something at the vendor. `orPublished` of what only makes true what this version says, such as making its
- * user after a drop: another run may have published the version meanwhile, and a user that is missing then locks consumers out.
+ * The reasons to change something at the vendor. Another run may publish this version meanwhile. What makes the stored login work,
+ * such as creating its user after a drop, is then still due; what takes a password or the user away would lock consumers out.
  */
-const vendorGuard = (rotation: Rotation, { orPublished = false } = {}): Guard =>
+const vendorGuard = (rotation: Rotation): Guard =>
   Guard.of(
-    stillPending(rotation, orPublished),
+    stillPending(rotation, true),
     stillWanted(rotation),
     notPaused({ provider: rotation.spec.provider, targetId: rotation.spec.targetId }, rotation.rekey),
-  );
+  ).takingOnlyIf(stillPending(rotation, false));
 
 function assertPending({ event, description, madeAt, directives }: Rotation): void {
   const stray = strayPending(event.token, description, (version) => madeAt.get(version), directives);
@@ -343,7 +347,8 @@ async function issueLogin(rotation: Rotation, provider: IssuingProvider, others:
   for (let attempt = 0; attempt < attempts; attempt += 1) {
     const username = names.generation(event.token, attempt);
     await tellIntent(facts, username, rekey);
-    const issued = await provider.issueUser(username, vendorGuard(rotation));
+    // A version that was published has its user: another one would only be left over.
+    const issued = await provider.issueUser(username, vendorGuard(rotation).taking);
     if (issued !== 'lost') return issued;
     rekey.log('warn', 'the password of a new user was lost, going on with the next name', {
       ...facts,
@@ -375,7 +380,7 @@ async function setSecret(rotation: Rotation): Promise<void> {
         await makeUser(rotation, provider, login);
       // After the password, as setting one has given rights back in the past (CockroachDB release notes, 2021-08-09).
       // Without a login of ours, too: a vendor whose privileges need one takes no `"verify": "none"`.
-      await provider.applyPrivileges(login, vendorGuard(rotation, { orPublished: true }));
+      await provider.applyPrivileges(login, vendorGuard(rotation));
       return;
     default:
       return provider satisfies never;
@@ -392,14 +397,14 @@ const tellMade = ({ facts, rekey }: Rotation, username: string): Promise<void> =
 async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: Login): Promise<void> {
   const { facts, rekey } = rotation;
   const { username, password: next } = login;
-  if ((await provider.createUser(login, vendorGuard(rotation, { orPublished: true }))) === 'exists') {
+  if ((await provider.createUser(login, vendorGuard(rotation))) === 'exists') {
     const change = {
       username,
       next,
       current: await knownPasswords(rotation, username),
       isIdle: rotation.current.kind !== 'login' || rotation.current.login.username !== username,
     };
-    await provider.setPassword(change, vendorGuard(rotation, { orPublished: true }));
+    await provider.setPassword(change, vendorGuard(rotation));
     await rekey.ports.publish([{ type: 'DatabaseUserPasswordChanged', detail: { ...facts, username } }]);
   } else {
     await tellMade(rotation, username);

@@ -376,7 +376,7 @@ function open(
       await takeAdminBack(login, guard);
     } catch (error) {
       // Otherwise the stored password logs in as an administrator.
-      if (isRightsFailure(error)) await put(hidden, guard);
+      if (isRightsFailure(error)) await put(hidden, guard.taking);
       throw error;
     }
   }
@@ -522,7 +522,7 @@ function open(
         const isRefused = error instanceof ProviderError && error.code === 'REJECTED';
         if (!isRefused && !isRightsFailure(error)) throw afterChanges(error);
         // The next run would be refused as well, and a user without admin cannot be repaired by its own login.
-        const remove = () => api.deleteUser(username, guard);
+        const remove = () => api.deleteUser(username, guard.taking);
         throw await undoCreation(
           error,
           { provider: 'cockroachdb-cloud', username, list, remove, until },
@@ -553,7 +553,7 @@ function open(
         if (missing.length === 0 && extra.length === 0) return;
       }
       const throwAway = await throwAwayPassword(ports);
-      await put({ username, password: throwAway }, guard);
+      await put({ username, password: throwAway }, guard.taking);
       try {
         await reveal('setPassword', login, throwAway, guard);
       } catch (error) {

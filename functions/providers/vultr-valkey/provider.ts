@@ -492,7 +492,7 @@ function open(
           await putInOrder(username, guard, true);
         } catch (error) {
           if (!isRulesUnknown(error)) throw afterChanges(error);
-          throw await undoCreation(error, deletionOf(username, guard), ports);
+          throw await undoCreation(error, deletionOf(username, guard.taking), ports);
         }
         await put(username, password, guard).catch((error: unknown) => {
           throw afterChanges(error);
@@ -503,7 +503,9 @@ function open(
     setPassword: ({ username, next, isIdle = false }, guard) =>
       changing('setPassword', username, async () => {
         refuseEmpty('setPassword', next);
+        // First: if Vultr refuses the declared rights, a user in use keeps its password, and a failed rotation locks nobody out.
         if (isIdle) await putInOrderOrTakeAway(username, guard, false);
+        else await putInOrder(username, guard, false);
         if (await isRecorded(username, next)) {
           // What is recorded may never have reached the engine; only the engine's no makes it worth saying again.
           const said = await lookedAt(verify({ username, password: next }));

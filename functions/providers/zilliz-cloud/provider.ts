@@ -431,7 +431,7 @@ function open(
         ? `${username} has its new password by now`
         : `whether ${username} has its new password by now cannot be told`;
     };
-    await remove(username, guard.and(stillRefused));
+    await remove(username, guard.taking.and(stillRefused));
     if ((await create(login, { guard, isDestructive: true }, async () => undefined)) === 'exists')
       throw failed(
         'CONFLICT',

@@ -1,0 +1,98 @@
+import { describe, expect, test } from 'vitest';
+import type { Ports } from '../../functions/core/ports.ts';
+import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
+import { hourMs, type Made, useCredentialWorld } from '../support/credential-world.ts';
+
+const world = useCredentialWorld();
+const { rekey, credential, login, works, labels, move } = world;
+
+/** One step in an invocation of its own, with some of its ways out changed above the seam that guards writes. */
+const stepWith = async (
+  one: Made,
+  { step, token }: { readonly step: string; readonly token: string },
+  change: (ports: Ports) => Partial<Ports>,
+): Promise<unknown> => {
+  const { ARN: secretId } = await rekey().describe(one.name);
+  return world.failureOf(
+    world.invokeWith(change, (inner, until) => rotateSecret({ step, secretId, token }, until, inner)),
+  );
+};
+
+describe('I1, I3: setSecret whose login attempt is answered after another run has published the version', () => {
+  test('takes no password from the user that is current by then, not for a moment', async () => {
+    const one = await credential(
+      { provider: 'cockroachdb-cloud', strategy: 'alternate-users' },
+      { grace: 'PT0S' },
+    );
+    move(hourMs);
+    await rekey().rotate(one.name);
+    move(hourMs);
+    const token = await world.openRotation(one, 'createSecret');
+    const { username } = await login(one, 'AWSPENDING');
+    let attempts = 0;
+    const refused: string[] = [];
+    await stepWith(one, { step: 'setSecret', token }, (ports) => ({
+      async sql(request) {
+        const answer = await ports.sql(request);
+        if (request.username !== username || attempts > 0) return answer;
+        attempts += 1;
+        for (const step of ['setSecret', 'testSecret', 'finishSecret'])
+          await rekey().step(one.name, step, token);
+        return answer;
+      },
+      async http(request) {
+        const answer = await ports.http(request);
+        if (attempts > 0 && !(await works(await login(one))))
+          refused.push(`${request.method} ${request.url.pathname}`);
+        return answer;
+      },
+    }));
+    expect(attempts).toBe(1);
+    expect((await labels(one))['AWSCURRENT']).toBe(token);
+    expect(refused).toEqual([]);
+    expect(await works(await login(one))).toBe(true);
+  });
+});
+
+test('I7, I22: finishSecret that another run was faster than tells of the rotation, as that run may have died', async () => {
+  const one = await credential({ provider: 'zilliz-cloud' });
+  move(hourMs);
+  const token = await world.openRotation(one, 'createSecret', 'setSecret', 'testSecret');
+  const before = world.published('CredentialRotated', one).length;
+  /** Moves AWSCURRENT and dies. */
+  const dying = (ports: Ports): Partial<Ports> => {
+    let moves = 0;
+    return {
+      async moveLabel(request) {
+        moves += 1;
+        if (moves > 1) throw new Error('killed');
+        return ports.moveLabel(request);
+      },
+    };
+  };
+  let isFirst = true;
+  const outcome = await stepWith(one, { step: 'finishSecret', token }, (ports) => ({
+    async moveLabel(request) {
+      if (isFirst) {
+        isFirst = false;
+        await stepWith(one, { step: 'finishSecret', token }, dying);
+        expect(world.published('CredentialRotated', one)).toHaveLength(before);
+        move(3_000);
+      }
+      return ports.moveLabel(request);
+    },
+  }));
+  expect(outcome).toBe('it went on');
+  expect(world.published('CredentialRotated', one)).toHaveLength(before + 1);
+  expect(await labels(one)).not.toHaveProperty('AWSPENDING');
+});
+
+test('I1: reset-password, rights that Vultr refuses: the password in AWSCURRENT keeps working', async () => {
+  const one = await credential({ provider: 'vultr-valkey', strategy: 'reset-password' });
+  move(hourMs);
+  await world.storeSpec(one, { privileges: { categories: ['+@no_such_category'], keys: ['orders:*'] } });
+  rekey().secretsManager.setVariants({ retryDelaysMs: [] });
+  await rekey().rotate(one.name);
+  expect(rekey().failures.splice(0)).toEqual([expect.objectContaining({ code: 'ROLE_UNKNOWN' })]);
+  expect(await works(await login(one))).toBe(true);
+});
