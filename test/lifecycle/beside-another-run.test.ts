@@ -19,39 +19,44 @@ const stepWith = async (
 };
 
 describe('I1, I3: setSecret whose login attempt is answered after another run has published the version', () => {
-  test('takes no password from the user that is current by then, not for a moment', async () => {
-    const one = await credential(
-      { provider: 'cockroachdb-cloud', strategy: 'alternate-users' },
-      { grace: 'PT0S' },
-    );
-    move(hourMs);
-    await rekey().rotate(one.name);
-    move(hourMs);
-    const token = await world.openRotation(one, 'createSecret');
-    const { username } = await login(one, 'AWSPENDING');
-    let attempts = 0;
-    const refused: string[] = [];
-    await stepWith(one, { step: 'setSecret', token }, (ports) => ({
-      async sql(request) {
-        const answer = await ports.sql(request);
-        if (request.username !== username || attempts > 0) return answer;
-        attempts += 1;
-        for (const step of ['setSecret', 'testSecret', 'finishSecret'])
-          await rekey().step(one.name, step, token);
-        return answer;
-      },
-      async http(request) {
-        const answer = await ports.http(request);
-        if (attempts > 0 && !(await works(await login(one))))
-          refused.push(`${request.method} ${request.url.pathname}`);
-        return answer;
-      },
-    }));
-    expect(attempts).toBe(1);
-    expect((await labels(one))['AWSCURRENT']).toBe(token);
-    expect(refused).toEqual([]);
-    expect(await works(await login(one))).toBe(true);
-  });
+  // The step looks whether it was done before; the provider looks again before it sets a throw-away password.
+  test.each([1, 2])(
+    '(the %i. one) takes no password from the user that is current by then, not for a moment',
+    async (late) => {
+      const one = await credential(
+        { provider: 'cockroachdb-cloud', strategy: 'alternate-users' },
+        { grace: 'PT0S' },
+      );
+      move(hourMs);
+      await rekey().rotate(one.name);
+      move(hourMs);
+      const token = await world.openRotation(one, 'createSecret');
+      const { username } = await login(one, 'AWSPENDING');
+      let attempts = 0;
+      const refused: string[] = [];
+      await stepWith(one, { step: 'setSecret', token }, (ports) => ({
+        async sql(request) {
+          const answer = await ports.sql(request);
+          if (request.username !== username) return answer;
+          attempts += 1;
+          if (attempts !== late) return answer;
+          for (const step of ['setSecret', 'testSecret', 'finishSecret'])
+            await rekey().step(one.name, step, token);
+          return answer;
+        },
+        async http(request) {
+          const answer = await ports.http(request);
+          if (attempts >= late && !(await works(await login(one))))
+            refused.push(`${request.method} ${request.url.pathname}`);
+          return answer;
+        },
+      }));
+      expect(attempts).toBeGreaterThanOrEqual(late);
+      expect((await labels(one))['AWSCURRENT']).toBe(token);
+      expect(refused).toEqual([]);
+      expect(await works(await login(one))).toBe(true);
+    },
+  );
 });
 
 test('I7, I22: finishSecret that another run was faster than tells of the rotation, as that run may have died', async () => {
