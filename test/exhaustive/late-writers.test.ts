@@ -15,10 +15,10 @@ import { useTestVendors } from '../support/vendors.ts';
 // meanwhile. The calls are those before, at and within each write: between them nothing is sent that could be late. Of these pairs
 // of a call and a happening every n-th is played, the same in each run, as a provider on a real engine takes longer.
 const every: Readonly<Record<string, number>> = {
-  'zilliz-cloud': 2,
-  'vultr-valkey': 4,
-  'render-postgres': 6,
-  'cockroachdb-cloud': 12,
+  'zilliz-cloud': 4,
+  'vultr-valkey': 8,
+  'render-postgres': 12,
+  'cockroachdb-cloud': 24,
 };
 
 const vendors = useTestVendors();
