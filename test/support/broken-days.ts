@@ -7,6 +7,7 @@ import { Sensitive } from '../../functions/core/sensitive.ts';
 import type { StartReport } from '../../functions/lifecycle/start-rotations.ts';
 import { pgSql } from '../../functions/providers/sql.ts';
 import { iovalkeyOverTls } from '../../functions/providers/valkey.ts';
+import { addRenderOrders } from '../../infra/local/providers/fixtures.ts';
 import { startTestRekey } from './rekey.ts';
 import { holding, type TestVendors } from './vendors.ts';
 
@@ -232,6 +233,7 @@ export async function liveBroken(
       return AWSPENDING !== undefined && AWSPENDING !== AWSCURRENT;
     };
     let reconciledAt = 0;
+    let openFor = 0;
     /** Answers how long nothing will be to do. */
     const allPasses = async (): Promise<number> => {
       const passedAt = now();
@@ -243,7 +245,7 @@ export async function liveBroken(
       await tellConsumers();
       const open = await Promise.all(broken.map(isOpenAt));
       // Every hour there; here, where it finds something else than before.
-      if (open.includes(true) || now() - reconciledAt > 0.7 * dayMs) {
+      if ((open.includes(true) && openFor < 5) || now() - reconciledAt > 0.7 * dayMs) {
         await attempt(() => rekey.reconcile());
         await attempt(() => rekey.reconcile(rekey.takeMessages()));
         await tellConsumers();
@@ -281,7 +283,9 @@ export async function liveBroken(
         started.length > 0 || held.some(({ reason }) => reason === 'SPACING' || reason === 'TARGET_BUSY');
       // Long enough for a rotation to count as over, then for reconcile to look, to try, and to give it up.
       if (isBusy) return 31 * 60_000;
-      if (open.includes(true)) return 3.1 * hourMs;
+      openFor = open.includes(true) ? openFor + 1 : 0;
+      // What could not be given up by then waits for the end of the fault.
+      if (openFor > 0 && openFor < 5) return 3.1 * hourMs;
       const untils = held.flatMap(({ until }) =>
         until === undefined ? [] : [until.getTime() - now() + 60_000],
       );
@@ -419,11 +423,15 @@ function targetOf(provider: ProviderId, run: number, index: number): Target {
 }
 
 async function prepare(vendors: TestVendors, provider: ProviderId, target: Target): Promise<void> {
-  const { cockroachdb } = vendors;
+  const { cockroachdb, render } = vendors;
   // All clusters of the emulator share one engine, and with it the table.
   if (provider === 'cockroachdb-cloud' && cockroachdb.api.clusters.size > 0)
     await cockroachdb.api.addCluster({ name: 'orders', id: target['clusterId'] ?? '', humanUsers: [] });
-  else await vendors.byProvider[provider]?.prepare(target, ['orders_rw']);
+  // And all databases, in which the name of the owner comes from that of the database.
+  else if (provider === 'render-postgres') {
+    const { postgresId: id = '' } = target;
+    await addRenderOrders(render.api, render.postgres, { id, name: `orders_${id.slice(4, 12)}` });
+  } else await vendors.byProvider[provider]?.prepare(target, ['orders_rw']);
 }
 
 /** The engines are those of the next run, too. */
