@@ -56,6 +56,8 @@ const ofProvider = {
     target: { clusterId },
     apiKeySecret: 'rekey/api-keys/cockroachdb',
     privileges: { roles: ['orders_rw'] },
+    // Without it the deletion of a user whose password no label names any more waits for a person.
+    adminSecret: 'rekey/admin/cockroachdb',
   },
   'vultr-valkey': {
     target: { databaseId },
@@ -196,6 +198,13 @@ export async function startLateWriters(vendors: () => TestVendors) {
   const secrets = (operation: string, input: object) => rekey.secretsManager.call(operation, input);
   const parameters = (operation: string, input: object) => rekey.parameters.call(operation, input);
   const idOf = ({ name }: Made): string => `rekey/${name}`;
+  const adminPassword = 'Root-password_00000000000000001';
+  await cockroachdb.postgres.query(`ALTER ROLE root PASSWORD '${adminPassword}'`);
+  await secrets('CreateSecret', {
+    Name: 'rekey/admin/cockroachdb',
+    SecretString: JSON.stringify({ username: 'root', password: adminPassword }),
+    ClientRequestToken: token(),
+  });
 
   // What is so, asked past rekey.
 
