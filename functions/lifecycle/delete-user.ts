@@ -33,7 +33,7 @@ import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } 
 import { noteGone, noteThere } from './gone-targets.ts';
 import { labelsUnchanged, notPaused, slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { forgetOrders, forgetTombstones, ignoreOrder, noteDeletion } from './orders.ts';
+import { deleteOrder, forgetOrders, forgetTombstones, ignoreOrder, noteDeletion } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type Candidate,
@@ -336,7 +336,11 @@ async function takeBack(
       },
       rekey,
     );
-    await ports.deleteParameter({ parameter: directiveParameter(name, 'targetIsGone') });
+    const parameter = directiveParameter(name, 'targetIsGone');
+    const document = await ports.readParameter({ parameter });
+    // Only the one that was read: another one may have been given since.
+    if (document !== 'absent' && Date.parse(document) === directives.targetIsGone.getTime())
+      await deleteOrder({ parameter, document }, ports);
   }
 }
 

@@ -4,7 +4,7 @@ import { InputError } from '../core/errors.ts';
 import type { Credential } from '../core/fleet.ts';
 import { type Fact, freshMs, type Guard, sendGuarded } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
-import { specParameterPath } from '../core/names.ts';
+import { directivesPath, specParameterPath } from '../core/names.ts';
 import type {
   HttpRequest,
   Leave,
@@ -53,6 +53,15 @@ export function guardWrites(ports: Ports, clock: () => Date): Ports {
     cancelRotation: guarded(ports.cancelRotation),
     removeReplicas: guarded(ports.removeReplicas),
     deleteSecret: guarded(ports.deleteSecret),
+    deleteParameter: async (request) => {
+      const { parameter, guard } = request;
+      if (guard !== undefined) return sendGuarded(guard, clock, () => ports.deleteParameter(request));
+      if (parameter.startsWith(specParameterPath) || parameter.startsWith(directivesPath))
+        throw new Error(
+          `the deletion of ${parameter} was about to leave without its reasons; give it a guard`,
+        );
+      return ports.deleteParameter(request);
+    },
     notify: guarded(ports.notify),
   };
 }
@@ -138,6 +147,23 @@ export const stillEnding =
     if (directives.deleteSince !== undefined || document === undefined) return undefined;
     const { expiresAt } = await parseSpec(jsonOf(document), plugins);
     return expiresAt !== undefined && new Date(expiresAt) <= now ? undefined : `${name} is to stay`;
+  };
+
+/**
+ * The deletion that the pass was carrying out still stands, for the spec that it read. Where it does not, another pass has finished it,
+ * and what is stored belongs to a credential that was requested since.
+ */
+export const sameDeletion =
+  (spec: CredentialSpec, since: Date, { ports, ...plugins }: Rekey): Fact =>
+  async () => {
+    const { document, directives } = await readStandingOrders(spec.name, ports);
+    if (directives.deleteSince?.getTime() !== since.getTime())
+      return `the order to delete ${spec.name} is not the one that was carried out`;
+    // A pass that was killed after it may have deleted the spec already.
+    if (document === undefined) return undefined;
+    return specDocument(await parseSpec(jsonOf(document), plugins)) === specDocument(spec)
+      ? undefined
+      : `the spec of ${spec.name} was changed`;
   };
 
 const adopting = z.object({ adopt: z.object({ username: z.string() }) });
