@@ -8,6 +8,7 @@ import {
 } from '@aws-sdk/client-ssm';
 import type { Ports } from '../core/ports.ts';
 import { failureOf, isNamed } from './failure.ts';
+import { changeFailureOf, guarded } from './guarded.ts';
 import { everyPage, unreadable } from './pages.ts';
 
 type ParameterPorts = Pick<
@@ -20,8 +21,8 @@ type ParameterPorts = Pick<
   | 'listParameters'
 >;
 
-/** The ports to Parameter Store. */
-export function parameterStore(client: SSMClient): ParameterPorts {
+/** The ports to Parameter Store. `clock` is the one that guards are kept by. */
+export function parameterStore(client: SSMClient, clock: () => Date = () => new Date()): ParameterPorts {
   const put = (parameter: string, document: string, Overwrite: boolean) =>
     client.send(new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite }));
 
@@ -75,13 +76,14 @@ export function parameterStore(client: SSMClient): ParameterPorts {
       }
     },
 
-    async deleteParameter({ parameter }) {
+    async deleteParameter({ parameter, guard }) {
+      const command = new DeleteParameterCommand({ Name: parameter });
       try {
-        await client.send(new DeleteParameterCommand({ Name: parameter }));
+        await client.send(guard === undefined ? command : guarded(command, guard, clock));
         return 'deleted';
       } catch (error) {
         if (isNamed(error, 'ParameterNotFound')) return 'absent';
-        throw failureOf(error, `DeleteParameter of ${parameter}`, 'unknown');
+        throw changeFailureOf(error, `DeleteParameter of ${parameter}`, 'unknown');
       }
     },
 

@@ -66,7 +66,8 @@ export interface Ports {
   readonly createParameter: Port<{ parameter: string; document: string }, 'written' | 'exists'>;
   /** Overwrites. */
   readonly writeParameter: Port<{ parameter: string; document: string }, void>;
-  readonly deleteParameter: Port<{ parameter: string }, 'deleted' | 'absent'>;
+  /** Specs and orders are deleted with a guard only: another one may be stored under the name at any time. */
+  readonly deleteParameter: Port<{ parameter: string; guard?: Guard }, 'deleted' | 'absent'>;
   /** Every parameter below a path, at any depth, all pages read. */
   readonly listParameters: Port<{ path: string }, readonly ListedParameter[]>;
 

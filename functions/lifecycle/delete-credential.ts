@@ -18,7 +18,7 @@ import { type Ending, judgeEndingUser, judgeUser } from '../core/retirement.ts';
 import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
 import { forgetTargets } from './former-targets.ts';
-import { labelsUnchanged, sameLabels, stillEnding } from './guarded-write.ts';
+import { labelsUnchanged, sameDeletion, sameLabels, stillEnding } from './guarded-write.ts';
 import { forgetOrders, keepDirective } from './orders.ts';
 import { betweenWords, type Candidate, retireUsers, type Scene, secondReadingMs } from './retire-users.ts';
 import { readVersions } from './target.ts';
@@ -78,7 +78,7 @@ export async function emptyCredential(
     await ports.sleep(secondReadingMs);
     known = await readVersions(credential, rekey);
   }
-  if (known === 'absent') return withoutSecret(credential, scene);
+  if (known === 'absent') return withoutSecret(credential, ending, scene);
   if (known.secret.deletedAt === undefined) {
     const stopped = await stopRotation(known, scene);
     if (stopped === undefined) return { stage: 'rotation-open' };
@@ -260,7 +260,7 @@ async function retirePlaceholders(scene: Scene): Promise<void> {
 }
 
 /** Without the secret nobody can prove which users were its own: none may be forgotten, none may be guessed. */
-function withoutSecret(credential: Credential, scene: Scene): Emptied | Empty {
+function withoutSecret(credential: Credential, ending: Ending, scene: Scene): Emptied | Empty {
   const { name, spec } = credential;
   const left = scene.listed.filter(({ username }) => carriesPrefix(username, spec.usernamePrefix));
   for (const { username } of left)
@@ -275,7 +275,7 @@ function withoutSecret(credential: Credential, scene: Scene): Emptied | Empty {
     });
   return left.length > 0
     ? { stage: 'users-left' }
-    : { stage: 'empty', finish: () => forget(credential, scene) };
+    : { stage: 'empty', finish: () => forget(credential, ending, scene) };
 }
 
 /** The second part: the secret, then everything that was ordered for it. */
@@ -319,14 +319,22 @@ async function deleteSecret(
       },
     },
   ]);
-  return forget(state, scene);
+  return forget(state, ending, scene);
 }
 
 /**
  * The order last: without a spec it stands for nothing, and the next pass takes it away; a spec without it would come back. What
  * stays is when it was deleted: an order or a request that comes again, from an archive or a dead-letter queue, is older than that.
  */
-async function forget({ name }: Credential, { rekey: { ports } }: Scene): Promise<DeletionStage> {
+async function forget(
+  { name, spec }: Credential,
+  { at }: Ending,
+  { rekey, specs }: Scene,
+): Promise<DeletionStage> {
+  const { ports } = rekey;
+  const guard = Guard.of(sameDeletion(specs.get(name) ?? spec, at, rekey));
+  // Before the tombstone, too: requests and orders of the next credential of the name would count as older than it.
+  await guard.ask(await ports.now());
   const stored = await ports.readParameter({ parameter: directiveParameter(name, 'deletedAt') });
   await keepDirective(
     'latest',
@@ -338,7 +346,7 @@ async function forget({ name }: Credential, { rekey: { ports } }: Scene): Promis
     },
     ports,
   );
-  await ports.deleteParameter({ parameter: specParameterName(name) });
+  await ports.deleteParameter({ parameter: specParameterName(name), guard });
   await forgetTargets(name, ports);
   await forgetOrders(name, ports);
   return 'deleted';

@@ -15,7 +15,13 @@ import {
 } from '../core/fleet.ts';
 import { type CredentialState, lastSwitch, standings } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
-import { directivesPath, specParameterName, targetsPath } from '../core/names.ts';
+import {
+  directivesPath,
+  goneTargetsParameter,
+  specParameterName,
+  specParameterPath,
+  targetsPath,
+} from '../core/names.ts';
 import type { ListedParameter } from '../core/ports.ts';
 import type { DatabaseUser, EndedSessions, Provider, Readiness } from '../core/provider.ts';
 import { endingOf, judgeUser } from '../core/retirement.ts';
@@ -25,13 +31,14 @@ import { type DeletionStage, type Empty, emptyCredential } from './delete-creden
 import { readFleet } from './fleet.ts';
 import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } from './former-targets.ts';
 import { noteGone, noteThere } from './gone-targets.ts';
-import { labelsUnchanged, notPaused } from './guarded-write.ts';
+import { labelsUnchanged, notPaused, slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { forgetOrders, forgetTombstones, ignoreOrder, noteDeletion } from './orders.ts';
+import { deleteOrder, forgetOrders, forgetTombstones, ignoreOrder, noteDeletion } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type Candidate,
   codeOf,
+  dropNotes,
   endedBy,
   hold,
   isOthers,
@@ -99,9 +106,18 @@ export async function deleteUsers(
       (invocation.is === 'pass' || credential.name === invocation.credential) &&
       endingOf(credential, now) !== undefined,
   );
+  if (invocation.is === 'pass' && !dryRun) await forgetSightings(notes, ending, rekey);
   const unread = await findAllTargets(ending, former, { dryRun, errors }, rekey);
   const targets = targetsOf(placed(credentials, former));
-  const pass: Pass = { dryRun, until, writes: new Map(), errors, unread, emptied: new Map() };
+  const pass: Pass = {
+    dryRun,
+    until,
+    specs: new Map(credentials.map(({ name, spec }) => [name, spec])),
+    writes: new Map(),
+    errors,
+    unread,
+    emptied: new Map(),
+  };
   const visits = await inParallel(
     invocation.is === 'pass'
       ? fromElsewhere(targets, now)
@@ -169,6 +185,23 @@ async function forgetLostTargets(
       await forgetTargets(name, ports);
 }
 
+/**
+ * Sightings of a gone target count only while the credential is to go. While it is not, no pass takes them back when the vendor has
+ * the target: one whose time was prolonged begins anew.
+ */
+async function forgetSightings(
+  notes: readonly ListedParameter[],
+  ending: readonly Credential[],
+  { ports }: Rekey,
+): Promise<void> {
+  const kept = new Set(ending.map(({ name }) => goneTargetsParameter(name)));
+  for (const { parameter } of notes) {
+    const name = parameter.slice(targetsPath.length).split('/')[0] ?? '';
+    if (parameter === goneTargetsParameter(name) && !kept.has(parameter))
+      await ports.deleteParameter({ parameter });
+  }
+}
+
 /** What was ordered for credentials that are gone: a pass that died at the very end of a deletion left it. */
 async function forgetLostOrders(rekey: Rekey): Promise<void> {
   const { ports } = rekey;
@@ -186,6 +219,8 @@ async function forgetLostOrders(rekey: Rekey): Promise<void> {
 interface Pass {
   readonly dryRun: boolean;
   readonly until: Date;
+  /** The stored specs by the names of their credentials. */
+  readonly specs: Scene['specs'];
   /** How many writes are left, by API key. */
   readonly writes: Map<string, number>;
   readonly errors: unknown[];
@@ -217,6 +252,8 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       dryRun: pass.dryRun,
       now,
       target,
+      specs: pass.specs,
+      listSpecs: slowReading(() => rekey.ports.listParameters({ path: specParameterPath }), rekey),
       listed,
       list,
       providerOf,
@@ -236,7 +273,6 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       await lookForMoved(target, pass, rekey);
       return skipped(`the target is gone: ${entered.said}`);
     }
-    await takeBack(target, pass, rekey);
     if (entered.say === 'not-ready') {
       await lookForMoved(target, pass, rekey);
       return skipped(`the target is not ready: ${entered.reason}`);
@@ -300,7 +336,11 @@ async function takeBack(
       },
       rekey,
     );
-    await ports.deleteParameter({ parameter: directiveParameter(name, 'targetIsGone') });
+    const parameter = directiveParameter(name, 'targetIsGone');
+    const document = await ports.readParameter({ parameter });
+    // Only the one that was read: another one may have been given since.
+    if (document !== 'absent' && Date.parse(document) === directives.targetIsGone.getTime())
+      await deleteOrder({ parameter, document }, ports);
   }
 }
 
@@ -389,7 +429,8 @@ function takeWrite(
 }
 
 /** Opened with the first key that the vendor takes: the credentials of a target may have several. */
-async function enter(target: Target, { until }: Pass, rekey: Rekey): Promise<Entered> {
+async function enter(target: Target, pass: Pass, rekey: Rekey): Promise<Entered> {
+  const { until } = pass;
   const opened = new Map<string, Promise<Provider>>();
   const providerOf = (credential: Credential): Promise<Provider> => {
     const known = opened.get(credential.name) ?? openTarget(credential.spec, until, rekey);
@@ -410,6 +451,8 @@ async function enter(target: Target, { until }: Pass, rekey: Rekey): Promise<Ent
         said ??= readiness.reason;
         continue;
       }
+      // At once, as the user list may fail: the answer counts all the same.
+      await takeBack(target, pass, rekey);
       if (!readiness.ready) return { say: 'not-ready', reason: readiness.reason };
       const list = (): Promise<readonly DatabaseUser[]> => provider.listUsers();
       return { say: 'listed', list, listed: await list(), providerOf };
@@ -452,6 +495,11 @@ async function sweep(
   const scene: Scene = { ...empty, states };
   const known = standings({ provider, targetId, users: listed, credentials: states }, rekey.sha256);
 
+  const used = known.filter(({ standing }) => ['current', 'pending', 'idle'].includes(standing.is));
+  await dropNotes(
+    used.map(({ user }) => user.username),
+    scene,
+  );
   const candidates = known.flatMap(({ user, standing }): readonly Candidate[] => {
     const judge: Candidate['judge'] = (observed) => judgeUser({ user, standing }, observed, now);
     if (standing.is === 'placeholder') {

@@ -1,10 +1,14 @@
+import { z } from 'zod';
 import { type Directives, endsAt } from '../core/directives.ts';
+import { InputError } from '../core/errors.ts';
 import type { Credential } from '../core/fleet.ts';
-import { type Fact, type Guard, sendGuarded } from '../core/guard.ts';
+import { type Fact, freshMs, type Guard, sendGuarded } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
+import { directivesPath, specParameterPath } from '../core/names.ts';
 import type {
   HttpRequest,
   Leave,
+  ListedParameter,
   Ports,
   SecretDescription,
   SqlSession,
@@ -49,6 +53,15 @@ export function guardWrites(ports: Ports, clock: () => Date): Ports {
     cancelRotation: guarded(ports.cancelRotation),
     removeReplicas: guarded(ports.removeReplicas),
     deleteSecret: guarded(ports.deleteSecret),
+    deleteParameter: async (request) => {
+      const { parameter, guard } = request;
+      if (guard !== undefined) return sendGuarded(guard, clock, () => ports.deleteParameter(request));
+      if (parameter.startsWith(specParameterPath) || parameter.startsWith(directivesPath))
+        throw new Error(
+          `the deletion of ${parameter} was about to leave without its reasons; give it a guard`,
+        );
+      return ports.deleteParameter(request);
+    },
     notify: guarded(ports.notify),
   };
 }
@@ -135,6 +148,81 @@ export const stillEnding =
     const { expiresAt } = await parseSpec(jsonOf(document), plugins);
     return expiresAt !== undefined && new Date(expiresAt) <= now ? undefined : `${name} is to stay`;
   };
+
+/**
+ * The deletion that the pass was carrying out still stands, for the spec that it read. Where it does not, another pass has finished it,
+ * and what is stored belongs to a credential that was requested since.
+ */
+export const sameDeletion =
+  (spec: CredentialSpec, since: Date, { ports, ...plugins }: Rekey): Fact =>
+  async () => {
+    const { document, directives } = await readStandingOrders(spec.name, ports);
+    if (directives.deleteSince?.getTime() !== since.getTime())
+      return `the order to delete ${spec.name} is not the one that was carried out`;
+    // A pass that was killed after it may have deleted the spec already.
+    if (document === undefined) return undefined;
+    return specDocument(await parseSpec(jsonOf(document), plugins)) === specDocument(spec)
+      ? undefined
+      : `the spec of ${spec.name} was changed`;
+  };
+
+const adopting = z.object({ adopt: z.object({ username: z.string() }) });
+
+/**
+ * No credential of the target adopts the user, except for those in `judged`: the user was judged with their secrets. A spec that cannot
+ * be read and names the user counts, as it may be of this target.
+ */
+export const notAdopted =
+  (
+    username: string,
+    {
+      target: { provider, targetId },
+      judged,
+      listSpecs,
+    }: {
+      readonly target: { readonly provider: string; readonly targetId: string };
+      readonly judged: ReadonlySet<string>;
+      readonly listSpecs: () => Promise<readonly ListedParameter[]>;
+    },
+    rekey: Rekey,
+  ): Fact =>
+  async () => {
+    for (const { parameter, document } of await listSpecs()) {
+      const name = parameter.slice(specParameterPath.length);
+      const stored = jsonOf(document);
+      if (judged.has(name) || adopting.safeParse(stored).data?.adopt.username !== username) continue;
+      const spec = await parseSpec(stored, rekey).catch((error: unknown) => {
+        if (!(error instanceof InputError)) throw error;
+        return undefined;
+      });
+      if (spec === undefined || (spec.provider === provider && spec.targetId === targetId))
+        return `${name} adopts ${username}`;
+    }
+    return undefined;
+  };
+
+/** A reading may take so long if its answer is to count from when it came. */
+const maxReadMs = 30_000;
+
+/**
+ * A reading for guards that may take longer than `freshMs`, such as a login or all pages of a list. Its answer counts for `freshMs` from
+ * when it came, not from when it was asked for: otherwise a slow vendor would block every write that depends on it.
+ */
+export function slowReading<Answer>(
+  read: () => Promise<Answer>,
+  { ports }: Pick<Rekey, 'ports'>,
+): () => Promise<Answer> {
+  let last: { readonly answer: Answer; readonly cameAt: Date } | undefined;
+  return async () => {
+    const askedAt = await ports.now();
+    const ageMs = last === undefined ? Number.NaN : askedAt.getTime() - last.cameAt.getTime();
+    if (last !== undefined && ageMs >= 0 && ageMs <= freshMs) return last.answer;
+    const answer = await read();
+    const cameAt = await ports.now();
+    last = cameAt.getTime() - askedAt.getTime() <= maxReadMs ? { answer, cameAt } : undefined;
+    return answer;
+  };
+}
 
 export const sameLabels = (a: SecretDescription, b: SecretDescription): boolean =>
   labelLines(a).join('\n') === labelLines(b).join('\n');

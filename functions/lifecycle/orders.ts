@@ -12,6 +12,7 @@ import { skewMs } from '../core/due.ts';
 import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
 import type { IgnoredOrder, Invocation } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
+import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { directivesPath, pausePath, secretName, specParameterName } from '../core/names.ts';
 import type { ListedParameter, Ports } from '../core/ports.ts';
@@ -36,15 +37,17 @@ export async function readStandingOrders(
   name: string,
   ports: Pick<Ports, 'readParameters'>,
 ): Promise<StandingOrders> {
-  const { wrong, ...standing } = await lookUp(name, ports);
+  const { wrong, document, directives } = await lookUp(name, ports);
   if (wrong.length > 0) throw wrongDirectives(wrong);
-  return standing;
+  return { document, directives };
 }
 
 async function lookUp(
   name: string,
   ports: Pick<Ports, 'readParameters'>,
-): Promise<StandingOrders & { readonly wrong: readonly string[] }> {
+): Promise<
+  StandingOrders & { readonly wrong: readonly string[]; readonly found: ReadonlyMap<string, string> }
+> {
   const spec = specParameterName(name);
   const orders = directiveKinds.map((kind) => directiveParameter(name, kind));
   const found = await ports.readParameters({ parameters: [spec, ...orders] });
@@ -57,6 +60,7 @@ async function lookUp(
     document: found.get(spec),
     directives: directives.get(name) ?? {},
     wrong: wrong.get(name) ?? [],
+    found,
   };
 }
 
@@ -203,7 +207,8 @@ export async function forgetOrders(
   >,
   deletedAt?: Date,
 ): Promise<void> {
-  const { directives, wrong } = await lookUp(name, ports);
+  const { directives, found } = await lookUp(name, ports);
+  const spec = specParameterName(name);
   if (deletedAt !== undefined)
     await keepDirective(
       'latest',
@@ -213,8 +218,36 @@ export async function forgetOrders(
   const last: DirectiveKind = 'deleteSince';
   for (const kind of [...directiveKinds.filter((each) => each !== 'deletedAt' && each !== last), last]) {
     const parameter = directiveParameter(name, kind);
-    if (directives[kind] !== undefined || wrong.includes(parameter))
-      await ports.deleteParameter({ parameter });
+    const document = found.get(parameter);
+    if (document !== undefined) await deleteOrder({ parameter, document, unless: spec }, ports);
+  }
+}
+
+/**
+ * Takes an order away that holds the text that was read. Another text is an order that was given since, and stands; so does every order
+ * of a credential that was requested since, whose spec is then stored as `unless`.
+ */
+export async function deleteOrder(
+  {
+    parameter,
+    document,
+    unless,
+  }: ListedParameter & {
+    /** A parameter. */
+    readonly unless?: string;
+  },
+  ports: Pick<Ports, 'readParameters' | 'deleteParameter'>,
+): Promise<void> {
+  const guard = Guard.of(async () => {
+    const parameters = [parameter, ...(unless === undefined ? [] : [unless])];
+    const found = await ports.readParameters({ parameters });
+    if (unless !== undefined && found.has(unless)) return `${unless} was stored`;
+    return found.get(parameter) === document ? undefined : `${parameter} was changed`;
+  });
+  try {
+    await ports.deleteParameter({ parameter, guard });
+  } catch (error) {
+    if (!(error instanceof RotationRefused)) throw error;
   }
 }
 
@@ -225,7 +258,7 @@ const tombstonesStandMs = 400 * dayMs;
 /** Takes away the tombstones that are too old for anything to be delivered again, among the directives that were listed. */
 export async function forgetTombstones(
   listed: readonly ListedParameter[],
-  ports: Pick<Ports, 'readParameter' | 'deleteParameter' | 'now'>,
+  ports: Pick<Ports, 'readParameter' | 'readParameters' | 'deleteParameter' | 'now'>,
 ): Promise<void> {
   const before = new Date((await ports.now()).getTime() - tombstonesStandMs);
   const isOver = (document: string | 'absent'): boolean => {
@@ -235,8 +268,9 @@ export async function forgetTombstones(
   for (const { parameter, document } of listed) {
     if (!parameter.startsWith(directivesPath) || !parameter.endsWith('/deletedAt')) continue;
     // The listing may be older than another deletion of a credential of the name.
-    if (isOver(document) && isOver(await ports.readParameter({ parameter })))
-      await ports.deleteParameter({ parameter });
+    if (!isOver(document)) continue;
+    const stored = await ports.readParameter({ parameter });
+    if (isOver(stored)) await deleteOrder({ parameter, document: stored }, ports);
   }
 }
 

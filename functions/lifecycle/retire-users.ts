@@ -13,6 +13,7 @@ import type { CredentialState, CredentialVersions } from '../core/generations.ts
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { findingsPath } from '../core/names.ts';
+import type { ListedParameter } from '../core/ports.ts';
 import {
   type DatabaseUser,
   type EndedSessions,
@@ -24,9 +25,17 @@ import {
 } from '../core/provider.ts';
 import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
+import type { CredentialSpec } from '../core/spec.ts';
 import { mostCharacters } from './announce.ts';
 import { consumerName, openConsumers } from './consumers.ts';
-import { labelsUnchanged, notPaused, stillEnding } from './guarded-write.ts';
+import {
+  labelsUnchanged,
+  notAdopted,
+  notPaused,
+  slowReading,
+  specUnchanged,
+  stillEnding,
+} from './guarded-write.ts';
 import type { Rekey } from './rekey.ts';
 import { openTarget, readLogin } from './target.ts';
 
@@ -58,6 +67,10 @@ export interface Scene {
   /** When this pass began with the target; every grace is judged by it. */
   readonly now: Date;
   readonly target: Target;
+  /** The stored specs of all credentials by their names, as the pass read them. */
+  readonly specs: ReadonlyMap<string, CredentialSpec>;
+  /** All specs as they are stored now, for guards. */
+  readonly listSpecs: () => Promise<readonly ListedParameter[]>;
   /** The user list that everything is judged by. */
   readonly listed: readonly DatabaseUser[];
   readonly list: () => Promise<readonly DatabaseUser[]>;
@@ -103,25 +116,29 @@ const mostAtOnce = 25;
 export async function retireUsers(candidates: readonly Candidate[], scene: Scene): Promise<boolean> {
   const { ports } = scene.rekey;
   const open: Open[] = [];
+  const staying: string[] = [];
   for (const candidate of candidates)
     await guarded(candidate, scene, async () => {
       if (!(await hasTime(scene))) return hold(candidate, 'NO_TIME', scene);
       const [verdict, observed] = await firstVerdict(candidate, scene);
-      if (verdict.say === 'keep') await keep(candidate, verdict, scene);
-      else if (open.length < mostAtOnce) open.push({ candidate, verdict, observed });
+      if (verdict.say === 'keep') {
+        await keep(candidate, verdict, scene);
+        if (!mayBeGoing.has(verdict.reason)) staying.push(candidate.user.username);
+      } else if (open.length < mostAtOnce) open.push({ candidate, verdict, observed });
       else hold(candidate, 'BUDGET', scene);
     });
+  await dropNotes(staying, scene);
   if (open.length === 0) return candidates.length === 0;
   if (open.some(({ verdict }) => verdict.say === 'observe')) await ports.sleep(secondReadingMs);
 
   for (const { candidate } of open) {
-    const failed = scene.notes.get(candidate.user.username)?.failed;
+    const { failed, isTold } = scene.notes.get(candidate.user.username) ?? {};
     scene.notes.set(candidate.user.username, {
       ...noteOf(candidate),
       ...(failed === undefined ? {} : { failed }),
+      ...(isTold === undefined ? {} : { isTold }),
     });
   }
-  await saveNotes(scene);
   let gone = 0;
   for (const { candidate, observed, verdict: first } of open)
     await guarded(candidate, scene, async () => {
@@ -137,7 +154,7 @@ export async function retireUsers(candidates: readonly Candidate[], scene: Scene
       const { username } = candidate.user;
       let came: 'gone' | 'stays' | 'waits' = 'stays';
       if (verdict.say === 'keep') await keep(candidate, verdict, scene);
-      else if (verdict.say === 'retire') came = await retire(candidate, verdict, scene);
+      else if (verdict.say === 'retire') came = await retire({ candidate, verdict, observed }, scene);
       if (came === 'gone') gone += 1;
       // Not where it failed, now or when it was tried before: then it may be gone before the next pass.
       if (came !== 'waits' || scene.notes.get(username)?.failed === undefined) scene.notes.delete(username);
@@ -149,9 +166,9 @@ export async function retireUsers(candidates: readonly Candidate[], scene: Scene
 const hasTime = async ({ rekey: { ports }, until }: Scene): Promise<boolean> =>
   until.getTime() - (await ports.now()).getTime() >= longestDeletionMs;
 
-interface Open {
+interface Open<Verdict = UserVerdict> {
   readonly candidate: Candidate;
-  readonly verdict: UserVerdict;
+  readonly verdict: Verdict;
   readonly observed: Observed;
 }
 
@@ -175,8 +192,7 @@ async function firstVerdict(candidate: Candidate, scene: Scene): Promise<readonl
 
 /** What came of it: `stays` where it is not to go after all, `waits` where the next pass is to try. */
 async function retire(
-  candidate: Candidate,
-  verdict: Retire,
+  { candidate, verdict, observed }: Open<Retire>,
   scene: Scene,
 ): Promise<'gone' | 'stays' | 'waits'> {
   const { user, credential } = candidate;
@@ -191,7 +207,7 @@ async function retire(
     hold(candidate, 'BUDGET', scene);
     return 'waits';
   }
-  const guard = guardOf(candidate, scene);
+  const guard = guardOf(candidate, observed, scene);
   // Before anything is said of it: an intent that is told and never acted on reads like a crash.
   await guard.ask(await ports.now());
   if (candidate.prepare !== undefined) await candidate.prepare(guard);
@@ -200,7 +216,7 @@ async function retire(
   let { evidence } = verdict;
   // The intent first: whoever reads the record must find out who cut the connections and deleted the user, whatever happens from
   // here on. Killed after this line, the next pass finds the user listed and does it again, or not listed, and tells the outcome
-  // by its note.
+  // by its note, which is stored between the intent and the deletion.
   const outcome = await betweenWords(
     {
       username: user.username,
@@ -212,6 +228,8 @@ async function retire(
       }),
     },
     async () => {
+      // Before anything is sent: should this pass die, the next one tells the outcome of what was told here.
+      await markTold(user.username, scene);
       if (verdict.endSessions) evidence = await endSessions(candidate, guard, scene);
       return provider.deleteUser(user.username, guard, await ownLogin(candidate, scene));
     },
@@ -276,12 +294,37 @@ const firstOf = ({ credentials }: Target): Credential => {
   return first;
 };
 
-/** The reasons to take a user away: its credential is as it was when the verdict was made, and nobody paused writes here. */
-function guardOf({ credential, isEnding = false }: Candidate, scene: Scene): Guard {
-  const { rekey, target, now } = scene;
-  const facts = [notPaused(target, rekey)];
-  if (credential !== undefined) facts.push(labelsUnchanged(credential.secret, rekey));
-  if (credential !== undefined && isEnding) facts.push(stillEnding(credential, now, rekey));
+/**
+ * The reasons to take a user away: its credential is as it was when the verdict was made, no other credential adopts the user, the
+ * login in AWSCURRENT still works where the verdict needed it, and nobody paused writes here.
+ */
+function guardOf(
+  { user: { username }, credential, isEnding = false }: Candidate,
+  { current }: Observed,
+  scene: Scene,
+): Guard {
+  const { rekey, target, specs, states, now } = scene;
+  const paused = notPaused(target, rekey);
+  if (credential === undefined) return Guard.of(paused);
+  const adopters = states.filter(
+    ({ name, spec }) => name !== credential.name && spec.adopt?.username === username,
+  );
+  const judged = [credential, ...adopters];
+  const facts = [
+    paused,
+    ...judged.map(({ secret }) => labelsUnchanged(secret, rekey)),
+    notAdopted(username, { ...scene, judged: new Set(judged.map(({ name }) => name)) }, rekey),
+  ];
+  // At a former target the credential carries the spec as it would be there: what is stored must be what the pass read.
+  const { name, spec } = credential;
+  facts.push(isEnding ? stillEnding(credential, now, rekey) : specUnchanged(specs.get(name) ?? spec, rekey));
+  if (current !== undefined) {
+    const prove = slowReading(() => proveCurrent(credential, scene), rekey);
+    facts.push(async () => {
+      const proof = await prove();
+      return proof === 'accepted' ? undefined : proof.because;
+    });
+  }
   return Guard.of(...facts);
 }
 
@@ -496,6 +539,8 @@ const noteSchema = z.object({
   reason: z.enum(['superseded', 'revoked', 'credential-deleted', 'never-published']),
   /** The marks of a change that failed, and of what came of it, as both were told: words would not fit for all. */
   failed: z.string().optional(),
+  /** The intent was published. Without it no outcome is told: the user went by another hand. */
+  isTold: z.literal(true).optional(),
 });
 const notesSchema = z.record(z.string(), noteSchema).catch({});
 type Note = z.output<typeof noteSchema>;
@@ -519,6 +564,22 @@ async function saveNotes({ rekey: { ports }, target, notes, dryRun }: Scene): Pr
   if (kept.length === 0) await ports.deleteParameter({ parameter });
   else await ports.writeParameter({ parameter, document: documentOf(kept) });
 }
+
+async function markTold(username: string, scene: Scene): Promise<void> {
+  const note = scene.notes.get(username);
+  if (note === undefined || note.isTold) return;
+  scene.notes.set(username, { ...note, isTold: true });
+  await saveNotes(scene);
+}
+
+/** Of a user that is of use, or may not go now, no outcome is told if it is missing later: another hand deleted it. */
+export async function dropNotes(usernames: readonly string[], scene: Scene): Promise<void> {
+  const dropped = usernames.filter((username) => scene.notes.delete(username));
+  if (dropped.length > 0) await saveNotes(scene);
+}
+
+/** Why a user stays that a pass before may have deleted: its login is refused, or its connections are not seen to end. */
+const mayBeGoing: ReadonlySet<KeepReason> = new Set<KeepReason>(['STILL_CONNECTED', 'DRAIN_UNOBSERVED']);
 
 /** What the event of its deletion will say, if it is deleted. */
 function noteOf({ credential, judge }: Candidate): Note {
@@ -544,12 +605,17 @@ export async function tellOutcomes(scene: Scene): Promise<void> {
   const gone = missing.filter(([username]) => !isIn(again, username));
   if (gone.length === 0) return;
   const { provider, targetId } = target;
-  await rekey.ports.publish(
-    gone.map(([username, { failed: _failed, ...note }]) => ({
-      type: 'DatabaseUserDeleted',
-      detail: { ...note, provider, target: targetId, username, outcome: 'absent' },
-    })),
+  const outcomes = gone.flatMap(([username, { failed: _failed, isTold, ...note }]): RekeyEvent[] =>
+    isTold
+      ? [
+          {
+            type: 'DatabaseUserDeleted',
+            detail: { ...note, provider, target: targetId, username, outcome: 'absent' },
+          },
+        ]
+      : [],
   );
+  if (outcomes.length > 0) await rekey.ports.publish(outcomes);
   for (const [username] of gone) notes.delete(username);
   await saveNotes(scene);
 }

@@ -73,7 +73,7 @@ export function compose(environment: Environment, redactor: Redactor): Composed 
     sql: async (session) => (await sql())(session),
     valkey: async (session) => (await valkey())(session),
     ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor, clock),
-    ...parameterStore(new SSMClient({ requestHandler: patience })),
+    ...parameterStore(new SSMClient({ requestHandler: patience }), clock),
     publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
     notify: otherBuses(events, { sleep }, clock),
     enqueue: async (tasks) => (await queue())(tasks),

@@ -51,7 +51,7 @@ function createWorld() {
   const ports = interpose(
     {
       ...secretsManagerPorts(clientOf(secretsManager), createRedactor()),
-      ...parameterStore(clientOf(parameters)),
+      ...parameterStore(clientOf(parameters), clock.now),
       publish: async (events) => void published.push(...events),
       now: async () => clock.now(),
       sleep: clock.sleep,

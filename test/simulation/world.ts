@@ -101,7 +101,7 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
   });
   const awsPorts = {
     ...secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now),
-    ...parameterStore(clientOf(parameters)),
+    ...parameterStore(clientOf(parameters), clock.now),
     publish: eventBridge(clientOf(bus), busName, { sleep: (ms) => clock.sleep(ms) }),
     notify: otherBuses(clientOf(bus), { sleep: (ms) => clock.sleep(ms) }, clock.now),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),

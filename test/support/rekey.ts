@@ -219,7 +219,7 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
   const parameters = createParameters({ account, region, clock });
   const awsPorts = {
     ...secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now),
-    ...parameterStore(clientOf(parameters)),
+    ...parameterStore(clientOf(parameters), clock.now),
     publish: eventBridge(clientOf(bus), busName, { sleep: clock.sleep }),
     notify: otherBuses(clientOf(bus), { sleep: clock.sleep }, clock.now),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
