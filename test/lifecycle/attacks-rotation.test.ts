@@ -242,3 +242,38 @@ test('I6: a password that is lost in the grace of the previous rotation makes no
   expect(others).toBeGreaterThan(0);
   expect((await world.usersAt(made)).length).toBeLessThanOrEqual(3);
 });
+
+describe('an operator rolls back to the other one of two users', () => {
+  test.each([
+    ['an order', { hours: 30, rotation: {}, order: true }],
+    ['the interval', { hours: 66, rotation: { rotation: { every: 'P3D' } }, order: false }],
+  ])(
+    'I3: the login of before works through its grace, whatever asks for a rotation: %s',
+    async (_, given) => {
+      const made = await credential(
+        { provider: 'zilliz-cloud', strategy: 'alternate-users' },
+        given.rotation,
+      );
+      move(30 * hourMs);
+      await rekey().rotate(made.name);
+      const before = await login(made);
+      move(given.hours * hourMs);
+      await putLabel(made, 'AWSCURRENT', (await labels(made))['AWSPREVIOUS']);
+      move(minuteMs);
+      const order = {
+        is: 'order',
+        order: 'CredentialRotationRequested',
+        credential: made.name,
+        orderedAt: world.now(),
+      } as const;
+      await rekey().start(given.order ? order : undefined);
+      await rekey().secretsManager.idle();
+      expect(await works(before), 'the login that consumers read a minute ago').toBe(true);
+      // Not for ever: once the grace is over, the rotation comes.
+      move(25 * hourMs);
+      await start();
+      expect(await works(before)).toBe(false);
+      expect(await works(await login(made))).toBe(true);
+    },
+  );
+});
