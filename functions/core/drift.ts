@@ -38,6 +38,8 @@ export interface CredentialReading {
   readonly state: CredentialState | 'absent';
   readonly current: LoginReading;
   readonly pending: PendingReading;
+  /** AWSPENDING has another password for the user in AWSCURRENT, whose login may be refused until that rotation ends. */
+  readonly isResetOpen?: boolean;
   /** Of the current user from what the spec declared when its login was made; empty where its login does not work. */
   readonly privilegeDifferences: readonly string[];
   /** The spec declares other privileges since. */
@@ -133,8 +135,7 @@ const living = ({ credentials, now }: Pick<Snapshot, 'credentials' | 'now'>): re
     if (state === 'absent' || state.secret.deletedAt !== undefined || isEnding(credential, now)) return [];
     if (reading.isElsewhere) return [];
     const pending = pendingVersion(state);
-    const isRefused = credential.spec.strategy === 'reset-password' && reading.pending === 'readable';
-    const patienceMs = isRefused ? resetStuckAfterMs : stuckAfterMs;
+    const patienceMs = reading.isResetOpen ? resetStuckAfterMs : stuckAfterMs;
     const isRotating = pending !== undefined && !isOlder(patienceMs, pending.madeAt, now);
     const isBeingMended = isRotating || (pending !== undefined && canRollForward(reading));
     return [{ reading, state, pending, isRotating, isBeingMended }];
@@ -208,8 +209,8 @@ export const secretWithoutUser: Check = (snapshot) =>
 
 export const currentRejected: Check = (snapshot) =>
   living(snapshot).flatMap((one): readonly Finding[] => {
-    const { reading, state, isBeingMended } = one;
-    const { current, credential, pending } = reading;
+    const { reading, state, pending, isBeingMended } = one;
+    const { current } = reading;
     const finding = { kind: 'CurrentRejected', ...about(snapshot, reading) } as const;
     if (current.say === 'unusable')
       return [
@@ -230,7 +231,7 @@ export const currentRejected: Check = (snapshot) =>
         },
       ];
     // The one user has one password: between setSecret and finishSecret it is the pending one.
-    const isBeingReset = credential.spec.strategy === 'reset-password' && pending === 'readable';
+    const isBeingReset = reading.isResetOpen && pending !== undefined;
     if (current.say !== 'rejected' || isGone(snapshot, one) || isBeingReset) return [];
     return [
       {

@@ -182,6 +182,8 @@ interface Life {
   /** When AWSCURRENT moved last, and when its version was made. */
   readonly switchedAt: number;
   readonly madeAt: number;
+  /** From when on the grace of the idle user is counted. */
+  readonly graceFrom: number;
   readonly isFirst: boolean;
   /** The spec declares other privileges than this login was made with. */
   readonly isChanged: boolean;
@@ -206,6 +208,10 @@ function lifeOf(candidate: Candidate, now: number): Life {
   // A list that does not have the version yet lags behind: then it is young, and the next pass knows.
   const currentMadeAt = madeAt(current) ?? rotatedAt ?? now;
   const switchedAt = Math.max(rotatedAt ?? currentMadeAt, currentMadeAt);
+  // Secrets Manager dates no switch by hand. After a roll-back the last change is the latest that it can have been: consumers may
+  // have read the idle user's login until then.
+  const isRolledBack = (madeAt(holderOf(labels, 'REKEY_PUBLISHED')) ?? 0) > currentMadeAt;
+  const graceFrom = Math.max(switchedAt, isRolledBack ? (state?.changedAt?.getTime() ?? now) : 0);
   const isFirst =
     state !== undefined && rotatedAt === undefined && holderOf(labels, 'AWSPREVIOUS') === undefined;
   const pending = pendingVersion(candidate);
@@ -228,6 +234,7 @@ function lifeOf(candidate: Candidate, now: number): Life {
     current,
     switchedAt,
     madeAt: currentMadeAt,
+    graceFrom,
     isFirst,
     isChanged: isOrdered(directives.changeBefore),
     order,
@@ -340,7 +347,7 @@ function judgeRotation(
   life: Life,
   { now, sha256, target, isTaken, isPaused, budget }: Surroundings,
 ): DueVerdict {
-  const { candidate, state, current, order, isFirst, isChanged, pendingSince, switchedAt } = life;
+  const { candidate, state, current, order, isFirst, isChanged, pendingSince, switchedAt, graceFrom } = life;
   const { spec, directives } = candidate;
   const nowMs = now.getTime();
   const end = endsAt(directives, spec);
@@ -367,7 +374,7 @@ function judgeRotation(
       );
     closesAt = open.until.getTime();
   }
-  const graceOver = switchedAt + restMs(spec);
+  const graceOver = graceFrom + restMs(spec);
   if (because !== 'REVOKED' && !isFirst && nowMs < graceOver) return hold('GRACE_RUNNING', graceOver);
 
   if (isTaken) return hold('TARGET_BUSY');

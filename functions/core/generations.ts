@@ -93,7 +93,8 @@ export function standings(
   }
   return users.map((user) => ({
     user,
-    standing: known.get(user.username) ?? unknownUser(user, credentials),
+    standing:
+      known.get(user.username) ?? ofFormerPrefix(user, credentials, sha256) ?? unknownUser(user, credentials),
   }));
 }
 
@@ -207,16 +208,20 @@ function ownUsers(credential: CredentialState, sha256: Sha256): ReadonlyMap<stri
   const { previousUsername } = credential;
   if (previousUsername !== undefined && own.get(previousUsername)?.is === 'superseded')
     own.set(previousUsername, replaced(credential, previousUsername));
-  // While the secret is scheduled for deletion its values can be read by nobody, so nobody can tell who is of use: all stay. While
-  // AWSCURRENT names nobody, as before an adoption or with the first value put back, nobody has taken the place of those in use.
-  const isNobodyNamed = credential.currentUsername === undefined;
-  for (const [name, standing] of own)
-    if (
-      secret.deletedAt !== undefined ||
-      (isNobodyNamed && standing.is === 'superseded' && standing.wasPublished)
-    )
-      own.set(name, { is: 'idle', credential });
+  for (const [name, standing] of own) own.set(name, orIdle(credential, standing));
   return own;
+}
+
+/**
+ * While the secret is scheduled for deletion its values can be read by nobody, so nobody can tell who is of use: all stay. While
+ * AWSCURRENT names nobody, as before an adoption or with the first value put back, nobody has taken the place of those in use.
+ */
+function orIdle(credential: CredentialState, standing: Standing): Standing {
+  const isNobodyNamed = credential.currentUsername === undefined;
+  return credential.secret.deletedAt !== undefined ||
+    (isNobodyNamed && standing.is === 'superseded' && standing.wasPublished)
+    ? { is: 'idle', credential }
+    : standing;
 }
 
 /** Whether AWSCURRENT is off the first value, which names nobody: it begins on the oldest version. */
@@ -373,6 +378,20 @@ const digestPattern = /^_[a-z2-7]{12}$/;
 /** Whether the name has the form of those that are made under this prefix. */
 export const carriesPrefix = (username: string, prefix: string): boolean =>
   username.startsWith(prefix) && digestPattern.test(username.slice(prefix.length));
+
+/** A user that was made under another prefix than the spec has now, where the version is still known that it was made for. */
+function ofFormerPrefix(
+  { username, isProtected }: DatabaseUser,
+  credentials: readonly CredentialState[],
+  sha256: Sha256,
+): Standing | undefined {
+  if (isProtected) return undefined;
+  for (const credential of credentials) {
+    const versionId = ownership(username, credential, sha256)?.versionId;
+    if (versionId !== undefined) return orIdle(credential, ofVersion(credential, versionId));
+  }
+  return undefined;
+}
 
 function unknownUser(user: DatabaseUser, credentials: readonly CredentialState[]): Standing {
   if (user.isProtected && user.isDefault !== true) return { is: 'protected' };

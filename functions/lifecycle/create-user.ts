@@ -12,6 +12,7 @@ import { firstSecretString, parseUser, secretString } from '../core/secret-value
 import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
 import { readFleet } from './fleet.ts';
+import { currentUnchanged } from './guarded-write.ts';
 import { ignoreOrder, keepDirective, readStandingOrders, refuseFuture } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { openTarget, stored } from './target.ts';
@@ -204,14 +205,18 @@ const adoptionToken = (secretArn: string, { sha256 }: Rekey): string =>
 const rotationToken = ({ arn, changedAt }: SecretDescription, { sha256 }: Rekey): string =>
   tokenFrom(sha256(`rotation of ${arn} after ${changedAt?.toISOString() ?? 'its first value'}`));
 
-/** Afterwards AWSCURRENT names the adopted user with the password that was just proved. */
+/**
+ * Afterwards AWSCURRENT names the adopted user with the password that was just proved. Not if AWSCURRENT has moved since `secret` was
+ * read: a rotation may have published a login meanwhile, and the adopted password may be refused by now.
+ */
 async function writeAdopted(
   adopted: Login,
-  { arn, changedAt }: SecretDescription,
+  { arn, changedAt, labelsByVersion }: SecretDescription,
   spec: CredentialSpec,
-  guard: Guard,
+  reasons: Guard,
   rekey: Rekey,
 ): Promise<void> {
+  const guard = reasons.and(currentUnchanged(arn, holderOf(labelsByVersion, 'AWSCURRENT') ?? '', rekey));
   const { ports, sha256 } = rekey;
   const write = (token: string): Promise<'written' | 'taken'> =>
     ports.writeSecret({

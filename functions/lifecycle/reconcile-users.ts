@@ -183,6 +183,7 @@ async function reconcileTarget(
     ],
     rekey,
   );
+  for (const reading of survey.readings.values()) await keepPublishedMark(reading, rekey);
   let repaired = 0;
   let isDone = true;
   for (const { since: _since, ...finding } of announced) {
@@ -243,6 +244,10 @@ async function movedFindings(
     // From now on it is looked after there as well.
     if (isRead && former.some((one) => !isNoted(credential, one)))
       await keepFormerTargets(credential, former, reading.state, rekey);
+    // At once where a rotation was under way: its user may be the one whose login consumers have.
+    const begun = isRead ? former.filter(({ labels }) => labels.includes('AWSPENDING')) : [];
+    if (begun.length > 0)
+      await rekey.ports.enqueue(begun.map(({ provider, targetId }) => ({ provider, targetId })));
     // Of AWSPENDING alone RotationStuck tells: giving that rotation up mends it.
     const isNamed = ({ labels }: FormerTarget): boolean => labels.some((label) => label !== 'AWSPENDING');
     findings.push(...former.filter(isNamed).map((one) => targetMoved(credential, one)));
@@ -252,6 +257,37 @@ async function movedFindings(
 
 const isNoted = ({ moved }: Credential, { provider, targetId }: FormerTarget): boolean =>
   (moved?.former ?? []).some((one) => one.provider === provider && one.targetId === targetId);
+
+/**
+ * REKEY_PUBLISHED is on the youngest version that was ever published. A rotation that was killed right after the switch has not
+ * moved it there. Without it, after two roll-backs by hand nothing shows that the version was published: its user would lose its
+ * grace, or a roll-back would be undone.
+ */
+async function keepPublishedMark({ credential, state }: Reading, rekey: Rekey): Promise<void> {
+  if (state === 'absent' || isFormer(credential)) return;
+  const { secret, versions } = state;
+  const [current, marked] = (['AWSCURRENT', 'REKEY_PUBLISHED'] as const).map((label) => {
+    const versionId = holderOf(secret.labelsByVersion, label);
+    return versions.find((version) => version.versionId === versionId);
+  });
+  if (current === undefined || marked === undefined || current.createdAt <= marked.createdAt) return;
+  try {
+    await rekey.ports.moveLabel({
+      secretId: secret.arn,
+      label: 'REKEY_PUBLISHED',
+      from: marked.versionId,
+      to: current.versionId,
+      guard: Guard.of(labelsUnchanged(secret, rekey)),
+    });
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+    const { code } = error;
+    rekey.log('warn', 'REKEY_PUBLISHED could not be moved to AWSCURRENT', {
+      credential: credential.name,
+      code,
+    });
+  }
+}
 
 type Watch = Settings & { readonly targets: readonly Target[] };
 

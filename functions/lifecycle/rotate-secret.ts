@@ -37,7 +37,15 @@ import { formerPrefix, maximumAttempts, type Usernames, usernames } from '../cor
 import { notPaused, specUnchanged } from './guarded-write.ts';
 import { readStandingOrders } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
-import { openTarget, readLogin, readState, sameLogin } from './target.ts';
+import {
+  elsewhereIn,
+  openTarget,
+  readLogin,
+  readState,
+  readVersions,
+  resetsCurrent,
+  sameLogin,
+} from './target.ts';
 
 /**
  * One step of a rotation, as Secrets Manager asks for it. Each step re-reads the world and may run again at any time;
@@ -62,7 +70,7 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
   try {
     rotation = await gather(event, until, rekey);
   } catch (error) {
-    await giveUp(event, error, rekey);
+    await giveUp(event, error, undefined, rekey);
     throw error;
   }
   const verdict = judge(rotation.description, event.token);
@@ -86,7 +94,7 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
       });
       return;
     }
-    await giveUp(event, error, rekey);
+    await giveUp(event, error, rotation, rekey);
     await reportFailure(rotation, step, error);
     throw error;
   }
@@ -116,7 +124,13 @@ export const isFinal = (error: unknown): boolean =>
  * Takes AWSPENDING off where the rotation can never succeed, so that its half-made user is retired and another rotation can start.
  * What stopped the rotation is the error to be seen: a label that cannot be moved is left to reconcile-users.
  */
-async function giveUp(event: RotationEvent, error: unknown, { ports, log }: Rekey): Promise<void> {
+async function giveUp(
+  event: RotationEvent,
+  error: unknown,
+  rotation: Rotation | undefined,
+  rekey: Rekey,
+): Promise<void> {
+  const { ports, log } = rekey;
   if (!isFinal(error)) return;
   const isStillUseless: Fact = async () => {
     const now = await ports.describeSecret({ secretId: event.secretId });
@@ -125,6 +139,16 @@ async function giveUp(event: RotationEvent, error: unknown, { ports, log }: Reke
       : undefined;
   };
   try {
+    if (!isStray(error) && (await isLabelNeeded(event, rotation, rekey))) {
+      log(
+        'warn',
+        'AWSPENDING stays on a version that can never be published: reconcile-users ends the rotation',
+        {
+          versionId: event.token,
+        },
+      );
+      return;
+    }
     const label = { secretId: event.secretId, label: 'AWSPENDING', from: event.token } as const;
     await ports.moveLabel({ ...label, guard: Guard.of(isStillUseless) });
   } catch (refusal) {
@@ -135,6 +159,43 @@ async function giveUp(event: RotationEvent, error: unknown, { ports, log }: Reke
     });
   }
 }
+
+/** The label is on a version that is no rotation: nothing was done for it. */
+const isStray = (error: unknown): boolean =>
+  error instanceof RotationRefused &&
+  (error.code === 'VERSION_REVOKED' || error.code === 'VERSION_NOT_PENDING');
+
+/**
+ * Whether AWSPENDING is all that tells what this rotation did: setSecret may have changed the password of the user in AWSCURRENT, or
+ * made a user at another target than the spec names now. Without the label, consumers would be locked out, or that user would live
+ * on without any finding.
+ */
+async function isLabelNeeded(
+  { secretId, token }: RotationEvent,
+  rotation: Rotation | undefined,
+  rekey: Rekey,
+): Promise<boolean> {
+  const { ports } = rekey;
+  const [current, pending] = await Promise.all([
+    ports.readSecret({ secretId, label: 'AWSCURRENT' }),
+    ports.readSecret({ secretId, versionId: token }),
+  ]);
+  if (current === 'absent' || pending === 'absent') return false;
+  try {
+    if (resetsCurrent(valueIn(current), valueIn(pending))) return true;
+    if (rotation === undefined) return false;
+    const { facts, spec, directives } = rotation;
+    const known = await readVersions({ name: facts.credential, spec, directives }, rekey);
+    return known !== 'absent' && elsewhereIn(pending, known, rekey) !== undefined;
+  } catch (error) {
+    // What is no value of rekey names no user of it.
+    if (error instanceof InputError) return false;
+    throw error;
+  }
+}
+
+const valueIn = ({ versionId, value }: SecretVersion): SecretValue =>
+  parseSecretValue(value, `version ${versionId}`);
 
 /** Everything a step decides on, gathered once. */
 interface Rotation {
@@ -342,8 +403,9 @@ function refuseOtherPrefix({ description, spec, current, rekey }: Rotation): voi
  */
 async function issueLogin(rotation: Rotation, provider: IssuingProvider, others: number): Promise<Login> {
   const { event, names, facts, rekey } = rotation;
-  // Each lost user is one more login that works, until retirement finds it no longer the default.
-  const attempts = Math.min(maximumAttempts, Math.max(2, maxLiveUsers - others));
+  // Each lost user is one more login that works, until retirement finds it no longer the default. Where there is room for one only,
+  // the next rotation waits until the others are retired.
+  const attempts = Math.min(maximumAttempts, Math.max(1, maxLiveUsers - others));
   for (let attempt = 0; attempt < attempts; attempt += 1) {
     const username = names.generation(event.token, attempt);
     await tellIntent(facts, username, rekey);

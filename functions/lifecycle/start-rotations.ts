@@ -284,17 +284,14 @@ async function takeStrayLabel(candidate: Candidate, { ports, log }: Rekey): Prom
 
 /**
  * Under reset-password, applications are refused from setSecret to finishSecret. Where the retries of Secrets Manager did not bring
- * the end, reconcile-users is asked to roll the rotation forward now, and not with its next pass.
+ * the end, reconcile-users is asked to end the rotation now, and not with its next pass. Under which strategy the rotation began,
+ * only values tell, which this function cannot read: the spec may name another one since.
  */
 async function finishResets(candidates: readonly Candidate[], now: Date, { ports }: Rekey): Promise<void> {
   const open = candidates.filter((candidate) => {
     const pending = pendingVersion(candidate);
     const since = candidate.versions.find(({ versionId }) => versionId === pending)?.createdAt;
-    return (
-      candidate.spec.strategy === 'reset-password' &&
-      since !== undefined &&
-      now.getTime() - since.getTime() > resetStuckAfterMs
-    );
+    return since !== undefined && now.getTime() - since.getTime() > resetStuckAfterMs;
   });
   const targets = targetsOf(open);
   if (targets.length > 0)

@@ -1,4 +1,4 @@
-import { isRevoked } from '../core/directives.ts';
+import { type Directives, endsAt, isRevoked } from '../core/directives.ts';
 import { abandonAfterMs, canRollForward, pendingVersion } from '../core/drift.ts';
 import {
   InputError,
@@ -9,13 +9,17 @@ import {
 } from '../core/errors.ts';
 import type { UserChange } from '../core/events.ts';
 import type { Repair } from '../core/findings.ts';
+import { isFormer } from '../core/fleet.ts';
 import { type CredentialVersions, strayOf } from '../core/generations.ts';
 import { type Fact, Guard } from '../core/guard.ts';
+import { jsonOf } from '../core/json.ts';
 import { type Login, sameEndpoint } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
 import { firstSecretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
+import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { currentUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
+import { readStandingOrders } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { isFinal, rotateSecret } from './rotate-secret.ts';
 import type { Reading } from './survey-target.ts';
@@ -50,6 +54,7 @@ export async function endStuckRotation(
   const token = pending?.versionId ?? strayOf(state)?.versionId;
   if (token === undefined) return undefined;
   const secretId = state.secret.arn;
+  let failure: Error | undefined;
   if (canRollForward(reading) && pending !== undefined) {
     try {
       // createSecret has done its part. Each step looks at the labels anew, and stops where somebody has moved them.
@@ -67,9 +72,11 @@ export async function endStuckRotation(
       const age = (await ports.now()).getTime() - pending.madeAt.getTime();
       if (!isExpected(error) || (age <= abandonAfterMs && !isFinal(error))) throw error;
       log('warn', error.message, { credential: state.name, versionId: token });
-      if (state.spec.strategy === 'reset-password') await secureOnlyUser(reading, error, rekey);
+      failure = error;
     }
   }
+  // Whatever the strategy is now: the values tell that setSecret may have changed the password in AWSCURRENT.
+  if (pending !== undefined && reading.isResetOpen) await secureOnlyUser(reading, failure, rekey);
   // First, or a late createSecret would store a login and put AWSPENDING on it again. A version with a value is also kept by
   // Secrets Manager, which keeps the names of its users derivable. Repeating it writes the same value: nothing changes.
   const guard = Guard.of(stillUnfinished(secretId, token, rekey));
@@ -105,6 +112,23 @@ const stillUnfinished =
   };
 
 type Expected = InputError | RotationRefused | ProviderError | VerificationFailed | StoreError;
+
+/** The credential is to stay, and its spec still names another target than this one. */
+const stillMoved =
+  (
+    { name, targetId }: CredentialSpec,
+    rekey: Rekey,
+    also: (directives: Directives) => string | undefined,
+  ): Fact =>
+  async () => {
+    const { document, directives } = await readStandingOrders(name, rekey.ports);
+    if (document === undefined) return `the spec of ${name} was removed`;
+    const now = await parseSpec(jsonOf(document), rekey);
+    if (now.targetId === targetId) return `the spec of ${name} names ${targetId} again`;
+    const ending = endsAt(directives, now);
+    if (ending !== undefined && ending.at <= (await rekey.ports.now())) return `${name} is to be deleted`;
+    return also(directives);
+  };
 
 /** Something outside, and no defect of ours. */
 export const isExpected = (error: unknown): error is Expected =>
@@ -142,11 +166,13 @@ function isCurrentRevoked({ secret, versions, directives }: CredentialVersions):
 }
 
 /**
- * The one user has one password. Afterwards it is the one in AWSCURRENT, as far as the vendor lets anybody set it; throws `error`
- * where it is the pending one: consumers are locked out until the rotation is rolled forward, which the next pass tries again.
+ * The one user has one password. Afterwards it is the one in AWSCURRENT, as far as the vendor lets anybody set it. Throws `failure`
+ * where it is the pending one and the rotation may still be rolled forward: the next pass tries that again, and consumers are locked
+ * out until then.
  */
-async function secureOnlyUser(reading: Reading, error: Error, rekey: Rekey): Promise<void> {
+async function secureOnlyUser(reading: Reading, failure: Error | undefined, rekey: Rekey): Promise<void> {
   const { ports, log } = rekey;
+  const mayFinish = failure !== undefined && !isFinal(failure);
   const { provider, current, currentLogin, pendingLogin, state } = reading;
   const { name, spec } = reading.credential;
   if (provider?.passwords !== 'chosen-by-us' || currentLogin === undefined || pendingLogin === undefined)
@@ -159,23 +185,26 @@ async function secureOnlyUser(reading: Reading, error: Error, rekey: Rekey): Pro
     // The pending one first: the current one may work a while longer at a gateway that has not heard of the change. One that
     // points elsewhere was never set at the vendor, and is sent nowhere.
     const isHere = sameEndpoint(pendingLogin, currentLogin);
-    if (isHere && (await provider.verify(pendingLogin)) === 'accepted') throw error;
-    if ((await provider.verify(currentLogin)) === 'accepted') return;
+    const isChanged = isHere && (await provider.verify(pendingLogin)) === 'accepted';
+    if (isChanged && mayFinish) throw failure;
+    if (!isChanged && (await provider.verify(currentLogin)) === 'accepted') return;
   }
   const detail = changeOf(reading, currentLogin, 'abandon-rotation');
   await ports.publish([{ type: 'DatabaseUserPlanned', detail }]);
   try {
     // AWSCURRENT may move to the pending password while this write waits: then it would lock out whoever reads it.
+    const notRevoked = ({ revokeBefore }: Directives): string | undefined =>
+      isCurrentRevoked({ ...state, directives: revokeBefore === undefined ? {} : { revokeBefore } })
+        ? 'the password in AWSCURRENT was revoked'
+        : undefined;
     const guard = Guard.of(
       currentUnchanged(detail.secretArn, detail.versionId ?? '', rekey),
-      specUnchanged(spec, rekey, ({ revokeBefore }) =>
-        isCurrentRevoked({ ...state, directives: revokeBefore === undefined ? {} : { revokeBefore } })
-          ? 'the password in AWSCURRENT was revoked'
-          : undefined,
-      ),
+      isFormer(reading.credential)
+        ? stillMoved(spec, rekey, notRevoked)
+        : specUnchanged(spec, rekey, notRevoked),
       notPaused(spec, rekey),
     ).and(async () =>
-      spec.verify === 'login' && (await provider.verify(pendingLogin)) === 'accepted'
+      mayFinish && spec.verify === 'login' && (await provider.verify(pendingLogin)) === 'accepted'
         ? 'the pending password works: the rotation can be rolled forward'
         : undefined,
     );

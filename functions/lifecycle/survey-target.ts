@@ -1,3 +1,4 @@
+import { isRevoked } from '../core/directives.ts';
 import {
   type CredentialReading,
   deleteGone,
@@ -431,6 +432,10 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
     currentLogin,
     pendingLogin,
     pending: pendingReading(pending, currentLogin, secret, isFormer(credential)),
+    isResetOpen:
+      currentLogin !== undefined &&
+      currentLogin.username === pendingLogin?.username &&
+      !currentLogin.password.equals(pendingLogin.password),
   };
   if (isEnding(credential, access.now)) return read;
   // What is to be seen of its login is seen where that is.
@@ -586,7 +591,7 @@ async function standingsOf(
 /**
  * Labels have no history, so the version that was current before has to be guessed: the newest older one that logs in; failing
  * that, the newest whose user is listed, such as that of an abandoned rotation that never was current; failing that, the first
- * value, whose place it is until the second switch.
+ * value, whose place it is until the second switch. Never a version that was revoked: AWSPREVIOUS is what consumers fall back on.
  */
 async function restorableVersion(
   reading: Reading,
@@ -597,11 +602,12 @@ async function restorableVersion(
   const current = versions.findIndex(({ versionId }) => versionId === currentOf(reading));
   const older = versions.slice(Math.max(0, current - mostOlderVersions), Math.max(0, current)).toReversed();
   let listed: string | undefined;
-  for (const { versionId } of older) {
+  for (const { versionId, createdAt } of older) {
     if (secret.labelsByVersion.get(versionId)?.has('AWSPENDING')) continue;
     const value = await valueAt(versionId, { ...reading.credential, secret, versions }, rekey);
     if (value?.is === 'empty' && versionId === versions[0]?.versionId) return listed ?? versionId;
     if (value?.is !== 'login' || !access.listed.has(value.login.username)) continue;
+    if (isRevoked(reading.credential.directives, createdAt)) continue;
     if ((await tryLogin(value.login, reading, access, rekey)).say === 'accepted') return versionId;
     listed ??= versionId;
   }

@@ -5,7 +5,7 @@ import { secretName } from '../core/names.ts';
 import type { Label, SecretVersion } from '../core/ports.ts';
 import type { Login, Provider } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
-import { parseApiKey, parseSecretValue, parseUser } from '../core/secret-value.ts';
+import { parseApiKey, parseSecretValue, parseUser, type SecretValue } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import type { CredentialSpec } from '../core/spec.ts';
 import type { Rekey } from './rekey.ts';
@@ -150,6 +150,18 @@ export async function readElsewhere(
 
 export const sameLogin = (a: Login, b: Login): boolean =>
   a.username === b.username && a.password.equals(b.password) && a.host === b.host && a.port === b.port;
+
+/**
+ * Whether the pending value has another password for the user in AWSCURRENT: from setSecret until the rotation ends, AWSCURRENT is
+ * refused. Only the values tell, as the spec may name another strategy or target since.
+ */
+export const resetsCurrent = (current: SecretValue, pending: SecretValue): boolean =>
+  current.kind === 'login' &&
+  pending.kind === 'login' &&
+  current.provider === pending.provider &&
+  current.target === pending.target &&
+  current.login.username === pending.login.username &&
+  !current.login.password.equals(pending.login.password);
 
 /**
  * The login in a version; undefined where it has no value or names no user. Throws SECRET_MISMATCH for one that points to another

@@ -245,7 +245,7 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
         reading({
           spec: { strategy: 'reset-password' },
           state: pendingFor('3m'),
-          reading: { current: { say: 'rejected' }, pending: 'readable' },
+          reading: { current: { say: 'rejected' }, pending: 'readable', isResetOpen: true },
         }),
       ],
     },
@@ -257,7 +257,7 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
         reading({
           spec: { strategy: 'reset-password' },
           state: pendingFor('2h'),
-          reading: { current: { say: 'rejected' }, pending: 'readable' },
+          reading: { current: { say: 'rejected' }, pending: 'readable', isResetOpen: true },
         }),
       ],
     },
@@ -383,7 +383,7 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
         reading({
           spec: { strategy: 'reset-password' },
           state: pendingFor('5m'),
-          reading: { current: { say: 'rejected' }, pending: 'readable' },
+          reading: { current: { say: 'rejected' }, pending: 'readable', isResetOpen: true },
         }),
       ],
     },
