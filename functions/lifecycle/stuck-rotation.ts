@@ -181,7 +181,7 @@ async function secureOnlyUser(reading: Reading, failure: Error | undefined, reke
   if (state === 'absent' || isCurrentRevoked(state)) return;
   const { username, password: next } = currentLogin;
   if (pendingLogin.username !== username || current.say === 'unusable') return;
-  // No password would help its readers, and the place that it names may never answer: then the rotation could never be given up.
+  // No password would help its readers: they are sent elsewhere until the next rotation.
   if (current.say === 'elsewhere') return;
   if (spec.verify === 'login') {
     // The pending one first: the current one may work a while longer at a gateway that has not heard of the change. One that
