@@ -181,6 +181,8 @@ async function secureOnlyUser(reading: Reading, failure: Error | undefined, reke
   if (state === 'absent' || isCurrentRevoked(state)) return;
   const { username, password: next } = currentLogin;
   if (pendingLogin.username !== username || current.say === 'unusable') return;
+  // No password would help its readers: they are sent elsewhere until the next rotation.
+  if (current.say === 'elsewhere') return;
   if (spec.verify === 'login') {
     // The pending one first: the current one may work a while longer at a gateway that has not heard of the change. One that
     // points elsewhere was never set at the vendor, and is sent nowhere.

@@ -263,6 +263,17 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
     },
     want: ['RotationStuck -> finish-rotation'],
   },
+  'I1: but a label that was put on an older version by hand hides nothing': {
+    given: {
+      credentials: [
+        reading({
+          state: secretWith({ one: ['AWSPREVIOUS', 'AWSPENDING'], two: ['AWSCURRENT'] }),
+          reading: { current: { say: 'rejected' }, pending: 'readable', isResetOpen: true },
+        }),
+      ],
+    },
+    want: ['CurrentRejected -> rotate-at-once', 'PendingStray -> abandon-rotation'],
+  },
   'but not before a new one was stored': {
     given: {
       credentials: [
