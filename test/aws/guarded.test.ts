@@ -1,6 +1,7 @@
 import { CreateSecretCommand, DescribeSecretCommand } from '@aws-sdk/client-secrets-manager';
 import { describe, expect, test } from 'vitest';
 import { otherBuses } from '../../functions/aws/bus.ts';
+import { parameterStore } from '../../functions/aws/parameters.ts';
 import { secretsManager } from '../../functions/aws/secrets.ts';
 import { RotationRefused, StoreError } from '../../functions/core/errors.ts';
 import { Guard } from '../../functions/core/guard.ts';
@@ -49,6 +50,7 @@ async function start({
     ...system,
     ports: {
       ...secretsManager(system.secrets, createRedactor(), clock),
+      ...parameterStore(system.ssm, clock),
       notify: otherBuses(system.events, { sleep: async () => undefined }, clock),
     },
     attempts: () => attempts,
@@ -71,6 +73,8 @@ const changes: Record<string, (ports: Started['ports'], guard: Guard) => Promise
   RemoveRegionsFromReplication: ({ removeReplicas }, guard) =>
     removeReplicas({ guard, secretId: name, regions: ['eu-west-1'] }),
   DeleteSecret: ({ deleteSecret }, guard) => deleteSecret({ guard, secretId: name, recoveryDays: 7 }),
+  DeleteParameter: ({ deleteParameter }, guard) =>
+    deleteParameter({ guard, parameter: '/rekey/credentials/orders-api' }),
   PutEvents: ({ notify }, guard) =>
     notify({ guard, busName: 'deployments', type: 'CredentialUpdated', detail: {}, resources: [] }),
 };

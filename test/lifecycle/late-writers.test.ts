@@ -24,12 +24,15 @@ afterAll(() => late.stop());
 
 type Pair = readonly [subject: SubjectName, world: World, scenario: string, every: number];
 
-/** Plays the dangerous calls of a subject, or every second or third of them. Answers what was violated. */
-async function playAll([subject, world, scenario, every]: Pair): Promise<readonly string[]> {
+/** Plays the dangerous calls of a subject, or every second or third of them, until `wanted` is found. Answers what was violated. */
+async function playAll([subject, world, scenario, every]: Pair, wanted?: string): Promise<readonly string[]> {
   const calls = dangerous(await late.count(subject, scenario));
   const played = [];
-  for (const call of calls.filter((_, index) => index % every === 0))
-    played.push(await late.play({ subject, scenario, world, call }));
+  for (const call of calls.filter((_, index) => index % every === 0)) {
+    const found = await late.play({ subject, scenario, world, call });
+    played.push(found);
+    if (wanted !== undefined && found?.some((violation) => violation.startsWith(wanted))) break;
+  }
   // A run may be a few calls shorter than the one that was counted.
   expect(played.filter((found) => found !== undefined).length).toBeGreaterThan(played.length / 2);
   return played.flatMap((found) => found ?? []);
@@ -37,7 +40,7 @@ async function playAll([subject, world, scenario, every]: Pair): Promise<readonl
 
 describe('I1, I3, I6, I8, I26: an answer that comes an hour late breaks nothing', () => {
   const pairs: readonly Pair[] = [
-    ['rotate-secret', 'retirement', 'zilliz-cloud, replace-user', 4],
+    ['rotate-secret', 'retirement', 'zilliz-cloud, replace-user', 5],
     ['rotate-secret', 'deletion', 'vultr-valkey, replace-user', 5],
     ['rotate-secret', 'rotation', 'zilliz-cloud, alternate-users', 3],
     ['rotate-secret', 'rollback', 'zilliz-cloud, reset-password', 4],
@@ -50,7 +53,7 @@ describe('I1, I3, I6, I8, I26: an answer that comes an hour late breaks nothing'
     ['reconcile-users, mending rights', 'deletion', 'zilliz-cloud, reset-password', 1],
     ['reconcile-users, restoring AWSPREVIOUS', 'rotation', 'zilliz-cloud, alternate-users', 1],
     ['reconcile-users, setting the only password again', 'rotation', 'vultr-valkey, reset-password', 2],
-    ['update-consumers', 'retirement', 'zilliz-cloud, replace-user', 3],
+    ['update-consumers', 'retirement', 'zilliz-cloud, replace-user', 4],
     ['create-user', 'deletion', 'zilliz-cloud, replace-user', 2],
   ];
   test.each(pairs)('%s; meanwhile a %s; %s', async (...pair) => {
@@ -103,6 +106,6 @@ describe('planted fault: guards that are never asked again', () => {
   };
   test.each(Object.entries(found))('are found out: %s', async (violation, pair) => {
     vi.spyOn(Guard.prototype, 'isFresh').mockReturnValue(true);
-    expect(await playAll(pair)).toContainEqual(expect.stringContaining(violation));
+    expect(await playAll(pair, violation)).toContainEqual(expect.stringContaining(violation));
   });
 });
