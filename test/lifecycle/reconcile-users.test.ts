@@ -222,6 +222,12 @@ const hands: Record<
   },
 };
 const foreignPassword = 'Somebodys-password_000000000001';
+
+/** The value of a rotation that set another password, and whose login points elsewhere by now. */
+const pendingElsewhere = (value: string): string =>
+  value
+    .replace(/"host":"[^"]+"/, '"host":"elsewhere.example"')
+    .replace(/"password":"[^"]+"/, '"password":"Pending-password_00000000000000001"');
 const hand = ({ provider }: Scenario) => {
   const found = hands[provider];
   if (found === undefined) throw new Error(`nobody can act at ${provider}`);
@@ -686,10 +692,7 @@ describe('a rotation that nobody is working on any more', () => {
     test('where neither password works, the current one is set again before it is given up', async () => {
       const made = await credential(scenario('cockroachdb-cloud, reset-password'));
       const { username } = await current(made);
-      await planted(
-        made,
-        (await currentValue(made)).replace('"host":"localhost"', '"host":"elsewhere.example"'),
-      );
+      await planted(made, pendingElsewhere(await currentValue(made)));
       await vendors().cockroachdb.api.actor.setPassword(clusterId, username, foreignPassword);
       vendors().clock.move(7 * hourMs);
       await look(made);
@@ -701,28 +704,24 @@ describe('a rotation that nobody is working on any more', () => {
       expect(published('DatabaseUserPasswordChanged', made).at(-1)).toMatchObject(told);
     });
 
-    test('where the intent cannot be published, the password stays, and a rotation mends it', async () => {
+    test('where the intent cannot be published, the password stays, and the next pass sets it again', async () => {
       const made = await credential(scenario('cockroachdb-cloud, reset-password'));
       const { username } = await current(made);
-      await planted(
-        made,
-        (await currentValue(made)).replace('"host":"localhost"', '"host":"elsewhere.example"'),
-      );
+      await planted(made, pendingElsewhere(await currentValue(made)));
       await vendors().cockroachdb.api.actor.setPassword(clusterId, username, foreignPassword);
       vendors().clock.move(7 * hourMs);
       await withoutWord('DatabaseUserPlanned', made);
       expect(await works(made)).toBe(false);
       expect(mended(made)).toEqual([]);
       await look(made);
-      expect(mended(made)).toEqual(['rotate-at-once']);
-      await rekey.rotate(made.name);
+      expect(mended(made)).toEqual(['abandon-rotation']);
       expect(await works(made)).toBe(true);
     });
 
     test('where the vendor refuses that, it is given up all the same, as only another rotation can help', async () => {
       const made = await credential(scenario('zilliz-cloud, reset-password'));
       const { username } = await current(made);
-      await planted(made, (await currentValue(made)).replace(/"host":"[^"]+"/, '"host":"elsewhere.example"'));
+      await planted(made, pendingElsewhere(await currentValue(made)));
       vendors().zilliz.api.actor.setPassword(vectorsId, username, foreignPassword);
       vendors().clock.move(7 * hourMs);
       await look(made);
@@ -1287,6 +1286,8 @@ describe('the dispatcher', () => {
       await credential(scenario('zilliz-cloud, alternate-users')),
     ];
     const third = await credential(scenario('vultr-valkey, replace-user'));
+    // What other tests left: a target that was moved away from is queued at once.
+    rekey.takeMessages();
     expect(await pass()).toEqual({ batchItemFailures: [] });
     const { messages } = rekey.takeMessages();
     expect(messages.map(({ body }) => JSON.parse(body))).toEqual([
