@@ -952,11 +952,14 @@ describe('least privilege', () => {
   const secrets = secretsUnder('');
   const vendorSecrets = [secretsUnder('admin/'), secretsUnder('api-keys/')];
   const parametersUnder = (path: string) => `ssm:${here}:parameter/rekey/${path}/\\*`;
-  const readFleet = statement(
-    'Allow',
-    ['ssm:GetParametersByPath'],
-    [`ssm:${here}:parameter/rekey/credentials`, `ssm:${here}:parameter/rekey/directives`],
-  );
+  const listed = (...paths: string[]) =>
+    statement(
+      'Allow',
+      ['ssm:GetParametersByPath'],
+      paths.map((path) => `ssm:${here}:parameter/rekey/${path}`),
+    );
+  const readFleet = listed('credentials', 'directives');
+  const readFleetAndFormerTargets = listed('credentials', 'directives', 'sightings/targets');
   const parameters = (actions: string[], ...paths: string[]) =>
     statement(
       'Allow',
@@ -1096,7 +1099,7 @@ describe('least privilege', () => {
     'delete-user ends specs, orders and secrets, and makes none': {
       name: 'rekey-delete-user',
       want: [
-        readFleet,
+        readFleetAndFormerTargets,
         readWhatIsWanted,
         parameters(['DeleteParameter'], 'credentials'),
         parameters(['DeleteParameter', 'PutParameter'], 'directives'),
@@ -1136,7 +1139,7 @@ describe('least privilege', () => {
     'reconcile-users mends secrets, orders rotations, and works on its queue': {
       name: 'rekey-reconcile-users',
       want: [
-        readFleet,
+        readFleetAndFormerTargets,
         readWhatIsWanted,
         parameters(['PutParameter'], 'directives'),
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
