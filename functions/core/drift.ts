@@ -519,7 +519,7 @@ function withoutRotation({ repair, ...finding }: Finding): Finding {
 }
 const needsNoSpec: ReadonlySet<Repair> = new Set(['abandon-rotation', 'restore-label', 'advance-consumer']);
 const moveBack =
-  'put the former target back into the spec, or delete the credential and request it anew: a credential does not move';
+  'put the former target back into the spec, or delete the credential and request it again: a credential does not move';
 
 /** Where the spec of a credential names another target than versions of its secret: rotation is refused, and the old login works on. */
 export const targetMoved = (

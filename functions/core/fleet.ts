@@ -93,7 +93,7 @@ export const placed = (
     const others = noted.filter((one) => keyOf(one) !== keyOf(spec));
     const moved: Moved = { to: spec.targetId, former: others };
     if (others.length === 0) return [{ ...credential, moved }];
-    // An adopted user is known by its name alone: at another target the same name is somebody else's.
+    // Only its name identifies an adopted user: at another target the same name belongs to another owner.
     const here = { ...credential, spec: adopting(spec, false), moved };
     return [here, ...others.flatMap((one) => specAt(spec, one) ?? []).map((at) => ({ ...here, spec: at }))];
   });

@@ -187,7 +187,7 @@ async function forgetLostTargets(
 
 /**
  * Sightings of a gone target count only while the credential is to go. While it is not, no pass takes them back when the vendor has
- * the target: one whose time was prolonged begins anew.
+ * the target: if the time of one was prolonged, its count starts again.
  */
 async function forgetSightings(
   notes: readonly ListedParameter[],

@@ -16,9 +16,9 @@ import type { Rekey } from './rekey.ts';
 import { readElsewhere, readVersions } from './target.ts';
 
 /**
- * A credential does not move: where its spec names another target, the logins in its secret stay where they are. Which targets these
- * are only the values tell, and no pass can read all values of all credentials. So whoever reads one that names another target than
- * the spec notes it, and every pass looks after the noted targets as well. Losing a note costs the time until a value is read again.
+ * A credential never moves: if its spec names another target, its logins stay at the old one. Only the secret's values name that
+ * target, and reading all of them in every pass is too expensive. So each function that reads such a value records the target, and
+ * every pass then covers it. If a record is lost, the next read restores it.
  */
 
 const noteSchema = z.record(
@@ -32,7 +32,7 @@ const noteSchema = z.record(
   }),
 );
 
-/** By credential, from the parameters below `targetsPath`. A note that somebody spoiled reads as none. */
+/** By credential, from the parameters below `targetsPath`. An unreadable note counts as none. */
 export function formerTargetsIn(
   listed: readonly ListedParameter[],
 ): ReadonlyMap<string, readonly FormerTarget[]> {

@@ -6,12 +6,12 @@ import { goneTargetsParameter } from '../core/names.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
- * Databases are deleted together with their users: then nothing is left to delete at the vendor, and the deletion of the credential
- * must not wait for it for ever. One answer is no proof, as a key that may not see the target gets the same one: it counts once it
- * was given several times over a day, or when the order said so beforehand.
+ * A deleted database takes its users with it, so deleting the credential must not wait for the vendor for ever. An API key without
+ * access gets the same answer. So the target counts as gone after three sightings over at least a day, or at once if the order says
+ * so.
  */
 
-/** So often at least, the first and the last at least so far apart. */
+/** The first and the last sighting must be at least `minSpanMs` apart. */
 const minSightings = 3;
 const minSpanMs = 86_400_000;
 
@@ -25,7 +25,7 @@ const sightingSchema = z.object({ since: instant, last: instant, sightings: z.in
 const noteSchema = z.record(z.string(), sightingSchema);
 type Note = z.output<typeof noteSchema>;
 
-/** A note that somebody spoiled reads as none: then a day begins anew. */
+/** An unreadable note counts as none; the day then starts again. */
 async function readNote(credential: string, { ports }: Pick<Rekey, 'ports'>): Promise<Note> {
   const stored = await ports.readParameter({ parameter: goneTargetsParameter(credential) });
   return stored === 'absent' ? {} : (noteSchema.safeParse(jsonOf(stored)).data ?? {});
@@ -37,7 +37,7 @@ export interface Sighting {
   readonly isProven: boolean;
 }
 
-/** `orderedAt`: when somebody ordered the deletion and said that the target is gone. Keeps nothing in a dry run. */
+/** `orderedAt`: when the deletion was ordered with `targetIsGone`. Stores nothing in a dry run. */
 export async function noteGone(
   credential: string,
   { provider, targetId }: Place,

@@ -523,7 +523,7 @@ const publishedBefore = ({ current, currentMadeAt }: Rotation): Published => ({
   createdAt: currentMadeAt,
 });
 
-/** What comes after the switch: nothing here decides anything, and all of it may be done twice. */
+/** Runs after AWSCURRENT has moved. Idempotent, and makes no decisions. */
 async function conclude(rotation: Rotation, { username, createdAt: since }: Published): Promise<void> {
   const { event, description, spec, facts, rekey } = rotation;
   const { ports } = rekey;

@@ -25,9 +25,9 @@ import { isFinal, rotateSecret } from './rotate-secret.ts';
 import type { Reading } from './survey-target.ts';
 
 /**
- * Ends a rotation that nobody is working on any more, so that another one can start. Rolled forward where a login is stored; given
- * up where there is none, where it could not be rolled forward for hours, and under `alternate-users`. Answers what was done; undefined where somebody else
- * was faster. Throws what kept it from being rolled forward while it is too young to be given up.
+ * Ends an abandoned rotation so that the next one can start. If a login is stored, rolls it forward. Gives it up if no login is
+ * stored, after six hours of failed attempts, or under `alternate-users`. Returns what was done, or undefined if another run was
+ * faster. Throws what kept it from being rolled forward while it is too young to be given up.
  *
  * Secrets Manager may call a step of this rotation at any moment, and one that it called before may be frozen anywhere (a zombie).
  * Rolling forward is what such a step does, too: each is safe beside the other. Giving up leaves it nothing to do:
