@@ -133,7 +133,7 @@ function untypedMessage(socket: Socket): Promise<Buffer | undefined> {
   return new Promise((resolve) => {
     let received: Buffer = Buffer.alloc(0);
     const finish = (message: Buffer | undefined): void => {
-      socket.off('data', collect).off('close', giveUp).off('error', giveUp);
+      socket.off('data', collect).off('end', giveUp).off('close', giveUp).off('error', giveUp);
       socket.pause();
       resolve(message);
     };
@@ -146,7 +146,7 @@ function untypedMessage(socket: Socket): Promise<Buffer | undefined> {
       if (length < 8 || length > longestStartup || received.length > length) finish(undefined);
       else if (received.length === length) finish(received);
     };
-    socket.on('data', collect).on('close', giveUp).on('error', giveUp).resume();
+    socket.on('data', collect).on('end', giveUp).on('close', giveUp).on('error', giveUp).resume();
   });
 }
 
@@ -258,6 +258,11 @@ export async function startSqlFront(options: SqlFrontOptions): Promise<SqlFront>
     socket.once('close', () => sockets.delete(socket));
   };
 
+  /** Reads, so that it notices the client's leaving. */
+  const ignore = (socket: Socket): void => {
+    socket.once('end', () => socket.destroy()).resume();
+  };
+
   const openBackend = (): Promise<Socket> =>
     new Promise((resolve, reject) => {
       const backend = connect(postgres.port, postgres.host);
@@ -330,7 +335,7 @@ export async function startSqlFront(options: SqlFrontOptions): Promise<SqlFront>
     const blunt = takeFault(
       ({ user, kind }) => user === undefined && (kind === 'no-answer' || kind === 'reset'),
     );
-    if (blunt?.kind === 'no-answer') return void plain.resume(); // reads, so that it notices the client's leaving
+    if (blunt?.kind === 'no-answer') return void ignore(plain);
     if (blunt?.kind === 'reset') return void plain.resetAndDestroy();
     const client = await secure(plain);
     if (client === undefined) return;
@@ -353,7 +358,7 @@ export async function startSqlFront(options: SqlFrontOptions): Promise<SqlFront>
     };
     logins.push(login);
     const refusal = await refusalOf(login);
-    if (refusal === 'no-answer') return void client.resume();
+    if (refusal === 'no-answer') return void ignore(client);
     if (refusal === 'reset') return void plain.resetAndDestroy();
     if (refusal !== undefined) return void client.end(errorResponse(refusal));
     const backend = await openBackend();
@@ -361,7 +366,9 @@ export async function startSqlFront(options: SqlFrontOptions): Promise<SqlFront>
     await converse(client, backend, login);
   };
 
-  const server: Server = createServer((plain) => {
+  // A client that says goodbye hears that of PostgreSQL, which comes when its session is no longer listed. Answered at once, the
+  // client would go on and find itself still connected.
+  const server: Server = createServer({ allowHalfOpen: true }, (plain) => {
     track(plain);
     welcome(plain).catch(() => plain.destroy());
   });
