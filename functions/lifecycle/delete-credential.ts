@@ -275,7 +275,7 @@ function withoutSecret(credential: Credential, ending: Ending, scene: Scene): Em
     });
   return left.length > 0
     ? { stage: 'users-left' }
-    : { stage: 'empty', finish: () => forget(credential, ending, scene) };
+    : { stage: 'empty', finish: (gone) => tellAndForget(credential, { ending, gone }, scene) };
 }
 
 /** The second part: the secret, then everything that was ordered for it. */
@@ -284,7 +284,7 @@ async function deleteSecret(
   { ending, gone }: { readonly ending: Ending; readonly gone: readonly TargetGone[] },
   scene: Scene,
 ): Promise<DeletionStage> {
-  const { name, spec, secret, moved } = state;
+  const { secret } = state;
   const { ports } = scene.rekey;
   const now = await ports.describeSecret({ secretId: secret.arn });
   if (now !== 'absent' && now.deletedAt === undefined) {
@@ -301,6 +301,15 @@ async function deleteSecret(
     if ((await ports.deleteSecret({ secretId: secret.arn, recoveryDays, guard })) === 'replicated')
       return 'replicas-left';
   }
+  return tellAndForget(state, { ending, gone }, scene);
+}
+
+async function tellAndForget(
+  credential: Credential,
+  { ending, gone }: { readonly ending: Ending; readonly gone: readonly TargetGone[] },
+  scene: Scene,
+): Promise<DeletionStage> {
+  const { name, spec, moved } = credential;
   const facts: CredentialFacts = {
     credential: name,
     provider: spec.provider,
@@ -308,8 +317,8 @@ async function deleteSecret(
     strategy: spec.strategy,
   };
   const isExpired = spec.expiresAt !== undefined && new Date(spec.expiresAt) <= ending.at;
-  // Before the spec goes: a pass that is killed in between finds the secret scheduled, and tells it again.
-  await ports.publish([
+  // Before the spec goes: a pass that is killed in between finds the secret scheduled or gone, and tells it again.
+  await scene.rekey.ports.publish([
     {
       type: 'CredentialDeleted',
       detail: {
@@ -319,7 +328,7 @@ async function deleteSecret(
       },
     },
   ]);
-  return forget(state, ending, scene);
+  return forget(credential, ending, scene);
 }
 
 /**

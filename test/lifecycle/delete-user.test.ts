@@ -699,7 +699,7 @@ describe('deleting a credential', () => {
     expect(published('CredentialDeleted', one)).toHaveLength(1);
   });
 
-  test('of which there never was a secret takes away the spec and the order', async () => {
+  test('whose secret is gone takes away the spec and the order, and is told', async () => {
     const one = await credential('zilliz-cloud');
     await secrets('DeleteSecret', { SecretId: `rekey/${one.name}`, ForceDeleteWithoutRecovery: true });
     const users = await usersAt(one);
@@ -709,6 +709,7 @@ describe('deleting a credential', () => {
     await sweep();
     expect(await hasSpec(one)).toBe(false);
     expect(await directive(one, 'deleteSince')).toBeUndefined();
+    expect(published('CredentialDeleted', one)).toMatchObject([{ reason: 'requested' }]);
   });
 
   test('works although its values cannot be read, as is the remedy for that', async () => {
