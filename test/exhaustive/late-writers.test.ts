@@ -56,13 +56,14 @@ async function playSome(scenario: string, subject: SubjectName): Promise<readonl
   const [provider = ''] = scenario.split(',');
   const offset = titles.indexOf(scenario) + subjectNames.indexOf(subject);
   const cases = calls.flatMap((call) => worlds.map((world) => ({ subject, scenario, world, call })));
-  const found: string[] = [];
-  for (const [index, one] of cases.entries()) {
-    if ((index + offset) % (every[provider] ?? 1) !== 0) continue;
-    const wrong = await late.play(one);
-    if (wrong === undefined) continue;
-    answers += 1;
-    found.push(...wrong);
+  const picked = cases.filter((_, index) => (index + offset) % (every[provider] ?? 1) === 0);
+  const played: (readonly string[])[] = [];
+  for (const one of picked) {
+    const found = await late.play(one);
+    if (found !== undefined) played.push(found);
   }
-  return found;
+  answers += played.length;
+  // A run may be a few calls shorter than the one that was counted, and then the call is never made.
+  expect(played.length).toBeGreaterThan(picked.length / 2);
+  return played.flat();
 }

@@ -579,8 +579,15 @@ export async function startLateWriters(vendors: () => TestVendors) {
 
   // One case.
 
-  /** The subject's way to invoke: counts the calls out, and lets `happen` while the answer of one of them is under way. */
-  function latecomer(late?: number, happen: () => Promise<void> = async () => undefined, fails = false) {
+  /**
+   * The subject's way to invoke: counts the calls out, lets `happen` while the answer of one of them is under way, and calls `look`
+   * after each write at a vendor that follows.
+   */
+  function latecomer(
+    late?: number,
+    happen: () => Promise<void> = async () => undefined,
+    { fails = false, look }: { fails?: boolean | undefined; look?: () => Promise<void> } = {},
+  ) {
     const calls: Call[] = [];
     let writing = 0;
     const invoke: Invoke = (use) =>
@@ -600,6 +607,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
           } finally {
             writing -= isWrite ? 1 : 0;
             if (number === late) await happen();
+            else if (late !== undefined && number > late && isWrite && atVendors.has(name)) await look?.();
           }
         });
         return use({ ...inner, ports }, until);
@@ -726,7 +734,13 @@ export async function startLateWriters(vendors: () => TestVendors) {
     };
     const usersBefore = await usersAt(one);
     const eventsBefore = subject === 'create-user' ? 0 : rekey.published().length;
-    const { calls: made, invoke } = latecomer(call, happen, fails);
+    // Between setSecret and finishSecret the only user has the pending password.
+    const look = async (): Promise<void> => {
+      if (strategy === 'reset-password' || left?.works !== true || (await isEnding(one))) return;
+      if (!(await logsIn(await rekey.login(one.name, 'AWSCURRENT'))))
+        violated('I1: AWSCURRENT is refused in the middle of what follows the late answer');
+    };
+    const { calls: made, invoke } = latecomer(call, happen, { fails, look });
     calls = made;
     try {
       await run(invoke);
@@ -875,6 +889,8 @@ export async function startLateWriters(vendors: () => TestVendors) {
 
   return { rekey, count, play, clear, stop: () => rekey.stop() };
 }
+
+const atVendors: ReadonlySet<keyof Ports> = new Set(['http', 'sql', 'valkey']);
 
 /** What the adapters in functions/aws make of an answer that was lost. */
 const carriedOut = (name: keyof Ports): StoreError =>
