@@ -56,7 +56,7 @@ export class Guard {
     if (objection !== undefined) {
       const { code, because } =
         typeof objection === 'string' ? ({ code: 'SUPERSEDED', because: objection } as const) : objection;
-      throw new RotationRefused(code, `${because}; nothing was sent, the next pass decides again`);
+      throw new RotationRefused(code, `${because}; this write was not sent, the next pass decides again`);
     }
     this.#heldAt = askedAt;
   }
@@ -71,7 +71,7 @@ const maxLooks = 5;
  * `send`, called at an instant at which the facts of `guard` are known to hold. A guard whose own answer came late asks again, and
  * nothing is awaited between the last look at the clock and the send. What remains is a process that is stopped in that instant.
  *
- * Throws SUPERSEDED where a fact no longer holds and STORE_UNAVAILABLE where the facts cannot be read in time; nothing was sent then.
+ * Throws SUPERSEDED where a fact no longer holds and STORE_UNAVAILABLE where the facts cannot be read in time; then `send` was not called.
  */
 export async function sendGuarded<Answer>(
   guard: Guard,
@@ -83,7 +83,7 @@ export async function sendGuarded<Answer>(
       throw new StoreError(
         'STORE_UNAVAILABLE',
         'none',
-        `what a write was decided on took longer than ${freshMs} ms to read, ${maxLooks} times; nothing was sent, it is tried again`,
+        `what a write was decided on took longer than ${freshMs} ms to read, ${maxLooks} times; it was not sent and is tried again`,
       );
     await guard.ask(clock());
   }

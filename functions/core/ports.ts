@@ -21,9 +21,9 @@ type Guarded<Request> = Request & { readonly guard: Guard };
 export interface Ports {
   /** One HTTP exchange with a vendor. Throws `TransportError` when no whole answer came. */
   readonly http: Port<HttpRequest, HttpResponse>;
-  /** One database session: log in, run the statements in order, leave. */
+  /** One database session: log in, run the statements in order, leave. A guard is asked again before each statement. */
   readonly sql: Port<SqlSession, SqlOutcome>;
-  /** One Valkey connection: AUTH, run the commands in order, leave. */
+  /** One Valkey connection: AUTH, run the commands in order, leave. A guard is asked again before each command. */
   readonly valkey: Port<ValkeySession, ValkeyOutcome>;
 
   readonly describeSecret: Port<{ secretId: string }, SecretDescription | 'absent'>;

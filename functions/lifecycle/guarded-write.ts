@@ -21,8 +21,8 @@ import type { Rekey } from './rekey.ts';
 
 /**
  * The seam that every call passes which may change something outside: vendors, secrets and their labels, consumers. The reasons of
- * a write are read again right before it leaves, each retry included. A call that says it only reads is looked at, so that none
- * passes for reading by mistake.
+ * a write are read again right before it leaves, each retry included. Here that is before an SQL or Valkey session is opened; the port
+ * repeats it before each statement. A call that says it only reads is looked at, so that none passes for reading by mistake.
  */
 export function guardWrites(ports: Ports, clock: () => Date): Ports {
   const leave = <Request extends { readonly guard: Leave }, Answer>(

@@ -1,5 +1,5 @@
 import { VerificationFailed } from '../core/errors.ts';
-import type { Guard } from '../core/guard.ts';
+import { type Guard, sendGuarded } from '../core/guard.ts';
 import { type Ports, SqlError, type SqlStatement } from '../core/ports.ts';
 import type { EndedSessions, Login } from '../core/provider.ts';
 import { confirmEnded } from './ended-sessions.ts';
@@ -7,9 +7,13 @@ import { confirmEnded } from './ended-sessions.ts';
 /**
  * The sql port over the network, with `pg`, which is loaded at the first login. TLS always, certificate and host name
  * verified; the client cannot be talked down.
+ *
+ * Connecting may take longer than the guard's answer is fresh, so each statement asks the guard again right before it is sent. If the
+ * guard objects, its error is thrown as it is and the session is closed, which rolls back an open transaction. `clock` is the one that
+ * guards are kept by.
  */
-export function pgSql(): Ports['sql'] {
-  return async ({ host, port, database, username, password, ca, statements, timeoutMs }) => {
+export function pgSql(clock: () => Date): Ports['sql'] {
+  return async ({ host, port, database, username, password, ca, statements, timeoutMs, guard }) => {
     const { default: pg } = await import('pg');
     const client = new pg.Client({
       host,
@@ -32,16 +36,20 @@ export function pgSql(): Ports['sql'] {
         if (sqlState !== undefined && rejections.has(sqlState)) return { say: 'rejected', sqlState };
         throw new SqlError(`no session with ${host}:${port} (${reasonOf(error)})`, { sqlState });
       }
-      const rows: Record<string, unknown>[][] = [];
-      for (const [index, { text, values }] of statements.entries()) {
+      const run = async ({ text, values }: SqlStatement, index: number) => {
         try {
-          rows.push((await client.query<Record<string, unknown>>(text, values ? [...values] : [])).rows);
+          return (await client.query<Record<string, unknown>>(text, values ? [...values] : [])).rows;
         } catch (error) {
           throw new SqlError(`statement ${index + 1} failed (${reasonOf(error)})`, {
             sqlState: sqlStateOf(error),
             statement: index,
           });
         }
+      };
+      const rows: Record<string, unknown>[][] = [];
+      for (const [index, statement] of statements.entries()) {
+        const send = () => run(statement, index);
+        rows.push(guard === 'reads-only' ? await send() : await sendGuarded(guard, clock, send));
       }
       return { say: 'accepted', rows };
     } finally {

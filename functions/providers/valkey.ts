@@ -1,4 +1,5 @@
 import { VerificationFailed } from '../core/errors.ts';
+import { sendGuarded } from '../core/guard.ts';
 import { type Ports, TransportError, type ValkeyOutcome, type ValkeyReply } from '../core/ports.ts';
 import type { Login } from '../core/provider.ts';
 
@@ -6,9 +7,12 @@ import type { Login } from '../core/provider.ts';
  * The valkey port over the network, with `iovalkey`, which is loaded at the first login. TLS always, certificate and host
  * name verified. Beside AUTH and the given commands nothing is sent: a user with few rights is refused INFO, CLIENT and
  * PING, which says nothing about its password.
+ *
+ * Connecting may take longer than the guard's answer is fresh, so each command after AUTH asks the guard again right before it is sent.
+ * If the guard objects, its error is thrown as it is and the connection is closed. `clock` is the one that guards are kept by.
  */
-export function iovalkeyOverTls(): Ports['valkey'] {
-  return async ({ host, port, username, password, ca, commands, timeoutMs }) => {
+export function iovalkeyOverTls(clock: () => Date): Ports['valkey'] {
+  return async ({ host, port, username, password, ca, commands, timeoutMs, guard }) => {
     // In a bundle a CommonJS package has this one export.
     const {
       default: { Redis, ReplyError },
@@ -50,6 +54,15 @@ export function iovalkeyOverTls(): Ports['valkey'] {
         throw error;
       }
     };
+    let isGuardAsked = false;
+    const send = async (command: readonly string[]): Promise<ValkeyReply> => {
+      if (guard === 'reads-only') return ask(command);
+      isGuardAsked = true;
+      return sendGuarded(guard, clock, () => {
+        isGuardAsked = false;
+        return ask(command);
+      });
+    };
     const converse = async (): Promise<ValkeyOutcome> => {
       await client.connect();
       isAuthSent = true;
@@ -62,13 +75,13 @@ export function iovalkeyOverTls(): Ports['valkey'] {
       if (auth.value !== 'OK')
         throw new TransportError(`${host}:${port} answered AUTH with something else than OK`, true);
       const replies: ValkeyReply[] = [];
-      for (const command of commands) replies.push(await ask(command));
+      for (const command of commands) replies.push(await send(command));
       return { say: 'accepted', replies };
     };
     try {
       return await Promise.race([converse(), late.promise]);
     } catch (error) {
-      if (error instanceof TransportError) throw error;
+      if (isGuardAsked || error instanceof TransportError) throw error;
       throw new TransportError(`no session with ${host}:${port} (${reasonOf(failure ?? error)})`, isAuthSent);
     } finally {
       clearTimeout(timer);

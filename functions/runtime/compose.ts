@@ -54,8 +54,8 @@ export function compose(environment: Environment, redactor: Redactor): Composed 
   const http = once(async () =>
     (await import('../providers/http.ts')).undiciHttp({ proxyUrl: environment.HTTPS_PROXY }),
   );
-  const sql = once(async () => (await import('../providers/sql.ts')).pgSql());
-  const valkey = once(async () => (await import('../providers/valkey.ts')).iovalkeyOverTls());
+  const sql = once(async () => (await import('../providers/sql.ts')).pgSql(clock));
+  const valkey = once(async () => (await import('../providers/valkey.ts')).iovalkeyOverTls(clock));
   const queue = once(async () => {
     const { REKEY_TARGET_QUEUE_URL } = environment;
     if (REKEY_TARGET_QUEUE_URL === undefined)

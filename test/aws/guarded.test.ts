@@ -98,7 +98,7 @@ describe.each(Object.entries(changes))('%s', (operation, change) => {
     expect(refused).toBeInstanceOf(RotationRefused);
     expect(refused).toMatchObject({
       code: 'SUPERSEDED',
-      message: expect.stringContaining('the labels have moved; nothing was sent'),
+      message: expect.stringContaining('the labels have moved; this write was not sent'),
     });
     expect(attempts()).toBe(1);
   });
@@ -153,13 +153,13 @@ test('facts that come too late are STORE_UNAVAILABLE, and nothing is sent', asyn
   expect(await rejectionOf(deleteSecret({ guard, secretId: name, recoveryDays: 7 }))).toMatchObject({
     code: 'STORE_UNAVAILABLE',
     effect: 'none',
-    message: expect.stringContaining('nothing was sent'),
+    message: expect.stringContaining('it was not sent'),
   });
   expect(attempts()).toBe(0);
 });
 
 test.each([{ fault: 'internal' }, { fault: 'reset-after' }, { fault: 'reset-before' }] as const)(
-  'an attempt that met $fault may have been carried out: the error does not say that nothing was sent',
+  'an attempt that met $fault may have been carried out: the error does not say that it was not sent',
   async (fault) => {
     let objection: string | undefined;
     const { ports, attempts, secrets } = await start({

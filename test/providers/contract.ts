@@ -880,7 +880,7 @@ export function providerContract(name: string, make: () => Subject): void {
             return;
           }
           expect([end.code, sent()]).toEqual(['SUPERSEDED', allowed]);
-          expect(end.message).toContain('a label moved; nothing was sent');
+          expect(end.message).toContain('a label moved; this write was not sent');
           expect(allowed).toBeLessThan(12);
         }
       },

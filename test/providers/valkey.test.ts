@@ -3,6 +3,8 @@ import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { inspect } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { RotationRefused, StoreError } from '../../functions/core/errors.ts';
+import { Guard, type Objection } from '../../functions/core/guard.ts';
 import { TransportError, type ValkeySession } from '../../functions/core/ports.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { codeOf, iovalkeyOverTls, verifyByAuth } from '../../functions/providers/valkey.ts';
@@ -57,7 +59,7 @@ const session = (change: Partial<ValkeySession> = {}) => ({
   guard: 'reads-only' as const,
   ...change,
 });
-const run = (change: Partial<ValkeySession> = {}) => iovalkeyOverTls()(session(change));
+const run = (change: Partial<ValkeySession> = {}) => iovalkeyOverTls(() => new Date())(session(change));
 
 /** A server that does this with every connection, once TLS stands where there is a certificate. Answers its port. */
 async function server(welcome: (socket: Socket) => void, tls?: Certificate): Promise<number> {
@@ -141,6 +143,81 @@ describe('a session', () => {
       expect((await transportErrorOf(run({ port }))).message).toContain('answered AUTH with ERR');
     }
     expect(spies.flatMap(({ mock }) => mock.calls)).toEqual([]);
+  });
+});
+
+describe('a guarded session', () => {
+  const kill = ['CLIENT', 'KILL', 'USER', 'orders'] as const;
+  /**
+   * A session under a guard that was asked right before it. The server answers +OK; before the answer to AUTH `connectMs` pass, before
+   * every other one `replyMs`. Answers the sent commands, how often the guard was asked, and the outcome.
+   */
+  async function guardedSession(
+    fact: (asked: number) => Objection | undefined,
+    { connectMs = 0, replyMs = 0 }: { readonly connectMs?: number; readonly replyMs?: number },
+  ) {
+    let nowMs = Date.parse('2026-03-01T12:00:00Z');
+    const clock = () => new Date(nowMs);
+    const sent: string[] = [];
+    let isClosed = false;
+    const port = await tlsServer((socket) => {
+      socket.on('close', () => {
+        isClosed = true;
+      });
+      socket.on('data', (chunk) => {
+        nowMs += sent.length === 0 ? connectMs : replyMs;
+        sent.push(/[A-Z]+/.exec(chunk.toString())?.[0] ?? '');
+        socket.write('+OK\r\n');
+      });
+    });
+    let asked = 0;
+    const guard = Guard.of(async () => {
+      asked += 1;
+      return fact(asked);
+    });
+    await guard.ask(clock());
+    const outcome = await iovalkeyOverTls(clock)(session({ port, commands: [kill, kill], guard })).catch(
+      (thrown: unknown) => thrown,
+    );
+    await expect.poll(() => isClosed).toBe(true);
+    return { sent, asked, outcome };
+  }
+  const objectsFrom = (first: number) => (asked: number) => (asked < first ? undefined : 'a label moved');
+  const superseded = { code: 'SUPERSEDED', message: expect.stringContaining('this write was not sent') };
+
+  test('whose connection took long asks its guard again: if it objects, no command is sent', async () => {
+    const { sent, outcome } = await guardedSession(objectsFrom(2), { connectMs: 3_000 });
+    expect(outcome).toBeInstanceOf(RotationRefused);
+    expect(outcome).toMatchObject(superseded);
+    expect(sent).toEqual(['AUTH']);
+  });
+
+  test('asks again before a later command, too: none is sent after an objection', async () => {
+    const { sent, asked, outcome } = await guardedSession(objectsFrom(3), {
+      connectMs: 3_000,
+      replyMs: 3_000,
+    });
+    expect(outcome).toMatchObject(superseded);
+    expect([sent, asked]).toEqual([['AUTH', 'CLIENT'], 3]);
+  });
+
+  test('does not ask again while the answer is fresh', async () => {
+    const { sent, asked, outcome } = await guardedSession(objectsFrom(2), { connectMs: 500, replyMs: 500 });
+    expect(outcome).toEqual({ say: 'accepted', replies: [{ value: 'OK' }, { value: 'OK' }] });
+    expect([sent, asked]).toEqual([['AUTH', 'CLIENT', 'CLIENT'], 1]);
+  });
+
+  test('whose guard cannot be asked ends with that error', async () => {
+    const failure = new StoreError('STORE_UNAVAILABLE', 'none', 'GetParameters failed');
+    const { sent, outcome } = await guardedSession(
+      (asked) => {
+        if (asked > 1) throw failure;
+        return undefined;
+      },
+      { connectMs: 3_000 },
+    );
+    expect(outcome).toBe(failure);
+    expect(sent).toEqual(['AUTH']);
   });
 });
 
@@ -285,11 +362,11 @@ describe('the server’s certificate', () => {
 
   test('is judged by the public authorities where no other is given', async () => {
     const { ca: _ca, ...rest } = session();
-    const { sent } = await transportErrorOf(iovalkeyOverTls()(rest));
+    const { sent } = await transportErrorOf(iovalkeyOverTls(() => new Date())(rest));
     expect(sent).toBe(false);
     const before = getCACertificates('default');
     setDefaultCACertificates([...before, authority.caPem]);
-    expect(await iovalkeyOverTls()(rest)).toEqual({ say: 'accepted', replies: [] });
+    expect(await iovalkeyOverTls(() => new Date())(rest)).toEqual({ say: 'accepted', replies: [] });
     setDefaultCACertificates(before);
   });
 
@@ -310,7 +387,7 @@ describe('the server’s certificate', () => {
 
 describe('verifying by AUTH', () => {
   const login = () => ({ ...session(), database: '0' });
-  const ports = { valkey: iovalkeyOverTls() };
+  const ports = { valkey: iovalkeyOverTls(() => new Date()) };
 
   test('is the outcome of AUTH, and no command', async () => {
     const commands: unknown[] = [];

@@ -611,7 +611,9 @@ describe('a change whose outcome is unclear', () => {
     await expect(work).rejects.toThrow(
       expect.objectContaining({
         code: 'SUPERSEDED',
-        message: expect.stringContaining(`${login.username} has its new password by now; nothing was sent`),
+        message: expect.stringContaining(
+          `${login.username} has its new password by now; this write was not sent`,
+        ),
       }),
     );
     expect(calls('deleteUser')).toEqual([]);
@@ -633,7 +635,7 @@ describe('a change whose outcome is unclear', () => {
       { username: login.username, current: [], next: other, isIdle: true },
       holding,
     );
-    await expect(work).rejects.toThrow(/SUPERSEDED: whether .* cannot be told; nothing was sent/);
+    await expect(work).rejects.toThrow(/SUPERSEDED: whether .* cannot be told; this write was not sent/);
     expect(calls('deleteUser')).toEqual([]);
   });
 

@@ -9,7 +9,7 @@ import { pgSql } from '../../functions/providers/sql.ts';
 import { iovalkeyOverTls } from '../../functions/providers/valkey.ts';
 import { addRenderOrders } from '../../infra/local/providers/fixtures.ts';
 import { startTestRekey } from './rekey.ts';
-import { holding, type TestVendors } from './vendors.ts';
+import type { TestVendors } from './vendors.ts';
 
 const hourMs = 3_600_000;
 const dayMs = 24 * hourMs;
@@ -451,13 +451,13 @@ async function clear(
 }
 
 /** Whether the login is taken, whatever it may do. */
-async function isAccepted({ vultr, zilliz }: TestVendors, login: Login): Promise<boolean> {
-  const session = { ...login, timeoutMs: 10_000, guard: holding };
+async function isAccepted({ vultr, zilliz, clock }: TestVendors, login: Login): Promise<boolean> {
+  const session = { ...login, timeoutMs: 10_000, guard: 'reads-only' } as const;
   if (login.port === vultr.front.port)
-    return (await iovalkeyOverTls()({ ...session, commands: [] })).say === 'accepted';
+    return (await iovalkeyOverTls(clock.now)({ ...session, commands: [] })).say === 'accepted';
   const cluster = [...zilliz.api.clusters.values()].find(({ host }) => host === login.host);
   if (cluster !== undefined) return cluster.authenticates(login.username, login.password.reveal());
-  return (await pgSql()({ ...session, statements: [] })).say === 'accepted';
+  return (await pgSql(clock.now)({ ...session, statements: [] })).say === 'accepted';
 }
 
 async function parameterNames({

@@ -211,17 +211,17 @@ async function startTestVendors() {
       return timed({ ...request, patienceMs }, (timeoutMs) => send({ ...request, timeoutMs }));
     };
   };
-  const login = pgSql();
-  const loginToValkey = iovalkeyOverTls();
+  const openSql = pgSql(() => clock.now());
+  const openValkey = iovalkeyOverTls(() => clock.now());
   const real: ProviderPorts = {
     http: http(vendors.network.proxyUrl),
     sql: (session) => {
       const patienceMs = isLoginLost ? shortPatienceMs : longPatienceMs;
-      return timed({ ...session, patienceMs }, (timeoutMs) => login({ ...session, timeoutMs }));
+      return timed({ ...session, patienceMs }, (timeoutMs) => openSql({ ...session, timeoutMs }));
     },
     valkey: (session) => {
       const patienceMs = isLoginLost ? shortPatienceMs : longPatienceMs;
-      return timed({ ...session, patienceMs }, (timeoutMs) => loginToValkey({ ...session, timeoutMs }));
+      return timed({ ...session, patienceMs }, (timeoutMs) => openValkey({ ...session, timeoutMs }));
     },
     now: async () => clock.now(),
     // A little real time too, so that what a stand-in does late gets done.
@@ -302,11 +302,11 @@ async function startTestVendors() {
     async logsIn(login) {
       const { host, port, username, password } = login;
       if (port === vendors.vultr.front.port) {
-        const outcome = await iovalkeyOverTls()({
+        const outcome = await openValkey({
           ...login,
           commands: [['GET', 'orders:latest']],
           timeoutMs: 10_000,
-          guard: holding,
+          guard: 'reads-only',
         });
         const [reply] = outcome.say === 'accepted' ? outcome.replies : [];
         return reply !== undefined && 'value' in reply;
@@ -315,7 +315,7 @@ async function startTestVendors() {
       if (cluster === undefined) {
         const statements = [{ text: 'SELECT count(*) FROM orders' }];
         const session = { ...login, statements, timeoutMs: 10_000 };
-        return (await pgSql()({ ...session, guard: holding })).say === 'accepted';
+        return (await openSql({ ...session, guard: 'reads-only' })).say === 'accepted';
       }
       const roles = cluster.users().find((user) => user.username === username)?.roles;
       return cluster.authenticates(username, password.reveal()) && roles?.includes('orders_rw') === true;

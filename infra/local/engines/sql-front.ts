@@ -90,7 +90,7 @@ export interface SqlFront {
 }
 
 export interface SqlFrontOptions {
-  readonly postgres: Postgres;
+  readonly postgres: Pick<Postgres, 'host' | 'port'>;
   /** PEM, valid for `localhost` and `127.0.0.1`. */
   readonly certificate: { readonly key: string; readonly cert: string };
   readonly rules?: Partial<SqlFrontRules>;
