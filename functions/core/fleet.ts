@@ -16,6 +16,7 @@ export interface Credential {
 export interface Moved {
   /** The target that the stored spec names. */
   readonly to: string;
+  readonly stored: CredentialSpec;
   readonly former: readonly FormerTarget[];
 }
 
@@ -91,7 +92,7 @@ export const placed = (
     const noted = former.get(name);
     if (noted === undefined) return [credential];
     const others = noted.filter((one) => keyOf(one) !== keyOf(spec));
-    const moved: Moved = { to: spec.targetId, former: others };
+    const moved: Moved = { to: spec.targetId, stored: spec, former: others };
     if (others.length === 0) return [{ ...credential, moved }];
     // Only its name identifies an adopted user: at another target the same name belongs to another owner.
     const here = { ...credential, spec: adopting(spec, false), moved };
@@ -114,6 +115,10 @@ const adopting = (spec: CredentialSpec, mayRetire: boolean): CredentialSpec =>
   spec.adopt === undefined
     ? spec
     : { ...spec, adopt: { ...spec.adopt, retire: spec.adopt.retire && mayRetire } };
+
+/** The spec as Parameter Store holds it, which guards compare: `spec` differs from it where the credential has moved. */
+export const storedSpec = ({ spec, moved }: Pick<Credential, 'spec' | 'moved'>): CredentialSpec =>
+  moved?.stored ?? spec;
 
 /** Whether the credential is looked after here only because versions of its secret still name this target. */
 export const isFormer = ({ spec, moved }: Pick<Credential, 'spec' | 'moved'>): boolean =>

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Consumer, ConsumerStanding, DeclaredConsumer, WantedLogin } from '../core/consumer.ts';
 import { InputError } from '../core/errors.ts';
 import type { RekeyEvent } from '../core/events.ts';
+import { type Credential, storedSpec } from '../core/fleet.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import type { Ports } from '../core/ports.ts';
@@ -10,7 +11,7 @@ import { Sensitive } from '../core/sensitive.ts';
 import type { CredentialSpec } from '../core/spec.ts';
 import { currentUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import type { Rekey } from './rekey.ts';
-import { loginIn, stored } from './target.ts';
+import { loginIn, stored as storedSecret } from './target.ts';
 
 export interface OpenedConsumer {
   readonly kind: string;
@@ -26,15 +27,17 @@ export type ConsumerIntent = Extract<RekeyEvent, { readonly type: 'ConsumerUpdat
  * key is missing stands as `failed`, with the remedy; it keeps none of the others from being asked.
  */
 export async function openConsumers(
-  spec: CredentialSpec,
+  credential: Pick<Credential, 'spec' | 'moved'>,
   secretArn: string,
   until: Date,
   rekey: Rekey,
 ): Promise<readonly OpenedConsumer[]> {
+  const { spec } = credential;
+  const stored = storedSpec(credential);
   const wanted = spec.consumers.length === 0 ? undefined : await wantedLogin(spec, secretArn, rekey);
   return wanted === undefined
     ? []
-    : spec.consumers.map((declared) => openConsumer(declared, { spec, wanted }, until, rekey));
+    : spec.consumers.map((declared) => openConsumer(declared, { spec, stored, wanted }, until, rekey));
 }
 
 /** The login that the consumers of a credential should have now; undefined where AWSCURRENT names no user. */
@@ -62,7 +65,16 @@ const fieldsSchema = z.record(z.string(), z.unknown());
 /** Opened at the first question, as only then its key is read: a key that is missing is this consumer's trouble alone. */
 export function openConsumer(
   { definition, settings }: DeclaredConsumer,
-  { spec, wanted }: { readonly spec: CredentialSpec; readonly wanted: WantedLogin },
+  {
+    spec,
+    stored = spec,
+    wanted,
+  }: {
+    readonly spec: CredentialSpec;
+    /** The stored spec, where the credential has moved and `spec` is that of another target. */
+    readonly stored?: CredentialSpec;
+    readonly wanted: WantedLogin;
+  },
   until: Date,
   rekey: Rekey,
 ): OpenedConsumer {
@@ -81,13 +93,13 @@ export function openConsumer(
   // Or a write that waited would put back a login whose user was deleted meanwhile.
   const guard = Guard.of(
     currentUnchanged(wanted.secretArn, wanted.versionId, rekey),
-    specUnchanged(spec, rekey),
+    specUnchanged(stored, rekey),
     notPaused(spec, rekey),
   );
   let opened: Consumer | undefined;
   const open = async (): Promise<Consumer> => {
     const secretId = definition.apiKeySecret(settings);
-    const apiKey = secretId === undefined ? undefined : await stored(secretId, parseApiKey, rekey);
+    const apiKey = secretId === undefined ? undefined : await storedSecret(secretId, parseApiKey, rekey);
     return definition.open(settings, wanted, { apiKey, until, guard }, ports);
   };
   const asked = async (question: keyof Consumer): Promise<ConsumerStanding> => {

@@ -1,7 +1,7 @@
 import { directiveParameter } from '../core/directives.ts';
 import { ProviderError } from '../core/errors.ts';
 import type { CredentialFacts, TargetGone, UserChange } from '../core/events.ts';
-import type { Credential } from '../core/fleet.ts';
+import { type Credential, storedSpec } from '../core/fleet.ts';
 import {
   type CredentialVersions,
   carriesPrefix,
@@ -335,13 +335,10 @@ async function tellAndForget(
  * The order last: without a spec it stands for nothing, and the next pass takes it away; a spec without it would come back. What
  * stays is when it was deleted: an order or a request that comes again, from an archive or a dead-letter queue, is older than that.
  */
-async function forget(
-  { name, spec }: Credential,
-  { at }: Ending,
-  { rekey, specs }: Scene,
-): Promise<DeletionStage> {
+async function forget(credential: Credential, { at }: Ending, { rekey }: Scene): Promise<DeletionStage> {
+  const { name } = credential;
   const { ports } = rekey;
-  const guard = Guard.of(sameDeletion(specs.get(name) ?? spec, at, rekey));
+  const guard = Guard.of(sameDeletion(storedSpec(credential), at, rekey));
   // Before the tombstone, too: requests and orders of the next credential of the name would count as older than it.
   await guard.ask(await ports.now());
   const stored = await ports.readParameter({ parameter: directiveParameter(name, 'deletedAt') });

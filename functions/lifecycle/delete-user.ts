@@ -112,7 +112,6 @@ export async function deleteUsers(
   const pass: Pass = {
     dryRun,
     until,
-    specs: new Map(credentials.map(({ name, spec }) => [name, spec])),
     writes: new Map(),
     errors,
     unread,
@@ -219,8 +218,6 @@ async function forgetLostOrders(rekey: Rekey): Promise<void> {
 interface Pass {
   readonly dryRun: boolean;
   readonly until: Date;
-  /** The stored specs by the names of their credentials. */
-  readonly specs: Scene['specs'];
   /** How many writes are left, by API key. */
   readonly writes: Map<string, number>;
   readonly errors: unknown[];
@@ -252,7 +249,6 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       dryRun: pass.dryRun,
       now,
       target,
-      specs: pass.specs,
       listSpecs: slowReading(() => rekey.ports.listParameters({ path: specParameterPath }), rekey),
       listed,
       list,

@@ -9,6 +9,7 @@ import {
   type FormerTarget,
   isFormer,
   parseTargetTask,
+  storedSpec,
   type Target,
   type TargetTask,
   targetKey,
@@ -407,7 +408,7 @@ async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair |
       const { versionId = '', secretArn } = changeOf(reading, currentLogin, 'apply-privileges');
       const guard = Guard.of(
         currentUnchanged(secretArn, versionId, rekey),
-        specUnchanged(credential.spec, rekey),
+        specUnchanged(storedSpec(credential), rekey),
         notPaused(credential.spec, rekey),
       );
       await provider.applyPrivileges(currentLogin, guard);

@@ -8,7 +8,7 @@ import {
 } from '../core/errors.ts';
 import type { DrainEvidence, FailedCall, RekeyEvent, UserFacts } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
-import { type Credential, specAt, type Target, targetKey } from '../core/fleet.ts';
+import { type Credential, specAt, storedSpec, type Target, targetKey } from '../core/fleet.ts';
 import type { CredentialState, CredentialVersions } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
@@ -25,7 +25,6 @@ import {
 } from '../core/provider.ts';
 import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
-import type { CredentialSpec } from '../core/spec.ts';
 import { mostCharacters } from './announce.ts';
 import { consumerName, openConsumers } from './consumers.ts';
 import {
@@ -67,8 +66,6 @@ export interface Scene {
   /** When this pass began with the target; every grace is judged by it. */
   readonly now: Date;
   readonly target: Target;
-  /** The stored specs of all credentials by their names, as the pass read them. */
-  readonly specs: ReadonlyMap<string, CredentialSpec>;
   /** All specs as they are stored now, for guards. */
   readonly listSpecs: () => Promise<readonly ListedParameter[]>;
   /** The user list that everything is judged by. */
@@ -303,7 +300,7 @@ function guardOf(
   { current }: Observed,
   scene: Scene,
 ): Guard {
-  const { rekey, target, specs, states, now } = scene;
+  const { rekey, target, states, now } = scene;
   const paused = notPaused(target, rekey);
   if (credential === undefined) return Guard.of(paused);
   const adopters = states.filter(
@@ -315,9 +312,7 @@ function guardOf(
     ...judged.map(({ secret }) => labelsUnchanged(secret, rekey)),
     notAdopted(username, { ...scene, judged: new Set(judged.map(({ name }) => name)) }, rekey),
   ];
-  // At a former target the credential carries the spec as it would be there: what is stored must be what the pass read.
-  const { name, spec } = credential;
-  facts.push(isEnding ? stillEnding(credential, now, rekey) : specUnchanged(specs.get(name) ?? spec, rekey));
+  facts.push(isEnding ? stillEnding(credential, now, rekey) : specUnchanged(storedSpec(credential), rekey));
   if (current !== undefined) {
     const prove = slowReading(() => proveCurrent(credential, scene), rekey);
     facts.push(async () => {
@@ -512,16 +507,16 @@ async function consumersBehind(
   { rekey, until }: Scene,
 ): Promise<readonly string[]> {
   if (credential === undefined || credential.spec.consumers.length === 0) return [];
-  const { spec, secret } = homeOf(credential);
+  const home = homeOf(credential);
   const behind: string[] = [];
-  for (const opened of await openConsumers(spec, secret.arn, until, rekey)) {
+  for (const opened of await openConsumers(home, home.secret.arn, until, rekey)) {
     try {
       const { say } = await opened.consumer.standing();
       if (say !== 'moved' && say !== 'unobservable') behind.push(consumerName(opened));
     } catch (error) {
       if (codeOf(error) === undefined) throw error;
       rekey.log('warn', 'a consumer could not be asked', {
-        credential: spec.name,
+        credential: home.name,
         consumer: consumerName(opened),
         code: codeOf(error),
       });

@@ -9,7 +9,7 @@ import {
 } from '../core/errors.ts';
 import type { UserChange } from '../core/events.ts';
 import type { Repair } from '../core/findings.ts';
-import { isFormer } from '../core/fleet.ts';
+import { isFormer, storedSpec } from '../core/fleet.ts';
 import { type CredentialVersions, strayOf } from '../core/generations.ts';
 import { type Fact, Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
@@ -203,7 +203,7 @@ async function secureOnlyUser(reading: Reading, failure: Error | undefined, reke
       currentUnchanged(detail.secretArn, detail.versionId ?? '', rekey),
       isFormer(reading.credential)
         ? stillMoved(spec, rekey, notRevoked)
-        : specUnchanged(spec, rekey, notRevoked),
+        : specUnchanged(storedSpec(reading.credential), rekey, notRevoked),
       notPaused(spec, rekey),
     ).and(async () =>
       mayFinish && spec.verify === 'login' && (await provider.verify(pendingLogin)) === 'accepted'

@@ -576,14 +576,14 @@ async function tryLogin(
 }
 
 async function standingsOf(
-  { name, spec }: Credential,
+  credential: Credential,
   { arn }: SecretDescription,
   { until }: Access,
   rekey: Rekey,
 ): Promise<readonly (Reading['consumers'][number] | 'unknown')[]> {
-  const consumers = await openConsumers(spec, arn, until, rekey);
+  const consumers = await openConsumers(credential, arn, until, rekey);
   return inParallel(consumers, readingsAtOnce, async (opened) => {
-    const standing = await orUnknown(() => opened.consumer.standing(), name, rekey);
+    const standing = await orUnknown(() => opened.consumer.standing(), credential.name, rekey);
     return standing === 'unknown' ? standing : { name: consumerName(opened), standing, ...opened };
   });
 }

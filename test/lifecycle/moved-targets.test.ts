@@ -6,6 +6,7 @@ import type { Login } from '../../functions/core/provider.ts';
 import { secretString } from '../../functions/core/secret-value.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { usernames } from '../../functions/core/username.ts';
+import { reconcileUsers } from '../../functions/lifecycle/reconcile-users.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
 import {
@@ -13,8 +14,8 @@ import {
   addRenderOrders,
   addVultrOrders,
 } from '../../infra/local/providers/fixtures.ts';
-import { deaths, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
-import { useTestVendors } from '../support/vendors.ts';
+import { deaths, startTestRekey, type TestRekey, token, webhookBaseUrl } from '../support/rekey.ts';
+import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
 const hourMs = 3_600_000;
@@ -564,7 +565,7 @@ describe('a spec that names another target than its secret', () => {
   });
 
   /** A credential that has adopted a user and was rotated away from it, and somebody else's user of that name on the other target. */
-  async function adopting(username: string) {
+  async function adopting(username: string, more: object = {}) {
     const adopt = { username, passwordSecret: `rekey/adopt/${username}`, retire: true };
     vendors().zilliz.api.actor.createUser(one, username, 'Adopted-password-1');
     vendors().zilliz.api.actor.createUser(two, username, 'Somebody-elses-1');
@@ -573,7 +574,7 @@ describe('a spec that names another target than its secret', () => {
       SecretString: JSON.stringify({ username, password: 'Adopted-password-1' }),
       ClientRequestToken: token(),
     });
-    const name = await credential('zilliz-cloud', one, { adopt });
+    const name = await credential('zilliz-cloud', one, { adopt, ...more });
     await rekey.rotate(name);
     // Its grace is over when the first pass sees what was changed.
     move(26 * hourMs);
@@ -584,6 +585,71 @@ describe('a spec that names another target than its secret', () => {
       .zilliz.api.clusters.get(id)
       ?.users()
       .map(({ username }) => username);
+
+  /** A Render service that wants the login; nobody has told it yet. */
+  async function service(serviceId: string) {
+    const settings = {
+      kind: 'render-service',
+      serviceId,
+      environmentVariable: 'DATABASE_URL',
+      apiKeySecret: 'rekey/api-keys/render',
+    };
+    await vendors().byConsumer['render-service']?.prepare(settings);
+    return { consumers: [settings] };
+  }
+  const advanced = (name: string) =>
+    told('DriftRepaired').filter(
+      ({ credential: of, repair }) => of === name && repair === 'advance-consumer',
+    );
+
+  test('does not keep a consumer of the login at the former target from getting it', async () => {
+    const consumers = await service('srv-d0moved00000000demo0');
+    const name = await credential('zilliz-cloud', one, consumers);
+    await moveTo(name, two, 'zilliz-cloud', consumers);
+    await rekey.sweep();
+    move(hourMs);
+    await reconcile();
+    expect(found('ConsumerBehind')).toMatchObject([{ credential: name, target: one }]);
+    expect(advanced(name)).toHaveLength(1);
+  });
+
+  test('does not keep a consumer of a login that was moved by hand from getting it, where a user was adopted', async () => {
+    const consumers = await service('srv-d0moved00000000demo1');
+    const { name, adopt } = await adopting('orders_oldest', consumers);
+    await moveTo(name, two, 'zilliz-cloud', { adopt, ...consumers });
+    await makeByHand(name, two);
+    await rekey.sweep();
+    move(hourMs);
+    await reconcile();
+    expect(advanced(name)).toMatchObject([{ target: two }]);
+  });
+
+  test('sends a consumer nothing once the spec was changed again, as the consumer may be another one', async () => {
+    const consumers = await service('srv-d0moved00000000demo2');
+    const name = await credential('zilliz-cloud', one, consumers);
+    await moveTo(name, two, 'zilliz-cloud', consumers);
+    await rekey.sweep();
+    move(hourMs);
+    await rekey.reconcile();
+    const messages = rekey.takeMessages();
+    await rekey.invoke((inner, until) =>
+      reconcileUsers(messages, { webhookBaseUrl }, until, {
+        ...inner,
+        ports: {
+          ...inner.ports,
+          // Right before the first write to the consumer.
+          async publish(events) {
+            if (events.some(({ type }) => type === 'ConsumerUpdatePlanned')) await moveTo(name, two);
+            return inner.ports.publish(events);
+          },
+        },
+      }),
+    );
+    expect(told('DriftRepairFailed')).toMatchObject([
+      { credential: name, repair: 'advance-consumer', code: 'SUPERSEDED', effect: 'none' },
+    ]);
+    expect(vendors().requests.filter((each) => isWrite(each) && each.url.includes('/services/'))).toEqual([]);
+  });
 
   test('I3: never takes a user of the new target for the one that it adopted on the former', async () => {
     const { name, adopt } = await adopting('orders_old');
