@@ -40,8 +40,8 @@ export const webhookMissedParameter = (endpoint: string, key: string): string =>
 export const targetsPath = `${sightingsPath}targets/`;
 /** Holds the targets that versions of the credential's secret name and its spec does not. */
 export const formerTargetsParameter = (credential: string): string => `${targetsPath}${credential}/former`;
-/** Holds how often the vendor said that a target of the credential is gone, while the credential is being deleted. */
-export const goneTargetsParameter = (credential: string): string => `${targetsPath}${credential}/gone`;
+/** Below it, one parameter a target holds how often the vendor said that it is gone, while the credential is being deleted. */
+export const goneTargetsPath = (credential: string): string => `${targetsPath}${credential}/gone/`;
 export const secretPrefix = 'rekey/';
 /** API keys of the vendors: one secret a key, readable by the functions, never rotated by them. */
 export const apiKeySecretPrefix = 'rekey/api-keys/';

@@ -17,7 +17,7 @@ import { type CredentialState, lastSwitch, standings } from '../core/generations
 import { Guard } from '../core/guard.ts';
 import {
   directivesPath,
-  goneTargetsParameter,
+  goneTargetsPath,
   specParameterName,
   specParameterPath,
   targetsPath,
@@ -193,10 +193,10 @@ async function forgetSightings(
   ending: readonly Credential[],
   { ports }: Rekey,
 ): Promise<void> {
-  const kept = new Set(ending.map(({ name }) => goneTargetsParameter(name)));
+  const kept = new Set(ending.map(({ name }) => name));
   for (const { parameter } of notes) {
     const name = parameter.slice(targetsPath.length).split('/')[0] ?? '';
-    if (parameter === goneTargetsParameter(name) && !kept.has(parameter))
+    if (parameter.startsWith(goneTargetsPath(name)) && !kept.has(name))
       await ports.deleteParameter({ parameter });
   }
 }

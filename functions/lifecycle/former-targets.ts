@@ -9,7 +9,7 @@ import {
 } from '../core/fleet.ts';
 import type { CredentialVersions } from '../core/generations.ts';
 import { jsonOf } from '../core/json.ts';
-import { formerTargetsParameter, goneTargetsParameter, targetsPath } from '../core/names.ts';
+import { formerTargetsParameter, targetsPath } from '../core/names.ts';
 import type { ListedParameter, VersionListing } from '../core/ports.ts';
 import { mostCharacters } from './announce.ts';
 import type { Rekey } from './rekey.ts';
@@ -66,10 +66,12 @@ const documentOf = (former: readonly FormerTarget[]): string =>
 /** Afterwards nothing is noted of the credential's targets. */
 export async function forgetTargets(
   name: string,
-  { deleteParameter }: Pick<Rekey['ports'], 'deleteParameter'>,
+  { listParameters, deleteParameter }: Pick<Rekey['ports'], 'listParameters' | 'deleteParameter'>,
 ): Promise<void> {
-  for (const parameter of [formerTargetsParameter(name), goneTargetsParameter(name)])
-    await deleteParameter({ parameter });
+  // Of all credentials, as IAM judges a listing by its path.
+  const listed = await listParameters({ path: targetsPath });
+  for (const { parameter } of listed)
+    if (parameter.startsWith(`${targetsPath}${name}/`)) await deleteParameter({ parameter });
 }
 
 /** Every target that has to be looked after: those of the specs, and those that versions of their secrets still name. */

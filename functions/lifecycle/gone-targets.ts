@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { TargetGone } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
-import { goneTargetsParameter } from '../core/names.ts';
+import { goneTargetsPath } from '../core/names.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
@@ -21,15 +21,11 @@ interface Place {
 }
 
 const instant = z.iso.datetime();
-const sightingSchema = z.object({ since: instant, last: instant, sightings: z.int().positive() });
-const noteSchema = z.record(z.string(), sightingSchema);
-type Note = z.output<typeof noteSchema>;
+const noteSchema = z.object({ since: instant, last: instant, sightings: z.int().positive() });
 
-/** An unreadable note counts as none; the day then starts again. */
-async function readNote(credential: string, { ports }: Pick<Rekey, 'ports'>): Promise<Note> {
-  const stored = await ports.readParameter({ parameter: goneTargetsParameter(credential) });
-  return stored === 'absent' ? {} : (noteSchema.safeParse(jsonOf(stored)).data ?? {});
-}
+/** One parameter for each target, so that two passes at different targets never overwrite each other's note. */
+const noteParameter = (credential: string, { provider, targetId }: Place): string =>
+  `${goneTargetsPath(credential)}${targetKey(provider, targetId)}`;
 
 /** What is known after the vendor said once more that the target is gone: `said` is its word. */
 export interface Sighting {
@@ -40,33 +36,29 @@ export interface Sighting {
 /** `orderedAt`: when the deletion was ordered with `targetIsGone`. Stores nothing in a dry run. */
 export async function noteGone(
   credential: string,
-  { provider, targetId }: Place,
+  target: Place,
   {
     said,
     orderedAt,
     dryRun,
   }: { readonly said: string; readonly orderedAt: Date | undefined; readonly dryRun: boolean },
-  rekey: Pick<Rekey, 'ports'>,
+  { ports }: Pick<Rekey, 'ports'>,
 ): Promise<Sighting> {
-  const { ports } = rekey;
   const now = await ports.now();
-  const note = await readNote(credential, rekey);
-  const key = targetKey(provider, targetId);
-  const before = note[key];
+  const parameter = noteParameter(credential, target);
+  const stored = await ports.readParameter({ parameter });
+  // An unreadable note counts as none; the day then starts again.
+  const before = stored === 'absent' ? undefined : noteSchema.safeParse(jsonOf(stored)).data;
   const seen = {
     since: before?.since ?? now.toISOString(),
     last: now.toISOString(),
     sightings: (before?.sightings ?? 0) + 1,
   };
-  if (!dryRun)
-    await ports.writeParameter({
-      parameter: goneTargetsParameter(credential),
-      document: JSON.stringify({ ...note, [key]: seen }),
-    });
+  if (!dryRun) await ports.writeParameter({ parameter, document: JSON.stringify(seen) });
   const spanMs = now.getTime() - Date.parse(seen.since);
   return {
     gone: {
-      target: targetId,
+      target: target.targetId,
       since: seen.since,
       lastSeenGoneAt: seen.last,
       sightings: seen.sightings,
@@ -80,13 +72,9 @@ export async function noteGone(
 /** The target is there: whatever was seen before proves nothing any more. */
 export async function noteThere(
   credential: string,
-  { provider, targetId }: Place,
-  rekey: Pick<Rekey, 'ports'>,
+  target: Place,
+  { ports }: Pick<Rekey, 'ports'>,
 ): Promise<void> {
-  const { ports } = rekey;
-  const { [targetKey(provider, targetId)]: seen, ...others } = await readNote(credential, rekey);
-  if (seen === undefined) return;
-  const parameter = goneTargetsParameter(credential);
-  if (Object.keys(others).length === 0) await ports.deleteParameter({ parameter });
-  else await ports.writeParameter({ parameter, document: JSON.stringify(others) });
+  const parameter = noteParameter(credential, target);
+  if ((await ports.readParameter({ parameter })) !== 'absent') await ports.deleteParameter({ parameter });
 }

@@ -6,6 +6,8 @@ import type { Login } from '../../functions/core/provider.ts';
 import { secretString } from '../../functions/core/secret-value.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { usernames } from '../../functions/core/username.ts';
+import { forgetTargets } from '../../functions/lifecycle/former-targets.ts';
+import { noteGone } from '../../functions/lifecycle/gone-targets.ts';
 import { reconcileUsers } from '../../functions/lifecycle/reconcile-users.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
@@ -306,8 +308,8 @@ describe('a target that is gone', () => {
     }
   }
   const noted = async (name: string) => {
-    const document = await rekey.parameter(`/rekey/sightings/targets/${name}/gone`);
-    return document === undefined ? undefined : JSON.parse(document)[`zilliz-cloud/${one}`];
+    const document = await rekey.parameter(`/rekey/sightings/targets/${name}/gone/zilliz-cloud/${one}`);
+    return document === undefined ? undefined : JSON.parse(document);
   };
 
   test('is believed after three sightings at least, and a day', async () => {
@@ -318,6 +320,32 @@ describe('a target that is gone', () => {
     expect([(await noted(name)).sightings, await hasSpec(name)]).toEqual([2, true]);
     await look(2, 1);
     expect(await hasSpec(name)).toBe(false);
+  });
+
+  test('is counted for itself: two passes at once, each at another target of the credential, lose no sighting', async () => {
+    const name = 'moves-nowhere';
+    await rekey.invoke(async ({ ports }) => {
+      const see = (targetId: string, through = ports) =>
+        noteGone(
+          name,
+          { provider: 'zilliz-cloud', targetId },
+          { said: 'gone', orderedAt: undefined, dryRun: false },
+          { ports: through },
+        );
+      // The other pass comes between reading and writing.
+      const overtaken: typeof ports = {
+        ...ports,
+        async writeParameter(request) {
+          await see(two);
+          return ports.writeParameter(request);
+        },
+      };
+      await see(one, overtaken);
+      const sightings = [await see(one), await see(two)].map(({ gone }) => gone.sightings);
+      expect(sightings).toEqual([2, 2]);
+      await forgetTargets(name, ports);
+    });
+    expect(await kept(name)).toEqual([]);
   });
 
   test('that is there again, if only suspended, begins anew', async () => {
