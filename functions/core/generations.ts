@@ -126,7 +126,8 @@ const retiredWithinMs = 3_600_000;
 
 /**
  * The users of earlier rotations that must go before one more may be made; none where there is room. A user whose grace is over for
- * an hour is held, by a connection or a consumer: such users do not stop the next rotation, until there are too many of them.
+ * an hour is held, by a connection or a consumer: such users do not stop the next rotation until there are `maxHeldUsers` of them, as
+ * the user that the rotation replaces may be held next.
  */
 export function usersInTheWay(known: readonly KnownUser[], credential: string, now: Date): readonly string[] {
   const superseded = known.flatMap(({ user: { username }, standing }) =>
@@ -147,7 +148,7 @@ export function usersInTheWay(known: readonly KnownUser[], credential: string, n
   const isFull = others.length + Math.min(1, current.length) + 1 > maxLiveUsers;
   return isFull
     ? others.map(({ username }) => username)
-    : held.length > maxHeldUsers
+    : held.length >= maxHeldUsers
       ? held.map(({ username }) => username)
       : [];
 }

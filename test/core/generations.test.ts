@@ -385,6 +385,32 @@ describe('I6: the users in the way of one more', () => {
     expect(await inTheWay(names.generation('v3', 0), previous, older)).toEqual([previous, older]);
   });
 
+  test('are those that are held an hour after their grace only once there are five: the one that is replaced would be the sixth', async () => {
+    const months = ['01', '02', '03', '04', '05', '06', '07', '08'];
+    const state = await credentialState({
+      versions: Object.fromEntries(
+        months.map((month, index): [string, [string, ...string[]]] => [
+          `v${index}`,
+          [
+            `2026-${month}-01T00:00:00Z`,
+            ...(index === 6 ? ['AWSPREVIOUS'] : index === 7 ? ['AWSCURRENT'] : []),
+          ],
+        ]),
+      ),
+      changedAt: '2026-08-01T00:01:00Z',
+      current: names.generation('v7', 0),
+      previous: names.generation('v6', 0),
+    });
+    const held = ['v2', 'v3', 'v4', 'v5', 'v6'].map((version) => names.generation(version, 0));
+    const inTheWayOf = (...present: readonly string[]) => {
+      const users = [names.generation('v7', 0), ...present].map((username) => user(username));
+      const known = standings({ ...target, users, credentials: [state] }, sha256);
+      return usersInTheWay(known, state.name, new Date('2026-08-20T00:00:00Z'));
+    };
+    expect(inTheWayOf(...held.slice(1))).toEqual([]);
+    expect(inTheWayOf(...held)).toEqual(held);
+  });
+
   test('are none where the current one is gone: they are kept until another one is accepted, so none could ever be made', async () => {
     expect(await inTheWay(previous, older)).toEqual([]);
   });
