@@ -33,7 +33,14 @@ import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } 
 import { noteGone, noteThere } from './gone-targets.ts';
 import { labelsUnchanged, notPaused, slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { deleteOrder, forgetOrders, forgetTombstones, ignoreOrder, noteDeletion } from './orders.ts';
+import {
+  deleteOrder,
+  forgetOrders,
+  forgetTombstones,
+  ignoreOrder,
+  noteDeletion,
+  pausedSince,
+} from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type Candidate,
@@ -247,6 +254,7 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       rekey,
       until: pass.until,
       dryRun: pass.dryRun,
+      pausedSince: pass.dryRun ? await pausedSince(target, rekey) : undefined,
       now,
       target,
       listSpecs: slowReading(() => rekey.ports.listParameters({ path: specParameterPath }), rekey),
@@ -527,7 +535,16 @@ async function sweep(
     await seeTo(credential, scene, async () => {
       const emptied = await emptyCredential(credential, ending, keptNames(credential, scene), scene);
       if (emptied.stage === 'empty') empties.push({ credential, finish: emptied.finish });
-      else credentials.push({ credential: credential.name, stage: emptied.stage });
+      else
+        credentials.push({
+          credential: credential.name,
+          stage: emptied.stage,
+          ...(scene.pausedSince === undefined
+            ? {}
+            : {
+                because: `its users stay while writes are paused, since ${scene.pausedSince.toISOString()}`,
+              }),
+        });
     });
   }
   if (!scene.dryRun)

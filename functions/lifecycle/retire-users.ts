@@ -56,6 +56,8 @@ export interface UserReport {
   /** Why: one of the reasons to keep or to hold, the code of what failed, or how it was known that nobody is connected. */
   readonly because: KeepReason | HoldReason | DrainEvidence['drain'] | (string & {});
   readonly until?: string;
+  /** Of a dry run that found writes paused: since when. */
+  readonly since?: string;
 }
 
 /** One target in one pass: what was read, what may still be done, and what came of it. */
@@ -63,6 +65,8 @@ export interface Scene {
   readonly rekey: Rekey;
   readonly until: Date;
   readonly dryRun: boolean;
+  /** Only read in a dry run, as its report is all that it does. Any other pass asks right before each write. */
+  readonly pausedSince: Date | undefined;
   /** When this pass began with the target; every grace is judged by it. */
   readonly now: Date;
   readonly target: Target;
@@ -196,7 +200,9 @@ async function retire(
   const { rekey } = scene;
   const { ports } = rekey;
   if (scene.dryRun) {
-    report(candidate, 'would-retire', verdict.evidence.drain, scene);
+    const { pausedSince: since } = scene;
+    if (since === undefined) report(candidate, 'would-retire', verdict.evidence.drain, scene);
+    else report(candidate, 'kept', 'PAUSED', scene, { since });
     return 'stays';
   }
   const provider = await scene.providerOf(credential ?? firstOf(scene.target));
@@ -668,7 +674,7 @@ function report(
   outcome: UserReport['outcome'],
   because: UserReport['because'],
   { users }: Scene,
-  until?: Date,
+  { until, since }: { readonly until?: Date | undefined; readonly since?: Date } = {},
 ): void {
   users.push({
     username,
@@ -676,6 +682,7 @@ function report(
     outcome,
     because,
     ...(until === undefined ? {} : { until: until.toISOString() }),
+    ...(since === undefined ? {} : { since: since.toISOString() }),
   });
 }
 
@@ -701,7 +708,7 @@ async function keep(candidate: Candidate, verdict: Keep, scene: Scene): Promise<
       : verdict.reason === 'STILL_CONNECTED'
         ? verdict.deadline
         : undefined;
-  report(candidate, 'kept', verdict.reason, scene, until);
+  report(candidate, 'kept', verdict.reason, scene, { until });
   if (verdict.reason === 'STILL_CONNECTED')
     scene.overdueMs.push(scene.now.getTime() - verdict.deadline.getTime());
   const finding = findingOf(candidate, verdict, scene);

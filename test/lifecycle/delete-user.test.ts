@@ -3,6 +3,7 @@ import type { Invocation } from '../../functions/core/events.ts';
 import type { Login } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
+import { notePause } from '../../functions/lifecycle/orders.ts';
 import {
   addCockroachdbOrders,
   addRenderOrders,
@@ -757,6 +758,7 @@ describe('a pass', () => {
       'readSecret',
       'listVersions',
       'readParameter',
+      'readParameters',
       'listParameters',
       'http',
       'sql',
@@ -765,6 +767,44 @@ describe('a pass', () => {
     expect(vendors().requests.filter(({ method }) => method === 'DELETE')).toEqual([]);
     expect(rekey.published()).toHaveLength(events);
     expect(rekey.measured).toEqual([]);
+  });
+
+  test('that only rehearses says of each user that would go whether writes are paused, and since when', async () => {
+    const [one, going] = [await credential('zilliz-cloud'), await credential('zilliz-cloud')];
+    const old = await login(one);
+    await rekey.rotate(one.name);
+    await directive(going, 'deleteSince', vendors().clock.now().toISOString());
+    move(graceOverMs);
+    const pauseOf = (order: 'RekeyPaused' | 'RekeyResumed') =>
+      rekey.invoke((inner) =>
+        notePause(
+          {
+            is: 'pause',
+            order,
+            on: { provider: 'zilliz-cloud', targetId: vectorsId },
+            orderedAt: vendors().clock.now(),
+          },
+          inner,
+        ),
+      );
+    const since = vendors().clock.now().toISOString();
+    await pauseOf('RekeyPaused');
+    move(minuteMs);
+    const paused = await sweep({ is: 'pass', dryRun: true });
+    expect(
+      paused.targets.flatMap(({ users }) => users).filter(({ username }) => username === old.username),
+    ).toEqual([{ username: old.username, credential: one.name, outcome: 'kept', because: 'PAUSED', since }]);
+    expect(stages(paused, going)).toEqual([
+      {
+        credential: going.name,
+        stage: 'would-delete',
+        because: `its users stay while writes are paused, since ${since}`,
+      },
+    ]);
+    await pauseOf('RekeyResumed');
+    const resumed = await sweep({ is: 'pass', dryRun: true });
+    expect(outcomes(resumed, one)).toEqual({ [old.username]: 'would-retire: not-observed' });
+    expect(stages(resumed, going)).toEqual([{ credential: going.name, stage: 'would-delete' }]);
   });
 
   test('and another at the same time delete the same user once, and both succeed', async () => {
