@@ -165,6 +165,15 @@ test('scripts run on the Node that Lambda runs, whatever is installed', () => {
   expect(process.versions.node).toMatch(/^24\./);
 });
 
+test('orders are kept and read in one place, which writes none over a later one', () => {
+  const naming = files.filter(
+    (file) =>
+      file !== 'functions/core/directives.ts' &&
+      /\bdirectiveParameter\b/.test(readFileSync(join(root, file), 'utf8')),
+  );
+  expect(naming, 'use keepDirective and its like').toEqual(['functions/lifecycle/orders.ts']);
+});
+
 test('only a use case decides why something is written: providers and consumers never make a guard', () => {
   const makers = files.filter(
     (file) =>

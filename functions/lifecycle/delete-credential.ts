@@ -1,4 +1,3 @@
-import { directiveParameter } from '../core/directives.ts';
 import { ProviderError } from '../core/errors.ts';
 import type { CredentialFacts, TargetGone, UserChange } from '../core/events.ts';
 import { type Credential, storedSpec } from '../core/fleet.ts';
@@ -19,7 +18,7 @@ import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
 import { forgetTargets } from './former-targets.ts';
 import { labelsUnchanged, sameDeletion, sameLabels, stillEnding } from './guarded-write.ts';
-import { forgetOrders, keepDirective } from './orders.ts';
+import { buryCredential, forgetOrders, keepDirective } from './orders.ts';
 import { betweenWords, type Candidate, retireUsers, type Scene, secondReadingMs } from './retire-users.ts';
 import { readVersions } from './target.ts';
 
@@ -129,7 +128,7 @@ export async function emptyCredential(
  * more, as it may have been prolonged since.
  */
 async function makeFinal(
-  { name, spec }: Credential,
+  { name, spec, directives }: Credential,
   { at }: Ending,
   { rekey, now }: Scene,
 ): Promise<boolean> {
@@ -140,10 +139,11 @@ async function makeFinal(
     if (expiresAt === undefined || new Date(expiresAt) > now) return false;
   }
   rekey.log('info', 'the time of a credential is over', { credential: name, expiresAt: spec.expiresAt });
-  await ports.createParameter({
-    parameter: directiveParameter(name, 'deleteSince'),
-    document: at.toISOString(),
-  });
+  await keepDirective(
+    'earliest',
+    { credential: name, kind: 'deleteSince', at, stored: directives.deleteSince },
+    ports,
+  );
   return true;
 }
 
@@ -341,17 +341,7 @@ async function forget(credential: Credential, { at }: Ending, { rekey }: Scene):
   const guard = Guard.of(sameDeletion(storedSpec(credential), at, rekey));
   // Before the tombstone, too: requests and orders of the next credential of the name would count as older than it.
   await guard.ask(await ports.now());
-  const stored = await ports.readParameter({ parameter: directiveParameter(name, 'deletedAt') });
-  await keepDirective(
-    'latest',
-    {
-      credential: name,
-      kind: 'deletedAt',
-      at: await ports.now(),
-      stored: stored === 'absent' ? undefined : new Date(stored),
-    },
-    ports,
-  );
+  await buryCredential(name, await ports.now(), ports);
   await ports.deleteParameter({ parameter: specParameterName(name), guard });
   await forgetTargets(name, ports);
   await forgetOrders(name, ports);

@@ -1,4 +1,4 @@
-import { directiveParameter, isRevoked, readDirectives } from '../core/directives.ts';
+import { isRevoked, readDirectives } from '../core/directives.ts';
 import { InputError, ProviderError } from '../core/errors.ts';
 import type { Invocation, SessionsEnd, TargetGone } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
@@ -34,12 +34,12 @@ import { noteGone, noteThere } from './gone-targets.ts';
 import { labelsUnchanged, notPaused, slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import {
-  deleteOrder,
   forgetOrders,
   forgetTombstones,
   ignoreOrder,
   noteDeletion,
   pausedSince,
+  withdrawDirective,
 } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
@@ -340,11 +340,7 @@ async function takeBack(
       },
       rekey,
     );
-    const parameter = directiveParameter(name, 'targetIsGone');
-    const document = await ports.readParameter({ parameter });
-    // Only the one that was read: another one may have been given since.
-    if (document !== 'absent' && Date.parse(document) === directives.targetIsGone.getTime())
-      await deleteOrder({ parameter, document }, ports);
+    await withdrawDirective({ credential: name, kind: 'targetIsGone', at: directives.targetIsGone }, ports);
   }
 }
 

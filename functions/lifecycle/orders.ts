@@ -194,27 +194,27 @@ const wholeSecond = (date: Date): Date => new Date(Math.floor(date.getTime() / 1
 
 // What is over.
 
+/** Afterwards the tombstone of the credential stands, which says that it was deleted at `deletedAt` or later. */
+export async function buryCredential(
+  name: string,
+  deletedAt: Date,
+  ports: Pick<Ports, 'readParameters' | 'readParameter' | 'createParameter' | 'writeParameter' | 'sleep'>,
+): Promise<void> {
+  const { directives } = await lookUp(name, ports);
+  const { deletedAt: stored } = directives;
+  await keepDirective('latest', { credential: name, kind: 'deletedAt', at: deletedAt, stored }, ports);
+}
+
 /**
- * Afterwards no directive stands for the credential but its tombstone, which says that it was deleted at `deletedAt`. Without one
- * nothing is buried, and a tombstone that is there stays. The tombstone comes first and the order to delete goes last: in between,
- * a request that is delivered again finds one of them.
+ * Afterwards no directive stands for the credential but its tombstone, if it has one. The order to delete goes last. If the tombstone
+ * was made first, a request that is delivered again in between finds one of them.
  */
 export async function forgetOrders(
   name: string,
-  ports: Pick<
-    Ports,
-    'readParameters' | 'readParameter' | 'createParameter' | 'writeParameter' | 'deleteParameter' | 'sleep'
-  >,
-  deletedAt?: Date,
+  ports: Pick<Ports, 'readParameters' | 'deleteParameter'>,
 ): Promise<void> {
-  const { directives, found } = await lookUp(name, ports);
+  const { found } = await lookUp(name, ports);
   const spec = specParameterName(name);
-  if (deletedAt !== undefined)
-    await keepDirective(
-      'latest',
-      { credential: name, kind: 'deletedAt', at: deletedAt, stored: directives.deletedAt },
-      ports,
-    );
   const last: DirectiveKind = 'deleteSince';
   for (const kind of [...directiveKinds.filter((each) => each !== 'deletedAt' && each !== last), last]) {
     const parameter = directiveParameter(name, kind);
@@ -223,11 +223,22 @@ export async function forgetOrders(
   }
 }
 
+/** Afterwards the directive of this instant does not stand. One that was given since does. */
+export async function withdrawDirective(
+  { credential, kind, at }: { readonly credential: string; readonly kind: DirectiveKind; readonly at: Date },
+  ports: Pick<Ports, 'readParameters' | 'readParameter' | 'deleteParameter'>,
+): Promise<void> {
+  const parameter = directiveParameter(credential, kind);
+  const document = await ports.readParameter({ parameter });
+  if (document !== 'absent' && instantIn(document)?.getTime() === at.getTime())
+    await deleteOrder({ parameter, document }, ports);
+}
+
 /**
  * Takes an order away that holds the text that was read. Another text is an order that was given since, and stands; so does every order
  * of a credential that was requested since, whose spec is then stored as `unless`.
  */
-export async function deleteOrder(
+async function deleteOrder(
   {
     parameter,
     document,

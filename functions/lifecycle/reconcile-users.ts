@@ -1,5 +1,4 @@
 import type { ConsumerStanding } from '../core/consumer.ts';
-import { directiveParameter } from '../core/directives.ts';
 import { consumerDetails, fleetFindings, targetFindings, targetMoved } from '../core/drift.ts';
 import { InputError, VerificationFailed } from '../core/errors.ts';
 import type { Invocation, RekeyEvent } from '../core/events.ts';
@@ -24,6 +23,7 @@ import { type Fleet, readFleet } from './fleet.ts';
 import { everyTarget, keepFormerTargets, onceEach } from './former-targets.ts';
 import { currentUnchanged, labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
+import { keepDirective } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import { type Causes, lastSeen, tellSightings } from './sightings.ts';
 import { changeOf, endStuckRotation, isExpected } from './stuck-rotation.ts';
@@ -374,10 +374,11 @@ async function orderRotation(
   if (isOrdered) return undefined;
   // An order from before the version was made would order nothing, which a clock behind that of Secrets Manager could make it.
   const before = new Date(Math.max((await ports.now()).getTime(), madeAt.getTime() + 1));
-  await ports.writeParameter({
-    parameter: directiveParameter(name, 'rotateBefore'),
-    document: before.toISOString(),
-  });
+  await keepDirective(
+    'latest',
+    { credential: name, kind: 'rotateBefore', at: before, stored: directives.rotateBefore },
+    ports,
+  );
   return 'rotate-at-once';
 }
 
@@ -391,8 +392,11 @@ async function orderChange(
   const madeAt = state.versions.find(({ versionId }) => versionId === current)?.createdAt ?? new Date(0);
   if (directives.changeBefore !== undefined && directives.changeBefore > madeAt) return undefined;
   const before = new Date(Math.max((await ports.now()).getTime(), madeAt.getTime() + 1));
-  const parameter = directiveParameter(name, 'changeBefore');
-  await ports.writeParameter({ parameter, document: before.toISOString() });
+  await keepDirective(
+    'latest',
+    { credential: name, kind: 'changeBefore', at: before, stored: directives.changeBefore },
+    ports,
+  );
   return 'rotate-in-window';
 }
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { createUser } from '../../functions/lifecycle/create-user.ts';
-import { forgetOrders } from '../../functions/lifecycle/orders.ts';
+import { buryCredential, forgetOrders } from '../../functions/lifecycle/orders.ts';
 import { addRenderOrders } from '../../infra/local/providers/fixtures.ts';
 import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
@@ -358,7 +358,10 @@ describe('a request beside what is there already', () => {
     await aws('DeleteSecret', { SecretId: secretOf(wanted) });
     await forgetSpec(wanted);
     vendors().clock.move(hourMs);
-    await rekey.invoke(({ ports }) => forgetOrders(wanted.name, ports, now()));
+    await rekey.invoke(async ({ ports }) => {
+      await buryCredential(wanted.name, now(), ports);
+      await forgetOrders(wanted.name, ports);
+    });
     vendors().clock.move(hourMs);
   };
   const restore = (wanted: Wanted): Promise<unknown> => aws('RestoreSecret', { SecretId: secretOf(wanted) });

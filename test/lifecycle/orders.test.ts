@@ -6,6 +6,7 @@ import type { IgnoredOrder, Invocation, RekeyEvent } from '../../functions/core/
 import { interpose, type Ports } from '../../functions/core/ports.ts';
 import { createRedactor } from '../../functions/core/sensitive.ts';
 import {
+  buryCredential,
   forgetOrders,
   forgetTombstones,
   noteDeletion,
@@ -416,26 +417,33 @@ describe('an order to delete', () => {
 });
 
 describe('orders that are over', () => {
+  /** As the deletion of a credential ends. */
+  const end = async (ports: Ports): Promise<void> => {
+    await buryCredential('orders-api', at(0), ports);
+    await forgetOrders('orders-api', ports);
+  };
+
   test('are forgotten, and the tombstone stays; nothing is deleted that is not there', async () => {
     await world.direct('deleteSince', '2026-03-01T11:00:00Z');
     await world.direct('targetIsGone', '2026-03-01T11:00:00Z');
     await world.direct('revokeBefore', 'what nobody can read');
-    const calls = await world.callsOf(() => forgetOrders('orders-api', world.ports, at(0)));
+    const calls = await world.callsOf(() => end(world.ports));
     expect(await world.standing()).toEqual({ deletedAt: at(0) });
     expect(calls).toEqual([
       'readParameters',
       'createParameter',
+      'readParameters',
       'deleteParameter',
       'deleteParameter',
       'deleteParameter',
     ]);
-    await forgetOrders('orders-api', world.ports, at(-dayMs));
+    await buryCredential('orders-api', at(-dayMs), world.ports);
     await forgetOrders('orders-api', world.ports);
     expect(await world.standing()).toEqual({ deletedAt: at(0) });
   });
 
   test('I18: killed anywhere, they leave the order to delete or the tombstone for a request that comes again', async () => {
-    for (let killed = 1; killed <= 4; killed += 1) {
+    for (let killed = 1; killed <= 5; killed += 1) {
       world = createWorld();
       await world.direct('deleteSince', '2026-03-01T11:00:00Z');
       await world.direct('rotateBefore', '2026-03-01T10:00:00Z');
@@ -445,10 +453,10 @@ describe('orders that are over', () => {
         if (calls === killed) throw new Error('killed');
         return call();
       });
-      await expect(forgetOrders('orders-api', dying, at(0))).rejects.toThrow('killed');
+      await expect(end(dying)).rejects.toThrow('killed');
       const { deleteSince, deletedAt } = await world.standing();
       expect(deleteSince ?? deletedAt, `killed at call ${killed}`).toBeDefined();
-      await forgetOrders('orders-api', world.ports, at(0));
+      await end(world.ports);
       expect(await world.standing()).toEqual({ deletedAt: at(0) });
     }
   });
