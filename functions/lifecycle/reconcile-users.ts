@@ -1,6 +1,7 @@
 import type { ConsumerStanding } from '../core/consumer.ts';
+import type { DirectiveKind } from '../core/directives.ts';
 import { consumerDetails, fleetFindings, targetFindings, targetMoved } from '../core/drift.ts';
-import { InputError, VerificationFailed } from '../core/errors.ts';
+import { InputError, RotationRefused, VerificationFailed } from '../core/errors.ts';
 import type { Invocation, RekeyEvent } from '../core/events.ts';
 import type { Finding, Repair } from '../core/findings.ts';
 import {
@@ -23,7 +24,7 @@ import { type Fleet, readFleet } from './fleet.ts';
 import { everyTarget, keepFormerTargets, onceEach } from './former-targets.ts';
 import { currentUnchanged, labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { keepDirective } from './orders.ts';
+import { keepDirective, pausedSince } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import { type Causes, lastSeen, tellSightings } from './sightings.ts';
 import { changeOf, endStuckRotation, isExpected } from './stuck-rotation.ts';
@@ -348,8 +349,8 @@ function readingOf({ credential = '' }: Finding, { readings }: Survey): Reading 
 type Mend = (finding: Finding, reading: Reading, until: Date, rekey: Rekey) => Promise<Repair | undefined>;
 
 const repairs: Readonly<Record<Repair, Mend>> = {
-  'rotate-at-once': (_finding, reading, _until, rekey) => orderRotation(reading, rekey),
-  'rotate-in-window': (_finding, reading, _until, rekey) => orderChange(reading, rekey),
+  'rotate-at-once': (_finding, reading, _until, rekey) => orderRotation('rotate-at-once', reading, rekey),
+  'rotate-in-window': (_finding, reading, _until, rekey) => orderRotation('rotate-in-window', reading, rekey),
   'apply-privileges': (_finding, reading, _until, rekey) => applyPrivileges(reading, rekey),
   'finish-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
   'abandon-rotation': (_finding, reading, until, rekey) => endStuckRotation(reading, until, rekey),
@@ -357,47 +358,41 @@ const repairs: Readonly<Record<Repair, Mend>> = {
   'advance-consumer': (finding, reading, _until, rekey) => advanceConsumer(finding, reading, rekey),
 };
 
-/** An order that start-rotations carries out within minutes, whatever the window says. Not again while one is open. */
-async function orderRotation(
-  { credential: { name, directives }, state }: Reading,
-  { ports }: Rekey,
-): Promise<'rotate-at-once' | undefined> {
-  if (state === 'absent') return undefined;
+/** The orders that say the same of a version, the one that reconcile gives first. */
+const orderedBy = {
+  'rotate-at-once': ['rotateBefore', 'revokeBefore'],
+  'rotate-in-window': ['changeBefore'],
+} as const satisfies Readonly<Partial<Record<Repair, readonly DirectiveKind[]>>>;
+
+/**
+ * An order that start-rotations carries out, within minutes or in the credential's next window. Not again while it stands. While
+ * writes are paused it is kept as well, so that the rotation starts right after the pause, but throws PAUSED: nothing is repaired yet.
+ */
+async function orderRotation<Ordered extends keyof typeof orderedBy>(
+  repair: Ordered,
+  { credential: { name, spec, directives }, state }: Reading,
+  { ports, log }: Rekey,
+): Promise<Ordered | undefined> {
+  // If rotation is switched off, nothing would come of the order, and a repair is published only if it was made.
+  if (state === 'absent' || !state.secret.rotationEnabled) return undefined;
   const { secret, versions } = state;
-  // Nothing would come of it, and it is said of a repair only that it was made.
-  if (!secret.rotationEnabled) return undefined;
   const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
   const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt ?? new Date(0);
-  const isOrdered = [directives.rotateBefore, directives.revokeBefore].some(
-    (before) => before !== undefined && before > madeAt,
-  );
+  const isOrdered = orderedBy[repair]
+    .map((kind) => directives[kind])
+    .some((before) => before !== undefined && before > madeAt);
   if (isOrdered) return undefined;
   // An order from before the version was made would order nothing, which a clock behind that of Secrets Manager could make it.
-  const before = new Date(Math.max((await ports.now()).getTime(), madeAt.getTime() + 1));
-  await keepDirective(
-    'latest',
-    { credential: name, kind: 'rotateBefore', at: before, stored: directives.rotateBefore },
-    ports,
-  );
-  return 'rotate-at-once';
-}
-
-/** What start-rotations carries out in the credential's next window. Not again while it stands. */
-async function orderChange(
-  { credential: { name, directives }, state }: Reading,
-  { ports }: Rekey,
-): Promise<'rotate-in-window' | undefined> {
-  if (state === 'absent' || !state.secret.rotationEnabled) return undefined;
-  const current = holderOf(state.secret.labelsByVersion, 'AWSCURRENT');
-  const madeAt = state.versions.find(({ versionId }) => versionId === current)?.createdAt ?? new Date(0);
-  if (directives.changeBefore !== undefined && directives.changeBefore > madeAt) return undefined;
-  const before = new Date(Math.max((await ports.now()).getTime(), madeAt.getTime() + 1));
-  await keepDirective(
-    'latest',
-    { credential: name, kind: 'changeBefore', at: before, stored: directives.changeBefore },
-    ports,
-  );
-  return 'rotate-in-window';
+  const at = new Date(Math.max((await ports.now()).getTime(), madeAt.getTime() + 1));
+  const [kind] = orderedBy[repair];
+  await keepDirective('latest', { credential: name, kind, at, stored: directives[kind] }, ports);
+  const since = await pausedSince(spec, { ports, log });
+  if (since !== undefined)
+    throw new RotationRefused(
+      'PAUSED',
+      `writes on ${spec.targetId} are paused since ${since.toISOString()}; the rotation of ${name} is ordered and starts after the pause`,
+    );
+  return repair;
 }
 
 async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair | undefined> {
@@ -426,12 +421,13 @@ async function applyPrivileges(reading: Reading, rekey: Rekey): Promise<Repair |
     } catch (error) {
       // A user cannot always give itself what it lost. A new one is born with it.
       const isBeyondIt = error instanceof VerificationFailed && error.code === 'PRIVILEGES_DIFFER';
-      const ordered = isBeyondIt && canReplace ? await orderRotation(reading, rekey) : undefined;
+      const ordered =
+        isBeyondIt && canReplace ? await orderRotation('rotate-at-once', reading, rekey) : undefined;
       // Where the order stands already, too: the vendor was asked, so it is said what came of it.
       if (ordered === undefined) throw error;
       return ordered;
     }
-  return canReplace ? orderRotation(reading, rekey) : undefined;
+  return canReplace ? orderRotation('rotate-at-once', reading, rekey) : undefined;
 }
 
 /** A compare-and-swap from nowhere: a rotation that ended meanwhile has set the label itself. */

@@ -1394,6 +1394,57 @@ test('the order for a user that vanished is carried out by start-rotations, outs
   expect(await usersAt(made)).toHaveLength(2);
 });
 
+describe('while writes are paused', () => {
+  const on = { provider: 'zilliz-cloud', targetId: vectorsId };
+  const pause = (order: 'RekeyPaused' | 'RekeyResumed') =>
+    rekey.start({ is: 'pause', order, on, orderedAt: vendors().clock.now() });
+  afterEach(async () => {
+    await pause('RekeyResumed');
+  });
+  const failed = (made: Made) =>
+    published('DriftRepairFailed', made).map(({ repair, code, effect }) => ({ repair, code, effect }));
+
+  test('a rotation that mends is ordered and waits: nothing is called repaired before the pause ends', async () => {
+    const made = await credential(scenario('zilliz-cloud, replace-user'));
+    const { username } = await current(made);
+    vendors().clock.move(hourMs);
+    await pause('RekeyPaused');
+    await hand(made.target).remove(username);
+    await thrice(made);
+    expect(found(made)).toEqual(['SecretWithoutUser']);
+    expect(mended(made)).toEqual([]);
+    expect(failed(made)).toEqual([{ repair: 'rotate-at-once', code: 'PAUSED', effect: 'none' }]);
+    expect(await order(made)).not.toBe('none');
+    vendors().clock.move(1_000);
+    await pause('RekeyResumed');
+    await rekey.secretsManager.idle();
+    expect((await current(made)).username).not.toBe(username);
+    expect(await works(made)).toBe(true);
+  });
+
+  test('one that would wait for its window anyway is not called repaired either', async () => {
+    const made = await credential(scenario('zilliz-cloud, replace-user'));
+    await parameters('PutParameter', {
+      Name: `/rekey/credentials/${made.name}`,
+      Value: JSON.stringify({
+        ...made.target,
+        name: made.name,
+        usernamePrefix: made.prefix,
+        privileges: { roles: ['orders_ro'] },
+      }),
+      Type: 'String',
+      Overwrite: true,
+    });
+    vendors().clock.move(hourMs);
+    await pause('RekeyPaused');
+    await thrice(made);
+    expect(found(made)).toEqual(['PrivilegesOutdated']);
+    expect(mended(made)).toEqual([]);
+    expect(failed(made)).toEqual([{ repair: 'rotate-in-window', code: 'PAUSED', effect: 'none' }]);
+    expect(await rekey.parameter(`/rekey/directives/${made.name}/changeBefore`)).toBeDefined();
+  });
+});
+
 describe('what was seen once only is no finding:', () => {
   test('a user that a list lacks because it lags behind', async () => {
     const made = await credential(scenario('zilliz-cloud, replace-user'), { verify: 'none' });
