@@ -148,6 +148,9 @@ export function accessOf(
   const parametersUnder = (path: string): string => arnOf(scope, 'ssm', 'parameter', `${path.slice(1)}*`);
   const specs = parametersUnder(specParameterPath);
   const directives = parametersUnder(directivesPath);
+  /** Orders of these kinds, for any credential. */
+  const ordersOf = (...kinds: readonly string[]): readonly string[] =>
+    kinds.map((kind) => `${directives}/${kind}`);
   const pauses = parametersUnder(pausePath);
   const findings = parametersUnder(findingsPath);
   const sightings = parametersUnder(sightingsPath);
@@ -293,7 +296,7 @@ export function accessOf(
         conditions: { StringEqualsIfExists: { 'ssm:Overwrite': 'false' } },
       },
       // What a secret that was restored needs is a new user: a run that dies on the way leaves word that one is due.
-      onParameters('OrderRotations', ['PutParameter'], `${directives}/rotateBefore`),
+      onParameters('OrderRotations', ['PutParameter'], ...ordersOf('rotateBefore')),
       ...onSecrets(
         {
           sid: 'MakeSecrets',
@@ -327,7 +330,12 @@ export function accessOf(
     startRotations: [
       readFleetAnd(pausePath),
       readWhatIsWanted,
-      onParameters('KeepOrdersAndPauses', ['PutParameter'], directives, pauses),
+      onParameters(
+        'KeepOrdersAndPauses',
+        ['PutParameter'],
+        ...ordersOf('rotateBefore', 'revokeBefore', 'revokeAnyway'),
+        pauses,
+      ),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
       ...onSecrets(
         { sid: 'LookAtSecrets', actions: ['DescribeSecret', 'ListSecretVersionIds'] },
@@ -343,7 +351,8 @@ export function accessOf(
       readFleetAnd(targetsPath),
       readWhatIsWanted,
       onParameters('EndSpecs', ['DeleteParameter'], specs),
-      onParameters('KeepOrders', ['PutParameter', 'DeleteParameter'], directives),
+      onParameters('KeepOrders', ['PutParameter'], ...ordersOf('deleteSince', 'targetIsGone', 'deletedAt')),
+      onParameters('ForgetOrders', ['DeleteParameter'], directives),
       onParameters(
         'KeepFindingsAndSightings',
         ['GetParameter', 'PutParameter', 'DeleteParameter'],
@@ -382,7 +391,7 @@ export function accessOf(
       readFleetAnd(targetsPath),
       // A rotation that it rolls forward reads all of it.
       readWhatIsWanted,
-      onParameters('OrderRotations', ['PutParameter'], directives),
+      onParameters('OrderRotations', ['PutParameter'], ...ordersOf('rotateBefore', 'changeBefore')),
       onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
       onParameters('KeepSightings', ['GetParameter', 'PutParameter'], sightings),
       {

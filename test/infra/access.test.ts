@@ -16,6 +16,7 @@ import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import type { credentialChanged } from '../../functions/consumers/event-bridge.ts';
+import { type DirectiveKind, directiveKinds, directiveParameter } from '../../functions/core/directives.ts';
 import type { CredentialOrder, PauseOrder, RekeyEvent } from '../../functions/core/events.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import { type Authorizer, createAuthorizer } from '../../infra/local/authorization.ts';
@@ -129,7 +130,9 @@ function things(): Readonly<Record<string, Thing>> {
     'a spec': parameter('/rekey/credentials/orders'),
     'all orders': parameter('/rekey/directives'),
     'all notes of targets': parameter('/rekey/sightings/targets'),
-    'an order': parameter('/rekey/directives/orders'),
+    ...Object.fromEntries(
+      directiveKinds.map((kind) => [`the order ${kind}`, parameter(directiveParameter('orders', kind))]),
+    ),
     'a pause': parameter('/rekey/pause/all'),
     'a finding': parameter('/rekey/findings/orders'),
     'a sighting': parameter('/rekey/sightings/users/orders'),
@@ -249,7 +252,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'an API key': ['GetSecretValue'],
     'an administrator': ['GetSecretValue'],
     'a spec': ['GetParameters'],
-    'an order': ['GetParameters'],
+    ...onOrders(['GetParameters']),
     'a pause': ['GetParameters'],
     'the bus': ['PutEvents'],
   },
@@ -274,7 +277,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'all specs': ['GetParametersByPath'],
     'a spec': ['GetParameter', 'GetParameters', 'PutParameter'],
     'all orders': ['GetParametersByPath'],
-    'an order': ['GetParameter', 'GetParameters'],
+    ...onOrders(['GetParameter', 'GetParameters'], { PutParameter: ['rotateBefore'] }),
     'a pause': ['GetParameter', 'GetParameters'],
     'the function rekey-rotate-secret': ['InvokeFunction'],
     'the bus': ['PutEvents'],
@@ -284,7 +287,9 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'all specs': ['GetParametersByPath'],
     'a spec': ['GetParameter', 'GetParameters'],
     'all orders': ['GetParametersByPath'],
-    'an order': ['GetParameter', 'GetParameters', 'PutParameter'],
+    ...onOrders(['GetParameter', 'GetParameters'], {
+      PutParameter: ['rotateBefore', 'revokeBefore', 'revokeAnyway'],
+    }),
     'a pause': ['GetParameter', 'GetParameters', 'PutParameter'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'the queue Targets': ['SendMessage'],
@@ -306,7 +311,10 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'all specs': ['GetParametersByPath'],
     'a spec': ['DeleteParameter', 'GetParameter', 'GetParameters'],
     'all orders': ['GetParametersByPath'],
-    'an order': ['DeleteParameter', 'GetParameter', 'GetParameters', 'PutParameter'],
+    ...onOrders(['GetParameter', 'GetParameters'], {
+      DeleteParameter: directiveKinds,
+      PutParameter: ['deleteSince', 'targetIsGone', 'deletedAt'],
+    }),
     'a pause': ['GetParameter', 'GetParameters'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'a sighting': ['DeleteParameter', 'GetParameter', 'PutParameter'],
@@ -328,7 +336,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'all specs': ['GetParametersByPath'],
     'a spec': ['GetParameter', 'GetParameters'],
     'all orders': ['GetParametersByPath'],
-    'an order': ['GetParameter', 'GetParameters', 'PutParameter'],
+    ...onOrders(['GetParameter', 'GetParameters'], { PutParameter: ['rotateBefore', 'changeBefore'] }),
     'a pause': ['GetParameter', 'GetParameters'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'a sighting': ['GetParameter', 'PutParameter'],
@@ -342,7 +350,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'an API key': ['GetSecretValue'],
     'something that people keep': ['GetSecretValue'],
     'a spec': ['GetParameter', 'GetParameters'],
-    'an order': ['GetParameter', 'GetParameters'],
+    ...onOrders(['GetParameter', 'GetParameters']),
     'a pause': ['GetParameter', 'GetParameters'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'the bus': ['PutEvents'],
@@ -421,6 +429,22 @@ const publishers = {
 /** Whose rotation function it is, only a rotation has to ask. */
 function both(...actions: readonly string[]): Record<string, readonly string[]> {
   return { 'a credential': actions, 'a credential that another function rotates': actions };
+}
+
+/** What is done to orders of each kind: these readings, and these changes of some kinds. */
+function onOrders(
+  readings: readonly string[],
+  changes: Readonly<Record<string, readonly DirectiveKind[]>> = {},
+): Record<string, readonly string[]> {
+  return Object.fromEntries(
+    directiveKinds.map((kind) => [
+      `the order ${kind}`,
+      [
+        ...readings,
+        ...Object.entries(changes).flatMap(([action, kinds]) => (kinds.includes(kind) ? [action] : [])),
+      ].sort(),
+    ]),
+  );
 }
 
 describe('of all that there is to do, a function may', () => {
@@ -565,11 +589,23 @@ describe('of an action that the code uses in one form, the others are refused:',
       context: { 'ssm:Overwrite': 'true' },
       by: [],
     },
-    'an order is written over by a later one': {
+    'an order to rotate is written over by a later one': {
       action: 'ssm:PutParameter',
-      on: 'an order',
+      on: 'the order rotateBefore',
       context: { 'ssm:Overwrite': 'true' },
-      by: [startRotations, deleteUser, reconcileUsers],
+      by: [createUser, startRotations, reconcileUsers],
+    },
+    'a revocation is written over by a later one': {
+      action: 'ssm:PutParameter',
+      on: 'the order revokeBefore',
+      context: { 'ssm:Overwrite': 'true' },
+      by: [startRotations],
+    },
+    'an order to delete is written over by an earlier one': {
+      action: 'ssm:PutParameter',
+      on: 'the order deleteSince',
+      context: { 'ssm:Overwrite': 'true' },
+      by: [deleteUser],
     },
     'a pause is written over by its end': {
       action: 'ssm:PutParameter',

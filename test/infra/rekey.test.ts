@@ -960,6 +960,8 @@ describe('least privilege', () => {
     );
   const readFleet = listed('credentials', 'directives');
   const readFleetAndFormerTargets = listed('credentials', 'directives', 'sightings/targets');
+  const orders = (...kinds: string[]) =>
+    kinds.toSorted().map((kind) => `ssm:${here}:parameter/rekey/directives/\\*/${kind}`);
   const parameters = (actions: string[], ...paths: string[]) =>
     statement(
       'Allow',
@@ -1051,11 +1053,7 @@ describe('least privilege', () => {
             ...parameters(['PutParameter'], 'credentials'),
             conditions: { StringEqualsIfExists: { 'ssm:Overwrite': ['false'] } },
           },
-          statement(
-            'Allow',
-            ['ssm:PutParameter'],
-            [`ssm:${here}:parameter/rekey/directives/.*/rotateBefore`],
-          ),
+          statement('Allow', ['ssm:PutParameter'], orders('rotateBefore')),
           onSecrets('CreateSecret', 'DescribeSecret', 'ListSecretVersionIds', 'PutSecretValue'),
           rotateByOurs,
           neverChange(
@@ -1083,7 +1081,11 @@ describe('least privilege', () => {
         want: [
           { ...readFleet, resources: [...readFleet.resources, `arn:aws:ssm:${here}:parameter/rekey/pause`] },
           readWhatIsWanted,
-          parameters(['PutParameter'], 'directives', 'pause'),
+          statement(
+            'Allow',
+            ['ssm:PutParameter'],
+            [...orders('rotateBefore', 'revokeBefore', 'revokeAnyway'), parametersUnder('pause')],
+          ),
           parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
           onSecrets('DescribeSecret', 'ListSecretVersionIds'),
           rotateByOurs,
@@ -1102,7 +1104,8 @@ describe('least privilege', () => {
         readFleetAndFormerTargets,
         readWhatIsWanted,
         parameters(['DeleteParameter'], 'credentials'),
-        parameters(['DeleteParameter', 'PutParameter'], 'directives'),
+        statement('Allow', ['ssm:PutParameter'], orders('deleteSince', 'targetIsGone', 'deletedAt')),
+        parameters(['DeleteParameter'], 'directives'),
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings', 'sightings'),
         onSecrets(
           'CancelRotateSecret',
@@ -1141,7 +1144,7 @@ describe('least privilege', () => {
       want: [
         readFleetAndFormerTargets,
         readWhatIsWanted,
-        parameters(['PutParameter'], 'directives'),
+        statement('Allow', ['ssm:PutParameter'], orders('rotateBefore', 'changeBefore')),
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
         parameters(['GetParameter', 'PutParameter'], 'sightings'),
         statement('Allow', ['secretsmanager:ListSecrets'], ['*']),
