@@ -208,9 +208,11 @@ export type DrainEvidence =
   /** `unseen`: connections that the readings cannot show. */
   | { readonly drain: 'nobody-connected-twice'; readonly unseen?: string }
   | { readonly drain: 'not-observed'; readonly because: string }
-  /** Before the provider is asked; what came of it is one of the last two. */
+  /** Before the provider is asked; what came of it is one of the last three. */
   | { readonly drain: 'connections-to-be-ended'; readonly because: string }
-  | { readonly drain: 'connections-ended' | 'connections-not-ended'; readonly because: string };
+  | { readonly drain: 'connections-ended' | 'connections-not-ended'; readonly because: string }
+  /** The vendor keeps no connections open, so nobody was asked to end any. */
+  | { readonly drain: 'no-connections'; readonly because: string };
 
 export interface CredentialFacts {
   readonly credential: string;

@@ -194,7 +194,10 @@ export type Sessions =
   /** `isUnreachable` where the server was not heard at all: that says nothing of what the login may see. */
   | { readonly observed: false; readonly reason: string; readonly isUnreachable?: true };
 
-export type EndedSessions = { readonly ended: true } | { readonly ended: false; readonly reason: string };
+/** `because` where the vendor keeps no connections open: there was nothing to end, and nothing was asked. */
+export type EndedSessions =
+  | { readonly ended: true; readonly because?: string }
+  | { readonly ended: false; readonly reason: string };
 
 export interface Session {
   readonly applicationName: string;

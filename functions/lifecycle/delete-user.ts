@@ -47,6 +47,7 @@ import {
   codeOf,
   dropNotes,
   endedBy,
+  evidenceOf,
   hold,
   isOthers,
   isUnclear,
@@ -669,17 +670,19 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
       username: currentUsername,
       openedBefore: switchedAt.toISOString(),
     };
-    const tell = (ended: EndedSessions): Promise<void> =>
-      rekey.ports.publish([
+    const tell = (ended: EndedSessions): Promise<void> => {
+      const because = ended.ended ? ended.because : ended.reason;
+      return rekey.ports.publish([
         {
           type: 'DatabaseSessionsEnded',
           detail: {
             ...detail,
             outcome: ended.ended ? 'ended' : 'not-ended',
-            ...(ended.ended ? {} : { because: ended.reason }),
+            ...(because === undefined ? {} : { because }),
           },
         },
       ]);
+    };
     await rekey.ports.publish([{ type: 'DatabaseSessionsEndPlanned', detail }]);
     const guard = Guard.of(labelsUnchanged(secret, rekey), notPaused(scene.target, rekey));
     const asked = { username: currentUsername, login, openedBefore: switchedAt };
@@ -696,7 +699,7 @@ async function endOldSessions(state: CredentialState, scene: Scene): Promise<voi
       username: currentUsername,
       credential: name,
       outcome: ended.ended ? 'sessions-ended' : 'kept',
-      because: ended.ended ? 'connections-ended' : 'connections-not-ended',
+      because: evidenceOf(ended).drain,
     });
     await tell(ended);
   });

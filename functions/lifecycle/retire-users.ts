@@ -407,17 +407,23 @@ async function readSessions(candidate: Candidate, scene: Scene): Promise<Session
 /** Of a user that goes no connection is spared, however far apart the clocks are. */
 const endOfTime = new Date('9999-12-31T00:00:00Z');
 
-/** The provider was asked to end them, or nobody could ask: the evidence says which. */
+/** The provider was asked to end them, there were none, or nobody could ask: the evidence says which. */
 async function endSessions(candidate: Candidate, guard: Guard, scene: Scene): Promise<DrainEvidence> {
   const { user, credential } = candidate;
   const provider = await scene.providerOf(credential ?? firstOf(scene.target));
-  let because = 'no login of this target is known to end them with';
+  let ended: EndedSessions = { ended: false, reason: 'no login of this target is known to end them with' };
   for (const login of await loginsFor(candidate, scene)) {
-    const ended = await endedBy(provider, { username: user.username, login, openedBefore: endOfTime }, guard);
-    if (ended.ended) return { drain: 'connections-ended', because: 'the provider was asked to end them' };
-    because = ended.reason;
+    ended = await endedBy(provider, { username: user.username, login, openedBefore: endOfTime }, guard);
+    if (ended.ended) break;
   }
-  return { drain: 'connections-not-ended', because };
+  return evidenceOf(ended);
+}
+
+export function evidenceOf(ended: EndedSessions): DrainEvidence {
+  if (!ended.ended) return { drain: 'connections-not-ended', because: ended.reason };
+  return ended.because === undefined
+    ? { drain: 'connections-ended', because: 'the provider was asked to end them' }
+    : { drain: 'no-connections', because: ended.because };
 }
 
 /** A user that must go goes, whether its connections can be ended or not. */

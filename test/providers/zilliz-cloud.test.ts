@@ -1202,6 +1202,7 @@ test('there are no sessions to end, as every request logs in by itself', async (
     await provider.endSessions('orders_x', {} as Login, new Date('2026-03-01T12:00:00Z'), holding),
   ).toEqual({
     ended: true,
+    because: 'every request to Zilliz Cloud logs in by itself',
   });
   expect(vendors().requests).toEqual([]);
 });
