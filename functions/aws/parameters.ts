@@ -3,6 +3,7 @@ import {
   GetParameterCommand,
   GetParametersByPathCommand,
   GetParametersCommand,
+  type Parameter,
   PutParameterCommand,
   type SSMClient,
 } from '@aws-sdk/client-ssm';
@@ -14,6 +15,7 @@ import { everyPage, unreadable } from './pages.ts';
 type ParameterPorts = Pick<
   Ports,
   | 'readParameter'
+  | 'readParameterDate'
   | 'readParameters'
   | 'createParameter'
   | 'writeParameter'
@@ -26,15 +28,24 @@ export function parameterStore(client: SSMClient, clock: () => Date = () => new 
   const put = (parameter: string, document: string, Overwrite: boolean) =>
     client.send(new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite }));
 
+  const get = async (parameter: string): Promise<Parameter | undefined> => {
+    try {
+      return (await client.send(new GetParameterCommand({ Name: parameter }))).Parameter;
+    } catch (error) {
+      if (isNamed(error, 'ParameterNotFound')) return undefined;
+      throw failureOf(error, `GetParameter of ${parameter}`, 'none');
+    }
+  };
+
   return {
-    async readParameter({ parameter }) {
-      try {
-        const { Parameter } = await client.send(new GetParameterCommand({ Name: parameter }));
-        return Parameter?.Value ?? 'absent';
-      } catch (error) {
-        if (isNamed(error, 'ParameterNotFound')) return 'absent';
-        throw failureOf(error, `GetParameter of ${parameter}`, 'none');
-      }
+    readParameter: async ({ parameter }) => (await get(parameter))?.Value ?? 'absent',
+
+    async readParameterDate({ parameter }) {
+      const found = await get(parameter);
+      if (found === undefined) return 'absent';
+      if (found.LastModifiedDate === undefined)
+        throw unreadable(`GetParameter of ${parameter}`, 'answered a parameter without its date');
+      return found.LastModifiedDate;
     },
 
     async readParameters({ parameters }) {

@@ -60,6 +60,8 @@ export interface Ports {
   >;
 
   readonly readParameter: Port<{ parameter: string }, string | 'absent'>;
+  /** When the parameter was written last. */
+  readonly readParameterDate: Port<{ parameter: string }, Date | 'absent'>;
   /** Up to ten at once, by name; what is absent is left out. */
   readonly readParameters: Port<{ parameters: readonly string[] }, ReadonlyMap<string, string>>;
   /** Never overwrites: a parameter that exists belongs to somebody. */

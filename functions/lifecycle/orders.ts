@@ -136,7 +136,8 @@ const buried = ({ order, credential, orderedAt }: Order, { deletedAt }: Directiv
 
 /**
  * Afterwards an order to delete is stored: whatever happens to this run, the next pass goes on. The earliest order counts. One that
- * is older than the credential was meant for another one of its name. Throws SPEC_MISSING where there is nothing to delete, and
+ * is older than the credential was meant for another one of its name. If the secret is not made yet, the credential is as old as its
+ * spec. Only then, as a deployment writes the specs of credentials that have long been in use. Throws SPEC_MISSING where there is nothing to delete, and
  * never was.
  */
 export async function noteDeletion(invocation: Order, rekey: Teller): Promise<'noted' | 'ignored'> {
@@ -159,15 +160,14 @@ export async function noteDeletion(invocation: Order, rekey: Teller): Promise<'n
       `there is no ${specParameterName(credential)}; send the event again with the name of a credential`,
     );
   }
-  const secret = await ports.describeSecret({ secretId: secretName(credential) });
-  const madeAt = secret === 'absent' ? undefined : secret.createdAt;
-  if (madeAt !== undefined && orderedAt < wholeSecond(madeAt))
+  const made = await madeAt(credential, directives, rekey);
+  if (made !== undefined && orderedAt < wholeSecond(made.at))
     return ignoreOrder(
       {
         order,
         credential,
         orderedAt: orderedAt.toISOString(),
-        because: `it is older than the secret, which was made at ${madeAt.toISOString()}; send the order again if this credential is to go`,
+        because: `it is older than ${made.what} at ${made.at.toISOString()}; send the order again if this credential is to go`,
       },
       rekey,
     );
@@ -187,6 +187,20 @@ export async function noteDeletion(invocation: Order, rekey: Teller): Promise<'n
       ports,
     );
   return 'noted';
+}
+
+/** Since when there is something to delete. Undefined where that cannot be told, or where a deletion is under way already. */
+async function madeAt(
+  credential: string,
+  { deleteSince }: Directives,
+  { ports }: Teller,
+): Promise<{ readonly at: Date; readonly what: string } | undefined> {
+  const secret = await ports.describeSecret({ secretId: secretName(credential) });
+  if (secret !== 'absent')
+    return secret.createdAt && { at: secret.createdAt, what: 'the secret, which was made' };
+  if (deleteSince !== undefined) return undefined;
+  const at = await ports.readParameterDate({ parameter: specParameterName(credential) });
+  return at === 'absent' ? undefined : { at, what: 'the spec, which was stored' };
 }
 
 /** EventBridge gives events whole seconds: an order of the second in which the secret was made may have come after it. */

@@ -33,6 +33,22 @@ test('a spec that nobody stored is absent', async () => {
   expect(await ports.readParameter({ parameter })).toBe('absent');
 });
 
+test('the date of a spec is when it was written last, and never a guess', async () => {
+  const { mock, ports } = adapter();
+  const LastModifiedDate = new Date('2026-03-01T12:00:00.123Z');
+  mock
+    .on(GetParameterCommand)
+    .resolvesOnce({ Parameter: { Name: parameter, Value: document, LastModifiedDate } })
+    .resolvesOnce({ Parameter: { Name: parameter, Value: document } })
+    .rejects(awsError('ParameterNotFound'));
+  expect(await ports.readParameterDate({ parameter })).toEqual(LastModifiedDate);
+  expect(await rejectionOf(ports.readParameterDate({ parameter }))).toMatchObject({
+    code: 'STORE_UNAVAILABLE',
+    effect: 'none',
+  });
+  expect(await ports.readParameterDate({ parameter })).toBe('absent');
+});
+
 describe('several parameters', () => {
   const missing = '/rekey/directives/orders-api/deleteSince';
 

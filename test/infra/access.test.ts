@@ -716,6 +716,7 @@ const actionsByPort = {
   removeReplicas: ['secretsmanager:RemoveRegionsFromReplication'],
   deleteSecret: ['secretsmanager:DeleteSecret'],
   readParameter: ['ssm:GetParameter'],
+  readParameterDate: ['ssm:GetParameter'],
   readParameters: ['ssm:GetParameters'],
   createParameter: ['ssm:PutParameter'],
   writeParameter: ['ssm:PutParameter'],

@@ -331,7 +331,26 @@ describe('an order to delete', () => {
 
   test('is stored where there is no secret', async () => {
     await world.declare();
-    expect(await noteDeletion(deletion(at(-dayMs)), world.rekey)).toBe('noted');
+    world.move(dayMs);
+    expect(await noteDeletion(deletion(at(hourMs)), world.rekey)).toBe('noted');
+    expect(await world.standing()).toEqual({ deleteSince: at(hourMs) });
+  });
+
+  test('that stands already stays so where there is no secret and a deployment has written the spec since', async () => {
+    await world.declare();
+    await noteDeletion(deletion(at(0)), world.rekey);
+    world.move(hourMs);
+    await world.declare();
+    expect(await noteDeletion(deletion(at(0)), world.rekey)).toBe('noted');
+    expect(await world.standing()).toEqual({ deleteSince: at(0) });
+    expect(world.published).toEqual([]);
+  });
+
+  test('asks for the date of the spec only where there is no secret', async () => {
+    await world.makeSecret();
+    await world.declare();
+    const calls = await world.callsOf(() => noteDeletion(deletion(at(0)), world.rekey));
+    expect(calls).toEqual(['readParameters', 'describeSecret', 'createParameter']);
   });
 
   test('is refused where there is nothing to delete and never was', async () => {
@@ -365,6 +384,23 @@ describe('an order to delete', () => {
       want: 'ignored',
       because:
         /^it is older than the secret, which was made at 2026-03-01T12:00:00\.000Z; send the order again/,
+    },
+    'older than the spec of a credential whose secret is not made yet': {
+      given: () => world.declare(),
+      orderedAt: at(-minuteMs),
+      want: 'ignored',
+      because:
+        /^it is older than the spec, which was stored at 2026-03-01T12:00:00\.000Z; send the order again/,
+    },
+    'older than a spec that a deployment has changed, while the secret is older': {
+      given: async () => {
+        world.move(-dayMs);
+        await world.makeSecret();
+        world.move(dayMs);
+        await world.declare();
+      },
+      orderedAt: at(-minuteMs),
+      want: 'noted',
     },
     'that was carried out, and nothing is left': {
       given: () => world.direct('deletedAt', deletedAt),

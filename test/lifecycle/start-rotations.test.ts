@@ -131,6 +131,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     readParameters: async ({ parameters: names }) =>
       new Map(names.flatMap((name) => [[name, parameters.get(name)] as const]).filter(isThere)),
     readParameter: async ({ parameter }) => parameters.get(parameter) ?? 'absent',
+    readParameterDate: unused,
     createParameter: async ({ parameter, document }) => {
       if (parameters.has(parameter)) return 'exists';
       parameters.set(parameter, document);

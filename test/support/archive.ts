@@ -42,6 +42,7 @@ export function archiveRekey(start: string) {
     removeReplicas: unused,
     deleteSecret: unused,
     readParameter: unused,
+    readParameterDate: unused,
     readParameters: unused,
     createParameter: unused,
     writeParameter: unused,

@@ -86,6 +86,7 @@ const reading: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'listVersions',
   'listSecrets',
   'readParameter',
+  'readParameterDate',
   'readParameters',
   'listParameters',
 ]);
@@ -107,6 +108,7 @@ export const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'removeReplicas',
   'deleteSecret',
   'readParameter',
+  'readParameterDate',
   'readParameters',
   'createParameter',
   'writeParameter',
