@@ -66,14 +66,23 @@ export function guardWrites(ports: Ports, clock: () => Date): Ports {
   };
 }
 
-/** A POST may be a question: Milvus asks by nothing else. */
-const writeOverHttp = ({ method }: HttpRequest): string | undefined =>
-  method === 'GET' || method === 'POST' ? undefined : `an HTTP ${method}`;
+/** Milvus also reads by POST. These are all the paths that a provider asks so; a POST to any other is a change. */
+const postedQuestions: ReadonlySet<string> = new Set(
+  ['users/list', 'users/describe', 'roles/list', 'collections/list'].map((path) => `/v2/vectordb/${path}`),
+);
+
+const writeOverHttp = ({ method, url: { pathname } }: HttpRequest): string | undefined =>
+  method === 'GET' || (method === 'POST' && postedQuestions.has(pathname))
+    ? undefined
+    : `an HTTP ${method} to ${pathname}`;
 
 const changesBySql = /\bpg_(terminate|cancel)_backend\b/i;
 
 const writeBySql = ({ statements }: SqlSession): string | undefined =>
-  statements.every(({ text }) => /^\s*(SELECT|SHOW)\b/i.test(text) && !changesBySql.test(text))
+  statements.every(
+    // After a semicolon a second statement may follow.
+    ({ text }) => /^\s*(SELECT|SHOW)\b[^;]*$/i.test(text) && !changesBySql.test(text),
+  )
     ? undefined
     : 'SQL that is more than a question';
 
