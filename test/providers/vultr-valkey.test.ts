@@ -1336,6 +1336,23 @@ describe('ending sessions at Vultr', () => {
     });
   });
 
+  test('is not said to be done where an old connection runs CLIENT LIST as well: only the youngest can be the asking one', async () => {
+    const login = await made();
+    const line = (id: number, age: number) =>
+      `id=${id} addr=192.0.2.${id}:1 age=${age} cmd=client|list user=${login.username}`;
+    const refused = { error: 'NOPERM User x has no permissions' };
+    const list = { value: [line(7, 300), line(9, 0), line(8, 0)].join('\n') };
+    const { provider } = asking([{ value: 0 }], [refused, list]);
+    const then = new Date(vendors().clock.now().getTime() - 60_000);
+    expect(await provider.endSessions(login.username, login, then, holding)).toEqual({
+      ended: false,
+      reason: '1 session that was opened before is still open',
+    });
+    const seen = await asking([refused, list]).provider.sessions(login.username, login);
+    if (!seen.observed || typeof seen.open === 'number') throw new Error('expected each session');
+    expect(seen.open.map(({ clientAddress }) => clientAddress)).toEqual(['192.0.2.7:1', '192.0.2.8:1']);
+  });
+
   test('goes one by one where the engine is older than MAXAGE', async () => {
     const login = await made();
     const line = (id: number, age: number, user = login.username) =>

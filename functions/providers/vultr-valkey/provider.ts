@@ -132,13 +132,20 @@ const connectionsOf = (lines: string, username: string): readonly Connection[] =
 
 /**
  * The connections without the asking one, which `id` names. Where the user may not run CLIENT ID, one connection whose last
- * command is CLIENT LIST is left out, and never more than one: otherwise intruders could hide behind that command.
+ * command is CLIENT LIST is left out, and never more than one: otherwise intruders could hide behind that command. It is the youngest
+ * of them, as the asking one was just opened: otherwise an older one that was to be ended would pass for ended.
  */
 function withoutAsker(connections: readonly Connection[], id: string | undefined): readonly Connection[] {
   const isAsker = (connection: Connection): boolean =>
     id === undefined ? /^client(\|list)?$/.test(connection.get('cmd') ?? '') : connection.get('id') === id;
-  const asker = connections.findIndex(isAsker);
-  return connections.filter((_connection, index) => index !== asker);
+  const number = (connection: Connection, field: 'age' | 'id', otherwise: number): number =>
+    Number(connection.get(field) ?? otherwise);
+  const [asker] = connections
+    .filter(isAsker)
+    .toSorted(
+      (a, b) => number(a, 'age', 1e9) - number(b, 'age', 1e9) || number(b, 'id', 0) - number(a, 'id', 0),
+    );
+  return connections.filter((connection) => connection !== asker);
 }
 
 /** Whether the connection is at least that old. A connection without an age counts as old. */
