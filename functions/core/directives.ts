@@ -48,17 +48,10 @@ const instant = z.iso.datetime({ offset: true });
 
 type StoredDirective = { readonly parameter: string; readonly document: string };
 
-/** The directives of every credential, by its name. Throws SPEC_INVALID that names each parameter that is none. */
-export function directivesByCredential(
-  parameters: readonly StoredDirective[],
-): ReadonlyMap<string, Directives> {
-  const { directives, wrong } = readDirectives(parameters);
-  const all = [...wrong.values()].flat();
-  if (all.length > 0) throw wrongDirectives(all);
-  return directives;
-}
-
-/** The same where one that is wrong must be the trouble of its own credential: the names of such parameters stand beside. */
+/**
+ * The directives of every credential, by its name. A parameter that is none must be the trouble of its own credential: the names of
+ * such parameters stand beside.
+ */
 export function readDirectives(parameters: readonly StoredDirective[]): {
   readonly directives: ReadonlyMap<string, Directives>;
   readonly wrong: ReadonlyMap<string, readonly string[]>;
@@ -94,10 +87,6 @@ export function endsAt(
 /** Whether a version made then may be known to somebody who must not know it. */
 export const isRevoked = ({ revokeBefore }: Directives, madeAt: Date): boolean =>
   revokeBefore !== undefined && madeAt < revokeBefore;
-
-/** Whether a version made then is of no more use to anybody, even as the last login that works. */
-export const isRevokedAnyway = ({ revokeAnyway }: Directives, madeAt: Date): boolean =>
-  revokeAnyway !== undefined && madeAt < revokeAnyway;
 
 /** Whether what was ordered or requested then was meant for the credential of this name that was deleted. */
 export const isBuried = ({ deletedAt }: Directives, orderedAt: Date): boolean =>
