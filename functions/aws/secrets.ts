@@ -16,6 +16,7 @@ import {
 import { StoreError } from '../core/errors.ts';
 import { jsonOf } from '../core/json.ts';
 import type { Ports, SecretReplica } from '../core/ports.ts';
+import { openVersion } from '../core/rotation.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
 import { failureOf, isNamed } from './failure.ts';
 import { changeFailureOf, guarded } from './guarded.ts';
@@ -207,8 +208,7 @@ export function secretsManager(
         // A rotation under way is refused by this name, but so is more: the labels tell.
         if (isNamed(error, 'InvalidRequestException')) {
           const described = await describeSecret({ secretId });
-          const labels = described === 'absent' ? [] : [...described.labelsByVersion.values()];
-          if (labels.some((held) => held.has('AWSPENDING') && !held.has('AWSCURRENT'))) return 'in-progress';
+          if (described !== 'absent' && openVersion(described) !== undefined) return 'in-progress';
         }
         throw changeFailureOf(error, `RotateSecret of ${secretId}`, 'unknown');
       }

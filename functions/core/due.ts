@@ -11,7 +11,7 @@ import {
 import { endsAt } from './directives.ts';
 import { type Credential, targetKey } from './fleet.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
-import { holderOf } from './rotation.ts';
+import { holderOf, openVersion } from './rotation.ts';
 import { type CredentialSpec, everyMs, restMs } from './spec.ts';
 import type { Sha256 } from './username.ts';
 
@@ -214,7 +214,7 @@ function lifeOf(candidate: Candidate, now: number): Life {
   const graceFrom = Math.max(switchedAt, isRolledBack ? (state?.changedAt?.getTime() ?? now) : 0);
   const isFirst =
     state !== undefined && rotatedAt === undefined && holderOf(labels, 'AWSPREVIOUS') === undefined;
-  const pending = pendingVersion(candidate);
+  const pending = openVersionOf(candidate);
   // Nobody uses it yet, but somebody waits for it: it is late when the rotation that makes it has failed.
   const deadline = isFirst ? currentMadeAt + inFlightMs : switchedAt + everyMs(spec);
   const isOrdered = (before: Date | undefined): boolean =>
@@ -245,20 +245,12 @@ function lifeOf(candidate: Candidate, now: number): Life {
   };
 }
 
-/** The version of a rotation that is open. Description and list may each lag behind the other: what one of them knows counts. */
-export function pendingVersion({
+/** The version of a rotation that is open. Undefined where nothing is known of the secret. */
+export const openVersionOf = ({
   secret,
   versions,
-}: Pick<Candidate, 'secret' | 'versions'>): string | undefined {
-  if (typeof secret === 'string') return undefined;
-  const labels = new Map<string, Set<string>>();
-  for (const [versionId, held] of [
-    ...secret.labelsByVersion,
-    ...versions.map(({ versionId, labels: listed }) => [versionId, listed] as const),
-  ])
-    labels.set(versionId, new Set([...(labels.get(versionId) ?? []), ...held]));
-  return [...labels].find(([, held]) => held.has('AWSPENDING') && !held.has('AWSCURRENT'))?.[0];
-}
+}: Pick<Candidate, 'secret' | 'versions'>): string | undefined =>
+  typeof secret === 'string' ? undefined : openVersion(secret, versions);
 
 interface TargetState {
   readonly breaker: Breaker;

@@ -2,7 +2,7 @@ import { isRevoked } from './directives.ts';
 import type { Credential, FormerTarget } from './fleet.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
 import type { DatabaseUser } from './provider.ts';
-import { type CreatedAt, holderOf, strayPending } from './rotation.ts';
+import { type CreatedAt, holderOf, openVersion, strayPending } from './rotation.ts';
 import { graceMs } from './spec.ts';
 import {
   formerPrefix,
@@ -158,14 +158,6 @@ export function usersInTheWay(known: readonly KnownUser[], credential: string, n
  * switch may live for fifteen (AWS documentation): neither may shorten a grace.
  */
 export const graceMarginMs = 900_000;
-
-/** The version of a rotation that is open: AWSPENDING on it, and not AWSCURRENT. */
-export function openVersion({
-  labelsByVersion,
-}: Pick<SecretDescription, 'labelsByVersion'>): string | undefined {
-  const pending = holderOf(labelsByVersion, 'AWSPENDING');
-  return pending === holderOf(labelsByVersion, 'AWSCURRENT') ? undefined : pending;
-}
 
 /** Why the version that carries AWSPENDING off AWSCURRENT is no rotation in progress; undefined where it is one, or there is none. */
 export function strayOf({

@@ -1,6 +1,6 @@
 import { type Directives, isRevoked } from './directives.ts';
 import type { RefusalCode } from './errors.ts';
-import type { SecretDescription } from './ports.ts';
+import type { SecretDescription, VersionListing } from './ports.ts';
 import type { Strategy } from './provider.ts';
 import type { Usernames } from './username.ts';
 
@@ -95,6 +95,20 @@ export const holderOf = (
   for (const [versionId, labels] of labelsByVersion) if (labels.has(label)) return versionId;
   return undefined;
 };
+
+/**
+ * The version of a rotation that is open: AWSPENDING on it, and not AWSCURRENT. A description and a list of versions may each lag
+ * behind the other. Where both are given, the labels of either count.
+ */
+export function openVersion(
+  { labelsByVersion }: Pick<SecretDescription, 'labelsByVersion'>,
+  versions: readonly Pick<VersionListing, 'versionId' | 'labels'>[] = [],
+): string | undefined {
+  const held = new Map(labelsByVersion);
+  for (const { versionId, labels } of versions)
+    held.set(versionId, new Set([...(held.get(versionId) ?? []), ...labels]));
+  return [...held].find(([, labels]) => labels.has('AWSPENDING') && !labels.has('AWSCURRENT'))?.[0];
+}
 
 export interface Choice {
   readonly strategy: Strategy;

@@ -1,13 +1,12 @@
 import { type Directives, isBuried } from '../core/directives.ts';
 import { InputError, RotationRefused } from '../core/errors.ts';
 import { type CredentialFacts, type CredentialRequest, credentialRequested } from '../core/events.ts';
-import { openVersion } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { ReplicaWish, SecretDescription } from '../core/ports.ts';
 import type { Login } from '../core/provider.ts';
-import { holderOf } from '../core/rotation.ts';
+import { holderOf, openVersion } from '../core/rotation.ts';
 import { firstSecretString, parseUser, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
@@ -244,7 +243,7 @@ async function refuseCancelled(secretArn: string, { ports }: Rekey): Promise<voi
   if (secret === 'absent' || secret.rotationEnabled) return;
   throw new RotationRefused(
     'ROTATION_DISABLED',
-    `a rotation of ${secret.name} was cancelled half-way; take AWSPENDING off its version ${holderOf(secret.labelsByVersion, 'AWSPENDING') ?? ''} with UpdateSecretVersionStage, then send the request again`,
+    `a rotation of ${secret.name} was cancelled half-way; take AWSPENDING off its version ${openVersion(secret) ?? ''} with UpdateSecretVersionStage, then send the request again`,
   );
 }
 

@@ -6,7 +6,6 @@ import {
   carriesPrefix,
   graceMarginMs,
   hasSwitched,
-  openVersion,
   ownership,
 } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
@@ -14,6 +13,7 @@ import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { DatabaseUser } from '../core/provider.ts';
 import { type Ending, judgeEndingUser, judgeUser } from '../core/retirement.ts';
+import { openVersion } from '../core/rotation.ts';
 import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
 import { forgetTargets } from './former-targets.ts';

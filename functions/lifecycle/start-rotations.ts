@@ -5,10 +5,10 @@ import {
   type Candidate,
   type DueVerdict,
   type HoldReason,
+  openVersionOf,
   type Plan,
   type PlannedRotation,
   type PlannedTarget,
-  pendingVersion,
   planRotations,
 } from '../core/due.ts';
 import { RotationRefused, StoreError } from '../core/errors.ts';
@@ -19,7 +19,7 @@ import { strayOf } from '../core/generations.ts';
 import { type Fact, Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { findingsPath, secretName } from '../core/names.ts';
-import { holderOf } from '../core/rotation.ts';
+import { holderOf, openVersion } from '../core/rotation.ts';
 import { backstopDays, specDocument } from '../core/spec.ts';
 import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
@@ -289,7 +289,7 @@ async function takeStrayLabel(candidate: Candidate, { ports, log }: Rekey): Prom
  */
 async function finishResets(candidates: readonly Candidate[], now: Date, { ports }: Rekey): Promise<void> {
   const open = candidates.filter((candidate) => {
-    const pending = pendingVersion(candidate);
+    const pending = openVersionOf(candidate);
     const since = candidate.versions.find(({ versionId }) => versionId === pending)?.createdAt;
     return since !== undefined && now.getTime() - since.getTime() > resetStuckAfterMs;
   });
@@ -334,8 +334,8 @@ async function startAt(
       if (typeof other.secret === 'string') return undefined;
       const fresh = await ports.describeSecret({ secretId: other.secret.arn });
       if (fresh === 'absent') return other === candidate ? 'CHANGED' : undefined;
-      const pending = pendingVersion({ secret: fresh, versions: [] });
-      if (pending !== undefined && pending !== pendingVersion(other)) return 'TARGET_BUSY';
+      const pending = openVersion(fresh);
+      if (pending !== undefined && pending !== openVersionOf(other)) return 'TARGET_BUSY';
       const isSame =
         fresh.rotationEnabled &&
         fresh.deletedAt === undefined &&

@@ -8,6 +8,7 @@ import {
   holderOf,
   isOwnUser,
   judge,
+  openVersion,
   rotationStep,
 } from '../../functions/core/rotation.ts';
 import { usernames } from '../../functions/core/username.ts';
@@ -28,6 +29,49 @@ const facts = (overrides: Partial<SecretDescription> = {}): SecretDescription =>
     [token, new Set(['AWSPENDING'])],
   ]),
   ...overrides,
+});
+
+describe('the version of an open rotation', () => {
+  const labels = (...held: readonly string[]): ReadonlySet<string> => new Set(held);
+  const cases: Record<
+    string,
+    {
+      described: Record<string, readonly string[]>;
+      listed?: Record<string, readonly string[]>;
+      want: string | undefined;
+    }
+  > = {
+    'is the one with AWSPENDING': { described: { v1: ['AWSCURRENT'], v2: ['AWSPENDING'] }, want: 'v2' },
+    'is none where AWSPENDING is on the current one, as a rotation may end': {
+      described: { v1: ['AWSPREVIOUS'], v2: ['AWSCURRENT', 'AWSPENDING'] },
+      want: undefined,
+    },
+    'is known by the list where the description lags behind': {
+      described: { v1: ['AWSCURRENT'] },
+      listed: { v1: ['AWSCURRENT'], v2: ['AWSPENDING'] },
+      want: 'v2',
+    },
+    'is known by the description where the list lags behind': {
+      described: { v1: ['AWSCURRENT'], v2: ['AWSPENDING'] },
+      listed: { v1: ['AWSCURRENT'] },
+      want: 'v2',
+    },
+    'is none once either of them knows it to be current': {
+      described: { v1: ['AWSCURRENT'], v2: ['AWSPENDING'] },
+      listed: { v1: ['AWSPREVIOUS'], v2: ['AWSCURRENT'] },
+      want: undefined,
+    },
+  };
+  test.each(Object.entries(cases))('%s', (_sentence, { described, listed = {}, want }) => {
+    const labelsByVersion = new Map(
+      Object.entries(described).map(([versionId, held]) => [versionId, labels(...held)]),
+    );
+    const versions = Object.entries(listed).map(([versionId, held]) => ({
+      versionId,
+      labels: labels(...held),
+    }));
+    expect(openVersion({ labelsByVersion }, versions)).toBe(want);
+  });
 });
 
 describe('the rotation guard', () => {
