@@ -113,12 +113,13 @@ export interface ChoosingProvider extends ProviderBase {
   createUser(login: UserPassword, guard: Guard): Promise<'created' | 'exists'>;
   /**
    * Afterwards `next` logs in; of an idle user (`isIdle`), the privileges are the declared ones and the promise of `createUser`
-   * holds on the way. Repeating the same change succeeds. Never waits for a rate limit.
+   * holds on the way. Those of a user in use are not looked at: they are put in order before, and keep nobody from the new password.
+   * Repeating the same change succeeds. Never waits for a rate limit.
    */
   setPassword(change: PasswordChange, guard: Guard): Promise<void>;
   /**
    * Afterwards the user holds exactly the declared privileges, and what the vendor gave by itself is gone. Where the declared ones
-   * cannot be given, what is not declared is taken away all the same before it throws.
+   * cannot be given, what is not declared is taken away all the same before it throws, unless nothing would be left.
    */
   applyPrivileges(login: UserPassword, guard: Guard): Promise<void>;
 }

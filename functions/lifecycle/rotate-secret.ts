@@ -438,14 +438,53 @@ async function setSecret(rotation: Rotation): Promise<void> {
       await assertVendorAddress(rotation, provider, login);
       await tellIntent(rotation.facts, login.username, rotation.rekey);
       // Done by an earlier run: then the vendor must not be asked again, as it may refuse the same password twice.
-      if (spec.verify === 'none' || (await provider.verify(login)) === 'rejected')
+      if (spec.verify === 'none' || (await provider.verify(login)) === 'rejected') {
+        if (isInUse(rotation, login)) await orderRightsFirst(rotation, provider);
         await makeUser(rotation, provider, login);
+      }
       // After the password, as setting one has given rights back in the past (CockroachDB release notes, 2021-08-09).
       // Without a login of ours, too: a vendor whose privileges need one takes no `"verify": "none"`.
-      await provider.applyPrivileges(login, vendorGuard(rotation));
+      await orderRights(rotation, provider, login, { isRequired: !isInUse(rotation, login) });
       return;
     default:
       return provider satisfies never;
+  }
+}
+
+/** Whether consumers log in as this user already, which reset-password alone asks for: what is done to it meets them at once. */
+const isInUse = ({ current }: Rotation, { username }: Login): boolean =>
+  current.kind === 'login' && current.login.username === username;
+
+/**
+ * Rights that cannot be put in order stop the rotation while the password of before still works. From then on nothing but the new
+ * password may matter, or the only user would stay refused for as long as the vendor refuses its rights.
+ */
+async function orderRightsFirst(rotation: Rotation, provider: ChoosingProvider): Promise<void> {
+  const { current, spec } = rotation;
+  if (current.kind !== 'login') return;
+  // Somebody has changed it: nothing is taken from anybody, and this rotation gives a password that works.
+  const isRefused = spec.verify === 'login' && (await provider.verify(current.login)) === 'rejected';
+  // Whoever knows it must lose it, whatever becomes of the rights.
+  const isRequired = !isRefused && !isCurrentRevoked(rotation);
+  if (!isRefused) await orderRights(rotation, provider, current.login, { isRequired });
+}
+
+/** Afterwards the rights are the declared ones, or, unless that is required, the failure is in the log: reconcile-users finds what is left. */
+async function orderRights(
+  rotation: Rotation,
+  provider: ChoosingProvider,
+  login: Login,
+  { isRequired }: { readonly isRequired: boolean },
+): Promise<void> {
+  try {
+    await provider.applyPrivileges(login, vendorGuard(rotation));
+  } catch (error) {
+    if (isRequired || !(error instanceof ProviderError || error instanceof VerificationFailed)) throw error;
+    rotation.rekey.log('warn', 'the rights of the user in use could not be put in order', {
+      ...rotation.facts,
+      username: login.username,
+      code: error.code,
+    });
   }
 }
 
@@ -842,11 +881,15 @@ async function assertVendorAddress({ facts }: Rotation, provider: Provider, logi
     );
 }
 
-/** The login works as a consumer would use it, with the declared privileges and no others. */
+/**
+ * The login works as a consumer would use it, with the declared privileges and no others. Of a user in use the password of before is
+ * gone by now: its rights, which are no others than before, must not keep the new one from its consumers.
+ */
 async function prove(rotation: Rotation, login: Login): Promise<void> {
   const provider = await rotation.provider();
   await assertVendorAddress(rotation, provider, login);
   await untilAccepted(rotation, login);
+  if (isInUse(rotation, login)) return;
   const differences = await provider.privilegeDifferences(login);
   if (differences.length > 0)
     throw new VerificationFailed(

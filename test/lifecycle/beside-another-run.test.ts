@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Ports } from '../../functions/core/ports.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
-import { hourMs, type Made, useCredentialWorld } from '../support/credential-world.ts';
+import { hourMs, type Made, targets, useCredentialWorld } from '../support/credential-world.ts';
 
 const world = useCredentialWorld();
 const { rekey, credential, login, works, labels, move } = world;
@@ -92,12 +92,61 @@ test('I7, I22: finishSecret that another run was faster than tells of the rotati
   expect(await labels(one)).not.toHaveProperty('AWSPENDING');
 });
 
-test('I1: reset-password, rights that Vultr refuses: the password in AWSCURRENT keeps working', async () => {
-  const one = await credential({ provider: 'vultr-valkey', strategy: 'reset-password' });
+describe.each([
+  ['cockroachdb-cloud', { privileges: { roles: ['orders_rw', 'no_such_role'] } }],
+  ['vultr-valkey', { privileges: { categories: ['+@no_such_category'], keys: ['orders:*'] } }],
+  ['zilliz-cloud', { privileges: { roles: ['orders_rw', 'no_such_role'] } }],
+] as const)('I1: reset-password at %s, declared rights that cannot be given', (provider, impossible) => {
+  const only = { provider, strategy: 'reset-password' } as const;
+  const passwordOf = async (one: Made) => (await login(one)).password.reveal();
+
+  test('stop the rotation before the password changes: AWSCURRENT keeps working', async () => {
+    const one = await credential(only);
+    const before = await passwordOf(one);
+    move(hourMs);
+    await world.storeSpec(one, impossible);
+    rekey().secretsManager.setVariants({ retryDelaysMs: [] });
+    await rekey().rotate(one.name);
+    expect(rekey().failures.splice(0)).toEqual([expect.objectContaining({ code: 'ROLE_UNKNOWN' })]);
+    expect(await passwordOf(one)).toBe(before);
+    expect(await works(await login(one))).toBe(true);
+  });
+
+  test('keep no leaked password alive: it is changed all the same, and the new one is published', async () => {
+    const one = await credential(only);
+    const leaked = await login(one);
+    move(hourMs);
+    await world.storeSpec(one, impossible);
+    await world.compromise(one);
+    expect(rekey().failures.splice(0)).toEqual([]);
+    expect(await passwordOf(one)).not.toBe(leaked.password.reveal());
+    expect(await works(await login(one))).toBe(true);
+    expect(await works(leaked)).toBe(false);
+  });
+
+  test('once the password has changed, the rotation is finished without them', async () => {
+    const one = await credential(only);
+    move(hourMs);
+    const token = await world.openRotation(one, 'createSecret', 'setSecret');
+    await world.storeSpec(one, impossible);
+    for (const step of ['setSecret', 'testSecret', 'finishSecret']) await rekey().step(one.name, step, token);
+    expect((await labels(one))['AWSCURRENT']).toBe(token);
+    expect(await works(await login(one))).toBe(true);
+  });
+});
+
+test('I1: reset-password at CockroachDB Cloud, a role that was taken from the user and that nobody of ours may grant', async () => {
+  const provider = 'cockroachdb-cloud';
+  const roles = ['orders_rw', 'reports_rw'];
+  await world.vendors().byProvider[provider]?.prepare(targets[provider].target, roles);
+  const one = await credential({ provider, strategy: 'reset-password' }, { privileges: { roles } });
+  const { username } = await login(one);
+  await world.vendors().cockroachdb.postgres.query(`REVOKE reports_rw FROM ${username}`);
   move(hourMs);
-  await world.storeSpec(one, { privileges: { categories: ['+@no_such_category'], keys: ['orders:*'] } });
   rekey().secretsManager.setVariants({ retryDelaysMs: [] });
   await rekey().rotate(one.name);
-  expect(rekey().failures.splice(0)).toEqual([expect.objectContaining({ code: 'ROLE_UNKNOWN' })]);
+  expect(rekey().failures.splice(0)).toEqual([expect.objectContaining({ code: 'PRIVILEGES_DIFFER' })]);
+  expect(await works(await login(one))).toBe(true);
+  await world.compromise(one);
   expect(await works(await login(one))).toBe(true);
 });

@@ -752,12 +752,13 @@ describe('the rights of a user at Vultr', () => {
     expect(await database.users()).not.toContain(fresh.username);
   });
 
+  const everything: VultrAcl = { categories: ['+@all'], commands: [], keys: ['*'], channels: ['*'] };
   test.each<[string, VultrAcl, VultrAcl]>([
-    ['everything', { categories: ['+@all'], commands: [], keys: ['*'], channels: ['*'] }, nothing],
+    ['everything', everything, everything],
     ['more keys', { ...lists, keys: [...lists.keys, 'others:*'] }, lists],
     ['nothing too much', lists, lists],
   ])(
-    'that Vultr does not know do not keep from a user who holds %s what is too much',
+    'that Vultr does not know do not keep from a user who holds %s what is too much, unless nothing would be left',
     async (_what, held, left) => {
       const login = await born();
       await vultr.actor.setAccessControl(login.username, held);
@@ -769,11 +770,15 @@ describe('the rights of a user at Vultr', () => {
     },
   );
 
-  test('that are to be taken away and that Vultr does not know leave none', async () => {
+  test.each<[string, VultrAcl, Partial<VultrAcl>]>([
+    ['where it holds everything', everything, {}],
+    ['where a right is to be taken away', lists, { commands: ['-get'] }],
+  ])('that Vultr does not know leave an idle user none %s', async (_what, held, declared) => {
     const login = await born();
-    await vultr.actor.setAccessControl(login.username, lists);
-    const privileges = { ...unknown, commands: ['-get'] };
-    expect(await codeOf(open({ privileges }).applyPrivileges(login, holding))).toBe('ROLE_UNKNOWN applied');
+    await vultr.actor.setAccessControl(login.username, held);
+    const change = { username: login.username, current: [], next: (await loginOf()).password, isIdle: true };
+    const work = open({ privileges: { ...unknown, ...declared } }).setPassword(change, holding);
+    expect(await codeOf(work)).toBe('ROLE_UNKNOWN applied');
     expect(database.recorded(login.username)).toEqual(nothing);
   });
 

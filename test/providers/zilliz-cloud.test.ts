@@ -656,11 +656,9 @@ describe('a change whose outcome is unclear', () => {
 
   test('with a role that the cluster does not have changes nothing', async () => {
     const login = await made();
-    for (const isIdle of [false, true]) {
-      const change = { username: login.username, current: [login.password], next: other, isIdle };
-      const provider = open({ roles: ['orders_rw', 'no_such_role'] });
-      expect(await codeOf(provider.setPassword(change, holding))).toBe('ROLE_UNKNOWN none');
-    }
+    const change = { username: login.username, current: [login.password], next: other, isIdle: true };
+    const provider = open({ roles: ['orders_rw', 'no_such_role'] });
+    expect(await codeOf(provider.setPassword(change, holding))).toBe('ROLE_UNKNOWN none');
     expect(await open().verify(login)).toBe('accepted');
   });
 

@@ -510,10 +510,15 @@ const roleGone: Breakage = {
         times: forEver,
       });
   },
-  async lift({ provider, target, vendors }) {
+  async lift({ provider, target, vendors, brokenUsers }) {
     vendors.vultr.api.faults.clear();
     if (provider !== 'vultr-valkey')
       await vendors.byProvider[provider]?.prepare(target, ['orders_rw', onlyReports]);
+    if (provider !== 'cockroachdb-cloud') return;
+    // Nobody but a person with an administrator's login can, as the finding says.
+    for (const username of (await vendors.byProvider[provider]?.usernames(target)) ?? [])
+      if (brokenUsers.test(username))
+        await vendors.cockroachdb.postgres.query(`GRANT ${onlyReports} TO "${username}"`);
   },
 };
 

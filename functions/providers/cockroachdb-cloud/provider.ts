@@ -532,14 +532,10 @@ function open(
       return 'created';
     },
 
-    async setPassword({ username, current, next, isIdle = false }, guard) {
+    async setPassword({ username, next, isIdle = false }, guard) {
       refuseUnlessOurs('setPassword', username);
       const login = { username, password: next };
       if (!isIdle) {
-        const [known] = current;
-        const reader = admin ?? (known === undefined ? undefined : { username, password: known });
-        const unknown = reader === undefined ? [] : await readOr(unknownRoles(reader), []);
-        if (unknown.length > 0) throw roleUnknown(unknown, 'setPassword', 'none');
         await put(login, guard);
         return takeAdminBack(login, guard);
       }
@@ -615,10 +611,3 @@ function open(
 const isRightsFailure = (error: unknown): error is ProviderError | VerificationFailed =>
   (error instanceof ProviderError && error.code === 'ROLE_UNKNOWN') ||
   (error instanceof VerificationFailed && error.code === 'PRIVILEGES_DIFFER');
-
-/** `otherwise` where the login for the reading is refused or unreachable. */
-const readOr = <T>(reading: Promise<T>, otherwise: T): Promise<T> =>
-  reading.catch((error: unknown) => {
-    if (error instanceof VerificationFailed) return otherwise;
-    throw error;
-  });

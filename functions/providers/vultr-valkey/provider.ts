@@ -319,9 +319,17 @@ function open(
   const isStillReady = async (): Promise<boolean> =>
     (await lookedAt(api.database().then(toReadiness)))?.ready === true;
 
-  /** The declared part of these rights, for when Vultr refuses the declared ones as a whole. Undefined if there is no other part. */
-  function declaredPartOf(held: AccessControl | undefined): AccessControl | undefined {
-    const nothing = { categories: ['-@all'], commands: [], keys: [], channels: [] };
+  /**
+   * The declared part of these rights, for when Vultr refuses the declared ones as a whole. Undefined if they have no other part, and
+   * if nothing would be left, unless `mayBeNothing`.
+   */
+  function declaredPartOf(
+    held: AccessControl | undefined,
+    { mayBeNothing }: { readonly mayBeNothing: boolean },
+  ): AccessControl | undefined {
+    const nothing = mayBeNothing
+      ? { categories: ['-@all'], commands: [], keys: [], channels: [] }
+      : undefined;
     if (held === undefined) return nothing;
     const lists = Object.keys(kinds) as (keyof AccessControl)[];
     const shared = (list: keyof AccessControl) => declared[list].filter((rule) => held[list].includes(rule));
@@ -371,13 +379,20 @@ function open(
     );
   }
 
-  /** The same; where Vultr refuses, what is not declared is taken away before it throws. */
-  async function putInOrderOrTakeAway(username: string, guard: Guard, isPatient: boolean): Promise<void> {
+  /**
+   * The same; where Vultr refuses, what is not declared is taken away before it throws. A user in use keeps what it has if otherwise
+   * nothing would be left: that would lock its consumers out for an error in the spec.
+   */
+  async function putInOrderOrTakeAway(
+    username: string,
+    guard: Guard,
+    { isPatient, isIdle }: { readonly isPatient: boolean; readonly isIdle: boolean },
+  ): Promise<void> {
     try {
       await putInOrder(username, guard, isPatient);
     } catch (error) {
       if (!isRulesUnknown(error)) throw error;
-      const part = declaredPartOf(await rightsOf(username));
+      const part = declaredPartOf(await rightsOf(username), { mayBeNothing: isIdle });
       if (part === undefined) throw error;
       await api.setAccessControl(username, part, { guard, isDestructive: !isPatient });
       throw afterChanges(error);
@@ -510,9 +525,8 @@ function open(
     setPassword: ({ username, next, isIdle = false }, guard) =>
       changing('setPassword', username, async () => {
         refuseEmpty('setPassword', next);
-        // First: if Vultr refuses the declared rights, a user in use keeps its password, and a failed rotation locks nobody out.
-        if (isIdle) await putInOrderOrTakeAway(username, guard, false);
-        else await putInOrder(username, guard, false);
+        // First, otherwise a crash in between leaves a stored login that holds undeclared rights.
+        if (isIdle) await putInOrderOrTakeAway(username, guard, { isPatient: false, isIdle });
         if (await isRecorded(username, next)) {
           // What is recorded may never have reached the engine; only the engine's no makes it worth saying again.
           const said = await lookedAt(verify({ username, password: next }));
@@ -529,7 +543,9 @@ function open(
     privilegeDifferences: ({ username }) => differences(username),
 
     applyPrivileges: ({ username }, guard) =>
-      changing('applyPrivileges', username, () => putInOrderOrTakeAway(username, guard, true)),
+      changing('applyPrivileges', username, () =>
+        putInOrderOrTakeAway(username, guard, { isPatient: true, isIdle: false }),
+      ),
 
     async endSessions(username, userPassword, openedBefore, guard) {
       const login = await loginOf(userPassword);

