@@ -479,7 +479,9 @@ async function orderRights(
   try {
     await provider.applyPrivileges(login, vendorGuard(rotation));
   } catch (error) {
-    if (isRequired || !(error instanceof ProviderError || error instanceof VerificationFailed)) throw error;
+    const isPaused = error instanceof RotationRefused && error.code === 'PAUSED';
+    const isVendors = error instanceof ProviderError || error instanceof VerificationFailed;
+    if (isRequired || !(isVendors || isPaused)) throw error;
     rotation.rekey.log('warn', 'the rights of the user in use could not be put in order', {
       ...rotation.facts,
       username: login.username,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Ports } from '../../functions/core/ports.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
-import { hourMs, type Made, targets, useCredentialWorld } from '../support/credential-world.ts';
+import { hourMs, type Made, minuteMs, targets, useCredentialWorld } from '../support/credential-world.ts';
 
 const world = useCredentialWorld();
 const { rekey, credential, login, works, labels, move } = world;
@@ -133,6 +133,33 @@ describe.each([
     expect((await labels(one))['AWSCURRENT']).toBe(token);
     expect(await works(await login(one))).toBe(true);
   });
+});
+
+test('I1: reset-password, writes are paused right after the password has changed: the next passes publish it all the same', async () => {
+  const one = await credential({ provider: 'vultr-valkey', strategy: 'reset-password' });
+  move(hourMs);
+  const token = await world.openRotation(one, 'createSecret', 'setSecret');
+  const pause = (order: 'RekeyPaused' | 'RekeyResumed') =>
+    rekey().start({ is: 'pause', order, on: undefined, orderedAt: world.now() });
+  await pause('RekeyPaused');
+  // A right that is missing would be given now, were it not for the pause.
+  const { username } = await login(one);
+  await world.vendors().vultr.api.actor.setAccessControl(username, {
+    categories: ['+@read', '+@write'],
+    commands: [],
+    keys: ['orders:*'],
+    channels: [],
+  });
+  expect(await works(await login(one))).toBe(false);
+  move(5 * minuteMs);
+  await rekey().start();
+  const before = world.writes();
+  await rekey().reconcile(rekey().takeMessages());
+  expect(world.writes()).toBe(before);
+  expect((await labels(one))['AWSCURRENT']).toBe(token);
+  expect(await works(await login(one))).toBe(true);
+  move(minuteMs);
+  await pause('RekeyResumed');
 });
 
 test('I1: reset-password at CockroachDB Cloud, a role that was taken from the user and that nobody of ours may grant', async () => {
