@@ -123,6 +123,8 @@ export const maxLiveUsers = 3;
 const maxHeldUsers = 5;
 /** Retirement looks every quarter of an hour: a user that is there so long after its grace is held by something. */
 const retiredWithinMs = 3_600_000;
+/** Two of those looks: the rotation that replaces a leaked password waits no longer for users that the vendor does not let go. */
+const revokedWithinMs = 1_800_000;
 
 /**
  * The users of earlier rotations that must go before one more may be made; none where there is room. A user whose grace is over for
@@ -135,9 +137,14 @@ export function usersInTheWay(known: readonly KnownUser[], credential: string, n
       ? [{ username, ...standing }]
       : [],
   );
-  const isHeld = ({ wasPublished, isRevoked: revoked, since, credential: { spec } }: Superseded): boolean =>
-    wasPublished &&
-    now.getTime() > since.getTime() + (revoked ? 0 : graceMs(spec)) + graceMarginMs + retiredWithinMs;
+  // A revoked user is to go from the order on. Tries of the rotation that waits for it move the date of the secret, but not that one.
+  const isHeld = ({ wasPublished, isRevoked: revoked, since, credential }: Superseded): boolean => {
+    const { revokeBefore = since } = credential.directives;
+    const goneBy = revoked
+      ? revokeBefore.getTime() + revokedWithinMs
+      : since.getTime() + graceMs(credential.spec) + graceMarginMs + retiredWithinMs;
+    return wasPublished && now.getTime() > goneBy;
+  };
   const held = superseded.filter(isHeld);
   const others = superseded.filter((one) => !isHeld(one));
   // A current user that is gone takes no room. If it did, the rotation that replaces it would wait for users that are kept until the

@@ -411,6 +411,21 @@ describe('I6: the users in the way of one more', () => {
     expect(inTheWayOf(...held)).toEqual(held);
   });
 
+  test('are not the revoked ones that the vendor does not let go, half an hour after the order, however often the rotation is tried', async () => {
+    const present = [names.generation('v3', 0), previous, older].map((username) => user(username));
+    const inTheWayAt = async (now: Date): Promise<readonly string[]> => {
+      const state = await credentialState({
+        ...twice,
+        changedAt: now.toISOString(),
+        directives: { revokeBefore: new Date('2026-03-01T01:00:00Z') },
+      });
+      const known = standings({ ...target, users: present, credentials: [state] }, sha256);
+      return usersInTheWay(known, state.name, now);
+    };
+    expect(await inTheWayAt(new Date('2026-03-01T01:10:00Z'))).toEqual([previous, older]);
+    expect(await inTheWayAt(new Date('2026-03-01T01:31:00Z'))).toEqual([]);
+  });
+
   test('are none where the current one is gone: they are kept until another one is accepted, so none could ever be made', async () => {
     expect(await inTheWay(previous, older)).toEqual([]);
   });
