@@ -4,7 +4,7 @@ import { Consumer, DatabaseCredential } from './database-credential.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
- * The accounts and credentials of this deployment: the one file to edit. `npm run synth` checks every field of it.
+ * The accounts and credentials of this deployment: the one file to edit. `npm run typecheck` and `npm run synth` check it.
  *
  * Before the first rotation of a credential, store the vendor's API key in its account's secret (README.md says how). Taking a
  * credential out of here stops its rotation. Its secret and the database user stay, so nobody is cut off. To end both, send
