@@ -99,16 +99,20 @@ export const placed = (
     return [here, ...others.flatMap((one) => specAt(spec, one) ?? []).map((at) => ({ ...here, spec: at }))];
   });
 
-/** The spec as it would be at another target of its provider; undefined where it cannot be that of this spec. */
+/**
+ * The spec as it would be at another target of its provider; undefined where it cannot be that of this spec. Without the
+ * administrator, who belongs to the spec's own target: which other one there is says a stored value, that somebody may have written.
+ */
 export function specAt(
   spec: CredentialSpec,
   { provider, targetId, database, isAdopted }: FormerTarget,
 ): CredentialSpec | undefined {
+  const { adminSecret: _, ...others } = spec;
   const { definition } = spec;
   if (provider !== spec.provider) return undefined;
   const parsed = definition.targetSchema.safeParse(definition.targetOf({ targetId, database }));
   if (!parsed.success || definition.targetId(parsed.data) !== targetId) return undefined;
-  return { ...adopting(spec, isAdopted), target: parsed.data, targetId };
+  return { ...adopting(others, isAdopted), target: parsed.data, targetId };
 }
 
 const adopting = (spec: CredentialSpec, mayRetire: boolean): CredentialSpec =>
