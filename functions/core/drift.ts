@@ -314,14 +314,19 @@ export const rotationStuck: Check = (snapshot) =>
         ],
   );
 
+function haveRightsDrifted({ reading, state, isRotating }: Living): boolean {
+  const { spec } = reading.credential;
+  // The rights of an adopted user are those that it came with, until its first rotation.
+  const isAdopted = spec.adopt?.username === state.currentUsername && state.previousUsername === undefined;
+  // Setting a password has given rights back in the past; the rotation takes them away again.
+  const isBeingReset = spec.strategy === 'reset-password' && isRotating;
+  return reading.privilegeDifferences.length > 0 && !isAdopted && !isBeingReset;
+}
+
 export const privilegeDrift: Check = (snapshot) =>
-  living(snapshot).flatMap(({ reading, state, isRotating }): readonly Finding[] => {
-    const { spec } = reading.credential;
-    // The rights of an adopted user are those that it came with, until its first rotation.
-    const isAdopted = spec.adopt?.username === state.currentUsername && state.previousUsername === undefined;
-    // Setting a password has given rights back in the past; the rotation takes them away again.
-    const isBeingReset = spec.strategy === 'reset-password' && isRotating;
-    if (reading.privilegeDifferences.length === 0 || isAdopted || isBeingReset) return [];
+  living(snapshot).flatMap((one): readonly Finding[] => {
+    const { reading, state, isBeingMended } = one;
+    if (!haveRightsDrifted(one)) return [];
     return [
       {
         kind: 'PrivilegeDrift',
@@ -330,7 +335,12 @@ export const privilegeDrift: Check = (snapshot) =>
         // Databases list rights in any order.
         details: reading.privilegeDifferences.toSorted().join(', '),
         remedy: 'find out who changed the rights; where rekey cannot, put them right yourself',
-        repair: 'apply-privileges',
+        // What the spec declared before is given to nobody any more, what it declares now comes with the next rotation.
+        ...(!reading.arePrivilegesOutdated
+          ? { repair: 'apply-privileges' }
+          : isBeingMended
+            ? {}
+            : { repair: 'rotate-at-once' }),
       },
     ];
   });
@@ -339,13 +349,15 @@ export const privilegeDrift: Check = (snapshot) =>
 export const privilegesOutdated: Check = (snapshot) =>
   living(snapshot)
     .filter(({ reading, isRotating }) => reading.arePrivilegesOutdated && !isRotating)
-    .map(({ reading, state }) => ({
+    .map((one) => ({ ...one, hasDrifted: haveRightsDrifted(one) }))
+    .map(({ reading, state, hasDrifted }) => ({
       kind: 'PrivilegesOutdated',
       ...about(snapshot, reading),
       ...(state.currentUsername === undefined ? {} : { username: state.currentUsername }),
       details: 'the spec declares other privileges than the current login was made with',
       remedy: 'nothing: it is rotated in its next window; order a rotation where it must not wait',
-      repair: 'rotate-in-window',
+      // The rotation that mends drift brings the new privileges as well.
+      ...(hasDrifted ? {} : { repair: 'rotate-in-window' }),
     }));
 
 export const labelRemoved: Check = (snapshot) =>

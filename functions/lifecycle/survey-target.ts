@@ -461,7 +461,6 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
     current: tried,
     privilegeDifferences: differences === 'unknown' ? [] : differences,
     arePrivilegesOutdated: earlier !== undefined,
-    ...(earlier === undefined ? {} : { provider: declaredThen }),
     consumers: consumers.filter((one) => one !== 'unknown'),
     restorable: hasPrevious ? undefined : await restorableVersion(read, { secret, versions }, access, rekey),
     isPartial:
@@ -474,7 +473,8 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
 
 /**
  * The credential as its spec was when the current login was made, where it declared other privileges: only what differs from those
- * was changed by somebody else. Undefined where the spec still says the same, or where the value does not tell.
+ * was changed by somebody else. Only to compare with: somebody may have written the value, and rights are given as today's spec
+ * declares them, never as a value says. Undefined where the spec still says the same, or where the value does not tell.
  */
 function earlierPrivileges(stored: unknown, credential: Credential): Credential | undefined {
   const { spec } = credential;

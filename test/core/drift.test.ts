@@ -400,6 +400,14 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
     },
     want: ['RotationStuck -> finish-rotation'],
   },
+  'of other rights than those of before, a rotation makes those that the spec declares now': {
+    given: {
+      credentials: [
+        reading({ reading: { privilegeDifferences: ['role admin is held'], arePrivilegesOutdated: true } }),
+      ],
+    },
+    want: ['PrivilegeDrift -> rotate-at-once', 'PrivilegesOutdated'],
+  },
   'a password that is being set may give rights back, which the rotation takes away': {
     given: {
       credentials: [
