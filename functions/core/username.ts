@@ -39,6 +39,22 @@ export function formerPrefix(
 }
 
 /**
+ * The versions that hold the login of a user that the secret began with, as the spec adopts one. A repeated event derives them again;
+ * the further ones are for another password of the same user. One of them among a secret's versions says that the user was adopted.
+ */
+export const adoptionVersions = (secretArn: string, sha256: Sha256): readonly string[] =>
+  Array.from({ length: maximumAdoptions }, (_, turn) =>
+    tokenFrom(sha256(`adopted value of ${secretArn}${turn === 0 ? '' : `, ${turn}`}`)),
+  );
+const maximumAdoptions = 8;
+
+/** A version's token in the form of a UUID, as CloudTrail's readers expect one. */
+export function tokenFrom(digest: Uint8Array): string {
+  const hex = Array.from(digest.subarray(0, 16), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}
+
+/**
  * The name of a default user that stands in where the last credential of a target goes and the vendor keeps one user as the
  * default. Known from the target alone, as the credential is gone; its password is stored nowhere.
  */

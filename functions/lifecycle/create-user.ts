@@ -1,6 +1,7 @@
 import { type Directives, isBuried } from '../core/directives.ts';
 import { InputError, RotationRefused } from '../core/errors.ts';
 import { type CredentialFacts, type CredentialRequest, credentialRequested } from '../core/events.ts';
+import { hasSwitched } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
@@ -10,6 +11,7 @@ import { holderOf, openVersion } from '../core/rotation.ts';
 import { firstSecretString, parseUser, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
+import { adoptionVersions, tokenFrom } from '../core/username.ts';
 import { readFleet } from './fleet.ts';
 import { currentUnchanged } from './guarded-write.ts';
 import { ignoreOrder, keepDirective, readStandingOrders, refuseFuture } from './orders.ts';
@@ -153,11 +155,15 @@ async function nextStep(
   refuseScheduled(secret, secretId);
   const { labelsByVersion, rotationEnabled } = secret;
   const isBeingMade = rotationEnabled && openVersion(secret) !== undefined;
-  // AWSPREVIOUS appears with the first switch and never goes away: the labels tell, so nothing of an existing login is read.
-  if (holderOf(labelsByVersion, 'AWSPREVIOUS') === undefined)
-    return isBeingMade && spec.adopt === undefined ? 'none' : begin;
+  // The labels tell, so nothing of an existing login is read. AWSPREVIOUS appears with the first switch; somebody may take it off.
+  const isSwitched =
+    ['AWSPREVIOUS', 'REKEY_PUBLISHED'].some((label) => holderOf(labelsByVersion, label) !== undefined) ||
+    (await hasMoved(secret, rekey));
+  if (!isSwitched) return isBeingMade && spec.adopt === undefined ? 'none' : begin;
   // An adopted login is a switch, too; without rotation an earlier run died between it and what comes after it.
-  const isAdopted = holderOf(labelsByVersion, 'AWSCURRENT') === adoptionToken(secret.arn, rekey);
+  const isAdopted = adoptionVersions(secret.arn, rekey.sha256).some((version) =>
+    labelsByVersion.get(version)?.has('AWSCURRENT'),
+  );
   if (isAdopted && spec.adopt !== undefined) return rotationEnabled ? 'none' : 'adopt';
   if (isBeingMade) return 'none';
   const isOwnMark = directives.rotateBefore?.getTime() === requestedAt.getTime();
@@ -169,6 +175,14 @@ async function nextStep(
     'ROTATION_DISABLED',
     `rotation of ${secretId} is switched off, so nobody knows whether its login works; switch it on with RotateSecret, which makes a new one, or order its deletion and request it again`,
   );
+}
+
+/** Whether AWSCURRENT is off the oldest version. */
+async function hasMoved(secret: SecretDescription, { ports }: Rekey): Promise<boolean> {
+  const versions = await ports.listVersions({ secretId: secret.arn });
+  if (versions === 'absent') return false;
+  const oldestFirst = versions.toSorted((a, b) => a.createdAt.getTime() - b.createdAt.getTime());
+  return hasSwitched({ secret, versions: oldestFirst });
 }
 
 /** Whether no version of the secret was made since the deletion: its users went with it, whatever its labels say. */
@@ -194,9 +208,6 @@ function guardOf({ spec, requestedAt }: Request, wanted: string, { ports }: Reke
   });
 }
 
-const adoptionToken = (secretArn: string, { sha256 }: Rekey): string =>
-  tokenFrom(sha256(`adopted value of ${secretArn}`));
-
 /**
  * A repeated event derives it again, as long as nothing has changed; a rotation that came to nothing, or a deletion, has used up the
  * one before.
@@ -210,7 +221,7 @@ const rotationToken = ({ arn, changedAt }: SecretDescription, { sha256 }: Rekey)
  */
 async function writeAdopted(
   adopted: Login,
-  { arn, changedAt, labelsByVersion }: SecretDescription,
+  { arn, labelsByVersion }: SecretDescription,
   spec: CredentialSpec,
   reasons: Guard,
   rekey: Rekey,
@@ -225,16 +236,12 @@ async function writeAdopted(
       label: 'AWSCURRENT',
       guard,
     });
-  if ((await write(adoptionToken(arn, rekey))) === 'written') return;
-  // An earlier run has stored another password of this user, which may not work any more.
-  const another = tokenFrom(
-    sha256(`adopted value of ${arn} after ${changedAt?.toISOString() ?? 'its first value'}`),
+  // Taken where an earlier run has stored another password of this user, which may not work any more.
+  for (const token of adoptionVersions(arn, sha256)) if ((await write(token)) === 'written') return;
+  throw new RotationRefused(
+    'SECRET_MISMATCH',
+    `${secretName(spec.name)} holds too many other logins of ${adopted.username} already; delete the credential and request it again`,
   );
-  if ((await write(another)) === 'taken')
-    throw new RotationRefused(
-      'SECRET_MISMATCH',
-      `${secretName(spec.name)} holds two other logins of ${adopted.username} already; the event is retried`,
-    );
 }
 
 /** A rotation that was cancelled keeps its label, which keeps every other from starting, until somebody takes it off. */
@@ -356,10 +363,4 @@ function refuseScheduled({ deletedAt }: SecretDescription, secretId: string): vo
       'DELETION_IN_PROGRESS',
       `${secretId} is scheduled for deletion; restore it, or wait until it is gone`,
     );
-}
-
-/** A token that a repeated event derives again, in the form of a UUID, as CloudTrail's readers expect one. */
-function tokenFrom(digest: Uint8Array): string {
-  const hex = Buffer.from(digest.subarray(0, 16)).toString('hex');
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
