@@ -5,6 +5,7 @@ import type { DatabaseUser } from './provider.ts';
 import { type CreatedAt, holderOf, openVersion, strayPending } from './rotation.ts';
 import { graceMs } from './spec.ts';
 import {
+  adoptionVersions,
   formerPrefix,
   maximumAttempts,
   maximumPlaceholders,
@@ -19,17 +20,24 @@ export interface CredentialVersions extends Credential {
   readonly secret: SecretDescription;
   /** Oldest first, those without a label included. */
   readonly versions: readonly VersionListing[];
+  /** The versions that its values say their users were made for: Secrets Manager may have dropped them since. */
+  readonly userVersions?: readonly string[];
   /** The targets beside that of `spec` that labelled values name, with users of this credential; absent where nobody looked. */
   readonly elsewhere?: readonly FormerTarget[];
 }
 
 /** A credential with all that Secrets Manager knows of it, read in one pass. */
 export interface CredentialState extends CredentialVersions {
-  /** The users that these values name; undefined where there is no value, or none that names a user. */
+  /** The users that these values name; undefined where there is no value, or none that names a user of its own: see `ownership`. */
   readonly currentUsername: string | undefined;
   readonly pendingUsername: string | undefined;
   /** Missing where nobody looked: then a user that is older than its password may pass for one of an older password. */
   readonly previousUsername?: string | undefined;
+  /**
+   * The users that these values name and that are not its own. It can do nothing about them; consumers may use them all the same, as
+   * where the spec does not say any more that one is adopted. Missing where nobody looked.
+   */
+  readonly foreignUsernames?: readonly string[];
 }
 
 /** What a listed user is to us. Only `superseded` and `placeholder` may ever be deleted while the credential lives. */
@@ -69,7 +77,7 @@ export interface KnownUser {
 
 /**
  * What each listed user of a target is. Ownership is the name: a function of the secret's ARN and of what Secrets Manager holds.
- * Whatever cannot be derived is somebody else's.
+ * Whatever cannot be derived is somebody else's, whatever a value says of it.
  */
 export function standings(
   { provider, targetId, users, credentials }: TargetUsers,
@@ -84,7 +92,7 @@ export function standings(
     claim(placeholderUsername({ provider, targetId, turn }, sha256), { is: 'placeholder' });
   for (const credential of credentials) {
     for (const [name, standing] of ownUsers(credential, sha256)) claim(name, standing);
-    // Whatever the name looks like, and whoever else claims it: a value names it.
+    // Whoever else claims it: a value names this user, who is the credential's own.
     const { currentUsername, pendingUsername } = credential;
     const isPending = strayOf(credential) === undefined;
     if (pendingUsername !== undefined && isPending)
@@ -202,14 +210,24 @@ function ownUsers(credential: CredentialState, sha256: Sha256): ReadonlyMap<stri
   if (spec.adopt !== undefined)
     own.set(
       spec.adopt.username,
-      spec.adopt.retire ? replaced(credential, spec.adopt.username) : { is: 'idle', credential },
+      spec.adopt.retire && wasAdopted(credential, sha256)
+        ? replaced(credential, spec.adopt.username)
+        : { is: 'idle', credential },
     );
-  // Its password is that of AWSPREVIOUS, whichever version it was made for: reset-password keeps the user of a version long gone.
-  const { previousUsername } = credential;
-  if (previousUsername !== undefined && own.get(previousUsername)?.is === 'superseded')
-    own.set(previousUsername, replaced(credential, previousUsername));
-  for (const [name, standing] of own) own.set(name, orIdle(credential, standing));
+  for (const [name, standing] of own) own.set(name, settled(credential, name, standing));
   return own;
+}
+
+/** Whether the user that the spec says to adopt was: a spec that says so later only is too late, and names somebody else's user. */
+const wasAdopted = (credential: CredentialVersions, sha256: Sha256): boolean => {
+  const known = knownVersions(credential);
+  return adoptionVersions(credential.secret.arn, sha256).some((version) => known.has(version));
+};
+
+function settled(credential: CredentialState, name: string, standing: Standing): Standing {
+  // Its password is that of AWSPREVIOUS, whichever version it was made for: reset-password keeps the user of a version long gone.
+  const isPrevious = standing.is === 'superseded' && name === credential.previousUsername;
+  return orIdle(credential, isPrevious ? replaced(credential, name) : standing);
 }
 
 /**
@@ -231,8 +249,12 @@ export function hasSwitched({ secret, versions }: Pick<CredentialVersions, 'secr
 }
 
 /** Either reading may lag behind the other. */
-const knownVersions = ({ secret, versions }: CredentialVersions): ReadonlySet<string> =>
-  new Set([...versions.map(({ versionId }) => versionId), ...secret.labelsByVersion.keys()]);
+const knownVersions = ({
+  secret,
+  versions,
+  userVersions = [],
+}: Pick<CredentialVersions, 'secret' | 'versions' | 'userVersions'>): ReadonlySet<string> =>
+  new Set([...versions.map(({ versionId }) => versionId), ...secret.labelsByVersion.keys(), ...userVersions]);
 
 /** A user named after a version. */
 function ofVersion(credential: CredentialState, versionId: string): Standing {
@@ -350,28 +372,50 @@ export function lastSwitch({ secret, versions }: CredentialVersions): Date {
 const latest = (first: Date, ...others: readonly (Date | undefined)[]): Date =>
   others.reduce<Date>((late, date) => (date !== undefined && date > late ? date : late), first);
 
+/** A user that is proved to be the credential's own. */
+export type Ownership =
+  | {
+      readonly by: 'name';
+      /** Of today's spec, or of one that it had before. */
+      readonly prefix: string;
+      /** The version that it was made for; absent where the name is that of no version. */
+      readonly versionId?: string;
+    }
+  | { readonly by: 'adoption'; readonly versionId: string };
+
 /**
- * Whether this credential made the user, under whatever prefix its spec had then, and the version that it was made for. Needs no
- * value, so it also holds of a credential whose values cannot be read. Undefined for anybody else's user.
+ * Whether a user is this credential's own, whoever names it: its name derives from the secret's ARN, under whatever prefix the spec
+ * had then, or the spec says to adopt it, and it was adopted. Needs no value, so it also holds of a credential whose values cannot be
+ * read; `userVersions` only adds to the versions that a name may derive from. Undefined for anybody else's user.
+ *
+ * A value that somebody wrote may name any user. Whatever is done to a user, or with its login, this is asked first.
  */
 export function ownership(
   username: string,
-  credential: CredentialVersions,
+  credential: Pick<CredentialVersions, 'spec' | 'secret' | 'versions' | 'userVersions'>,
   sha256: Sha256,
-): { readonly versionId?: string } | undefined {
+): Ownership | undefined {
   const secretArn = credential.secret.arn;
   const known = [...knownVersions(credential)];
   const prefix = formerPrefix(username, { secretArn, versions: known, sha256 });
-  if (prefix === undefined) return undefined;
+  if (prefix === undefined) {
+    if (credential.spec.adopt?.username !== username) return undefined;
+    const adoption = adoptionVersions(secretArn, sha256).find((version) => known.includes(version));
+    return adoption === undefined ? undefined : { by: 'adoption', versionId: adoption };
+  }
   const { generation } = usernames({ secretArn, prefix }, sha256);
   const versionId = known.find((version) =>
     Array.from({ length: maximumAttempts }, (_, attempt) => generation(version, attempt)).includes(username),
   );
-  return versionId === undefined ? {} : { versionId };
+  return { by: 'name', prefix, ...(versionId === undefined ? {} : { versionId }) };
 }
 
-export const isOwn = (username: string, credential: CredentialVersions, sha256: Sha256): boolean =>
-  ownership(username, credential, sha256) !== undefined;
+/** Whether the credential made the user: of an adopted one, see `ownership`. */
+export const isOwn = (
+  username: string,
+  credential: Pick<CredentialVersions, 'spec' | 'secret' | 'versions' | 'userVersions'>,
+  sha256: Sha256,
+): boolean => ownership(username, credential, sha256)?.by === 'name';
 
 const digestPattern = /^_[a-z2-7]{12}$/;
 
@@ -387,8 +431,9 @@ function ofFormerPrefix(
 ): Standing | undefined {
   if (isProtected) return undefined;
   for (const credential of credentials) {
-    const versionId = ownership(username, credential, sha256)?.versionId;
-    if (versionId !== undefined) return orIdle(credential, ofVersion(credential, versionId));
+    const owned = ownership(username, credential, sha256);
+    if (owned?.by === 'name' && owned.versionId !== undefined)
+      return settled(credential, username, ofVersion(credential, owned.versionId));
   }
   return undefined;
 }

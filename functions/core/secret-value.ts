@@ -26,6 +26,11 @@ const credentialSchema = z.object({
   ca: z.string().min(1).optional(),
   /** What the spec declared when this login was made: other rights of today's spec are a change of the spec, and no drift. */
   privileges: z.unknown().optional(),
+  /**
+   * The version that this user was made or adopted for, where that is an earlier one: Secrets Manager drops old versions, and without
+   * it nothing would prove any more whose the user is. Believed only as far as the name is derived from it.
+   */
+  userVersion: z.string().min(1).max(64).optional(),
 });
 
 export type SecretValue =
@@ -37,6 +42,7 @@ export type SecretValue =
       readonly target: string;
       /** Undefined where the value does not say. */
       readonly privileges: unknown;
+      readonly userVersion?: string;
     };
 
 /** Reads a stored value. Throws SECRET_INVALID with every wrong field, never with a value. */
@@ -48,7 +54,8 @@ export function parseSecretValue(stored: Sensitive, where: string): SecretValue 
       'SECRET_INVALID',
       `${where}: ${faults(parsed.error)}; put back a value that rekey wrote, or delete the credential and request it again`,
     );
-  const { host, port, username, password, dbname, provider, target, ca, privileges } = parsed.data;
+  const { host, port, username, password, dbname, provider, target, ca, privileges, userVersion } =
+    parsed.data;
   return {
     kind: 'login',
     login: {
@@ -62,6 +69,7 @@ export function parseSecretValue(stored: Sensitive, where: string): SecretValue 
     provider,
     target,
     privileges,
+    ...(userVersion === undefined ? {} : { userVersion }),
   };
 }
 
@@ -69,10 +77,15 @@ export interface Belonging {
   readonly definition: Pick<AnyProviderDefinition, 'id' | 'engine' | 'ready'>;
   readonly targetId: string;
   readonly privileges?: unknown;
+  /** The version that the user was made or adopted for, where that is not the one to be stored. */
+  readonly userVersion?: string | undefined;
 }
 
 /** The stored form of a login. `parseSecretValue` of it gives the same login back. */
-export function secretString(login: Login, { definition, targetId, privileges }: Belonging): Sensitive {
+export function secretString(
+  login: Login,
+  { definition, targetId, privileges, userVersion }: Belonging,
+): Sensitive {
   return new Sensitive(
     JSON.stringify({
       engine: definition.engine,
@@ -86,6 +99,7 @@ export function secretString(login: Login, { definition, targetId, privileges }:
       target: targetId,
       ...(login.ca === undefined ? {} : { ca: login.ca }),
       ...(privileges === undefined ? {} : { privileges }),
+      ...(userVersion === undefined ? {} : { userVersion }),
     } satisfies z.input<typeof credentialSchema>),
   );
 }

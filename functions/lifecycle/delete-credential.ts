@@ -1,13 +1,8 @@
+import { isNamedLikeOurs } from '../core/drift.ts';
 import { ProviderError } from '../core/errors.ts';
 import type { CredentialFacts, TargetGone, UserChange } from '../core/events.ts';
 import { type Credential, storedSpec } from '../core/fleet.ts';
-import {
-  type CredentialVersions,
-  carriesPrefix,
-  graceMarginMs,
-  hasSwitched,
-  ownership,
-} from '../core/generations.ts';
+import { type CredentialVersions, carriesPrefix, graceMarginMs, ownership } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
@@ -20,7 +15,7 @@ import { forgetTargets } from './former-targets.ts';
 import { labelsUnchanged, sameDeletion, sameLabels, stillEnding } from './guarded-write.ts';
 import { buryCredential, forgetOrders, keepDirective } from './orders.ts';
 import { betweenWords, type Candidate, retireUsers, type Scene, secondReadingMs } from './retire-users.ts';
-import { readVersions } from './target.ts';
+import { readUserVersions, readVersions } from './target.ts';
 
 /** How far the deletion of a credential has come in this pass. */
 export type DeletionStage =
@@ -84,18 +79,20 @@ export async function emptyCredential(
     known = stopped;
   }
 
-  const state = known;
+  let state = known;
   const own = (users: readonly DatabaseUser[]) =>
     users.flatMap((user) => {
       if (kept.has(user.username)) return [];
-      const { adopt } = credential.spec;
-      // One that was never adopted is still somebody else's.
-      const owned =
-        adopt?.retire === true && adopt.username === user.username && hasSwitched(state)
-          ? {}
-          : ownership(user.username, state, sha256);
-      return owned === undefined ? [] : [{ user, versionId: owned.versionId }];
+      const owned = ownership(user.username, state, sha256);
+      const isLeft = owned?.by === 'adoption' && credential.spec.adopt?.retire !== true;
+      return owned === undefined || isLeft ? [] : [{ user, versionId: owned.versionId }];
     });
+  // Its version may have been dropped, and then only a value can tell which one that was.
+  const isDoubtful = ({ username }: DatabaseUser): boolean =>
+    (isNamedLikeOurs(username) || credential.spec.adopt?.username === username) &&
+    !kept.has(username) &&
+    ownership(username, state, sha256) === undefined;
+  if (scene.listed.some(isDoubtful)) state = { ...state, userVersions: await readUserVersions(state, rekey) };
   const candidates = own(scene.listed)
     .toSorted((a, b) => Number(a.user.isDefault === true) - Number(b.user.isDefault === true))
     .map(({ user, versionId }): Candidate => {

@@ -624,10 +624,15 @@ async function isPlaced(state: CredentialState, dryRun: boolean, rekey: Rekey): 
   );
 }
 
-/** The users that other credentials of the target speak for. */
-function keptNames({ name }: Credential, { target, states }: Scene): ReadonlySet<string> {
+/**
+ * The users that other credentials of the target speak for. A value that names another credential's user speaks for it only where
+ * nobody was to lose it: somebody who must not may have written that value.
+ */
+function keptNames({ name, directives }: Credential, { target, states }: Scene): ReadonlySet<string> {
+  const isRevoked = directives.revokeBefore !== undefined;
   return new Set(
     [
+      ...(isRevoked ? [] : states.flatMap(({ foreignUsernames = [] }) => foreignUsernames)),
       ...target.credentials.filter((other) => other.name !== name).map((other) => other.spec.adopt?.username),
       ...states.flatMap(({ currentUsername, pendingUsername, previousUsername }) => [
         currentUsername,

@@ -481,7 +481,10 @@ async function ownLogin(
   return undefined;
 }
 
-/** A stored login that may be used: it is of this target, and points where the provider says that its users connect. */
+/**
+ * A stored login that may be used: it is of this target and of a user of this credential, and points where the provider says that its
+ * users connect.
+ */
 export function safeLogin(
   credential: CredentialVersions,
   versionId: string | undefined,
@@ -503,7 +506,7 @@ async function readSafeLogin(
 ): Promise<Login | undefined> {
   let login: Login | undefined;
   try {
-    login = await readLogin({ secretArn: credential.secret.arn, versionId }, credential.spec, rekey);
+    login = await readLogin(versionId, credential, rekey);
   } catch (error) {
     if (error instanceof InputError || error instanceof RotationRefused) return undefined;
     throw error;

@@ -7,7 +7,13 @@ import {
   VerificationFailed,
 } from '../core/errors.ts';
 import type { RotationEvent, RotationFacts } from '../core/events.ts';
-import { maxLiveUsers, standings, usersInTheWay } from '../core/generations.ts';
+import {
+  type CredentialVersions,
+  maxLiveUsers,
+  type Ownership,
+  standings,
+  usersInTheWay,
+} from '../core/generations.ts';
 import { type Fact, Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { credentialNameOf, specParameterName } from '../core/names.ts';
@@ -33,13 +39,15 @@ import {
 import { parseSecretValue, type SecretValue, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import { type CredentialSpec, graceMs, parseSpec } from '../core/spec.ts';
-import { formerPrefix, maximumAttempts, type Usernames, usernames } from '../core/username.ts';
+import { maximumAttempts, type Usernames, usernames } from '../core/username.ts';
 import { notPaused, specUnchanged } from './guarded-write.ts';
 import { readStandingOrders } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import {
   elsewhereIn,
+  foreignUser,
   openTarget,
+  ownershipIn,
   readLogin,
   readState,
   readVersions,
@@ -208,6 +216,8 @@ interface Rotation {
   readonly provider: () => Promise<Provider>;
   readonly names: Usernames;
   readonly current: SecretValue;
+  /** How the user in AWSCURRENT is proved to be the credential's own; undefined before the first rotation. */
+  readonly owned: Ownership | undefined;
   readonly currentVersionId: string;
   /** When the versions were made that the labels name, as far as they have values. */
   readonly madeAt: ReadonlyMap<string, Date>;
@@ -308,11 +318,13 @@ async function createSecret(rotation: Rotation): Promise<void> {
 }
 
 async function storePending(rotation: Rotation, login: Login): Promise<void> {
-  const { event, description, spec, rekey } = rotation;
+  const { event, description, spec, owned, rekey } = rotation;
+  // The user of before: the version that it was made for may be dropped before the next rotation.
+  const userVersion = isInUse(rotation, login) ? owned?.versionId : undefined;
   const written = await rekey.ports.writeSecret({
     secretId: description.arn,
     token: event.token,
-    value: secretString(login, spec),
+    value: secretString(login, { ...spec, userVersion }),
     label: 'AWSPENDING',
     ...(event.rotationToken === undefined ? {} : { rotationToken: event.rotationToken }),
     guard: secretGuard(rotation),
@@ -382,15 +394,10 @@ const isCurrentRevoked = ({ directives, currentMadeAt }: Rotation): boolean =>
  * Names prove which users are ours. Under another prefix the users of all earlier versions could not be told from foreign ones
  * any more, and would stay for ever.
  */
-function refuseOtherPrefix({ description, spec, current, rekey }: Rotation): void {
-  if (current.kind !== 'login') return;
-  const { username } = current.login;
-  const former = formerPrefix(username, {
-    secretArn: description.arn,
-    versions: [...description.labelsByVersion.keys()],
-    sha256: rekey.sha256,
-  });
-  if (former !== undefined && former !== spec.usernamePrefix)
+function refuseOtherPrefix({ spec, owned }: Rotation): void {
+  if (owned?.by !== 'name') return;
+  const { prefix: former } = owned;
+  if (former !== spec.usernamePrefix)
     throw new RotationRefused(
       'SPEC_CONFLICT',
       `the users of this credential are called ${former}_…, the spec now says ${spec.usernamePrefix}; put usernamePrefix back, or request a new credential and delete this one`,
@@ -698,6 +705,8 @@ async function gather(event: RotationEvent, until: Date, rekey: Rekey): Promise<
       'SECRET_MISMATCH',
       `AWSCURRENT belongs to ${current.provider} ${current.target}, the spec to ${spec.provider} ${spec.targetId}; a credential does not move: request a new one`,
     );
+  const known = { name, spec, directives, secret: description, versions: [] };
+  const owned = current.kind === 'login' ? await ownershipOf(current, known, rekey) : undefined;
   let opened: Promise<Provider> | undefined;
   return {
     event,
@@ -710,6 +719,7 @@ async function gather(event: RotationEvent, until: Date, rekey: Rekey): Promise<
     },
     names: usernames({ secretArn: description.arn, prefix: spec.usernamePrefix }, rekey.sha256),
     current,
+    owned,
     currentVersionId: held.versionId,
     madeAt: await datesOf(event, description, held, rekey),
     // The later of the two: neither can be before the switch it stands for, and a longer grace locks nobody out.
@@ -726,6 +736,24 @@ async function gather(event: RotationEvent, until: Date, rekey: Rekey): Promise<
     },
     rekey,
   };
+}
+
+/**
+ * How the user in AWSCURRENT is proved to be the credential's own. A rotation goes on from no other: `reset-password` would change the
+ * password of whomever somebody has named there.
+ */
+async function ownershipOf(
+  current: Extract<SecretValue, { readonly kind: 'login' }>,
+  labelled: CredentialVersions,
+  rekey: Rekey,
+): Promise<Ownership> {
+  const owned = ownershipIn(current, labelled, rekey);
+  if (owned !== undefined) return owned;
+  // Made for a version that has no label any more.
+  const known = await readVersions(labelled, rekey);
+  const proved = known === 'absent' ? undefined : ownershipIn(current, known, rekey);
+  if (proved === undefined) throw foreignUser(current, `AWSCURRENT of ${labelled.secret.name}`);
+  return proved;
 }
 
 /**
@@ -849,8 +877,9 @@ async function knownPasswords(
   username: string,
 ): Promise<readonly Sensitive[]> {
   const { ports } = rekey;
-  const versions = await ports.listVersions({ secretId: description.arn });
-  const newestFirst = (versions === 'absent' ? [] : versions)
+  const listed = await ports.listVersions({ secretId: description.arn });
+  const versions = listed === 'absent' ? [] : listed;
+  const newestFirst = versions
     .toSorted((a, b) => b.createdAt.getTime() - a.createdAt.getTime())
     .map(({ versionId }) => versionId);
   const previous = holderOf(description.labelsByVersion, 'AWSPREVIOUS');
@@ -860,7 +889,8 @@ async function knownPasswords(
   for (const versionId of order) {
     if (found.length >= maxPasswordsTried) break;
     if (versionId === event.token || versionId === currentVersionId) continue;
-    const login = await readLogin({ secretArn: description.arn, versionId }, spec, rekey).catch(unusable);
+    const known = { spec, secret: description, versions };
+    const login = await readLogin(versionId, known, rekey).catch(unusable);
     if (login?.username === username) found.push(login.password);
   }
   return found;

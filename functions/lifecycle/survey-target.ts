@@ -43,7 +43,7 @@ import { consumerName, type OpenedConsumer, openConsumers } from './consumers.ts
 import type { Fleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
-import { elsewhereIn, openTarget, readVersions, sameLogin, storedIn } from './target.ts';
+import { elsewhereIn, openTarget, readVersions, sameLogin, storedIn, userVersionIn } from './target.ts';
 import type { OpenedWebhooks } from './watch-webhooks.ts';
 
 export interface Survey {
@@ -427,6 +427,7 @@ async function readCredential(credential: Credential, access: Access, rekey: Rek
       currentUsername: usernameIn(current),
       pendingUsername: usernameIn(pending),
       previousUsername: usernameIn(previous),
+      userVersions: [current, pending, previous].flatMap((value) => value?.userVersions ?? []),
     },
     elsewhere,
     currentLogin,
@@ -498,7 +499,7 @@ async function lateProvider(
   }
 }
 
-type Value =
+type Value = { readonly userVersions?: readonly string[] } & (
   | { readonly is: 'empty'; readonly versionId: string }
   | {
       readonly is: 'login';
@@ -508,7 +509,8 @@ type Value =
     }
   /** A login of this credential at another target. */
   | { readonly is: 'elsewhere'; readonly versionId: string; readonly former: FormerTarget }
-  | { readonly is: 'unreadable'; readonly versionId: string; readonly because: string };
+  | { readonly is: 'unreadable'; readonly versionId: string; readonly because: string }
+);
 
 const usernameIn = (value: Value | undefined): string | undefined =>
   value?.is === 'login'
@@ -527,9 +529,12 @@ async function valueAt(
     const version = await rekey.ports.readSecret({ secretId: known.secret.arn, versionId });
     if (version === 'absent') return { is: 'empty', versionId };
     const former = elsewhereIn(version, known, rekey);
-    if (former !== undefined) return { is: 'elsewhere', versionId, former };
-    const found = storedIn(version, known.spec);
-    return found === undefined ? { is: 'empty', versionId } : { is: 'login', versionId, ...found };
+    if (former !== undefined)
+      return { is: 'elsewhere', versionId, former, userVersions: userVersionIn(version) };
+    const found = storedIn(version, known, rekey);
+    if (found === undefined) return { is: 'empty', versionId };
+    const { login, privileges } = found;
+    return { is: 'login', versionId, login, privileges, userVersions: userVersionIn(version) };
   } catch (error) {
     const isLasting =
       error instanceof InputError ||

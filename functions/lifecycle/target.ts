@@ -1,6 +1,12 @@
 import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
 import type { Credential, FormerTarget } from '../core/fleet.ts';
-import { type CredentialState, type CredentialVersions, isOwn } from '../core/generations.ts';
+import {
+  type CredentialState,
+  type CredentialVersions,
+  isOwn,
+  type Ownership,
+  ownership,
+} from '../core/generations.ts';
 import { secretName } from '../core/names.ts';
 import type { Label, SecretVersion } from '../core/ports.ts';
 import type { Login, Provider } from '../core/provider.ts';
@@ -46,23 +52,31 @@ export async function stored<T>(
 
 /**
  * Everything that Secrets Manager knows of a credential now; `absent` when it has no secret. A value may name a user of this
- * credential at another target: its name proves it.
+ * credential at another target: its name proves it. A user that is not its own is named by none of them: only `foreignUsernames` tells.
  */
 export async function readState(credential: Credential, rekey: Rekey): Promise<CredentialState | 'absent'> {
   const known = await readVersions(credential, rekey);
   if (known === 'absent') return 'absent';
-  const { secret, spec } = known;
+  const { secret } = known;
   const { ports } = rekey;
   // A secret that is scheduled for deletion can still be described, but not read.
   const readable = secret.deletedAt === undefined;
   const elsewhere: FormerTarget[] = [];
+  const userVersions: string[] = [];
+  const foreignUsernames: string[] = [];
   const username = async (label: Label): Promise<string | undefined> => {
     const versionId = holderOf(secret.labelsByVersion, label);
     if (!readable || versionId === undefined) return undefined;
     const found = await ports.readSecret({ secretId: secret.arn, versionId });
     if (found === 'absent') return undefined;
     const other = elsewhereIn(found, known, rekey);
-    if (other === undefined) return loginIn(found, spec)?.username;
+    const value = other === undefined ? loginIn(found, known.spec) : undefined;
+    userVersions.push(...userVersionIn(found));
+    if (value !== undefined && ownershipIn(value, known, rekey) === undefined) {
+      foreignUsernames.push(value.login.username);
+      return undefined;
+    }
+    if (other === undefined) return value?.login.username;
     elsewhere.push(other);
     return other.username;
   };
@@ -75,7 +89,8 @@ export async function readState(credential: Credential, rekey: Rekey): Promise<C
       throw error;
     }),
   ]);
-  return { ...known, currentUsername, pendingUsername, previousUsername, elsewhere };
+  const usernames = { currentUsername, pendingUsername, previousUsername, foreignUsernames };
+  return { ...known, ...usernames, elsewhere, userVersions };
 }
 
 /** The same without reading any value: also of a credential whose values are unreadable or scheduled for deletion. */
@@ -113,7 +128,7 @@ export function elsewhereIn(
   // name any target.
   const isFirst = known.versions.findIndex((version) => version.versionId === versionId) === 1;
   const isAdopted = spec.adopt?.username === username && isFirst;
-  if (!isAdopted && !isOwn(username, known, sha256)) return undefined;
+  if (!isAdopted && !isOwn(username, withUserVersion(known, value), sha256)) return undefined;
   const labels = [...(secret.labelsByVersion.get(versionId) ?? [])].filter((label) =>
     label.startsWith('AWS'),
   );
@@ -164,29 +179,80 @@ export const resetsCurrent = (current: SecretValue, pending: SecretValue): boole
   !current.login.password.equals(pending.login.password);
 
 /**
- * The login in a version; undefined where it has no value or names no user. Throws SECRET_MISMATCH for one that points to another
- * provider or target than the spec: such a login is sent nowhere.
+ * The login in a version; undefined where it has no value or names no user. Throws SECRET_MISMATCH for one of another provider or
+ * target than the spec, or of a user that is not the credential's own: such a login is sent nowhere.
  */
 export async function readLogin(
-  { secretArn, versionId }: { readonly secretArn: string; readonly versionId: string },
-  spec: CredentialSpec,
-  { ports }: Rekey,
+  versionId: string,
+  known: Known,
+  rekey: Pick<Rekey, 'ports' | 'sha256'>,
 ): Promise<Login | undefined> {
-  const found = await ports.readSecret({ secretId: secretArn, versionId });
-  return found === 'absent' ? undefined : loginIn(found, spec);
+  const found = await rekey.ports.readSecret({ secretId: known.secret.arn, versionId });
+  return found === 'absent' ? undefined : storedIn(found, known, rekey)?.login;
 }
 
-/** The same of a version that was read already. */
-export const loginIn = (
-  version: Pick<SecretVersion, 'versionId' | 'value'>,
-  spec: CredentialSpec,
-): Login | undefined => storedIn(version, spec)?.login;
+type Known = Pick<CredentialVersions, 'spec' | 'secret' | 'versions'>;
+type Stored = Extract<SecretValue, { readonly kind: 'login' }>;
 
-/** The same with what the spec declared when it was made; undefined where the value does not say. */
+/** The same of a version that was read already, with all that its value says. */
 export function storedIn(
+  version: Pick<SecretVersion, 'versionId' | 'value'>,
+  known: Known,
+  rekey: Pick<Rekey, 'sha256'>,
+): Stored | undefined {
+  const value = loginIn(version, known.spec);
+  if (value !== undefined && ownershipIn(value, known, rekey) === undefined)
+    throw foreignUser(value, `version ${version.versionId} of ${secretName(known.spec.name)}`);
+  return value;
+}
+
+/** Whose the user is that a value names; undefined for one that is not the credential's own. */
+export const ownershipIn = (
+  value: Stored,
+  known: Known,
+  { sha256 }: Pick<Rekey, 'sha256'>,
+): Ownership | undefined => ownership(value.login.username, withUserVersion(known, value), sha256);
+
+const withUserVersion = <Of extends Known>(known: Of, { userVersion }: Stored): Of & CredentialUsers =>
+  userVersion === undefined ? known : { ...known, userVersions: [userVersion] };
+type CredentialUsers = Pick<CredentialVersions, 'userVersions'>;
+
+export const foreignUser = ({ login: { username } }: Stored, where: string): RotationRefused =>
+  new RotationRefused(
+    'SECRET_MISMATCH',
+    `${where} names ${username}, which is no user of this credential; put the label back on a version that rekey wrote, or, if the user was adopted, put adopt back into the spec`,
+  );
+
+/** The version that a value says its user was made for. */
+export function userVersionIn({ value: stored }: Pick<SecretVersion, 'value'>): readonly string[] {
+  const value = parseSecretValue(stored, 'a stored value');
+  return value.kind === 'login' && value.userVersion !== undefined ? [value.userVersion] : [];
+}
+
+/** The same of every version whose value can be read: one call each. */
+export async function readUserVersions(
+  { secret, versions }: Pick<CredentialVersions, 'secret' | 'versions'>,
+  { ports }: Pick<Rekey, 'ports'>,
+): Promise<readonly string[]> {
+  const found = new Set<string>();
+  // What is scheduled for deletion cannot be read.
+  for (const { versionId } of secret.deletedAt === undefined ? versions : []) {
+    const version = await ports.readSecret({ secretId: secret.arn, versionId });
+    try {
+      for (const each of version === 'absent' ? [] : userVersionIn(version)) found.add(each);
+    } catch (error) {
+      // What is no value of rekey names no user of it.
+      if (!(error instanceof InputError)) throw error;
+    }
+  }
+  return [...found];
+}
+
+/** What a version holds, whoever the user is. Throws SECRET_MISMATCH for a login of another provider or target than the spec. */
+export function loginIn(
   { versionId, value: stored }: Pick<SecretVersion, 'versionId' | 'value'>,
   spec: CredentialSpec,
-): { readonly login: Login; readonly privileges: unknown } | undefined {
+): Stored | undefined {
   const value = parseSecretValue(stored, `version ${versionId} of ${secretName(spec.name)}`);
   if (value.kind === 'no-user') return undefined;
   if (value.provider !== spec.provider || value.target !== spec.targetId)
@@ -194,5 +260,5 @@ export function storedIn(
       'SECRET_MISMATCH',
       `version ${versionId} of ${secretName(spec.name)} belongs to ${value.provider} ${value.target}, the spec to ${spec.provider} ${spec.targetId}; a credential does not move: request a new one`,
     );
-  return { login: value.login, privileges: value.privileges };
+  return value;
 }

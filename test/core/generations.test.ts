@@ -10,8 +10,8 @@ import {
   usersInTheWay,
 } from '../../functions/core/generations.ts';
 import type { DatabaseUser } from '../../functions/core/provider.ts';
-import { placeholderUsername } from '../../functions/core/username.ts';
-import { credentialState, type Given, namesOf, sha256 } from '../support/credentials.ts';
+import { adoptionVersions, placeholderUsername } from '../../functions/core/username.ts';
+import { arnOf, credentialState, type Given, namesOf, sha256 } from '../support/credentials.ts';
 
 const names = namesOf();
 const target = { provider: 'cockroachdb-cloud', targetId: '0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10' };
@@ -171,9 +171,18 @@ describe('of the users of a credential', () => {
   test('an adopted user is left alone unless the spec says that it goes', async () => {
     const adopt = { username: 'orders', passwordSecret: 'rekey/adopt/orders' };
     const kept = await credentialState({ ...twice, spec: { adopt } });
-    const retired = await credentialState({ ...twice, spec: { adopt: { ...adopt, retire: true } } });
+    const [adoption = ''] = adoptionVersions(arnOf('orders-api'), sha256);
+    const { v0, v1, ...rotated } = twice.versions;
+    const versions = { v0, [adoption]: v1, ...rotated } as Given['versions'];
+    const retired = await credentialState({
+      ...twice,
+      versions,
+      spec: { adopt: { ...adopt, retire: true } },
+    });
     expect(standingOf(user('orders'), kept).is).toBe('idle');
     expect(standingOf(user('orders'), retired)).toMatchObject({ is: 'superseded' });
+    const never = await credentialState({ ...twice, spec: { adopt: { ...adopt, retire: true } } });
+    expect(standingOf(user('orders'), never).is).toBe('idle');
     const current = await credentialState({
       ...twice,
       spec: { adopt: { ...adopt, retire: true } },
@@ -310,10 +319,37 @@ describe('of other users', () => {
 describe('ownership', () => {
   test('is proved under a prefix that the spec has no more, and tells the version', async () => {
     const state = await credentialState({ ...twice, spec: { usernamePrefix: 'renamed' } });
-    expect(ownership(names.generation('v2', 3), state, sha256)).toEqual({ versionId: 'v2' });
-    expect(ownership(names.alternate('a'), state, sha256)).toEqual({});
+    const prefix = 'orders_api';
+    expect(ownership(names.generation('v2', 3), state, sha256)).toEqual({
+      by: 'name',
+      prefix,
+      versionId: 'v2',
+    });
+    expect(ownership(names.alternate('a'), state, sha256)).toEqual({ by: 'name', prefix });
     expect(isOwn('orders_api_abcdefghijkl', state, sha256)).toBe(false);
     expect(isOwn('orders', state, sha256)).toBe(false);
+  });
+
+  test('of a version that Secrets Manager has dropped is proved by a value that says it, and by no name but its own', async () => {
+    const state = { ...(await credentialState(twice)), userVersions: ['dropped'] };
+    expect(ownership(names.generation('dropped', 0), state, sha256)).toMatchObject({ versionId: 'dropped' });
+    expect(ownership(names.generation('dropped', 0), await credentialState(twice), sha256)).toBeUndefined();
+    for (const foreign of ['billing', namesOf('billing').generation('dropped', 0), namesOf('billing').only()])
+      expect(ownership(foreign, state, sha256)).toBeUndefined();
+  });
+
+  test('of an adopted user needs the spec and the version that adopted it', async () => {
+    const [adoption = ''] = adoptionVersions(arnOf('orders-api'), sha256);
+    const spec = { adopt: { username: 'legacy', passwordSecret: 'rekey/adopt/legacy' } };
+    const versions = { ...twice.versions, [adoption]: ['2026-01-01T00:00:20Z'] } as Given['versions'];
+    const owned = { by: 'adoption', versionId: adoption };
+    const adopted = await credentialState({ ...twice, versions, spec });
+    expect(ownership('legacy', adopted, sha256)).toEqual(owned);
+    expect(ownership('billing', adopted, sha256)).toBeUndefined();
+    expect(ownership('legacy', await credentialState({ ...twice, versions }), sha256)).toBeUndefined();
+    const later = await credentialState({ ...twice, spec });
+    expect(ownership('legacy', later, sha256)).toBeUndefined();
+    expect(ownership('legacy', { ...later, userVersions: [adoption] }, sha256)).toEqual(owned);
   });
 });
 

@@ -13,7 +13,7 @@ import { judgeEndingUser, judgeUser } from '../../functions/core/retirement.ts';
 import { isOwnUser } from '../../functions/core/rotation.ts';
 import { createRedactor } from '../../functions/core/sensitive.ts';
 import type { CredentialSpec } from '../../functions/core/spec.ts';
-import { usernames } from '../../functions/core/username.ts';
+import { adoptionVersions, usernames } from '../../functions/core/username.ts';
 import { isUnanswered } from '../../functions/core/webhook-watch.ts';
 import { arnOf, credentialState, type Given, namesOf, sha256 } from '../support/credentials.ts';
 
@@ -99,7 +99,7 @@ describe('the standing of a user', () => {
       name,
       spec: { adopt: { username: adopted, passwordSecret: 'rekey/adopt/shared', retire: true } },
       versions: {
-        [`${name}-1`]: ['2026-01-01T00:00:00Z', 'AWSPREVIOUS'],
+        [adoptionVersions(arnOf(name), sha256)[0] ?? '']: ['2026-01-01T00:00:00Z', 'AWSPREVIOUS'],
         [`${name}-2`]: ['2026-02-01T00:00:00Z', 'AWSCURRENT'],
       },
       lastRotatedAt: switchedAt,
