@@ -147,11 +147,12 @@ export function usersInTheWay(known: readonly KnownUser[], credential: string, n
   );
   // A revoked user is to go from the order on. Tries of the rotation that waits for it move the date of the secret, but not that one.
   const isHeld = ({ wasPublished, isRevoked: revoked, since, credential }: Superseded): boolean => {
+    if (!wasPublished) return false;
     const { revokeBefore = since } = credential.directives;
     const goneBy = revoked
       ? revokeBefore.getTime() + revokedWithinMs
       : since.getTime() + graceMs(credential.spec) + graceMarginMs + retiredWithinMs;
-    return wasPublished && now.getTime() > goneBy;
+    return now.getTime() > goneBy;
   };
   const held = superseded.filter(isHeld);
   const others = superseded.filter((one) => !isHeld(one));
