@@ -811,10 +811,17 @@ async function usersAtVendors({ vendors, specs }: World): Promise<ReadonlyMap<st
 /** Turns what rekey publishes into lines of the timeline, until the returned function is called. */
 function tellEvents({ deployment }: World, tell: DemoOptions['tell']): () => void {
   let told = deployment.bus.history().length;
+  /** A pass that finds a user gone says so again, where another one has deleted it meanwhile. */
+  const gone = new Set<string>();
   const timer = setInterval(() => {
     const events = deployment.bus.history();
     for (const { source, 'detail-type': type, detail } of events.slice(told)) {
       if (source !== eventSource || typeof detail['target'] !== 'string') continue;
+      if (type === 'DatabaseUserDeleted') {
+        const user = JSON.stringify([detail['provider'], detail['target'], detail['username']]);
+        if (gone.has(user)) continue;
+        gone.add(user);
+      }
       const sentence = sentences[type]?.(detail);
       const subject = text(detail['credential']) || text(detail['target']) || text(detail['provider']);
       if (sentence !== undefined) tell(subject, sentence);
@@ -844,8 +851,7 @@ const sentences: Readonly<Record<string, (detail: Readonly<Record<string, unknow
   {
     CredentialCreated: () => 'spec and secret are in place, the first rotation begins',
     DatabaseUserCreated: ({ username }) => `made the user ${username}, which nobody knows yet`,
-    CredentialRotated: ({ username }) =>
-      `AWSCURRENT is ${username} now, which has logged in; whoever was before stays through its grace`,
+    CredentialRotated: ({ username }) => `AWSCURRENT is ${username} now, which has logged in`,
     DatabaseUserPasswordChanged: ({ username }) => `changed the password of ${username}`,
     ProviderEventReceived: ({ provider, providerEventType, isCaughtUp }) =>
       isCaughtUp === true
