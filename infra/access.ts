@@ -351,7 +351,18 @@ export function accessOf(
       readFleetAnd(targetsPath),
       readWhatIsWanted,
       onParameters('EndSpecs', ['DeleteParameter'], specs),
-      onParameters('KeepOrders', ['PutParameter'], ...ordersOf('deleteSince', 'targetIsGone', 'deletedAt')),
+      onParameters(
+        'KeepOrders',
+        ['PutParameter'],
+        ...ordersOf(
+          'revokeBefore',
+          'revokeAnyway',
+          'sessionsEndedFor',
+          'deleteSince',
+          'targetIsGone',
+          'deletedAt',
+        ),
+      ),
       onParameters('ForgetOrders', ['DeleteParameter'], directives),
       onParameters(
         'KeepFindingsAndSightings',

@@ -366,6 +366,12 @@ export class Rekey extends Construct implements RekeySystem {
       pattern: facts('CredentialRotationRequested', 'CredentialCompromised'),
       to: this.startRotations,
     });
+    on('RevocationOrdered', {
+      bus,
+      does: 'a credential is compromised: its older users go at once',
+      pattern: facts('CredentialCompromised'),
+      to: this.deleteUser,
+    });
     on('PauseOrdered', {
       bus,
       does: 'writes are to be paused, or to go on',

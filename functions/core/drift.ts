@@ -12,7 +12,7 @@ import {
   usersInTheWay,
 } from './generations.ts';
 import { secretName, specParameterName } from './names.ts';
-import type { Readiness } from './provider.ts';
+import type { Provider, Readiness } from './provider.ts';
 import { holderOf } from './rotation.ts';
 import { graceMs } from './spec.ts';
 
@@ -128,14 +128,53 @@ export const canRollForward = ({
 }: Pick<CredentialReading, 'credential' | 'pending'>): boolean =>
   pending === 'readable' && credential.spec.strategy !== 'alternate-users';
 
+/**
+ * How long a rotation that is to replace a compromised login may go without storing one. Where we choose the password, that step asks
+ * the vendor for no change. Elsewhere it makes the user, and may last as long as a function (AWS documentation).
+ */
+const urgentStuckAfterMs: Readonly<Record<Provider['passwords'], number>> = {
+  'chosen-by-us': resetStuckAfterMs,
+  'chosen-by-provider': 900_000,
+};
+/** Secrets Manager keeps about a hundred versions: rotations that fail again and again must not use them up within a day. */
+const maxUrgentVersions = 6;
+
+/**
+ * The rotation that is to replace a compromised login has stored none, and no users are in its way: whatever stopped it, another one
+ * is started sooner than it would count as stuck.
+ */
+function isUrgentWithoutLogin(
+  { credential: { spec, directives }, pending }: CredentialReading,
+  state: CredentialState,
+  { users, now }: Pick<Snapshot, 'users' | 'now'>,
+): boolean {
+  const { revokeBefore } = directives;
+  const current = holderOf(state.secret.labelsByVersion, 'AWSCURRENT');
+  if (pending !== 'empty' || revokeBefore === undefined || current === undefined) return false;
+  const madeSince = state.versions.filter(({ createdAt }) => createdAt >= revokeBefore).length;
+  return (
+    isRevoked(directives, madeAt(state, current)) &&
+    madeSince <= maxUrgentVersions &&
+    usersInTheWay(users, spec.name, now).length === 0
+  );
+}
+
 /** The credentials that are to stay and have a secret. */
-const living = ({ credentials, now }: Pick<Snapshot, 'credentials' | 'now'>): readonly Living[] =>
+const living = ({
+  credentials,
+  now,
+  users = [],
+}: Pick<Snapshot, 'credentials' | 'now'> & Partial<Pick<Snapshot, 'users'>>): readonly Living[] =>
   credentials.flatMap((reading) => {
     const { credential, state } = reading;
     if (state === 'absent' || state.secret.deletedAt !== undefined || isEnding(credential, now)) return [];
     if (reading.isElsewhere) return [];
     const pending = pendingVersion(state);
-    const patienceMs = reading.isResetOpen ? resetStuckAfterMs : stuckAfterMs;
+    const patienceMs = reading.isResetOpen
+      ? resetStuckAfterMs
+      : isUrgentWithoutLogin(reading, state, { users, now })
+        ? urgentStuckAfterMs[credential.spec.definition.capabilities.passwords]
+        : stuckAfterMs;
     const isRotating = pending !== undefined && !isOlder(patienceMs, pending.madeAt, now);
     const isBeingMended = isRotating || (pending !== undefined && canRollForward(reading));
     return [{ reading, state, pending, isRotating, isBeingMended }];

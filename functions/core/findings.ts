@@ -22,6 +22,8 @@ export const findingKinds = [
   'RolledBack',
   'UsersInTheWay',
   'RevocationWaiting',
+  'RevokedSessionsOpen',
+  'AdoptedLoginCompromised',
   'RotationDisabled',
   'RetiredStillConnected',
   'DrainUnobservable',

@@ -1,6 +1,6 @@
-import { isRevoked, readDirectives } from '../core/directives.ts';
+import { readDirectives } from '../core/directives.ts';
 import { InputError, ProviderError } from '../core/errors.ts';
-import type { Invocation, SessionsEnd, TargetGone } from '../core/events.ts';
+import type { Invocation, TargetGone } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
 import {
   type Credential,
@@ -13,8 +13,7 @@ import {
   targetKeysOf,
   targetsOf,
 } from '../core/fleet.ts';
-import { type CredentialState, lastSwitch, standings } from '../core/generations.ts';
-import { Guard } from '../core/guard.ts';
+import { type CredentialState, standings } from '../core/generations.ts';
 import {
   directivesPath,
   goneTargetsPath,
@@ -23,38 +22,39 @@ import {
   targetsPath,
 } from '../core/names.ts';
 import type { ListedParameter } from '../core/ports.ts';
-import type { DatabaseUser, EndedSessions, Provider, Readiness } from '../core/provider.ts';
+import type { DatabaseUser, Provider, Readiness } from '../core/provider.ts';
 import { endingOf, judgeUser } from '../core/retirement.ts';
-import { holderOf } from '../core/rotation.ts';
 import { announce } from './announce.ts';
 import { type DeletionStage, type Empty, emptyCredential } from './delete-credential.ts';
+import { finishRevocations } from './finish-revocation.ts';
 import { readFleet } from './fleet.ts';
 import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } from './former-targets.ts';
 import { noteGone, noteThere } from './gone-targets.ts';
-import { labelsUnchanged, notPaused, slowReading } from './guarded-write.ts';
+import { slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import {
   forgetOrders,
   forgetTombstones,
   ignoreOrder,
+  type NotedOrder,
   noteDeletion,
+  noteOrder,
   pausedSince,
   withdrawDirective,
+  withOrder,
 } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type Candidate,
   codeOf,
   dropNotes,
-  endedBy,
-  evidenceOf,
   hold,
   isOthers,
+  isolateFailure,
   isUnclear,
   readNotes,
   retireUsers,
   type Scene,
-  safeLogin,
   tellOutcomes,
   type UserReport,
 } from './retire-users.ts';
@@ -85,13 +85,14 @@ const targetsAtOnce = 4;
 const shortestVisitMs = 120_000;
 /** How often the schedule comes, about: each time the round begins elsewhere. */
 const roundMs = 900_000;
-/** After a switch that was ordered because a password is known, connections of before are ended for so long. */
-const revocationMs = 3_600_000;
+/** A rotation that begins moves labels, and what was decided before it is not sent: an order to revoke looks so many times more. */
+const maxMoreLooks = 3;
+const lookAgainMs = 15_000;
 
 /**
- * Retires superseded users and finishes deletions of credentials: on all targets, or on that of the credential which was rotated
- * or is to go. Everything is read from the world and done again until it is seen to be done; whoever cannot go now is reported with
- * the reason. Two passes at once do the same twice, which harms nobody.
+ * Retires superseded users, ends what a revocation left open and finishes deletions of credentials: on all targets, or on that of the
+ * credential which was rotated, is compromised or is to go. Everything is read from the world and done again until it is seen to be
+ * done; whoever cannot go now is reported with the reason. Two passes at once do the same twice, which harms nobody.
  *
  * One target's trouble keeps no other from being seen to. Throws the first failure of our own side after all is done, so that it
  * is counted; a vendor's failures are in the report, and reconcile-users finds what lasts.
@@ -102,9 +103,10 @@ export async function deleteUsers(
   rekey: Rekey,
 ): Promise<DeletionReport> {
   const { ports } = rekey;
-  if (invocation.is === 'order') await noteDeletion(invocation, rekey);
+  const noted = invocation.is === 'order' ? await note(invocation, rekey) : undefined;
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
-  const { credentials } = await readFleet(rekey);
+  const fleet = await readFleet(rekey);
+  const credentials = fleet.credentials.map((credential) => withOrder(credential, noted));
   const errors: unknown[] = [];
   const notes = await ports.listParameters({ path: targetsPath });
   const former = new Map(formerTargetsIn(notes));
@@ -125,13 +127,17 @@ export async function deleteUsers(
     unread,
     emptied: new Map(),
   };
-  const visits = await inParallel(
+  const visited =
     invocation.is === 'pass'
       ? fromElsewhere(targets, now)
-      : targets.filter((target) => target.credentials.some(({ name }) => name === invocation.credential)),
-    targetsAtOnce,
-    (target) => visit(target, pass, rekey),
-  );
+      : targets.filter((target) => target.credentials.some(({ name }) => name === invocation.credential));
+  const look = (): Promise<readonly Visit[]> =>
+    inParallel(visited, targetsAtOnce, (target) => visit(target, pass, rekey));
+  let visits = await look();
+  for (let more = 0; noted !== undefined && more < maxMoreLooks && isAnyoneHeld(visits, noted); more += 1) {
+    await ports.sleep(lookAgainMs);
+    visits = await look();
+  }
   if (invocation.is === 'pass' && !dryRun) {
     rekey.measure('RetiredStillConnectedAge', Math.max(0, ...visits.map(({ connectedS }) => connectedS)));
     await forgetLostOrders(rekey);
@@ -140,6 +146,28 @@ export async function deleteUsers(
   if (errors.length > 0) throw errors[0];
   return { dryRun, targets: visits.map(({ report }) => report) };
 }
+
+/**
+ * An order to delete, or that a credential is compromised. Of the latter start-rotations is told as well: whichever of the two comes
+ * first stores it. Answers what revokes users now.
+ */
+async function note(
+  invocation: Extract<Invocation, { readonly is: 'order' }>,
+  rekey: Rekey,
+): Promise<NotedOrder | undefined> {
+  if (invocation.order !== 'CredentialCompromised') {
+    await noteDeletion(invocation, rekey);
+    return undefined;
+  }
+  const noted = await noteOrder(invocation, rekey);
+  return noted === 'ignored' ? undefined : noted;
+}
+
+/** Whether a user of the credential stays only because a label moved while it was about to go. */
+const isAnyoneHeld = (visits: readonly Visit[], { credential }: NotedOrder): boolean =>
+  visits.some(({ report: { users } }) =>
+    users.some((user) => user.credential === credential && user.because === 'LABELS_MOVED'),
+  );
 
 /**
  * The same targets or users, beginning at another place each time, so that a pass that is cut short leaves out others. Steps of the
@@ -522,7 +550,7 @@ async function sweep(
     return isHeld ? [] : [candidate];
   });
   await retireUsers(fromElsewhere(candidates, now), scene);
-  for (const state of states) await endOldSessions(state, scene);
+  await finishRevocations(states, known, scene);
 
   const empties: Finish[] = [];
   for (const credential of target.credentials) {
@@ -558,19 +586,8 @@ async function sweep(
   return Math.max(0, ...scene.overdueMs) / 1000;
 }
 
-/** One credential's trouble is its own. */
-async function seeTo(credential: Credential, scene: Scene, use: () => Promise<void>): Promise<void> {
-  try {
-    await use();
-  } catch (error) {
-    scene.rekey.log('error', 'a credential could not be deleted', {
-      credential: credential.name,
-      target: scene.target.targetId,
-      code: codeOf(error) ?? 'DEFECT',
-    });
-    if (!isOthers(error)) scene.errors.push(error);
-  }
-}
+const seeTo = (credential: Credential, scene: Scene, use: () => Promise<void>): Promise<void> =>
+  isolateFailure(credential, 'a credential could not be deleted', scene, use);
 
 /** Targets of a credential that is to go, of another provider than its spec names now: nobody knows a key to them. */
 const unreachable = (credential: Credential): readonly Finding[] =>
@@ -641,71 +658,4 @@ function keptNames({ name, directives }: Credential, { target, states }: Scene):
       ]),
     ].filter((username) => username !== undefined),
   );
-}
-
-/**
- * reset-password changed the password of a user that somebody may be connected as who must not: whatever was opened before the
- * switch ends. Looked at for a while only, as nothing tells that it was done.
- */
-async function endOldSessions(state: CredentialState, scene: Scene): Promise<void> {
-  const { rekey, now, dryRun } = scene;
-  const { secret, versions, currentUsername, previousUsername, directives, name } = state;
-  const switchedAt = secret.lastRotatedAt ?? lastSwitch(state);
-  if (dryRun || currentUsername === undefined || currentUsername !== previousUsername) return;
-  if (now.getTime() - switchedAt.getTime() > revocationMs) return;
-  const [currentId, previousId] = ['AWSCURRENT', 'AWSPREVIOUS'].map((label) =>
-    holderOf(secret.labelsByVersion, label),
-  );
-  const madeAt = (id: string | undefined) => versions.find(({ versionId }) => versionId === id)?.createdAt;
-  const [current, previous] = [madeAt(currentId), madeAt(previousId)];
-  if (current === undefined || previous === undefined || currentId === undefined) return;
-  if (isRevoked(directives, current) || !isRevoked(directives, previous)) return;
-  await seeTo(state, scene, async () => {
-    // Only one that points where the vendor says: an administrator may be asked to end them, whose password goes nowhere else.
-    const login = await safeLogin(state, currentId, scene);
-    if (login === undefined) return;
-    const provider = await scene.providerOf(state);
-    const detail: SessionsEnd = {
-      credential: name,
-      provider: state.spec.provider,
-      target: state.spec.targetId,
-      strategy: state.spec.strategy,
-      secretArn: secret.arn,
-      versionId: currentId,
-      username: currentUsername,
-      openedBefore: switchedAt.toISOString(),
-    };
-    const tell = (ended: EndedSessions): Promise<void> => {
-      const because = ended.ended ? ended.because : ended.reason;
-      return rekey.ports.publish([
-        {
-          type: 'DatabaseSessionsEnded',
-          detail: {
-            ...detail,
-            outcome: ended.ended ? 'ended' : 'not-ended',
-            ...(because === undefined ? {} : { because }),
-          },
-        },
-      ]);
-    };
-    await rekey.ports.publish([{ type: 'DatabaseSessionsEndPlanned', detail }]);
-    const guard = Guard.of(labelsUnchanged(secret, rekey), notPaused(scene.target, rekey));
-    const asked = { username: currentUsername, login, openedBefore: switchedAt };
-    const ended = await endedBy(provider, asked, guard).catch(async (error) => {
-      await tell({ ended: false, reason: `asking for it failed with ${codeOf(error) ?? 'DEFECT'}` });
-      throw error;
-    });
-    rekey.log(ended.ended ? 'info' : 'warn', 'sessions of a revoked password', {
-      credential: name,
-      username: currentUsername,
-      ...ended,
-    });
-    scene.users.push({
-      username: currentUsername,
-      credential: name,
-      outcome: ended.ended ? 'sessions-ended' : 'kept',
-      because: evidenceOf(ended).drain,
-    });
-    await tell(ended);
-  });
 }

@@ -11,7 +11,7 @@ import {
 import { skewMs } from '../core/due.ts';
 import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
 import type { IgnoredOrder, Invocation } from '../core/events.ts';
-import { targetKey } from '../core/fleet.ts';
+import { type Credential, targetKey } from '../core/fleet.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { directivesPath, pausePath, secretName, specParameterName } from '../core/names.ts';
@@ -117,13 +117,46 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
       ? ['rotateBefore']
       : ['revokeBefore', ...(evenIfLockedOut ? (['revokeAnyway'] as const) : [])];
   const noted: Record<string, Date> = {};
-  const now = await ports.now();
-  // A clock that is ahead of ours would revoke what is made to replace the leaked login, too.
-  const at = orderedAt < now ? orderedAt : now;
+  const at = await instantOf(invocation, ports);
   for (const kind of kinds)
     noted[kind] = await keepDirective('latest', { credential, kind, at, stored: directives[kind] }, ports);
   return { credential, directives: { ...directives, ...noted } };
 }
+
+/**
+ * The instant that an order stands for: that of its event, unless our clock is behind. Versions are dated by Secrets Manager. With our
+ * own time the order would spare a version that was made before it; with the event's, if that clock is ahead, it would also revoke the
+ * version that replaces the leaked one. So it covers every version that exists now, and no later one.
+ */
+async function instantOf(
+  { credential, orderedAt }: Order,
+  ports: Pick<Ports, 'now' | 'describeSecret'>,
+): Promise<Date> {
+  const now = await ports.now();
+  if (orderedAt <= now) return orderedAt;
+  const secret = await ports.describeSecret({ secretId: secretName(credential) });
+  const changedMs = secret === 'absent' ? 0 : (secret.changedAt?.getTime() ?? 0);
+  return new Date(Math.min(orderedAt.getTime(), Math.max(now.getTime(), changedMs + 1)));
+}
+
+/** The credential with an order that was noted just now: a listing of parameters may not show it yet. */
+export function withOrder(credential: Credential, order: NotedOrder | undefined): Credential {
+  if (order === undefined || order.credential !== credential.name) return credential;
+  const { rotateBefore, revokeBefore, revokeAnyway } = order.directives;
+  const { directives } = credential;
+  return {
+    ...credential,
+    directives: {
+      ...directives,
+      ...later('rotateBefore', rotateBefore, directives.rotateBefore),
+      ...later('revokeBefore', revokeBefore, directives.revokeBefore),
+      ...later('revokeAnyway', revokeAnyway, directives.revokeAnyway),
+    },
+  };
+}
+
+const later = (kind: keyof Directives, ordered: Date | undefined, stored: Date | undefined): Directives =>
+  ordered === undefined || (stored !== undefined && stored >= ordered) ? {} : { [kind]: ordered };
 
 const buried = ({ order, credential, orderedAt }: Order, { deletedAt }: Directives): IgnoredOrder => ({
   order,

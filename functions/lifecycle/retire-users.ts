@@ -233,7 +233,7 @@ async function retire(
     async () => {
       // Before anything is sent: should this pass die, the next one tells the outcome of what was told here.
       await markTold(user.username, scene);
-      if (verdict.endSessions) evidence = await endSessions(candidate, guard, scene);
+      if (verdict.endSessions) evidence = evidenceOf(await endSessions(candidate, endOfTime, guard, scene));
       return provider.deleteUser(user.username, guard, await ownLogin(candidate, scene));
     },
     scene,
@@ -407,16 +407,21 @@ async function readSessions(candidate: Candidate, scene: Scene): Promise<Session
 /** Of a user that goes no connection is spared, however far apart the clocks are. */
 const endOfTime = new Date('9999-12-31T00:00:00Z');
 
-/** The provider was asked to end them, there were none, or nobody could ask: the evidence says which. */
-async function endSessions(candidate: Candidate, guard: Guard, scene: Scene): Promise<DrainEvidence> {
+/** The provider was asked to end those that were opened before `openedBefore`, there were none, or no login could ask. */
+export async function endSessions(
+  candidate: Candidate,
+  openedBefore: Date,
+  guard: Guard,
+  scene: Scene,
+): Promise<EndedSessions> {
   const { user, credential } = candidate;
   const provider = await scene.providerOf(credential ?? firstOf(scene.target));
   let ended: EndedSessions = { ended: false, reason: 'no login of this target is known to end them with' };
   for (const login of await loginsFor(candidate, scene)) {
-    ended = await endedBy(provider, { username: user.username, login, openedBefore: endOfTime }, guard);
+    ended = await endedBy(provider, { username: user.username, login, openedBefore }, guard);
     if (ended.ended) break;
   }
-  return evidenceOf(ended);
+  return ended;
 }
 
 export function evidenceOf(ended: EndedSessions): DrainEvidence {
@@ -427,7 +432,7 @@ export function evidenceOf(ended: EndedSessions): DrainEvidence {
 }
 
 /** A user that must go goes, whether its connections can be ended or not. */
-export async function endedBy(
+async function endedBy(
   provider: Provider,
   {
     username,
@@ -678,6 +683,25 @@ export const codeOf = (error: unknown): string | undefined =>
 export const isOthers = (error: unknown): boolean =>
   codeOf(error) !== undefined && !(error instanceof StoreError);
 
+/** One credential's trouble is its own. */
+export async function isolateFailure(
+  { name }: Pick<Credential, 'name'>,
+  message: string,
+  { rekey, target, errors }: Scene,
+  use: () => Promise<void>,
+): Promise<void> {
+  try {
+    await use();
+  } catch (error) {
+    rekey.log('error', message, {
+      credential: name,
+      target: target.targetId,
+      code: codeOf(error) ?? 'DEFECT',
+    });
+    if (!isOthers(error)) errors.push(error);
+  }
+}
+
 function report(
   { user: { username }, credential }: Pick<Candidate, 'user' | 'credential'>,
   outcome: UserReport['outcome'],
@@ -755,6 +779,18 @@ function findingOf(candidate: Candidate, verdict: Keep, scene: Scene): Finding |
         remedy:
           'name a login that can see all sessions as adminSecret in the spec, or make sure yourself that nobody uses the user and delete it at the provider',
       };
+    case 'CURRENT_UNPROVED': {
+      const proved = candidate.judge({ current: 'accepted' });
+      return proved.say === 'retire' && proved.reason === 'revoked'
+        ? {
+            kind: 'RevocationWaiting',
+            ...about(candidate, scene),
+            details: `its login was reported as compromised; the user stays until the login in AWSCURRENT is accepted: ${verdict.because}`,
+            remedy:
+              'let the vendor accept the login in AWSCURRENT, or send CredentialCompromised again with "evenIfLockedOut": true',
+          }
+        : undefined;
+    }
     case 'PROTECTED':
     case 'DEFAULT_USER':
       return candidate.credential === undefined

@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import type { Directives } from '../core/directives.ts';
 import { resetStuckAfterMs } from '../core/drift.ts';
 import {
   type Candidate,
@@ -25,7 +24,7 @@ import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
 import { notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { type NotedOrder, noteOrder, notePause, readPauses } from './orders.ts';
+import { type NotedOrder, noteOrder, notePause, readPauses, withOrder } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 
 /** What a pass did or, as a dry run, would do; names in the order in which they may start. */
@@ -137,27 +136,6 @@ interface Pass {
   readonly order: NotedOrder | undefined;
   readonly rekey: Rekey;
 }
-
-// The order.
-
-/** With what was ordered just now: a listing of parameters may not show it yet. */
-function withOrder(credential: Credential, order: Pass['order']): Credential {
-  if (order === undefined || order.credential !== credential.name) return credential;
-  const { rotateBefore, revokeBefore, revokeAnyway } = order.directives;
-  const { directives } = credential;
-  return {
-    ...credential,
-    directives: {
-      ...directives,
-      ...later('rotateBefore', rotateBefore, directives.rotateBefore),
-      ...later('revokeBefore', revokeBefore, directives.revokeBefore),
-      ...later('revokeAnyway', revokeAnyway, directives.revokeAnyway),
-    },
-  };
-}
-
-const later = (kind: keyof Directives, ordered: Date | undefined, stored: Date | undefined): Directives =>
-  ordered === undefined || (stored !== undefined && stored >= ordered) ? {} : { [kind]: ordered };
 
 // One look.
 
@@ -283,8 +261,9 @@ async function takeStrayLabel(candidate: Candidate, { ports, log }: Rekey): Prom
 }
 
 /**
- * Under reset-password, applications are refused from setSecret to finishSecret. Where the retries of Secrets Manager did not bring
- * the end, reconcile-users is asked to end the rotation now, and not with its next pass. Under which strategy the rotation began,
+ * Under reset-password, applications are refused from setSecret to finishSecret, and a rotation that is to replace a compromised login
+ * may have stored none. Where the retries of Secrets Manager did not bring the end, reconcile-users is asked to end the rotation now, and
+ * not with its next pass. Under which strategy the rotation began,
  * only values tell, which this function cannot read: the spec may name another one since.
  */
 async function finishResets(candidates: readonly Candidate[], now: Date, { ports }: Rekey): Promise<void> {

@@ -104,8 +104,14 @@ const pendingFor = (ago: string): Partial<CredentialState> => ({
 
 const user = (username: string, is: Standing['is'], more: Partial<KnownUser['user']> = {}): KnownUser => ({
   user: { username, isProtected: is === 'protected', ...more },
-  // Of the standing the checks read what it is, and whose.
-  standing: { is, credential: { name: 'orders-api' } } as Standing,
+  // Of the standing the checks read what it is, whose, and since when it is of no use.
+  standing: {
+    is,
+    credential: { name: 'orders-api', spec, directives: {} },
+    since: at('3d'),
+    isRevoked: false,
+    wasPublished: true,
+  } as unknown as Standing,
 });
 
 const snapshot = (overrides: Partial<Snapshot> = {}): Snapshot => ({
@@ -327,6 +333,42 @@ const cases: Record<string, { given: Partial<Snapshot>; want: readonly string[] 
   'an older one that is empty is given up': {
     given: { credentials: [reading({ state: pendingFor('61m'), reading: { pending: 'empty' } })] },
     want: ['RotationStuck -> abandon-rotation'],
+  },
+  'one that is to replace a compromised login, and has stored none, is given up after four minutes': {
+    given: {
+      credentials: [
+        reading({
+          directives: { revokeBefore: at('1d') },
+          state: pendingFor('5m'),
+          reading: { pending: 'empty' },
+        }),
+      ],
+    },
+    want: ['RotationStuck -> abandon-rotation'],
+  },
+  'so it is not before the retries of Secrets Manager have had their time': {
+    given: {
+      credentials: [
+        reading({
+          directives: { revokeBefore: at('1d') },
+          state: pendingFor('3m'),
+          reading: { pending: 'empty' },
+        }),
+      ],
+    },
+    want: [],
+  },
+  'nor one that an order alone has started': {
+    given: {
+      credentials: [
+        reading({
+          directives: { rotateBefore: at('1d') },
+          state: pendingFor('5m'),
+          reading: { pending: 'empty' },
+        }),
+      ],
+    },
+    want: [],
   },
   'an older one that nobody can read is given up': {
     given: { credentials: [reading({ state: pendingFor('61m'), reading: { pending: 'unreadable' } })] },

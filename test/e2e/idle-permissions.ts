@@ -125,6 +125,7 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeySchedulerecordauditRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyCredentialRequested sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyRotationOrdered sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRuleRekeyRevocationOrdered sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyPauseOrdered sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyDeletionOrdered sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyCredentialRotated sqs:SendMessage': lostEvent,

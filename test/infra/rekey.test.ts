@@ -107,6 +107,7 @@ describe('rotation', () => {
       ['apigateway.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-receive-webhook'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-create-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
+      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
@@ -316,10 +317,10 @@ describe('events', () => {
       bus: 'rekey',
       want: ['rekey-start-rotations', audit],
     },
-    'a compromised credential reaches start-rotations': {
+    'a compromised credential reaches start-rotations, and delete-user, which makes room for its rotation': {
       event: fact('CredentialCompromised'),
       bus: 'rekey',
-      want: ['rekey-start-rotations', audit],
+      want: ['rekey-start-rotations', 'rekey-delete-user', audit],
     },
     'an ordered pause reaches start-rotations': {
       event: fact('RekeyPaused'),
@@ -387,7 +388,7 @@ describe('events', () => {
   });
 
   test('that cannot be delivered are tried for a day and kept', () => {
-    expect(stack.rules).toHaveLength(9);
+    expect(stack.rules).toHaveLength(10);
     for (const { isEnabled, targets } of stack.rules)
       expect({ isEnabled, targets }).toEqual({
         isEnabled: true,
@@ -1104,7 +1105,18 @@ describe('least privilege', () => {
         readFleetAndFormerTargets,
         readWhatIsWanted,
         parameters(['DeleteParameter'], 'credentials'),
-        statement('Allow', ['ssm:PutParameter'], orders('deleteSince', 'targetIsGone', 'deletedAt')),
+        statement(
+          'Allow',
+          ['ssm:PutParameter'],
+          orders(
+            'revokeBefore',
+            'revokeAnyway',
+            'sessionsEndedFor',
+            'deleteSince',
+            'targetIsGone',
+            'deletedAt',
+          ),
+        ),
         parameters(['DeleteParameter'], 'directives'),
         parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings', 'sightings'),
         onSecrets(

@@ -262,6 +262,17 @@ describe('an order to rotate or to revoke', () => {
     ).rejects.toMatchObject({ code: 'EVENT_INVALID' });
   });
 
+  test('I20: by a clock that is ahead of ours covers every version that there is, and none that is made since', async () => {
+    await world.declare();
+    await world.makeSecret();
+    // Our clock is two minutes behind that of Secrets Manager, by which the secret has just been made.
+    world.move(-2 * minuteMs);
+    await noteOrder(order('CredentialCompromised', at(3 * minuteMs)), world.rekey);
+    expect(await world.standing()).toEqual({ revokeBefore: at(1) });
+    await noteOrder(order('CredentialRotationRequested', at(-minuteMs)), world.rekey);
+    expect(await world.standing()).toMatchObject({ rotateBefore: at(-minuteMs) });
+  });
+
   test('to delete is none for the function that rotates', async () => {
     await world.declare();
     await expect(noteOrder(deletion(at(0)), world.rekey)).rejects.toThrow(

@@ -160,6 +160,7 @@ export function useCredentialWorld() {
         'rotateBefore',
         'revokeBefore',
         'revokeAnyway',
+        'sessionsEndedFor',
         'changeBefore',
         'deleteSince',
         'deletedAt',
