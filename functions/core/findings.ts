@@ -25,6 +25,7 @@ export const findingKinds = [
   'RevokedSessionsOpen',
   'AdoptedLoginCompromised',
   'RotationDisabled',
+  'PauseWithoutTarget',
   'RetiredStillConnected',
   'DrainUnobservable',
   'DeletionBlocked',

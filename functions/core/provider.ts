@@ -258,4 +258,8 @@ export interface OpenTarget<Target, Privileges> {
   readonly until: Date;
 }
 
-export type LoadProvider = (id: string) => Promise<AnyProviderDefinition | undefined>;
+export interface LoadProvider {
+  (id: string): Promise<AnyProviderDefinition | undefined>;
+  /** The ids of all providers. @default not told */
+  readonly ids?: readonly string[];
+}

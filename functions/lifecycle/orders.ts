@@ -408,12 +408,35 @@ const outranks = (one: Pause, other: Pause): boolean =>
     : one.at > other.at;
 
 /**
+ * A pause of a target that cannot be would be stored and stop nothing, while whoever ordered it believes that writes are paused.
+ * Throws EVENT_INVALID for it. Whether a credential names the target is not asked here: of that start-rotations tells in a finding.
+ */
+async function assertPossibleTarget(
+  { provider, targetId }: Place,
+  loadProvider: Rekey['loadProvider'],
+): Promise<void> {
+  const definition = await loadProvider(provider);
+  if (definition === undefined)
+    throw new InputError(
+      'EVENT_INVALID',
+      `detail.provider: expected a provider that rekey has${loadProvider.ids === undefined ? '' : ` (${loadProvider.ids.join(', ')})`}, got ${provider}; nothing is paused, send the event again`,
+    );
+  // Any database does: a pause is of the target as a whole.
+  const parsed = definition.targetSchema.safeParse(definition.targetOf({ targetId, database: 'database' }));
+  if (!parsed.success)
+    throw new InputError(
+      'EVENT_INVALID',
+      `detail.target: ${parsed.error.issues.map(({ message }) => message).join('; ')}, got ${targetId}; nothing is paused, send the event again`,
+    );
+}
+
+/**
  * Afterwards the order stands, or one that is younger. A pause of everything and one of a target stand beside each other: whoever
  * ends one has not ended the other.
  */
 export async function notePause(
   { order, on, orderedAt }: Extract<Invocation, { readonly is: 'pause' }>,
-  rekey: Teller,
+  rekey: Teller & Pick<Rekey, 'loadProvider'>,
 ): Promise<'noted' | 'ignored'> {
   const { ports } = rekey;
   await refuseFuture(orderedAt, ports);
@@ -436,6 +459,8 @@ export async function notePause(
     );
 
   const before = await read();
+  // What was stored before providers were checked can still be ended.
+  if (on !== undefined && before === 'none') await assertPossibleTarget(on, rekey.loadProvider);
   if (typeof before === 'object' && stands(before)) {
     const isSame = before.state === ordered.state && before.at.getTime() === ordered.at.getTime();
     return isSame ? 'noted' : ignore(`a younger order of ${before.at.toISOString()} stands: ${before.state}`);
@@ -451,9 +476,12 @@ export async function notePause(
     return typeof stored === 'object' && stands(stored);
   };
   await settle(parameter, document, isSettled, ports);
-  rekey.log('warn', ordered.state === 'paused' ? 'writes are paused' : 'writes go on', {
-    ...(on ?? {}),
+  // Each pause is ended by its own order: where another one stands, writes do not go on.
+  const others = [...(await readPauses(ports)).keys()].filter((key) => pausePath + key !== parameter);
+  rekey.log('warn', ordered.state === 'paused' ? 'a pause of writes stands' : 'a pause of writes is over', {
+    ...(on ?? { every: 'target' }),
     orderedAt: orderedAt.toISOString(),
+    ...(others.length === 0 ? {} : { stillPaused: others }),
   });
   return 'noted';
 }

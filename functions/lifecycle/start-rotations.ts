@@ -398,7 +398,10 @@ async function tell({ plan, pauses }: Pick<Look, 'plan' | 'pauses'>, rekey: Reke
   if (plan.targets.every(({ isWhole }) => isWhole))
     await announce(
       { scope: 'schedule', place: 'fleet' },
-      plan.rotations.flatMap((rotation) => findingsOf(rotation, now)),
+      [
+        ...pausesWithoutTarget(pauses, plan.targets),
+        ...plan.rotations.flatMap((rotation) => findingsOf(rotation, now)),
+      ],
       rekey,
     );
 }
@@ -434,6 +437,29 @@ async function tellBreakers(
   if (Object.keys(open).length === 0) {
     if (stored !== 'absent') await ports.deleteParameter({ parameter: breakersParameter });
   } else if (document !== stored) await ports.writeParameter({ parameter: breakersParameter, document });
+}
+
+/** A pause of a target that no spec names stops nothing: whoever ordered it may have mistyped, and believe that writes are paused. */
+function pausesWithoutTarget(
+  pauses: ReadonlyMap<string, Date>,
+  targets: readonly PlannedTarget[],
+): readonly Finding[] {
+  const keys = new Set(targets.map(({ provider, target }) => targetKey(provider, target)));
+  return [...pauses].flatMap(([key, since]): readonly Finding[] => {
+    const [provider = '', target = ''] = key.split('/');
+    if (key === 'all' || keys.has(key)) return [];
+    const named = targets.filter((other) => other.provider === provider).map((other) => other.target);
+    return [
+      {
+        kind: 'PauseWithoutTarget',
+        provider,
+        target,
+        details: `writes on it are paused since ${since.toISOString()}, but no spec names it; specs of ${provider} name ${named.length === 0 ? 'no target' : named.toSorted().slice(0, 20).join(', ')}`,
+        remedy:
+          'send RekeyPaused with the right target, or without one for every target, and RekeyResumed for this one',
+      },
+    ];
+  });
 }
 
 function findingsOf(

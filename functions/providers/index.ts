@@ -9,5 +9,7 @@ const providers: Readonly<Record<string, () => Promise<AnyProviderDefinition>>> 
 };
 
 /** The definition of a provider, or undefined when rekey has none of that id. */
-export const loadProvider: LoadProvider = async (id) =>
-  Object.hasOwn(providers, id) ? providers[id]?.() : undefined;
+export const loadProvider: LoadProvider = Object.assign(
+  async (id: string) => (Object.hasOwn(providers, id) ? providers[id]?.() : undefined),
+  { ids: Object.keys(providers) },
+);

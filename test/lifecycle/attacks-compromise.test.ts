@@ -1,4 +1,5 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { parseInvocation } from '../../functions/core/events.ts';
 import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import {
@@ -447,5 +448,67 @@ describe('I27: CredentialCompromised is carried out or reported', () => {
     await rekey().sweep();
     expect(await works(leaked)).toBe(true);
     expect(world.found(made)).toContain('RevocationWaiting');
+  });
+});
+
+describe('a pause', () => {
+  const pause = (detail: object): unknown => ({
+    'detail-type': 'RekeyPaused',
+    time: world.now().toISOString(),
+    detail,
+  });
+  const send = (detail: object) => rekey().start(parseInvocation(pause(detail), ['pause']));
+
+  test.each([
+    [
+      { provider: 'render', target: 'dpg-d1abc2d3e4f5g6h7i8j9-a' },
+      'EVENT_INVALID: detail.provider: expected a provider that rekey has (cockroachdb-cloud, render-postgres, vultr-valkey, zilliz-cloud), got render',
+    ],
+    [
+      { provider: 'render-postgres', target: 'orders' },
+      'EVENT_INVALID: detail.target: expected the id of a database, such as dpg-…-a, got orders',
+    ],
+    [
+      { provider: 'cockroachdb-cloud', target: 'orders' },
+      'EVENT_INVALID: detail.target: expected the UUID of the cluster, got orders',
+    ],
+  ])('of a target that cannot be, %j, is refused and not stored', async (detail, message) => {
+    await expect(send(detail)).rejects.toThrow(message);
+    expect(await rekey().parameter(`/rekey/pause/${detail.provider}/${detail.target}`)).toBeUndefined();
+  });
+
+  test('of a target that no spec names is kept, and reported at once with those that there are', async () => {
+    await credential({ provider: 'render-postgres' });
+    const before = rekey().published().length;
+    const mistyped = 'dpg-d1abc2d3e4f5g6h7i8j8-a';
+    await send({ provider: 'render-postgres', target: mistyped });
+    const told = rekey().published().slice(before);
+    expect(told.map(({ detail }) => detail)).toMatchObject([
+      {
+        kind: 'PauseWithoutTarget',
+        target: mistyped,
+        details: expect.stringContaining(targets['render-postgres'].target.postgresId),
+      },
+    ]);
+    move(minuteMs);
+    await orderPause('RekeyResumed', { provider: 'render-postgres', targetId: mistyped });
+    await start();
+    expect(rekey().published().slice(before)).toHaveLength(1);
+  });
+
+  test('that is over does not say that writes go on where another one stands', async () => {
+    await orderPause('RekeyPaused');
+    move(minuteMs);
+    const on = { provider: 'zilliz-cloud', targetId: clusterId };
+    await orderPause('RekeyPaused', on);
+    move(minuteMs);
+    await orderPause('RekeyResumed', on);
+    expect(
+      rekey()
+        .logged.filter((line) => line.startsWith('a pause of writes is over'))
+        .at(-1),
+    ).toContain('"stillPaused":["all"]');
+    move(minuteMs);
+    await orderPause('RekeyResumed');
   });
 });

@@ -1,9 +1,11 @@
 import { beforeEach, describe, expect, test } from 'vitest';
+import { z } from 'zod';
 import { parameterStore } from '../../functions/aws/parameters.ts';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
 import { type DirectiveKind, directiveParameter } from '../../functions/core/directives.ts';
 import type { IgnoredOrder, Invocation, RekeyEvent } from '../../functions/core/events.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
+import type { AnyProviderDefinition } from '../../functions/core/provider.ts';
 import { createRedactor } from '../../functions/core/sensitive.ts';
 import {
   buryCredential,
@@ -15,6 +17,7 @@ import {
   pausedSince,
   readStandingOrders,
 } from '../../functions/lifecycle/orders.ts';
+import { renderPostgres } from '../../functions/providers/render-postgres/provider.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from '../support/aws-client.ts';
@@ -26,6 +29,14 @@ const start = Date.parse('2026-03-01T12:00:00Z');
 
 type Order = Extract<Invocation, { is: 'order' }>;
 type PauseOrder = Extract<Invocation, { is: 'pause' }>;
+
+/** A provider whose targets are called db-…. */
+const acme: AnyProviderDefinition = {
+  ...renderPostgres,
+  id: 'acme',
+  targetSchema: z.string().regex(/^db-/, { error: 'expected the id of a database, such as db-1' }),
+  targetOf: ({ targetId }) => targetId,
+};
 
 /** Parameter Store and Secrets Manager, and a bus and a log that are only written to. */
 function createWorld() {
@@ -74,6 +85,7 @@ function createWorld() {
     rekey: {
       ports,
       log: (level: string, message: string) => void logged.push(`${level} ${message}`),
+      loadProvider: async (id: string) => (id === 'acme' ? acme : undefined),
     },
     move(ms: number) {
       nowMs += ms;
