@@ -25,8 +25,8 @@ type ParameterPorts = Pick<
 
 /** The ports to Parameter Store. `clock` is the one that guards are kept by. */
 export function parameterStore(client: SSMClient, clock: () => Date = () => new Date()): ParameterPorts {
-  const put = (parameter: string, document: string, Overwrite: boolean) =>
-    client.send(new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite }));
+  const putCommand = (parameter: string, document: string, Overwrite: boolean) =>
+    new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite });
 
   const get = async (parameter: string): Promise<Parameter | undefined> => {
     try {
@@ -69,19 +69,20 @@ export function parameterStore(client: SSMClient, clock: () => Date = () => new 
       return found;
     },
 
-    async createParameter({ parameter, document }) {
+    async createParameter({ parameter, document, guard }) {
+      const command = putCommand(parameter, document, false);
       try {
-        await put(parameter, document, false);
+        await client.send(guard === undefined ? command : guarded(command, guard, clock));
         return 'written';
       } catch (error) {
         if (isNamed(error, 'ParameterAlreadyExists')) return 'exists';
-        throw failureOf(error, `PutParameter of ${parameter}`, 'unknown');
+        throw changeFailureOf(error, `PutParameter of ${parameter}`, 'unknown');
       }
     },
 
     async writeParameter({ parameter, document }) {
       try {
-        await put(parameter, document, true);
+        await client.send(putCommand(parameter, document, true));
       } catch (error) {
         throw failureOf(error, `PutParameter of ${parameter}`, 'unknown');
       }

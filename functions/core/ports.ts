@@ -64,8 +64,14 @@ export interface Ports {
   readonly readParameterDate: Port<{ parameter: string }, Date | 'absent'>;
   /** Up to ten at once, by name; what is absent is left out. */
   readonly readParameters: Port<{ parameters: readonly string[] }, ReadonlyMap<string, string>>;
-  /** Never overwrites: a parameter that exists belongs to somebody. */
-  readonly createParameter: Port<{ parameter: string; document: string }, 'written' | 'exists'>;
+  /**
+   * Never overwrites: a parameter that exists belongs to somebody. Specs are created with a guard only: the credential may have been
+   * deleted since it was requested.
+   */
+  readonly createParameter: Port<
+    { parameter: string; document: string; guard?: Guard },
+    'written' | 'exists'
+  >;
   /** Overwrites. */
   readonly writeParameter: Port<{ parameter: string; document: string }, void>;
   /** Specs and orders are deleted with a guard only: another one may be stored under the name at any time. */

@@ -74,7 +74,7 @@ export async function createUser(
   const before = await ports.describeSecret({ secretId });
   const step = await nextStep(before, request, rekey);
   if (step === 'none') {
-    await storeSpec(spec, rekey);
+    await storeSpec(request, rekey);
     rekey.log('info', 'the credential exists already', { ...facts });
     return;
   }
@@ -94,7 +94,7 @@ export async function createUser(
       },
       ports,
     );
-  const guard = guardOf(request, await storeSpec(spec, rekey), rekey);
+  const guard = guardOf(request, await storeSpec(request, rekey), rekey);
 
   if (before === 'absent')
     await ports.createSecret({
@@ -196,13 +196,13 @@ async function isOlderThan(
   return versions !== 'absent' && versions.every(({ createdAt }) => createdAt <= deletedAt);
 }
 
-/** No order to delete stands, and the spec is still the one that was stored. */
-function guardOf({ spec, requestedAt }: Request, wanted: string, { ports }: Rekey): Guard {
+/** No order to delete stands, and the spec is still the one that was stored, once it was. */
+function guardOf({ spec, requestedAt }: Request, wanted: string | 'not-stored', { ports }: Rekey): Guard {
   return Guard.of(async () => {
     const { document, directives } = await readStandingOrders(spec.name, ports);
     if (directives.deleteSince !== undefined || isBuried(directives, requestedAt))
       return `the deletion of ${spec.name} was ordered`;
-    return document === wanted
+    return wanted === 'not-stored' || document === wanted
       ? undefined
       : `${specParameterName(spec.name)} does not hold the spec that was requested`;
   });
@@ -298,12 +298,17 @@ async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, re
     );
 }
 
-/** Afterwards the spec is stored. Answers the text that is, as a deployment may have written it differently. */
-async function storeSpec(spec: CredentialSpec, rekey: Rekey): Promise<string> {
+/**
+ * Afterwards the spec is stored. Answers the text that is, as a deployment may have written it differently. Throws SUPERSEDED where the
+ * credential was deleted since it was requested, or its deletion was ordered.
+ */
+async function storeSpec(request: Request, rekey: Rekey): Promise<string> {
   const { ports } = rekey;
+  const { spec } = request;
   const parameter = specParameterName(spec.name);
   const document = specDocument(spec);
-  if ((await ports.createParameter({ parameter, document })) === 'written') return document;
+  const guard = guardOf(request, 'not-stored', rekey);
+  if ((await ports.createParameter({ parameter, document, guard })) === 'written') return document;
   const existing = await ports.readParameter({ parameter });
   await refuseOtherSpec(existing === 'absent' ? '' : existing, spec, rekey);
   return existing;

@@ -53,6 +53,13 @@ export function guardWrites(ports: Ports, clock: () => Date): Ports {
     cancelRotation: guarded(ports.cancelRotation),
     removeReplicas: guarded(ports.removeReplicas),
     deleteSecret: guarded(ports.deleteSecret),
+    createParameter: async (request) => {
+      const { parameter, guard } = request;
+      if (guard !== undefined) return sendGuarded(guard, clock, () => ports.createParameter(request));
+      if (parameter.startsWith(specParameterPath))
+        throw new Error(`${parameter} was about to be stored without its reasons; give it a guard`);
+      return ports.createParameter(request);
+    },
     deleteParameter: async (request) => {
       const { parameter, guard } = request;
       if (guard !== undefined) return sendGuarded(guard, clock, () => ports.deleteParameter(request));

@@ -73,6 +73,8 @@ const changes: Record<string, (ports: Started['ports'], guard: Guard) => Promise
   RemoveRegionsFromReplication: ({ removeReplicas }, guard) =>
     removeReplicas({ guard, secretId: name, regions: ['eu-west-1'] }),
   DeleteSecret: ({ deleteSecret }, guard) => deleteSecret({ guard, secretId: name, recoveryDays: 7 }),
+  PutParameter: ({ createParameter }, guard) =>
+    createParameter({ guard, parameter: '/rekey/credentials/orders-api', document: '{}' }),
   DeleteParameter: ({ deleteParameter }, guard) =>
     deleteParameter({ guard, parameter: '/rekey/credentials/orders-api' }),
   PutEvents: ({ notify }, guard) =>

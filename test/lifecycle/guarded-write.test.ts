@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { Guard } from '../../functions/core/guard.ts';
 import type { HttpRequest, Ports } from '../../functions/core/ports.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
@@ -71,3 +72,24 @@ test.each(Object.entries(changes))('%s is stopped where it says that it only rea
   await expect(ask(ports)).rejects.toThrow(/was about to leave without its reasons/);
   expect(left).toEqual([]);
 });
+
+test.each(['createParameter', 'deleteParameter'] as const)(
+  '%s of a spec is stopped where it has no guard, and passes with one',
+  async (name) => {
+    const left: string[] = [];
+    const port = async ({ parameter }: { parameter: string }) => left.push(parameter);
+    const ports = guardWrites(
+      { createParameter: port, deleteParameter: port } as unknown as Ports,
+      () => new Date('2026-03-01T12:00:00Z'),
+    );
+    const call = { parameter: '/rekey/credentials/orders', document: '{}' };
+    await expect(ports[name](call)).rejects.toThrow(/without its reasons/);
+    expect(left).toEqual([]);
+    await expect(ports[name]({ ...call, guard: Guard.of(async () => 'it is over') })).rejects.toThrow(
+      /it is over/,
+    );
+    expect(left).toEqual([]);
+    await ports[name]({ ...call, guard: Guard.of(async () => undefined) });
+    expect(left).toEqual(['/rekey/credentials/orders']);
+  },
+);
