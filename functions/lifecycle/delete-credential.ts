@@ -1,9 +1,9 @@
 import { isNamedLikeOurs } from '../core/drift.ts';
 import { ProviderError } from '../core/errors.ts';
 import type { CredentialFacts, TargetGone, UserChange } from '../core/events.ts';
-import { type Credential, storedSpec } from '../core/fleet.ts';
+import { type Credential, storedSpec, targetKeysOf } from '../core/fleet.ts';
 import { type CredentialVersions, carriesPrefix, graceMarginMs, ownership } from '../core/generations.ts';
-import { Guard } from '../core/guard.ts';
+import { type Fact, Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { DatabaseUser } from '../core/provider.ts';
@@ -12,7 +12,7 @@ import { openVersion } from '../core/rotation.ts';
 import { parseSpec } from '../core/spec.ts';
 import { maximumPlaceholders, placeholderUsername } from '../core/username.ts';
 import { forgetTargets } from './former-targets.ts';
-import { labelsUnchanged, sameDeletion, sameLabels, stillEnding } from './guarded-write.ts';
+import { labelsUnchanged, notPaused, sameDeletion, sameLabels, stillEnding } from './guarded-write.ts';
 import { buryCredential, forgetOrders, keepDirective } from './orders.ts';
 import { betweenWords, type Candidate, retireUsers, type Scene, secondReadingMs } from './retire-users.ts';
 import { readUserVersions, readVersions } from './target.ts';
@@ -31,10 +31,12 @@ export type DeletionStage =
   | 'users-left'
   /** Its users are gone. The secret goes once its replicas in other Regions have. */
   | 'replicas-left'
+  /** Its users are gone. The secret goes once writes are no longer paused. */
+  | 'paused'
   | 'deleted';
 
 export interface Emptied {
-  readonly stage: Exclude<DeletionStage, 'deleted' | 'target-gone' | 'other-targets-left'>;
+  readonly stage: Exclude<DeletionStage, 'deleted' | 'paused' | 'target-gone' | 'other-targets-left'>;
 }
 /** Its users are gone: what is left is to delete the secret and what was ordered. */
 export interface Empty {
@@ -117,8 +119,24 @@ export async function emptyCredential(
   }
   return (await mayStepRun(state, scene))
     ? { stage: 'rotation-open' }
-    : { stage: 'empty', finish: (gone) => deleteSecret(state, { ending, gone }, scene) };
+    : {
+        stage: 'empty',
+        finish: unlessPaused(state, scene, (gone) => deleteSecret(state, { ending, gone }, scene)),
+      };
 }
+
+const notPausedAnywhere = (credential: Credential, { rekey }: Scene): readonly Fact[] =>
+  targetKeysOf(credential).map((key) => {
+    const [provider = '', targetId = ''] = key.split('/');
+    return notPaused({ provider, targetId }, rekey);
+  });
+
+const unlessPaused =
+  (credential: Credential, scene: Scene, finish: Empty['finish']): Empty['finish'] =>
+  async (gone) => {
+    const objections = await Promise.all(notPausedAnywhere(credential, scene).map((fact) => fact()));
+    return objections.every((objection) => objection === undefined) ? finish(gone) : 'paused';
+  };
 
 /**
  * Written down before anything is done, so that prolonging a spec that is half deleted brings back nothing. The spec is read once
@@ -272,7 +290,10 @@ function withoutSecret(credential: Credential, ending: Ending, scene: Scene): Em
     });
   return left.length > 0
     ? { stage: 'users-left' }
-    : { stage: 'empty', finish: (gone) => tellAndForget(credential, { ending, gone }, scene) };
+    : {
+        stage: 'empty',
+        finish: unlessPaused(credential, scene, (gone) => tellAndForget(credential, { ending, gone }, scene)),
+      };
 }
 
 /** The second part: the secret, then everything that was ordered for it. */
@@ -288,7 +309,11 @@ async function deleteSecret(
     // A rotation that was started since would leave a user behind.
     if (now.rotationEnabled || !sameLabels(now, secret)) return 'rotation-open';
     // Secrets Manager deletes nothing that has replicas (AWS documentation). A pass that is killed between the two finds none.
-    const guard = Guard.of(labelsUnchanged(secret, scene.rekey), stillEnding(state, scene.now, scene.rekey));
+    const guard = Guard.of(
+      labelsUnchanged(secret, scene.rekey),
+      stillEnding(state, scene.now, scene.rekey),
+      ...notPausedAnywhere(state, scene),
+    );
     if (now.replicas !== undefined)
       await ports.removeReplicas({
         secretId: secret.arn,
