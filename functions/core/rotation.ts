@@ -47,7 +47,8 @@ export function strayPending(
       code: 'VERSION_REVOKED',
       because: 'it was made before the credential was reported as compromised',
     };
-  for (const label of ['AWSCURRENT', 'REKEY_PUBLISHED'] as const) {
+  // AWSPREVIOUS as well: it was current, and REKEY_PUBLISHED may have been taken off after a roll-back.
+  for (const label of ['AWSCURRENT', 'AWSPREVIOUS', 'REKEY_PUBLISHED'] as const) {
     const holder = holderOf(labelsByVersion, label);
     const published = holder === undefined ? undefined : createdAt(holder);
     if (published !== undefined && madeAt < published)

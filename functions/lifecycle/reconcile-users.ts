@@ -14,7 +14,7 @@ import {
   type TargetTask,
   targetKey,
 } from '../core/fleet.ts';
-import { lastSwitch } from '../core/generations.ts';
+import { hasSwitched, lastSwitch } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { credentialNameOf, secretName, secretPrefix, specParameterName } from '../core/names.ts';
@@ -262,29 +262,33 @@ const isNoted = ({ moved }: Credential, { provider, targetId }: FormerTarget): b
 
 /**
  * REKEY_PUBLISHED is on the youngest version that was ever published. A rotation that was killed right after the switch has not
- * moved it there. Without it, after two roll-backs by hand nothing shows that the version was published: its user would lose its
- * grace, or a roll-back would be undone.
+ * moved it there, and somebody may have taken it off or put it elsewhere. Without it, after two roll-backs by hand nothing shows that
+ * the version was published: its user would lose its grace, or a roll-back would be undone.
  */
 async function keepPublishedMark({ credential, state }: Reading, rekey: Rekey): Promise<void> {
   if (state === 'absent' || isFormer(credential)) return;
   const { secret, versions } = state;
-  const [current, marked] = (['AWSCURRENT', 'REKEY_PUBLISHED'] as const).map((label) => {
-    const versionId = holderOf(secret.labelsByVersion, label);
-    return versions.find((version) => version.versionId === versionId);
-  });
-  if (current === undefined || marked === undefined || current.createdAt <= marked.createdAt) return;
+  const marked = holderOf(secret.labelsByVersion, 'REKEY_PUBLISHED');
+  const holders = [
+    ...(['AWSCURRENT', 'AWSPREVIOUS'] as const).map((label) => holderOf(secret.labelsByVersion, label)),
+    marked,
+  ];
+  const youngest = versions.findLast(({ versionId }) => holders.includes(versionId));
+  // A list that lags behind may lack the version that has the mark.
+  const isListed = marked === undefined || versions.some(({ versionId }) => versionId === marked);
+  if (!(hasSwitched(state) && isListed) || youngest === undefined || youngest.versionId === marked) return;
   try {
     await rekey.ports.moveLabel({
       secretId: secret.arn,
       label: 'REKEY_PUBLISHED',
-      from: marked.versionId,
-      to: current.versionId,
+      ...(marked === undefined ? {} : { from: marked }),
+      to: youngest.versionId,
       guard: Guard.of(labelsUnchanged(secret, rekey)),
     });
   } catch (error) {
     if (!isExpected(error)) throw error;
     const { code } = error;
-    rekey.log('warn', 'REKEY_PUBLISHED could not be moved to AWSCURRENT', {
+    rekey.log('warn', 'REKEY_PUBLISHED could not be put on the youngest version that was published', {
       credential: credential.name,
       code,
     });

@@ -796,16 +796,15 @@ async function datesOf(
   current: SecretVersion,
   { ports }: Rekey,
 ): Promise<ReadonlyMap<string, Date>> {
-  const published = holderOf(labelsByVersion, 'REKEY_PUBLISHED');
   const dates = new Map<string, Date>();
+  // Before the first switch, AWSCURRENT is all that any version is compared with.
+  const isFirst = ['AWSPREVIOUS', 'REKEY_PUBLISHED'].every((label) => !holderOf(labelsByVersion, label));
+  const versions = isFirst ? 'absent' : await ports.listVersions({ secretId: arn });
+  for (const { versionId, createdAt } of versions === 'absent' ? [] : versions)
+    dates.set(versionId, createdAt);
   if (current.createdAt !== undefined) dates.set(current.versionId, current.createdAt);
-  // Only after a roll-back by hand: otherwise AWSCURRENT is the youngest that was published.
-  if (published !== undefined && published !== current.versionId && published !== token) {
-    const versions = await ports.listVersions({ secretId: arn });
-    for (const { versionId, createdAt } of versions === 'absent' ? [] : versions)
-      dates.set(versionId, createdAt);
-    return dates;
-  }
+  // A list may lag behind, and a version that is not dated passes for one that nobody revoked.
+  if (dates.has(token)) return dates;
   const pending = await ports.readSecret({ secretId: arn, versionId: token, label: 'AWSPENDING' });
   if (pending !== 'absent' && pending.createdAt !== undefined) dates.set(token, pending.createdAt);
   return dates;
