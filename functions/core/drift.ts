@@ -14,7 +14,7 @@ import {
 import { secretName, specParameterName } from './names.ts';
 import type { Provider, Readiness } from './provider.ts';
 import { holderOf } from './rotation.ts';
-import { graceMs } from './spec.ts';
+import { graceMs, restMs } from './spec.ts';
 
 /** What one pass saw of a target. Whatever could not be read is left out, and so is nobody's drift. */
 export interface Snapshot {
@@ -228,6 +228,19 @@ export const secretMissing: Check = (snapshot) =>
           : 'restore the secret, or request the deletion of the credential',
     }));
 
+/** When the rotation comes that mends a login of no use: not while consumers may still use the other one of two users. */
+function whenRotated(
+  { credential: { spec } }: CredentialReading,
+  state: CredentialState,
+  { now }: Pick<Snapshot, 'now'>,
+): string {
+  if (!state.secret.rotationEnabled) return 'switch rotation on, then rekey rotates';
+  const restUntil = new Date(lastSwitch(state).getTime() + restMs(spec));
+  return now < restUntil
+    ? `rekey rotates once the grace of the other user is over, at ${restUntil.toISOString()}; until then have consumers use AWSPREVIOUS, or set the stored password again at the vendor`
+    : 'rekey rotates at once';
+}
+
 /** A list alone is no proof: a user that logs in exists. */
 const isGone = ({ absent }: Snapshot, { reading, state }: Living): boolean =>
   state.currentUsername !== undefined &&
@@ -242,7 +255,7 @@ export const secretWithoutUser: Check = (snapshot) =>
       ...about(snapshot, reading),
       username: state.currentUsername ?? '',
       details: 'the user of AWSCURRENT is not there any more',
-      remedy: 'find out who deleted or renamed it; rekey rotates at once',
+      remedy: `find out who deleted or renamed it; ${whenRotated(reading, state, snapshot)}`,
       ...(isBeingMended ? {} : { repair: 'rotate-at-once' }),
     }));
 
@@ -265,7 +278,7 @@ export const currentRejected: Check = (snapshot) =>
         {
           ...finding,
           details: current.because,
-          remedy: 'find out who wrote it; rekey rotates at once',
+          remedy: `find out who wrote it; ${whenRotated(reading, state, snapshot)}`,
           ...(isBeingMended ? {} : { repair: 'rotate-at-once' }),
         },
       ];
@@ -277,7 +290,7 @@ export const currentRejected: Check = (snapshot) =>
         ...finding,
         ...(state.currentUsername === undefined ? {} : { username: state.currentUsername }),
         details: 'the login in AWSCURRENT is refused',
-        remedy: 'find out who changed the password; rekey rotates at once',
+        remedy: `find out who changed the password; ${whenRotated(reading, state, snapshot)}`,
         ...(isBeingMended ? {} : { repair: 'rotate-at-once' }),
       },
     ];
@@ -572,10 +585,14 @@ const needsNoSpec: ReadonlySet<Repair> = new Set(['abandon-rotation', 'restore-l
 const moveBack =
   'put the former target back into the spec, or delete the credential and request it again: a credential does not move';
 
-/** Where the spec of a credential names another target than versions of its secret: rotation is refused, and the old login works on. */
+/**
+ * Where the spec of a credential names another target than versions of its secret: rotation is refused, and the old login works on,
+ * unless a rotation under reset-password was open (`isResetOpen`): nobody can end it where its provider is another one.
+ */
 export const targetMoved = (
   { name, spec }: Pick<Credential, 'name' | 'spec'>,
   { provider, targetId, username, labels }: FormerTarget,
+  { isResetOpen = false }: { readonly isResetOpen?: boolean } = {},
 ): Finding => ({
   kind: 'TargetMoved',
   provider: spec.provider,
@@ -583,7 +600,10 @@ export const targetMoved = (
   credential: name,
   username,
   details: `the spec names ${spec.provider} ${spec.targetId}, ${labels.join(' and ')} of ${secretName(name)} still ${provider} ${targetId}`,
-  remedy: moveBack,
+  remedy:
+    isResetOpen && provider !== spec.provider
+      ? `put the former target back into the spec now: a rotation of its only user is open, which may refuse the login in AWSCURRENT, and rekey cannot end it without the key of ${provider}`
+      : moveBack,
 });
 
 /** A target of which nothing could be read: `code` says who has to act. `credential` where only its key is to blame. */
@@ -619,7 +639,7 @@ export const specInvalid: FleetCheck = ({ broken }) =>
     ...nowhere,
     credential: name,
     details: reason,
-    remedy: `correct ${specParameterName(name)}; until then nothing is done for this credential`,
+    remedy: `correct ${specParameterName(name)}; until then nothing is done for this credential: a rotation that is open under reset-password, which may refuse the login in AWSCURRENT, is not ended`,
   }));
 
 export const specMissing: FleetCheck = ({ withoutSpec }) =>
@@ -628,7 +648,8 @@ export const specMissing: FleetCheck = ({ withoutSpec }) =>
     ...nowhere,
     credential: name,
     details: `there is ${secretName(name)}, but no ${specParameterName(name)}`,
-    remedy: 'put the spec back, or delete the secret and its users: nothing rotates or retires them',
+    remedy:
+      'put the spec back, or delete the secret and its users: nothing rotates or retires them, and a rotation that is open under reset-password, which may refuse the login in AWSCURRENT, is not ended',
   }));
 
 export const prefixShared: FleetCheck = ({ credentials }) =>

@@ -252,10 +252,24 @@ async function movedFindings(
       await rekey.ports.enqueue(begun.map(({ provider, targetId }) => ({ provider, targetId })));
     // Of AWSPENDING alone RotationStuck tells: giving that rotation up mends it.
     const isNamed = ({ labels }: FormerTarget): boolean => labels.some((label) => label !== 'AWSPENDING');
-    findings.push(...former.filter(isNamed).map((one) => targetMoved(credential, one)));
+    const isResetOpen = isRead && resetsElsewhere(reading.elsewhere);
+    findings.push(...former.filter(isNamed).map((one) => targetMoved(credential, one, { isResetOpen })));
   }
   return findings;
 }
+
+/** Whether AWSPENDING names the user of AWSCURRENT there: its password may be the pending one already. */
+const resetsElsewhere = (elsewhere: readonly FormerTarget[]): boolean => {
+  const [current, pending] = ['AWSCURRENT', 'AWSPENDING'].map((label) =>
+    elsewhere.find(({ labels }) => labels.includes(label)),
+  );
+  return (
+    current !== undefined &&
+    current.versionId !== pending?.versionId &&
+    current.username === pending?.username &&
+    current.targetId === pending.targetId
+  );
+};
 
 const isNoted = ({ moved }: Credential, { provider, targetId }: FormerTarget): boolean =>
   (moved?.former ?? []).some((one) => one.provider === provider && one.targetId === targetId);

@@ -35,6 +35,7 @@ import {
   rotationStep,
   rotationSteps,
   strayPending,
+  type Verdict,
 } from '../core/rotation.ts';
 import { parseSecretValue, type SecretValue, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
@@ -62,14 +63,21 @@ import {
  * Throws RotationRefused when the step may not go on, InputError when something stored is wrong, ProviderError,
  * VerificationFailed or StoreError when something outside failed; Secrets Manager then retries the whole rotation.
  */
-export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rekey): Promise<void> {
+export async function rotateSecret(
+  event: RotationEvent & {
+    /** Rotation was switched off, and finishing this one is all that keeps consumers working. */
+    readonly isOffIgnored?: boolean;
+  },
+  until: Date,
+  rekey: Rekey,
+): Promise<void> {
   const step = rotationStep(event.step);
   if (step === undefined)
     throw new RotationRefused(
       'STEP_UNKNOWN',
       `got step ${JSON.stringify(event.step.slice(0, 40))}, expected one of ${rotationSteps.join(', ')}`,
     );
-  const first = judge(await describe(event, rekey), event.token);
+  const first = judgeStep(await describe(event, rekey), event);
   if (first.say === 'refuse') throw new RotationRefused(first.reason, first.advice);
   // A run that died after moving AWSCURRENT may have left its conclusion undone: finishSecret comes back for that alone.
   if (first.say === 'done' && step !== 'finishSecret') return;
@@ -81,7 +89,7 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
     await giveUp(event, error, undefined, rekey);
     throw error;
   }
-  const verdict = judge(rotation.description, event.token);
+  const verdict = judgeStep(rotation.description, event);
   if (verdict.say === 'refuse') throw new RotationRefused(verdict.reason, verdict.advice);
   try {
     if (verdict.say === 'proceed') {
@@ -107,6 +115,11 @@ export async function rotateSecret(event: RotationEvent, until: Date, rekey: Rek
     throw error;
   }
 }
+
+type Asked = Parameters<typeof rotateSecret>[0];
+
+const judgeStep = (description: SecretDescription, { token, isOffIgnored = false }: Asked): Verdict =>
+  judge(isOffIgnored ? { ...description, rotationEnabled: true } : description, token);
 
 const isSuperseded = (error: unknown): boolean =>
   error instanceof RotationRefused && error.code === 'SUPERSEDED';
@@ -207,7 +220,7 @@ const valueIn = ({ versionId, value }: SecretVersion): SecretValue =>
 
 /** Everything a step decides on, gathered once. */
 interface Rotation {
-  readonly event: RotationEvent;
+  readonly event: Asked;
   readonly description: SecretDescription;
   readonly spec: CredentialSpec;
   /** What was ordered for the credential. */
@@ -245,7 +258,7 @@ const stillPending =
     const { event, description, currentVersionId, madeAt, directives, rekey } = rotation;
     const now = await rekey.ports.describeSecret({ secretId: description.arn });
     if (now === 'absent') return `${description.name} is gone`;
-    const verdict = judge(now, event.token);
+    const verdict = judgeStep(now, event);
     if (verdict.say === 'refuse') return verdict.advice;
     if (verdict.say === 'done') return orPublished ? undefined : 'another run has published this version';
     if (holderOf(now.labelsByVersion, 'AWSCURRENT') !== currentVersionId)
@@ -676,7 +689,7 @@ function mayProceed(description: SecretDescription, token: string): boolean {
   );
 }
 
-async function gather(event: RotationEvent, until: Date, rekey: Rekey): Promise<Rotation> {
+async function gather(event: Asked, until: Date, rekey: Rekey): Promise<Rotation> {
   const { ports } = rekey;
   const { description, held } = await readCurrent(event, rekey);
   const name = credentialNameOf(description.name);

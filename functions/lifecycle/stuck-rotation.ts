@@ -23,11 +23,16 @@ import { readStandingOrders } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { isFinal, rotateSecret } from './rotate-secret.ts';
 import type { Reading } from './survey-target.ts';
+import { openTarget } from './target.ts';
 
 /**
  * Ends an abandoned rotation so that the next one can start. If a login is stored, rolls it forward. Gives it up if no login is
- * stored, after six hours of failed attempts, or under `alternate-users`. Returns what was done, or undefined if another run was
- * faster. Throws what kept it from being rolled forward while it is too young to be given up.
+ * stored, after six hours of failed attempts, under `alternate-users`, or at once if it can never go on or rotation is switched off.
+ * Returns what was done, or undefined if another run was faster. Throws what kept it from being rolled forward while it is too young
+ * to be given up, and PAUSED while writes are paused, unless publishing is what keeps consumers working.
+ *
+ * Where reset-password has changed the password in AWSCURRENT, giving up puts it back; where that cannot be done and the pending one
+ * works, the pending one is published, although rotation may be switched off.
  *
  * Secrets Manager may call a step of this rotation at any moment, and one that it called before may be frozen anywhere (a zombie).
  * Rolling forward is what such a step does, too: each is safe beside the other. Giving up leaves it nothing to do:
@@ -54,7 +59,7 @@ export async function endStuckRotation(
   const token = pending?.versionId ?? strayOf(state)?.versionId;
   if (token === undefined) return undefined;
   const secretId = state.secret.arn;
-  let failure: Error | undefined;
+  if (pending !== undefined && !reading.isResetOpen) await refusePaused(reading, rekey);
   if (canRollForward(reading) && pending !== undefined) {
     try {
       // createSecret has done its part. Each step looks at the labels anew, and stops where somebody has moved them.
@@ -70,13 +75,21 @@ export async function endStuckRotation(
       return 'finish-rotation';
     } catch (error) {
       const age = (await ports.now()).getTime() - pending.madeAt.getTime();
-      if (!isExpected(error) || (age <= abandonAfterMs && !isFinal(error))) throw error;
+      if (!isExpected(error) || error.code === 'PAUSED') throw error;
+      if (age <= abandonAfterMs && !isFinal(error) && error.code !== 'ROTATION_DISABLED') throw error;
       log('warn', error.message, { credential: state.name, versionId: token });
-      failure = error;
     }
   }
   // Whatever the strategy is now: the values tell that setSecret may have changed the password in AWSCURRENT.
-  if (pending !== undefined && reading.isResetOpen) await secureOnlyUser(reading, failure, rekey);
+  if (pending !== undefined && reading.isResetOpen) {
+    const refusal = await secureOnlyUser(reading, until, rekey);
+    if (refusal !== undefined) {
+      if (await publishPending(reading, { secretId, token }, until, rekey)) return 'finish-rotation';
+      // Only another rotation can help then, or a person: the finding CurrentRejected stays.
+      const isForGood = refusal === 'REVOKED' || refusal.code === 'REJECTED';
+      if (!isForGood) throw refusal;
+    }
+  }
   // First, or a late createSecret would store a login and put AWSPENDING on it again. A version with a value is also kept by
   // Secrets Manager, which keeps the names of its users derivable. Repeating it writes the same value: nothing changes.
   const guard = Guard.of(stillUnfinished(secretId, token, rekey));
@@ -159,6 +172,34 @@ export function changeOf(
   };
 }
 
+/** What is called a repair changes nothing while writes are paused, not even a label. */
+async function refusePaused({ credential: { spec } }: Reading, rekey: Rekey): Promise<void> {
+  await Guard.of(notPaused(spec, rekey)).ask(await rekey.ports.now());
+}
+
+/**
+ * Publishes the pending password of the only user, which works, where the one in AWSCURRENT cannot be put back: consumers would be
+ * refused otherwise for as long as that lasts. Answers whether it was published. Throws what the next pass may mend.
+ */
+async function publishPending(
+  { credential: { name, spec }, provider, currentLogin, pendingLogin }: Reading,
+  version: { readonly secretId: string; readonly token: string },
+  until: Date,
+  rekey: Rekey,
+): Promise<boolean> {
+  if (provider === undefined || currentLogin === undefined || pendingLogin === undefined) return false;
+  if (spec.verify === 'none' || !sameEndpoint(pendingLogin, currentLogin)) return false;
+  if ((await provider.verify(pendingLogin)) === 'rejected') return false;
+  try {
+    await rotateSecret({ ...version, step: 'finishSecret', isOffIgnored: true }, until, rekey);
+    return true;
+  } catch (error) {
+    if (!isExpected(error) || !isFinal(error)) throw error;
+    rekey.log('warn', error.message, { credential: name, versionId: version.token });
+    return false;
+  }
+}
+
 function isCurrentRevoked({ secret, versions, directives }: CredentialVersions): boolean {
   const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
   const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
@@ -166,30 +207,34 @@ function isCurrentRevoked({ secret, versions, directives }: CredentialVersions):
 }
 
 /**
- * The one user has one password. Afterwards it is the one in AWSCURRENT, as far as the vendor lets anybody set it. Throws `failure`
- * where it is the pending one and the rotation may still be rolled forward: the next pass tries that again, and consumers are locked
- * out until then.
+ * The one user has one password. Afterwards it is the one in AWSCURRENT, or it is answered what kept it from being set: the vendor, a
+ * pause, or that it was revoked. Throws SUPERSEDED where something changed meanwhile: the next pass decides again.
  */
-async function secureOnlyUser(reading: Reading, failure: Error | undefined, rekey: Rekey): Promise<void> {
+async function secureOnlyUser(
+  reading: Reading,
+  until: Date,
+  rekey: Rekey,
+): Promise<ProviderError | RotationRefused | 'REVOKED' | undefined> {
   const { ports, log } = rekey;
-  const mayFinish = failure !== undefined && !isFinal(failure);
-  const { provider, current, currentLogin, pendingLogin, state } = reading;
+  const { current, currentLogin, pendingLogin, state } = reading;
   const { name, spec } = reading.credential;
-  if (provider?.passwords !== 'chosen-by-us' || currentLogin === undefined || pendingLogin === undefined)
-    return;
-  // A password that was revoked is never set again, whatever it would mend.
-  if (state === 'absent' || isCurrentRevoked(state)) return;
+  if (state === 'absent' || currentLogin === undefined || pendingLogin === undefined) return undefined;
   const { username, password: next } = currentLogin;
-  if (pendingLogin.username !== username || current.say === 'unusable') return;
+  if (pendingLogin.username !== username || current.say === 'unusable') return undefined;
+  // Without its key nothing can be found out or mended: the label stays, as it is all that tells of the open reset.
+  const provider = reading.provider ?? (await openTarget(spec, until, rekey));
+  if (provider.passwords !== 'chosen-by-us') return undefined;
+  // A password that was revoked is never set again, whatever it would mend.
+  if (isCurrentRevoked(state)) return 'REVOKED';
   // No password would help its readers: they are sent elsewhere until the next rotation.
-  if (current.say === 'elsewhere') return;
+  if (current.say === 'elsewhere') return undefined;
+  let isChanged = false;
   if (spec.verify === 'login') {
     // The pending one first: the current one may work a while longer at a gateway that has not heard of the change. One that
     // points elsewhere was never set at the vendor, and is sent nowhere.
     const isHere = sameEndpoint(pendingLogin, currentLogin);
-    const isChanged = isHere && (await provider.verify(pendingLogin)) === 'accepted';
-    if (isChanged && mayFinish) throw failure;
-    if (!isChanged && (await provider.verify(currentLogin)) === 'accepted') return;
+    isChanged = isHere && (await provider.verify(pendingLogin)) === 'accepted';
+    if (!isChanged && (await provider.verify(currentLogin)) === 'accepted') return undefined;
   }
   const detail = changeOf(reading, currentLogin, 'abandon-rotation');
   await ports.publish([{ type: 'DatabaseUserPlanned', detail }]);
@@ -206,22 +251,22 @@ async function secureOnlyUser(reading: Reading, failure: Error | undefined, reke
         : specUnchanged(storedSpec(reading.credential), rekey, notRevoked),
       notPaused(spec, rekey),
     ).and(async () =>
-      mayFinish && spec.verify === 'login' && (await provider.verify(pendingLogin)) === 'accepted'
-        ? 'the pending password works: the rotation can be rolled forward'
+      !isChanged && spec.verify === 'login' && (await provider.verify(pendingLogin)) === 'accepted'
+        ? 'the pending password works by now: the rotation can be rolled forward'
         : undefined,
     );
     await provider.setPassword({ username, next, current: [pendingLogin.password] }, guard);
   } catch (refusal) {
-    // A vendor may take no password twice, or none without the one before, which nobody knows. The rotation is given up all the
-    // same: only another one can help now.
-    if (!(refusal instanceof ProviderError) || refusal.code !== 'REJECTED') throw refusal;
+    // A vendor may take no password twice, or none without the one before, which nobody knows.
+    const isPaused = refusal instanceof RotationRefused && refusal.code === 'PAUSED';
+    if (!(refusal instanceof ProviderError || isPaused)) throw refusal;
     log('warn', refusal.message, { credential: name, code: refusal.code });
     const { code, effect } = refusal;
     await ports.publish([{ type: 'DatabaseUserChangeFailed', detail: { ...detail, code, effect } }]);
-    return;
+    return refusal;
   }
   await ports.publish([{ type: 'DatabaseUserPasswordChanged', detail }]);
-  if (spec.verify === 'none') return;
+  if (spec.verify === 'none') return undefined;
   const answer = await untilFound(
     ports,
     () => provider.verify(currentLogin),
@@ -229,4 +274,5 @@ async function secureOnlyUser(reading: Reading, failure: Error | undefined, reke
   );
   if (answer === 'rejected')
     log('warn', 'the current password was set again and is still refused', { credential: name });
+  return undefined;
 }
