@@ -119,8 +119,8 @@ interface Living {
 }
 
 /**
- * Whether a stuck rotation may still be finished. Not under `alternate-users`: Secrets Manager does not date a switch that it did
- * not make itself, so the next rotation would take the grace for over and change the password of the user that consumers still use.
+ * Whether a stuck rotation may still be finished. Not under `alternate-users`: somebody may have moved AWSCURRENT to the other user and
+ * back since its grace was judged, and setSecret would change the password that consumers have read meanwhile.
  */
 export const canRollForward = ({
   credential,
@@ -334,10 +334,12 @@ export const rolledBack: Check = (snapshot) =>
 /** No rotation is started before these are gone, so that logins do not pile up. */
 export const usersLeft: Check = (snapshot) =>
   living(snapshot).flatMap(({ reading, pending }): readonly Finding[] => {
-    const { name, spec } = reading.credential;
-    // Only where a rotation waits for them.
-    if (spec.strategy !== 'replace-user' || pending === undefined || reading.pending !== 'empty') return [];
-    const left = usersInTheWay(snapshot.users, name, snapshot.now);
+    const { name } = reading.credential;
+    // Only where a rotation waits for them: one that would make a user more.
+    if (pending === undefined || reading.pending !== 'empty' || !makesUser(reading.credential, snapshot))
+      return [];
+    const isCurrentRefused = uselessReadings.has(reading.current.say);
+    const left = usersInTheWay(snapshot.users, name, snapshot.now, { isCurrentRefused });
     if (left.length === 0) return [];
     return [
       {
@@ -349,6 +351,18 @@ export const usersLeft: Check = (snapshot) =>
       },
     ];
   });
+
+const uselessReadings: ReadonlySet<LoginReading['say']> = new Set(['rejected', 'elsewhere']);
+
+/** Whether the next rotation makes a user, and does not change one that is there. */
+function makesUser({ name, spec: { strategy } }: Credential, { users }: Pick<Snapshot, 'users'>): boolean {
+  const ofUse = users.filter(
+    ({ standing }) =>
+      (standing.is === 'current' || standing.is === 'pending' || standing.is === 'idle') &&
+      standing.credential.name === name,
+  );
+  return strategy === 'replace-user' || ofUse.length < (strategy === 'alternate-users' ? 2 : 1);
+}
 
 export const rotationStuck: Check = (snapshot) =>
   living(snapshot).flatMap(({ reading, pending, isRotating }): readonly Finding[] =>

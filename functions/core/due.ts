@@ -182,7 +182,7 @@ interface Life {
   /** When AWSCURRENT moved last, and when its version was made. */
   readonly switchedAt: number;
   readonly madeAt: number;
-  /** From when on the grace of the idle user is counted. */
+  /** From when on the grace of the idle user is counted: the latest of all dates, as in retirement. */
   readonly graceFrom: number;
   readonly isFirst: boolean;
   /** The spec declares other privileges than this login was made with. */
@@ -208,10 +208,9 @@ function lifeOf(candidate: Candidate, now: number): Life {
   // A list that does not have the version yet lags behind: then it is young, and the next pass knows.
   const currentMadeAt = madeAt(current) ?? rotatedAt ?? now;
   const switchedAt = Math.max(rotatedAt ?? currentMadeAt, currentMadeAt);
-  // Secrets Manager dates no switch by hand. After a roll-back the last change is the latest that it can have been: consumers may
-  // have read the idle user's login until then.
-  const isRolledBack = (madeAt(holderOf(labels, 'REKEY_PUBLISHED')) ?? 0) > currentMadeAt;
-  const graceFrom = Math.max(switchedAt, isRolledBack ? (state?.changedAt?.getTime() ?? now) : 0);
+  // Secrets Manager dates no switch by hand, and labels do not show one that was taken back. The last change is the latest that it can
+  // have been: consumers may have read the idle user's login until then.
+  const graceFrom = Math.max(switchedAt, state?.changedAt?.getTime() ?? now);
   const isFirst =
     state !== undefined && rotatedAt === undefined && holderOf(labels, 'AWSPREVIOUS') === undefined;
   const pending = openVersionOf(candidate);
@@ -434,6 +433,8 @@ function createBudget(lives: readonly Life[], now: number): Budget {
 const longestSpreadMs = 14 * 86_400_000;
 const dayMs = 86_400_000;
 const weekMs = 7 * dayMs;
+/** Until a rotation that fails has been given up by reconcile-users. */
+const failedAfterMs = 2 * 3_600_000;
 
 /**
  * From when on the credential is due, for its interval:
@@ -442,7 +443,7 @@ const weekMs = 7 * dayMs;
  *    grace of alternate users. What is open between the two, and long enough to be counted on, can be used.
  * 2. Something is kept in reserve, so that one missed chance (spacing, breaker, budget, a failed rotation) makes nothing late: a
  *    tenth of the interval, at most a day, where the last opening is longer than that; otherwise the last opening, where there is
- *    one before it.
+ *    one before it. With two users it is at least their grace and two hours, at most a quarter of the interval.
  * 3. A fifth of the interval, at most two weeks, before the reserve is where rotations are spread: the credential's own place among
  *    what is open there comes from the hash of its name.
  *
@@ -456,7 +457,9 @@ export function turnAt(
   const interval = everyMs(spec);
   const deadline = switchedAt + interval;
   const spread = Math.min(interval / 5, longestSpreadMs);
-  const reserve = Math.min(interval / 10, dayMs);
+  // A rotation of a pair that fails changes the secret, so another grace passes before the next try.
+  const retryMs = restMs(spec) === 0 ? 0 : restMs(spec) + failedAfterMs;
+  const reserve = Math.max(Math.min(interval / 10, dayMs), Math.min(retryMs, interval / 4));
   const soonest = switchedAt + restMs(spec);
   const earliest = Math.max(switchedAt + interval / 4, soonest);
   // The end alone where that will do: intervals have up to a thousand days.

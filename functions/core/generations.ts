@@ -138,8 +138,16 @@ const revokedWithinMs = 1_800_000;
  * The users of earlier rotations that must go before one more may be made; none where there is room. A user whose grace is over for
  * an hour is held, by a connection or a consumer: such users do not stop the next rotation until there are `maxHeldUsers` of them, as
  * the user that the rotation replaces may be held next.
+ *
+ * While AWSCURRENT is refused, or its user is gone, the users whose logins were published are kept, and only another login lets them go:
+ * then nothing is in the way but users whose logins were never published, which need no such proof.
  */
-export function usersInTheWay(known: readonly KnownUser[], credential: string, now: Date): readonly string[] {
+export function usersInTheWay(
+  known: readonly KnownUser[],
+  credential: string,
+  now: Date,
+  { isCurrentRefused = false }: { readonly isCurrentRefused?: boolean } = {},
+): readonly string[] {
   const superseded = known.flatMap(({ user: { username }, standing }) =>
     standing.is === 'superseded' && standing.credential.name === credential
       ? [{ username, ...standing }]
@@ -154,14 +162,16 @@ export function usersInTheWay(known: readonly KnownUser[], credential: string, n
       : since.getTime() + graceMs(credential.spec) + graceMarginMs + retiredWithinMs;
     return now.getTime() > goneBy;
   };
-  const held = superseded.filter(isHeld);
-  const others = superseded.filter((one) => !isHeld(one));
-  // A current user that is gone takes no room. If it did, the rotation that replaces it would wait for users that are kept until the
-  // login in AWSCURRENT is accepted, and consumers would be locked out for good.
-  const current = known.filter(
+  const hasCurrent = known.some(
     ({ standing }) => standing.is === 'current' && standing.credential.name === credential,
   );
-  const isFull = others.length + Math.min(1, current.length) + 1 > maxLiveUsers;
+  if (isCurrentRefused || !hasCurrent) {
+    const unpublished = superseded.filter(({ wasPublished }) => !wasPublished);
+    return unpublished.length + 1 > maxLiveUsers ? unpublished.map(({ username }) => username) : [];
+  }
+  const held = superseded.filter(isHeld);
+  const others = superseded.filter((one) => !isHeld(one));
+  const isFull = others.length + 2 > maxLiveUsers;
   return isFull
     ? others.map(({ username }) => username)
     : held.length >= maxHeldUsers

@@ -2,7 +2,7 @@ import { type Directives, isRevoked } from './directives.ts';
 import type { RefusalCode } from './errors.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
 import type { Strategy } from './provider.ts';
-import type { Usernames } from './username.ts';
+import type { Sha256, Usernames } from './username.ts';
 
 /**
  * The staging labels are the state of a rotation; nothing about it is stored elsewhere.
@@ -111,6 +111,24 @@ export function openVersion(
   return [...held].find(([, labels]) => labels.has('AWSPENDING') && !labels.has('AWSCURRENT'))?.[0];
 }
 
+/**
+ * The token of a rotation that rekey starts while this version is AWSCURRENT: recognisable, so that the rotation knows that the grace
+ * of a pair was judged by the dates from before it. RotateSecret changes the date of the last change, so inside the rotation nobody
+ * can tell when AWSCURRENT was moved by hand. It becomes the id of a version: 32 to 64 characters.
+ */
+export const startedToken = (current: string | undefined, digest: Uint8Array, sha256: Sha256): string =>
+  `${startedPrefix(current, sha256)}${hexOf(digest, 16)}`;
+
+/** Whether rekey started the rotation of this token while this version was AWSCURRENT. */
+export const isStartedAt = (token: string, current: string, sha256: Sha256): boolean =>
+  token.startsWith(startedPrefix(current, sha256));
+
+const startedPrefix = (current: string | undefined, sha256: Sha256): string =>
+  `rekey-${hexOf(sha256(`current ${current ?? ''}`), 4)}-`;
+
+const hexOf = (bytes: Uint8Array, length: number): string =>
+  Array.from(bytes.subarray(0, length), (byte) => byte.toString(16).padStart(2, '0')).join('');
+
 export interface Choice {
   readonly strategy: Strategy;
   readonly token: string;
@@ -118,13 +136,16 @@ export interface Choice {
   readonly currentUsername: string | undefined;
   /** When AWSCURRENT moved last, at the latest; undefined before the first rotation. */
   readonly switchedAt: Date | undefined;
+  /** AWSCURRENT may have moved later than `switchedAt`, and start-rotations has not judged the grace of this rotation. */
+  readonly isSwitchUndated: boolean;
   readonly graceMs: number;
   readonly now: Date;
 }
 
 export type Chosen =
   | { readonly say: 'use'; readonly username: string }
-  | { readonly say: 'refuse'; readonly reason: 'GRACE_RUNNING'; readonly until: Date };
+  | { readonly say: 'refuse'; readonly reason: 'GRACE_RUNNING'; readonly until: Date }
+  | { readonly say: 'refuse'; readonly reason: 'SWITCH_UNDATED' };
 
 /** The user that this rotation makes or changes, where we choose the password. */
 export function chooseUser(choice: Choice, names: Usernames): Chosen {
@@ -135,8 +156,10 @@ export function chooseUser(choice: Choice, names: Usernames): Chosen {
       return { say: 'use', username: choice.currentUsername ?? names.only() };
     case 'alternate-users': {
       // The idle user's login is AWSPREVIOUS: consumers that have not read the new one yet still use it.
+      const hasGrace = choice.currentUsername !== undefined && choice.graceMs > 0;
+      if (hasGrace && choice.isSwitchUndated) return { say: 'refuse', reason: 'SWITCH_UNDATED' };
       const until = choice.switchedAt && new Date(choice.switchedAt.getTime() + choice.graceMs);
-      if (choice.currentUsername !== undefined && until !== undefined && choice.now < until)
+      if (hasGrace && until !== undefined && choice.now < until)
         return { say: 'refuse', reason: 'GRACE_RUNNING', until };
       const first = names.alternate('a');
       return { say: 'use', username: choice.currentUsername === first ? names.alternate('b') : first };

@@ -7,7 +7,7 @@ import { jsonOf } from '../core/json.ts';
 import { secretName, specParameterName } from '../core/names.ts';
 import type { ReplicaWish, SecretDescription } from '../core/ports.ts';
 import type { Login } from '../core/provider.ts';
-import { holderOf, openVersion } from '../core/rotation.ts';
+import { holderOf, openVersion, startedToken } from '../core/rotation.ts';
 import { firstSecretString, parseUser, secretString } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
@@ -212,8 +212,12 @@ function guardOf({ spec, requestedAt }: Request, wanted: string | 'not-stored', 
  * A repeated event derives it again, as long as nothing has changed; a rotation that came to nothing, or a deletion, has used up the
  * one before.
  */
-const rotationToken = ({ arn, changedAt }: SecretDescription, { sha256 }: Rekey): string =>
-  tokenFrom(sha256(`rotation of ${arn} after ${changedAt?.toISOString() ?? 'its first value'}`));
+const rotationToken = ({ arn, changedAt, labelsByVersion }: SecretDescription, { sha256 }: Rekey): string =>
+  startedToken(
+    holderOf(labelsByVersion, 'AWSCURRENT'),
+    sha256(`rotation of ${arn} after ${changedAt?.toISOString() ?? 'its first value'}`),
+    sha256,
+  );
 
 /**
  * Afterwards AWSCURRENT names the adopted user with the password that was just proved. Not if AWSCURRENT has moved since `secret` was

@@ -30,6 +30,7 @@ import {
   chooseUser,
   holderOf,
   isOwnUser,
+  isStartedAt,
   judge,
   type RotationStep,
   rotationStep,
@@ -135,6 +136,7 @@ const finalCodes: ReadonlySet<string> = new Set([
   'VERSION_REVOKED',
   'VERSION_NOT_PENDING',
   'ROLE_UNKNOWN',
+  'SWITCH_UNDATED',
 ]);
 
 /** Whether a rotation that failed like this is given up at once, instead of being tried until it counts as stuck. */
@@ -236,6 +238,8 @@ interface Rotation {
   readonly madeAt: ReadonlyMap<string, Date>;
   /** When the login in AWSCURRENT became current, at the latest that can be told. */
   readonly switchedAt: Date | undefined;
+  /** Whether it may have become current later than that, as somebody moved AWSCURRENT by hand. */
+  readonly isSwitchUndated: boolean;
   readonly currentMadeAt: Date | undefined;
   readonly until: Date;
   readonly facts: RotationFacts;
@@ -310,10 +314,11 @@ async function createSecret(rotation: Rotation): Promise<void> {
       `${rotation.facts.target} is not ready: ${state.reason}; nothing was changed, Secrets Manager tries again`,
       { code: 'TARGET_NOT_READY', effect: 'none', provider: provider.id, operation: 'readiness' },
     );
-  const others = await assertRoomForUser(rotation, provider);
+  const username = provider.passwords === 'chosen-by-us' ? await chooseUsername(rotation) : undefined;
+  const others = await assertRoomForUser(rotation, provider, username);
   const login =
     provider.passwords === 'chosen-by-us'
-      ? await chooseLogin(rotation, provider)
+      ? await chooseLogin(rotation, provider, username ?? '')
       : await issueLogin(rotation, provider, others);
   if (provider.passwords === 'chosen-by-us') return storePending(rotation, login);
   try {
@@ -348,12 +353,18 @@ async function storePending(rotation: Rotation, login: Login): Promise<void> {
 
 /**
  * A rotation that fails again and again must not fill the target with logins: it refuses to make one more before the others are
- * retired. Answers how many users the credential has beside those of this rotation.
+ * retired. A rotation whose user is there already makes no user more, and needs no room. Answers how many users the credential has
+ * beside those of this rotation.
  */
-async function assertRoomForUser(rotation: Rotation, provider: Provider): Promise<number> {
-  const { event, spec, directives, facts, names, rekey } = rotation;
-  if (spec.strategy !== 'replace-user') return 0;
+async function assertRoomForUser(
+  rotation: Rotation,
+  provider: Provider,
+  chosen: string | undefined,
+): Promise<number> {
+  const { event, spec, directives, facts, names, current, rekey } = rotation;
+  if (current.kind === 'login' && current.login.username === chosen) return 0;
   const users = await provider.listUsers();
+  if (users.some(({ username }) => username === chosen)) return 0;
   const state = await readState({ name: facts.credential, spec, directives }, rekey);
   if (state === 'absent') return 0;
   const own = new Set(
@@ -363,39 +374,67 @@ async function assertRoomForUser(rotation: Rotation, provider: Provider): Promis
     { provider: spec.provider, targetId: spec.targetId, users, credentials: [state] },
     rekey.sha256,
   ).filter(({ user }) => !own.has(user.username));
-  const inTheWay = usersInTheWay(known, spec.name, await rekey.ports.now());
-  if (inTheWay.length > 0)
+  const now = await rekey.ports.now();
+  const inTheWay = usersInTheWay(known, spec.name, now);
+  if (inTheWay.length > 0 && !(await isRoomInNeed()))
     throw new RotationRefused(
       'USERS_IN_THE_WAY',
       `${facts.target} still has ${inTheWay.join(', ')} of earlier rotations; they are retired first, see delete-user for what holds them`,
     );
   return known.filter(({ standing }) => 'credential' in standing && standing.is !== 'unversioned').length;
+
+  async function isRoomInNeed(): Promise<boolean> {
+    const isCurrentRefused = await isRefused(rotation, provider);
+    return isCurrentRefused && usersInTheWay(known, spec.name, now, { isCurrentRefused }).length === 0;
+  }
 }
 
-/** Nothing is touched at the vendor: a crash from here on leaves a stored login whose user may not exist yet. */
-async function chooseLogin(rotation: Rotation, provider: ChoosingProvider): Promise<Login> {
-  const { event, spec, names, current, switchedAt, rekey } = rotation;
+/** Whether the login in AWSCURRENT is of no use to anybody: refused more than once, as poolers do at times, or sent elsewhere. */
+async function isRefused({ current, spec, rekey }: Rotation, provider: Provider): Promise<boolean> {
+  if (current.kind !== 'login' || spec.verify === 'none') return false;
+  const { login } = current;
+  if (!sameEndpoint(login, await provider.endpoint())) return true;
+  const answer = await untilFound(
+    rekey.ports,
+    () => provider.verify(login),
+    (said) => said === 'accepted',
+  );
+  return answer === 'rejected';
+}
+
+async function chooseUsername(rotation: Rotation): Promise<string> {
+  const { event, spec, names, current, switchedAt, isSwitchUndated, rekey } = rotation;
   const chosen = chooseUser(
     {
       strategy: spec.strategy,
       token: event.token,
       currentUsername: current.kind === 'login' ? current.login.username : undefined,
       switchedAt,
+      isSwitchUndated,
       graceMs: isCurrentRevoked(rotation) ? 0 : graceMs(spec),
       now: await rekey.ports.now(),
     },
     names,
   );
-  if (chosen.say === 'refuse')
-    throw new RotationRefused(
-      chosen.reason,
-      `consumers may still use the other user until ${chosen.until.toISOString()}; Secrets Manager tries again, or use replace-user`,
-    );
+  if (chosen.say === 'use') return chosen.username;
+  throw new RotationRefused(
+    chosen.reason,
+    chosen.reason === 'GRACE_RUNNING'
+      ? `consumers may still use the other user until ${chosen.until.toISOString()}; Secrets Manager tries again, or use replace-user`
+      : 'AWSCURRENT was moved by hand, so nobody can tell in a rotation since when: consumers may still use the other user; send CredentialRotationRequested, which waits for its grace',
+  );
+}
+
+/** Nothing is touched at the vendor: a crash from here on leaves a stored login whose user may not exist yet. */
+async function chooseLogin(
+  { rekey }: Rotation,
+  provider: ChoosingProvider,
+  username: string,
+): Promise<Login> {
   const endpoint = await provider.endpoint();
   for (;;) {
     const password = passwordFrom(await rekey.ports.randomBytes(passwordLength));
-    if (password !== 'redraw')
-      return { ...endpoint, username: chosen.username, password: new Sensitive(password) };
+    if (password !== 'redraw') return { ...endpoint, username, password: new Sensitive(password) };
   }
 }
 
@@ -737,6 +776,7 @@ async function gather(event: Asked, until: Date, rekey: Rekey): Promise<Rotation
     madeAt: await datesOf(event, description, held, rekey),
     // The later of the two: neither can be before the switch it stands for, and a longer grace locks nobody out.
     switchedAt: current.kind === 'login' ? latest(description.lastRotatedAt, held.createdAt) : undefined,
+    isSwitchUndated: isSwitchUndated(event, description, held, rekey),
     currentMadeAt: held.createdAt,
     until,
     facts: {
@@ -800,6 +840,24 @@ async function readCurrent(
       `AWSCURRENT of ${description.name} was described on another version than was read; it is tried again`,
     );
   return { description, held };
+}
+
+/**
+ * Whether AWSCURRENT may have moved since the dates that a rotation can go by: Secrets Manager dates only the switches of rotations that
+ * it has called itself. False where rekey started the rotation for this version, as it has judged the grace by all dates.
+ */
+function isSwitchUndated(
+  { token }: RotationEvent,
+  { labelsByVersion, lastRotatedAt }: SecretDescription,
+  { versionId, createdAt }: SecretVersion,
+  { sha256 }: Rekey,
+): boolean {
+  const isDated =
+    lastRotatedAt !== undefined &&
+    createdAt !== undefined &&
+    lastRotatedAt >= createdAt &&
+    holderOf(labelsByVersion, 'REKEY_PUBLISHED') === versionId;
+  return !(isDated || isStartedAt(token, versionId, sha256));
 }
 
 /** When the versions were made that tell whether the pending one is a rotation in progress. */

@@ -18,7 +18,7 @@ import { strayOf } from '../core/generations.ts';
 import { type Fact, Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { findingsPath, secretName } from '../core/names.ts';
-import { holderOf, openVersion } from '../core/rotation.ts';
+import { holderOf, openVersion, startedToken } from '../core/rotation.ts';
 import { backstopDays, specDocument } from '../core/spec.ts';
 import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
@@ -318,6 +318,8 @@ async function startAt(
       const isSame =
         fresh.rotationEnabled &&
         fresh.deletedAt === undefined &&
+        // Whatever changed: AWSCURRENT may have been moved away and back, and the grace begins anew.
+        fresh.changedAt?.getTime() === secret.changedAt?.getTime() &&
         holderOf(fresh.labelsByVersion, 'AWSCURRENT') === holderOf(secret.labelsByVersion, 'AWSCURRENT');
       return other !== candidate || isSame ? undefined : 'CHANGED';
     };
@@ -354,12 +356,12 @@ const keyOf = ({ spec }: Credential): string => targetKey(spec.provider, spec.ta
  */
 function tokenOf({ secret, versions }: Candidate, { sha256 }: Rekey): string {
   if (typeof secret === 'string') return '';
-  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT') ?? '';
+  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
   const known = versions.map(({ versionId }) => versionId).toSorted();
   const digest = sha256(
-    JSON.stringify(['rotation', secret.arn, current, known, secret.changedAt?.toISOString() ?? '']),
+    JSON.stringify(['rotation', secret.arn, current ?? '', known, secret.changedAt?.toISOString() ?? '']),
   );
-  return Buffer.from(digest.subarray(0, 16)).toString('hex');
+  return startedToken(current, digest, sha256);
 }
 
 function failureOf(credential: string, error: unknown, { log }: Rekey): Failure {

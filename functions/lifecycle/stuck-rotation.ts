@@ -84,9 +84,11 @@ export async function endStuckRotation(
   if (pending !== undefined && reading.isResetOpen) {
     const refusal = await secureOnlyUser(reading, until, rekey);
     if (refusal !== undefined) {
+      const isForGood = refusal === 'REVOKED' || refusal.code === 'REJECTED';
+      // The vendor may carry it out later: then it would lock out whoever reads the pending one.
+      if (!isForGood && refusal.effect !== 'none') throw refusal;
       if (await publishPending(reading, { secretId, token }, until, rekey)) return 'finish-rotation';
       // Only another rotation can help then, or a person: the finding CurrentRejected stays.
-      const isForGood = refusal === 'REVOKED' || refusal.code === 'REJECTED';
       if (!isForGood) throw refusal;
     }
   }

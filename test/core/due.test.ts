@@ -51,6 +51,8 @@ interface Given extends SpecOverrides {
   /** Id, when it was made, its labels. */
   readonly versions?: readonly (readonly [string, string, ...string[]])[];
   readonly lastRotatedAt?: string;
+  /** When anything of the secret changed last. @default when it was rotated, or else its youngest version */
+  readonly changedAt?: string;
   readonly rotationEnabled?: boolean;
   readonly deletedAt?: string;
   readonly secret?: 'absent' | 'unreadable';
@@ -65,6 +67,7 @@ const candidate = ({
     ['v2', '2026-03-01T11:58:00Z', 'AWSCURRENT'],
   ],
   lastRotatedAt = '2026-03-01T12:00:00Z',
+  changedAt = lastRotatedAt || (versions.at(-1)?.[1] ?? ''),
   rotationEnabled = true,
   deletedAt,
   secret,
@@ -90,6 +93,7 @@ const candidate = ({
         listed.flatMap(({ versionId, labels }) => (labels.size > 0 ? [[versionId, labels]] : [])),
       ),
       ...(lastRotatedAt === '' ? {} : { lastRotatedAt: new Date(lastRotatedAt) }),
+      changedAt: new Date(changedAt),
       ...(deletedAt === undefined ? {} : { deletedAt: new Date(deletedAt) }),
     },
   };
@@ -180,6 +184,16 @@ describe('a credential', () => {
       },
       want: 'GRACE_RUNNING until 2026-03-02T12:00:00',
     },
+    'with two users waits for the grace from the last change, as somebody may have moved AWSCURRENT away and back':
+      {
+        now: '2026-03-11T12:05:00Z',
+        given: {
+          strategy: 'alternate-users',
+          changedAt: '2026-03-11T12:00:00Z',
+          directives: { rotateBefore: new Date('2026-03-11T12:04:00Z') },
+        },
+        want: 'GRACE_RUNNING until 2026-03-12T12:00:00',
+      },
     'ordered by a clock that is fast is rotated once, and once more when that time is past, not once a minute':
       {
         now: '2026-03-01T12:00:30Z',

@@ -153,6 +153,7 @@ describe('the user that a rotation chooses', () => {
     token,
     currentUsername: undefined,
     switchedAt: undefined,
+    isSwitchUndated: false,
     graceMs: 86_400_000,
     now: new Date('2026-03-08T12:00:00Z'),
     ...overrides,
@@ -190,6 +191,24 @@ describe('the user that a rotation chooses', () => {
         switchedAt: new Date('2026-03-07T12:00:01Z'),
       }),
       want: { say: 'refuse', reason: 'GRACE_RUNNING', until: new Date('2026-03-08T12:00:01Z') },
+    },
+    'is refused where somebody may have moved AWSCURRENT since the last date that is known': {
+      given: choice({
+        strategy: 'alternate-users',
+        currentUsername: a,
+        switchedAt: new Date('2026-01-01T12:00:00Z'),
+        isSwitchUndated: true,
+      }),
+      want: { say: 'refuse', reason: 'SWITCH_UNDATED' },
+    },
+    'is the idle one all the same where its grace is none': {
+      given: choice({
+        strategy: 'alternate-users',
+        currentUsername: a,
+        graceMs: 0,
+        isSwitchUndated: true,
+      }),
+      want: { say: 'use', username: b },
     },
     'is the one and only under reset-password': {
       given: choice({ strategy: 'reset-password' }),
