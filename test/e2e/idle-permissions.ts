@@ -94,12 +94,10 @@ const administration: Reason = {
 
 /** Policy, statement and action of every permission that a run of the whole life can do without. */
 export const idlePermissions: Readonly<Record<string, Reason>> = {
-  'RekeyCreateUserRoleDefaultPolicy MakeSecrets secretsmanager:ListSecretVersionIds': restored,
   'RekeyCreateUserRoleDefaultPolicy MakeSecrets secretsmanager:PutSecretValue': adoption,
   'RekeyCreateUserRoleDefaultPolicy OrderRotations ssm:PutParameter': restored,
   'RekeyCreateUserRoleDefaultPolicy ReadVendorKeys secretsmanager:GetSecretValue': adoption,
   'RekeyCreateUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
-  'RekeyStartRotationsRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,
   'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:DeleteParameter': breakers,
   'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:PutParameter': breakers,
   'RekeyStartRotationsRoleDefaultPolicy AskWorkers sqs:SendMessage': openReset,
@@ -134,4 +132,13 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyLostRequestsPolicy AllowEventRuleRekeyEverythingToRecord sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyLabelToRecord sqs:SendMessage': lostEvent,
   'RekeyAlarmsKey a statement without a Sid kms:*': administration,
+};
+
+/**
+ * What the run needs or not, by which of two functions comes first: start-rotations and delete-user both keep a revocation that was
+ * ordered, and the second one has nothing left to write.
+ */
+export const sometimesIdlePermissions: Readonly<Record<string, Reason>> = {
+  'RekeyStartRotationsRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,
+  'RekeyStartRotationsRoleDefaultPolicy KeepOrdersAndPauses ssm:PutParameter': twoOrders,
 };

@@ -9,7 +9,7 @@ import { createAuthorizer, type Policy } from '../../infra/local/authorization.t
 import type { Authorization } from '../../infra/local/aws/service.ts';
 import { type LocalStack, readTemplate } from '../../infra/local/template.ts';
 import { Rekey } from '../../infra/rekey.ts';
-import { idlePermissions } from './idle-permissions.ts';
+import { idlePermissions, sometimesIdlePermissions } from './idle-permissions.ts';
 
 // That every other permission is needed, and that none is missing, a run of the whole life shows: start.test.ts.
 
@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(directory, { recursive: true }));
 
-test.each(Object.entries(idlePermissions))(
+test.each(Object.entries({ ...idlePermissions, ...sometimesIdlePermissions }))(
   '%s: there is the test that shows what needs it',
   (_permission, reason) => {
     expect(readFileSync(join(root, reason.file), 'utf8')).toContain(`'${reason.test}'`);
