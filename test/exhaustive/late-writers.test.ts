@@ -49,6 +49,11 @@ describe('I1, I3, I6, I7, I8, I17, I26: an answer that comes an hour late breaks
     },
     600_000,
   );
+
+  // Of what is quick, a slow provider plays a case or none.
+  test('and all of them together are hundreds', () => {
+    expect(answers).toBeGreaterThan(400);
+  });
 });
 
 async function playSome(scenario: string, subject: SubjectName): Promise<readonly string[]> {
@@ -64,6 +69,6 @@ async function playSome(scenario: string, subject: SubjectName): Promise<readonl
   }
   answers += played.length;
   // A run may be a few calls shorter than the one that was counted, and then the call is never made.
-  expect(played.length).toBeGreaterThan(picked.length / 2);
+  expect(played.length).toBeGreaterThanOrEqual(Math.floor(picked.length / 2));
   return played.flat();
 }
