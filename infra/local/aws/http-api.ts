@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { z } from 'zod';
 import type { Clock } from '../clock.ts';
+import { type Rate, tokenBucket } from './token-bucket.ts';
 
 export interface HttpApiOptions {
   readonly id: string;
@@ -12,7 +13,7 @@ export interface HttpApiOptions {
   readonly clock: Clock;
   readonly routes: readonly HttpRoute[];
   /** For each route. @default no bound */
-  readonly throttle?: { readonly ratePerSecond: number; readonly burst: number };
+  readonly throttle?: Rate;
   /** Whether the function lets API Gateway in: `sourceArn` is what its permission is asked for. */
   readonly mayInvoke: (functionArn: string, sourceArn: string) => boolean | Promise<boolean>;
   readonly invoke: (
@@ -92,7 +93,9 @@ export async function startHttpApi({
   base64 = 'binary-types',
 }: HttpApiOptions): Promise<HttpApi> {
   const served: ServedRequest[] = [];
-  const buckets = new Map(routes.map(({ routeKey }) => [routeKey, tokenBucket(clock, throttle)]));
+  const buckets = new Map(
+    throttle === undefined ? [] : routes.map(({ routeKey }) => [routeKey, tokenBucket(clock, throttle)]),
+  );
   const waiting = new Set<Promise<void>>();
 
   async function answer(request: IncomingMessage): Promise<Reply> {
@@ -291,20 +294,4 @@ async function bodyOf(request: IncomingMessage): Promise<Buffer | undefined> {
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);
-}
-
-/** Says whether there is room for one more: `burst` at once, and `ratePerSecond` from then on. */
-function tokenBucket(clock: Clock, throttle: HttpApiOptions['throttle']): () => boolean {
-  if (throttle === undefined) return () => true;
-  const { ratePerSecond, burst } = throttle;
-  let tokens = burst;
-  let filledAt = clock.now().getTime();
-  return () => {
-    const now = clock.now().getTime();
-    tokens = Math.min(burst, tokens + (Math.max(0, now - filledAt) / 1000) * ratePerSecond);
-    filledAt = now;
-    if (tokens < 1) return false;
-    tokens -= 1;
-    return true;
-  };
 }
