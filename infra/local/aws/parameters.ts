@@ -82,6 +82,7 @@ const notFound = () => new AwsError('ParameterNotFound', '');
 const invalid = (message: string) => new AwsError('ValidationException', message);
 
 const sizeLimits = { Standard: 4096, Advanced: 8192 } as const;
+const countLimits = { Standard: 10_000, Advanced: 100_000 } as const;
 const versionLimit = 100;
 
 function checkName(text: string): void {
@@ -111,6 +112,15 @@ function tierFor(value: string, asked: 'Standard' | 'Advanced' | 'Intelligent-Ti
       : 'Advanced tier parameters support a maximum parameter value of 8192 characters.',
   );
 }
+
+/** The first text is recorded (pulumi/docs#11478), the second is what the SDK's model says of the error. */
+const limitExceeded = (tier: Tier) =>
+  new AwsError(
+    'ParameterLimitExceeded',
+    tier === 'Standard'
+      ? `You have reached the maximum number of standard parameters for this AWS account and Region (${countLimits.Standard}). To add more parameters, either delete existing parameters or upgrade to the advanced-parameter tier (charges apply).`
+      : 'You have exceeded the number of parameters for this Amazon Web Services account. Delete one or more parameters and try again.',
+  );
 
 const invalidToken = () => new AwsError('InvalidNextToken', 'The specified token is not valid.');
 
@@ -208,6 +218,15 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     };
   }
 
+  function isFull(tier: Tier): boolean {
+    const limit = countLimits[tier];
+    // One tier is counted only if both together reach its limit: a put stays cheap.
+    return (
+      parameters.size >= limit &&
+      [...parameters.values()].filter((each) => each.tier === tier).length >= limit
+    );
+  }
+
   function put(input: z.output<(typeof schemas)['PutParameter']>) {
     checkName(input.Name);
     if (input.Value === '') throw invalid('Parameter value must not be empty.');
@@ -228,6 +247,7 @@ export function createParameters({ account, region, clock }: ParametersOptions):
       throw invalid(
         "This parameter uses the advanced-parameter tier. You can't downgrade it to the standard tier.",
       );
+    if (tier !== existing?.tier && isFull(tier)) throw limitExceeded(tier);
     const allowed = input.AllowedPattern ?? existing?.allowedPattern;
     if (allowed && !new RegExp(allowed).test(input.Value))
       throw new AwsError(

@@ -99,6 +99,23 @@ describe('a parameter', () => {
     expect(outcome).toBe(want);
   });
 
+  test('that is standard is refused beyond 10,000 of them; advanced ones do not count', async () => {
+    const { parameters } = await startSystem();
+    const create = (Name: string, more: object = {}) =>
+      parameters.call('PutParameter', { Name, Value: 'value', Type: 'String', ...more });
+    for (let index = 0; index < 10_000; index += 1) await create(`p${index}`);
+    expect(await refusalOf(create('one-more'))).toMatchObject({
+      name: 'ParameterLimitExceeded',
+      message:
+        'You have reached the maximum number of standard parameters for this AWS account and Region (10000). To add more parameters, either delete existing parameters or upgrade to the advanced-parameter tier (charges apply).',
+    });
+    await create('p0', { Overwrite: true });
+    await create('one-more', { Tier: 'Advanced' });
+    await expect(create('another')).rejects.toThrow('maximum number of standard parameters');
+    await create('p1', { Overwrite: true, Tier: 'Advanced' });
+    await create('another');
+  });
+
   const names: Record<string, { name: string; want: string }> = {
     'a foreign character': { name: 'a b', want: 'ValidationException' },
     'a path that does not begin with a slash': { name: 'a/b', want: 'ValidationException' },
