@@ -20,6 +20,7 @@ import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
+import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from '../support/aws-client.ts';
 import { webhookBaseUrl } from '../support/rekey.ts';
@@ -34,6 +35,8 @@ export interface SimulationOptions {
   /** How often a call to a vendor fails, and how often an invocation dies at one of its calls: 0 to 1. */
   readonly odds: { readonly vendorFailure: number; readonly death: number };
   readonly specs: readonly Readonly<Record<string, unknown>>[];
+  /** Calls take no time here: only a wait of the caller refills a bucket. @default none */
+  readonly quotas?: readonly Quota[];
 }
 
 const account = '123456789012';
@@ -43,7 +46,7 @@ const busName = 'rekey';
 const busy: ReadonlySet<keyof Ports> = new Set<keyof Ports>(['now', 'sleep', 'randomBytes']);
 
 /** All of rekey between stand-ins of AWS and vendors in memory, in one process, on a clock that only waiting moves. */
-export async function createSimulation({ start, run, odds, specs }: SimulationOptions) {
+export async function createSimulation({ start, run, odds, specs, quotas = [] }: SimulationOptions) {
   const clock = createVirtualClock(start);
   const random = randomOfRun(run);
   const chance = (odd: number): boolean => odd > 0 && random() < odd;
@@ -68,6 +71,7 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
     deliver: async () => ({ ok: true }),
   });
   const parameters = createParameters({ account, region, clock });
+  const { limit, counts: callCounts } = createQuotas({ clock, quotas });
   const counts = { rotations: 0, deaths: 0, failures: 0, passes: 0, invocations: 0 };
   const measured = new Map<MetricName, number>();
   const defects: unknown[] = [];
@@ -100,10 +104,10 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
     },
   });
   const awsPorts = {
-    ...secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now),
-    ...parameterStore(clientOf(parameters), clock.now),
-    publish: eventBridge(clientOf(bus), busName, { sleep: (ms) => clock.sleep(ms) }),
-    notify: otherBuses(clientOf(bus), { sleep: (ms) => clock.sleep(ms) }, clock.now),
+    ...secretsManagerPorts(clientOf(limit(secretsManager)), createRedactor(), clock.now),
+    ...parameterStore(clientOf(limit(parameters)), clock.now),
+    publish: eventBridge(clientOf(limit(bus)), busName, { sleep: (ms) => clock.sleep(ms) }),
+    notify: otherBuses(clientOf(limit(bus)), { sleep: (ms) => clock.sleep(ms) }, clock.now),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
     now: async () => clock.now(),
     sleep: (ms: number) => clock.sleep(ms),
@@ -191,6 +195,7 @@ export async function createSimulation({ start, run, odds, specs }: SimulationOp
     vendors,
     secretsManager,
     counts,
+    callCounts,
     measured,
     defects,
     starts,

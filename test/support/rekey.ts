@@ -21,6 +21,7 @@ import { loadProvider } from '../../functions/providers/index.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
+import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from './aws-client.ts';
@@ -122,7 +123,11 @@ export const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
 /** The use cases in this process, between the AWS stand-ins and the vendors, over sockets to these. */
 export type TestRekey = Awaited<ReturnType<typeof startTestRekey>>;
 
-export async function startTestRekey(vendors: () => TestVendors, variants: Partial<Variants> = {}) {
+export async function startTestRekey(
+  vendors: () => TestVendors,
+  variants: Partial<Variants> = {},
+  quotas: readonly Quota[] = [],
+) {
   // Waits of the services move the one clock there is, and take next to no time.
   const clock = {
     now: () => vendors().clock.now(),
@@ -219,11 +224,12 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     },
   });
   const parameters = createParameters({ account, region, clock });
+  const { limit, counts: callCounts } = createQuotas({ clock, quotas });
   const awsPorts = {
-    ...secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now),
-    ...parameterStore(clientOf(parameters), clock.now),
-    publish: eventBridge(clientOf(bus), busName, { sleep: clock.sleep }),
-    notify: otherBuses(clientOf(bus), { sleep: clock.sleep }, clock.now),
+    ...secretsManagerPorts(clientOf(limit(secretsManager)), createRedactor(), clock.now),
+    ...parameterStore(clientOf(limit(parameters)), clock.now),
+    publish: eventBridge(clientOf(limit(bus)), busName, { sleep: clock.sleep }),
+    notify: otherBuses(clientOf(limit(bus)), { sleep: clock.sleep }, clock.now),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
     randomBytes: async (size: number) => randomBytes(size),
   };
@@ -258,6 +264,8 @@ export async function startTestRekey(vendors: () => TestVendors, variants: Parti
     secretsManager,
     parameters,
     bus,
+    /** What rekey asked of AWS; a test that calls a service itself is not counted. */
+    callCounts,
     failures,
     logged,
     /** The names of the calls out since the last `killAt` or `counting`, in order. */

@@ -15,6 +15,7 @@ import { type OnCall, startAwsEndpoint } from '../../../../infra/local/aws/endpo
 import { createEventBridge, type EventBridgeOptions } from '../../../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../../../infra/local/aws/parameters.ts';
 import { createQueues } from '../../../../infra/local/aws/queues.ts';
+import { createQuotas, type Quota } from '../../../../infra/local/aws/quotas.ts';
 import type { Variants } from '../../../../infra/local/aws/secrets-manager/model.ts';
 import type {
   InvokeResult,
@@ -71,6 +72,7 @@ export interface SystemOptions {
   readonly onCall?: OnCall;
   readonly eventBridge?: Partial<EventBridgeOptions>;
   readonly maxAttempts?: number;
+  readonly quotas?: readonly Quota[];
 }
 
 /** All services behind one endpoint, with SDK clients; everything is closed when the test ends. */
@@ -82,6 +84,7 @@ export async function startSystem({
   onCall = () => undefined,
   eventBridge: bridgeOptions = {},
   maxAttempts = 1,
+  quotas = [],
 }: SystemOptions = {}) {
   const calls: RotationEvent[] = [];
   const eventBridge = createEventBridge({
@@ -105,9 +108,10 @@ export async function startSystem({
   });
   const parameters = createParameters({ account, region, clock });
   const queues = createQueues({ account, region, clock });
+  const { limit, counts: callCounts } = createQuotas({ clock, quotas });
   const defects: unknown[] = [];
   const endpoint = await startAwsEndpoint({
-    services: [secretsManager, eventBridge, parameters, queues],
+    services: [secretsManager, eventBridge, parameters, queues].map(limit),
     onCall,
     onDefect: (error) => defects.push(error),
     clock,
@@ -136,6 +140,7 @@ export async function startSystem({
     eventBridge,
     parameters,
     queues,
+    callCounts,
     endpoint,
     secrets,
     events,
