@@ -16,6 +16,7 @@ import { type EventSource, startEventSource } from './aws/event-source-mapping.t
 import { type HttpApi, startHttpApi } from './aws/http-api.ts';
 import { createParameters } from './aws/parameters.ts';
 import { createQueues, type QueuedMessage, type Queues } from './aws/queues.ts';
+import { createQuotas, type Quota, type Quotas } from './aws/quotas.ts';
 import { createS3, type S3 } from './aws/s3.ts';
 import { createScheduler, type Scheduler, type SchedulerOptions } from './aws/scheduler.ts';
 import type { Variants } from './aws/secrets-manager/model.ts';
@@ -53,6 +54,8 @@ export interface Deployment {
   idlePermissions(): Promise<readonly Permission[]>;
   /** Where a vendor's webhook has to point. Throws where the stack has no route for one. */
   readonly webhookUrl: string;
+  /** The calls that reached the endpoint, S3 left out, and how many of them were throttled. */
+  readonly callCounts: Quotas['counts'];
   /** What came to nothing and lies in a dead-letter queue: events, passes of schedules, messages. */
   readonly lostRequests: readonly LostRequest[];
   /**
@@ -91,6 +94,8 @@ export interface DeploymentOptions {
   readonly log: (line: FunctionLogLine) => void;
   readonly onCall?: OnCall;
   readonly variants?: Partial<Variants>;
+  /** Hold for calls to the endpoint, not for what CloudFormation does in a deployment. @default none */
+  readonly quotas?: readonly Quota[];
   /** When a schedule of the form `rate(…)` comes for the first time. @default 'after-one-interval' */
   readonly firstRate?: SchedulerOptions['firstRate'];
   /** What goes on beside the stack and reaches into it, such as webhooks on their way: the clock waits for it, too. @default nothing */
@@ -311,8 +316,12 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     authorize,
     ...(options.onCall === undefined ? {} : { onCall: options.onCall }),
   });
+  const quotas = createQuotas({
+    clock,
+    ...(options.quotas === undefined ? {} : { quotas: options.quotas }),
+  });
   const endpoint = await startAwsEndpoint({
-    services: [secretsManager, bus, parameters, queues],
+    services: [secretsManager, bus, parameters, queues].map(quotas.limit),
     // The only service of the stack that is spoken to in REST.
     otherwise: s3.serve,
     clock,
@@ -645,6 +654,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
         }
       throw new Error('no HTTP API of the stack has a route POST /webhooks/…');
     },
+    callCounts: quotas.counts,
     get lostRequests() {
       return stack.queues
         .filter(({ arn }) => deadLetterArns.has(arn))

@@ -522,6 +522,35 @@ test('the clock waits for what goes on outside', async () => {
   expect(clock.now().toISOString().slice(0, 16)).toBe('2026-03-01T13:00');
 });
 
+test('quotas hold for callers of the endpoint, not for the deployment itself, and throttled calls are counted', async () => {
+  const parameters = Object.fromEntries(
+    ['a', 'b', 'c', 'd'].map((name) => [
+      name,
+      {
+        Type: 'AWS::SSM::Parameter',
+        Properties: { Name: `/rekey/credentials/${name}`, Type: 'String', Value: '{}' },
+      },
+    ]),
+  );
+  const { deployment } = await start(parameters, {
+    quotas: [{ calls: ['ssm:GetParameter', 'ssm:PutParameter'], perSecond: 1, source: 'this test' }],
+  });
+  expect(deployment.callCounts.size).toBe(0);
+  const read = async (): Promise<string> => {
+    const answer = await fetch(deployment.endpointUrl, {
+      method: 'POST',
+      headers: { 'x-amz-target': 'AmazonSSM.GetParameter' },
+      body: JSON.stringify({ Name: '/rekey/credentials/a' }),
+    });
+    return ((await answer.json()) as { __type?: string }).__type ?? 'served';
+  };
+  const answers = await Promise.all(Array.from({ length: 20 }, read));
+  const throttled = answers.filter((answer) => answer === 'ThrottlingException').length;
+  expect(throttled).toBeGreaterThan(0);
+  expect(answers.filter((answer) => answer === 'served')).toHaveLength(20 - throttled);
+  expect(deployment.callCounts.get('ssm:GetParameter')).toEqual({ calls: 20, throttled });
+});
+
 test('an archive of the stack keeps events, which can be replayed', async () => {
   const { deployment, calls } = await start({
     Archive: {
