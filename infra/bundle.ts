@@ -48,6 +48,25 @@ export async function bundle({
   return { directory, metafile };
 }
 
+/** What a handler loads before its first event: its own file and what that imports statically, over any number of files. */
+export function eagerFiles(
+  { outputs }: Metafile,
+  handlerFile: string,
+): readonly { readonly path: string; readonly bytes: number; readonly sources: readonly string[] }[] {
+  const entry = Object.keys(outputs).find((path) => basename(path) === handlerFile);
+  if (entry === undefined) throw new Error(`expected the bundle to have ${handlerFile}`);
+  // A set goes on to what is added while it is walked.
+  const loaded = new Set([entry]);
+  for (const path of loaded)
+    for (const { kind, path: imported } of outputs[path]?.imports ?? [])
+      if (kind === 'import-statement' && imported in outputs) loaded.add(imported);
+  return [...loaded].map((path) => ({
+    path,
+    bytes: outputs[path]?.bytes ?? 0,
+    sources: Object.keys(outputs[path]?.inputs ?? {}),
+  }));
+}
+
 /**
  * Puts exactly these files into the directory, all at once: a synth and a local run may bundle at the same time, and
  * neither may see half of the other's files. A directory that has them already is left as it is.

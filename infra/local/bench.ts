@@ -1,69 +1,105 @@
 import { randomUUID } from 'node:crypto';
 import { bundle } from '../bundle.ts';
+import { measureColdStarts, minimum } from './cold-start.ts';
 import { signatureOf } from './providers/render-webhooks.ts';
 import { startWorld } from './world.ts';
+
+/** `npm run bench` measures all of it, `npm run bench cold` one section. */
+const sections: Readonly<Record<string, () => Promise<void>>> = { cold, webhook };
+const [wanted] = process.argv.slice(2);
+if (wanted !== undefined && !(wanted in sections))
+  throw new Error(`expected one of ${Object.keys(sections).join(', ')}, got ${wanted}`);
+for (const [name, measure] of Object.entries(sections)) if ((wanted ?? name) === name) await measure();
+
+/**
+ * How long each function takes to be loaded, as a multiple of what a handler takes that only has a client of Secrets Manager: the
+ * machine decides the rest.
+ */
+async function cold(): Promise<void> {
+  const starts = await measureColdStarts(25);
+  const least = starts.find(({ handler }) => handler === minimum);
+  if (least === undefined) throw new Error(`expected a measurement of ${minimum}`);
+  const row = (...cells: readonly string[]): string =>
+    cells.map((cell, index) => (index === 0 ? cell.padEnd(24) : cell.padStart(9))).join('');
+  const rows = starts.map(({ handler, eagerBytes, eagerFiles, importMs, cpuMs }) =>
+    row(
+      handler,
+      (eagerBytes / 1024).toFixed(1),
+      String(eagerFiles),
+      importMs.toFixed(1),
+      (importMs / least.importMs).toFixed(2),
+      cpuMs.toFixed(1),
+      (cpuMs / least.cpuMs).toFixed(2),
+    ),
+  );
+  process.stdout.write(
+    `${[row('cold start', 'KiB', 'files', 'ms', 'ratio', 'CPU ms', 'ratio'), ...rows].join('\n')}\n`,
+  );
+}
 
 /**
  * How long a vendor waits for the answer to a webhook, over the local HTTP API and with the bundle that is deployed: in a process
  * that has to be started first, and in one that is warm. As ratios of one run, since the machine decides the rest; the vendor gives
  * up after 15 seconds (Render's webhook page).
  */
-const vendorWaitsMs = 15_000;
-const [coldCalls, warmCalls] = [30, 300];
+async function webhook(): Promise<void> {
+  const vendorWaitsMs = 15_000;
+  const [coldCalls, warmCalls] = [30, 300];
 
-const world = await startWorld();
-try {
-  const { directory } = await bundle();
-  const { deployment, webhook, clock } = world;
-  const deliver = async (): Promise<number> => {
-    const id = `evt-${randomUUID().replaceAll('-', '').slice(0, 20)}`;
-    const at = clock.now();
-    // Of a service that is none of ours: it is published and recorded, and nobody has to look.
-    const body = Buffer.from(
-      JSON.stringify({
-        type: 'deploy_ended',
-        timestamp: at.toISOString(),
-        data: { id, serviceId: 'srv-d0bench0bench0bench0' },
-      }),
+  const world = await startWorld();
+  try {
+    const { directory } = await bundle();
+    const { deployment, webhook: endpoint, clock } = world;
+    const deliver = async (): Promise<number> => {
+      const id = `evt-${randomUUID().replaceAll('-', '').slice(0, 20)}`;
+      const at = clock.now();
+      // Of a service that is none of ours: it is published and recorded, and nobody has to look.
+      const body = Buffer.from(
+        JSON.stringify({
+          type: 'deploy_ended',
+          timestamp: at.toISOString(),
+          data: { id, serviceId: 'srv-d0bench0bench0bench0' },
+        }),
+      );
+      const timestamp = String(Math.floor(at.getTime() / 1000));
+      const start = performance.now();
+      const { status } = await fetch(deployment.webhookUrl, {
+        method: 'POST',
+        headers: {
+          'content-type': 'application/json',
+          'webhook-id': id,
+          'webhook-timestamp': timestamp,
+          'webhook-signature': signatureOf(endpoint.secret, id, timestamp, body),
+        },
+        body,
+      });
+      if (status !== 200) throw new Error(`a webhook was answered with ${status}`);
+      const took = performance.now() - start;
+      // The records of the delivery are written meanwhile; they must not be in the way of the next one.
+      await deployment.settled();
+      return took;
+    };
+    const coldTimes: number[] = [];
+    for (let call = 0; call < coldCalls; call += 1) {
+      // Another deployment: the next call is for a new process.
+      deployment.lambda.swapDirectory('rekey-receive-webhook', directory);
+      // The API lets five a second in.
+      clock.move(1_000);
+      coldTimes.push(await deliver());
+    }
+    const warmTimes: number[] = [];
+    for (let call = 0; call < warmCalls; call += 1) {
+      clock.move(1_000);
+      warmTimes.push(await deliver());
+    }
+    const at = (times: readonly number[], share: number): number =>
+      times.toSorted((one, other) => one - other)[Math.ceil(times.length * share) - 1] ?? Number.NaN;
+    const line = (name: string, times: readonly number[]): string =>
+      `${name}  ${String(times.length).padStart(4)} calls  p50 ${at(times, 0.5).toFixed(1)} ms  p99 ${at(times, 0.99).toFixed(1)} ms  p99 is 1/${Math.floor(vendorWaitsMs / at(times, 0.99))} of what the vendor waits`;
+    process.stdout.write(
+      `${line('webhook, cold start', coldTimes)}\n${line('webhook, warm      ', warmTimes)}\ncold to warm, p50: ${(at(coldTimes, 0.5) / at(warmTimes, 0.5)).toFixed(1)}\n`,
     );
-    const timestamp = String(Math.floor(at.getTime() / 1000));
-    const start = performance.now();
-    const { status } = await fetch(deployment.webhookUrl, {
-      method: 'POST',
-      headers: {
-        'content-type': 'application/json',
-        'webhook-id': id,
-        'webhook-timestamp': timestamp,
-        'webhook-signature': signatureOf(webhook.secret, id, timestamp, body),
-      },
-      body,
-    });
-    if (status !== 200) throw new Error(`a webhook was answered with ${status}`);
-    const took = performance.now() - start;
-    // The records of the delivery are written meanwhile; they must not be in the way of the next one.
-    await deployment.settled();
-    return took;
-  };
-  const cold: number[] = [];
-  for (let call = 0; call < coldCalls; call += 1) {
-    // Another deployment: the next call is for a new process.
-    deployment.lambda.swapDirectory('rekey-receive-webhook', directory);
-    // The API lets five a second in.
-    clock.move(1_000);
-    cold.push(await deliver());
+  } finally {
+    await world.stop();
   }
-  const warm: number[] = [];
-  for (let call = 0; call < warmCalls; call += 1) {
-    clock.move(1_000);
-    warm.push(await deliver());
-  }
-  const at = (times: readonly number[], share: number): number =>
-    times.toSorted((one, other) => one - other)[Math.ceil(times.length * share) - 1] ?? Number.NaN;
-  const line = (name: string, times: readonly number[]): string =>
-    `${name}  ${String(times.length).padStart(4)} calls  p50 ${at(times, 0.5).toFixed(1)} ms  p99 ${at(times, 0.99).toFixed(1)} ms  p99 is 1/${Math.floor(vendorWaitsMs / at(times, 0.99))} of what the vendor waits`;
-  process.stdout.write(
-    `${line('webhook, cold start', cold)}\n${line('webhook, warm      ', warm)}\ncold to warm, p50: ${(at(cold, 0.5) / at(warm, 0.5)).toFixed(1)}\n`,
-  );
-} finally {
-  await world.stop();
 }
