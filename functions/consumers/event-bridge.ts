@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { ConsumerDefinition } from '../core/consumer.ts';
 
 const settingsSchema = z.strictObject({

@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import type { Guard } from './guard.ts';
 import type { Ports } from './ports.ts';
 import type { Sensitive } from './sensitive.ts';

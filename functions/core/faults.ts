@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 
 /** Every wrong field of a document in one line, with what was expected; values never occur in it. */
 export const faults = (error: z.ZodError): string => eachFault(error).join('; ');

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Directives } from './directives.ts';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
 import { jsonOf } from './json.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { isNamedLikeOurs } from './drift.ts';
 import type { RekeyEvent, UserSighting } from './events.ts';
 import type { KnownUser, Standing } from './generations.ts';

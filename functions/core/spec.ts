@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { calendarFaults, isTimeZone } from './calendar.ts';
 import type { AnyConsumerDefinition, DeclaredConsumer, LoadConsumer } from './consumer.ts';
 import { durationMs } from './duration.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Finding } from './findings.ts';
 import { jsonOf } from './json.ts';
 import type { WebhookDelivery, WebhookStanding } from './provider.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { InputError } from './errors.ts';
 import type { ProviderEvent } from './events.ts';
 import { faults } from './faults.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Consumer, ConsumerStanding, DeclaredConsumer, WantedLogin } from '../core/consumer.ts';
 import { InputError } from '../core/errors.ts';
 import type { RekeyEvent } from '../core/events.ts';

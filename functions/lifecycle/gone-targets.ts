@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { TargetGone } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';

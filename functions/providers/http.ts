@@ -1,5 +1,5 @@
 import { Agent, type Dispatcher, ProxyAgent, request } from 'undici';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { type Effect, type ProviderCode, ProviderError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
 import type { Guard } from '../core/guard.ts';

@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { SSMClient } from '@aws-sdk/client-ssm';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { eventBridge, otherBuses } from '../aws/bus.ts';
 import { parameterStore } from '../aws/parameters.ts';
 import { secretsManager } from '../aws/secrets.ts';

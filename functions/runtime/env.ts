@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { InputError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
 import { jsonOf } from '../core/json.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { ProviderEvent } from '../core/events.ts';
 import { jsonOf } from '../core/json.ts';
 import type { WebhookDefinition, WebhookOddity } from '../core/webhook.ts';

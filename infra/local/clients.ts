@@ -3,7 +3,7 @@ import { GetSecretValueCommand, type SecretsManagerClient } from '@aws-sdk/clien
 import { Redis } from 'iovalkey';
 import pg from 'pg';
 import { ProxyAgent, request } from 'undici';
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** Applications that log in all the time, as consumers of one credential do. */
 export interface Clients {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Policy } from './authorization.ts';
 import { holds, noValue, type References, resolveIntrinsics } from './intrinsics.ts';
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { z } from 'zod';
+import * as z from 'zod';
 import { webhookSecretPrefix } from '../../functions/core/names.ts';
 import type { OnCall } from './aws/endpoint.ts';
 import { publishedQuotas, type Quota } from './aws/quotas.ts';

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { App, Stack } from 'aws-cdk-lib';
 import { Code } from 'aws-cdk-lib/aws-lambda';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { createAuthorizer, type Policy } from '../../infra/local/authorization.ts';
 import type { Authorization } from '../../infra/local/aws/service.ts';
 import { type LocalStack, readTemplate } from '../../infra/local/template.ts';

@@ -14,7 +14,7 @@ import { Key } from 'aws-cdk-lib/aws-kms';
 import { Code } from 'aws-cdk-lib/aws-lambda';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import type { credentialChanged } from '../../functions/consumers/event-bridge.ts';
 import { type DirectiveKind, directiveKinds, directiveParameter } from '../../functions/core/directives.ts';
 import type { CredentialOrder, PauseOrder, RekeyEvent } from '../../functions/core/events.ts';

@@ -10,7 +10,7 @@ import { CfnInclude } from 'aws-cdk-lib/cloudformation-include';
 import { AwsSolutionsChecks, ServerlessChecks } from 'cdk-nag';
 import type { IConstruct } from 'constructs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { declareCredentials } from '../../infra/credentials.ts';
 import { FixedEgress } from '../../infra/fixed-egress.ts';
 import { Rekey, type RekeyProps } from '../../infra/rekey.ts';

@@ -8,7 +8,7 @@ import { Code } from 'aws-cdk-lib/aws-lambda';
 import { Topic } from 'aws-cdk-lib/aws-sns';
 import { AwsSolutionsChecks, ServerlessChecks } from 'cdk-nag';
 import { describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { createUserEnvironment, parseEnvironment } from '../../functions/runtime/env.ts';
 import { CockroachDb } from '../../infra/accounts.ts';
 import { DatabaseCredential } from '../../infra/database-credential.ts';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import { parseSecretValue, secretString } from '../../functions/core/secret-value.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';

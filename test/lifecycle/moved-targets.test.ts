@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { auditRecord, parseAuditInvocation } from '../../functions/core/audit.ts';
 import type { Login } from '../../functions/core/provider.ts';
 import { secretString } from '../../functions/core/secret-value.ts';

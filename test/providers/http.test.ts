@@ -2,7 +2,7 @@ import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { ProviderError } from '../../functions/core/errors.ts';
 import { Guard } from '../../functions/core/guard.ts';
 import type { HttpRequest, Ports } from '../../functions/core/ports.ts';

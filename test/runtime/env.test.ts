@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { InputError } from '../../functions/core/errors.ts';
 import {
   createUserEnvironment,

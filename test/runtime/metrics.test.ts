@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type MetricName, metrics } from '../../functions/core/metrics.ts';
 import { createMeasure } from '../../functions/runtime/metrics.ts';
 

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { ProviderError } from '../../functions/core/errors.ts';
 import { type Guard, sendGuarded } from '../../functions/core/guard.ts';
 import type {

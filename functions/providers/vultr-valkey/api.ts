@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Effect, type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import { type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
 import type { Fact, Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { Clock } from '../clock.ts';
 import { AwsError } from './aws-error.ts';
 import { type BusEvent, eventTime } from './bus-event.ts';

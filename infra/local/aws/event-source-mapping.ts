@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Queues, type ReceivedMessage, systemAttributes } from './queues.ts';
 
 /** How Lambda feeds a function from a queue. */

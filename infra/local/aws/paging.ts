@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import type { AwsError } from './aws-error.ts';
 
 const cursor = z.object({ offset: z.int().min(0), emptyLeft: z.int().min(0) });

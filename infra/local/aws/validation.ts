@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { AwsError } from './aws-error.ts';
 
 /** `SecretIdList[1].Key` as AWS spells it in its texts: `secretIdList.2.member.key`. */

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { RequestListener } from 'node:http';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import type {
   clusterSchema,
   connectionStringSchema,

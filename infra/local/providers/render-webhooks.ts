@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { request as requestOverHttp } from 'node:http';
 import { request as requestOverHttps } from 'node:https';
-import { z } from 'zod';
+import * as z from 'zod';
 import type {
   deliveryItemSchema,
   webhookItemSchema,

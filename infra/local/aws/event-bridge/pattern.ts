@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 const textOrTexts = z.union([z.string(), z.array(z.string())]);
 const caseless = z.strictObject({ 'equals-ignore-case': textOrTexts });

@@ -1,4 +1,4 @@
-import type { z } from 'zod';
+import type * as z from 'zod';
 import type { Clock } from '../../clock.ts';
 import { type Random, randomUuid } from '../random.ts';
 import { type CallContext, type Operation, operation } from '../service.ts';

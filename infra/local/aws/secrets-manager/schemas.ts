@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 // Bounds of the public service model. The length of ClientRequestToken and RecoveryWindowInDays have refusals of their
 // own and are checked where they are used.
