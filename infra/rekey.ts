@@ -16,7 +16,7 @@ import type { ReplicaRegion } from 'aws-cdk-lib/aws-secretsmanager';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
 import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
 import { Construct, type IDependable } from 'constructs';
-import type * as z from 'zod';
+import type * as z from 'zod/mini';
 import {
   type CredentialOrder,
   credentialRequested,

@@ -26,12 +26,12 @@ interface Layer {
 const layers: readonly Layer[] = [
   {
     files: /^functions\/core\//,
-    mayImport: [/^functions\/core\//, /^(zod|temporal-polyfill)$/],
+    mayImport: [/^functions\/core\//, /^(zod\/mini|zod\/v4\/locales\/en\.js|temporal-polyfill)$/],
     advice: 'core is pure: take time, randomness, hashing and environment as arguments',
   },
   {
     files: /^functions\/lifecycle\//,
-    mayImport: [/^functions\/(core|lifecycle)\//, /^zod$/],
+    mayImport: [/^functions\/(core|lifecycle)\//, /^zod(\/mini)?$/],
     advice: 'a use case acts through the ports of core/ports.ts',
   },
   {
@@ -56,12 +56,12 @@ const layers: readonly Layer[] = [
   },
   {
     files: /^functions\/webhooks\//,
-    mayImport: [/^functions\/(core|webhooks)\//, /^(zod|node:crypto)$/],
+    mayImport: [/^functions\/(core|webhooks)\//, /^(zod\/mini|node:crypto)$/],
     advice: 'webhooks are verified and read, and nothing else: pure over the bytes that arrived',
   },
   {
     files: /^functions\/aws\//,
-    mayImport: [/^functions\/(core|aws)\//, /^zod$/, /^@aws-sdk\//],
+    mayImport: [/^functions\/(core|aws)\//, /^@aws-sdk\//],
     advice: 'the adapters know core and the SDK',
   },
   {
@@ -70,7 +70,7 @@ const layers: readonly Layer[] = [
       /^functions\/(core|lifecycle|aws|runtime)\//,
       /^functions\/providers\/[a-z-]+\.ts$/,
       /^functions\/(consumers|webhooks)\/index\.ts$/,
-      /^zod$/,
+      /^zod\/mini$/,
       /^@aws-sdk\//,
       /^@aws-lambda-powertools\//,
       /^node:/,
@@ -127,6 +127,25 @@ test('the evaluator of policies, which is AGPL, is of the development tree alone
   const names = (list: object) => Object.keys(list).filter((name) => name.startsWith('@cloud-copilot/'));
   expect(names(dependencies)).toEqual([]);
   expect(names(devDependencies)).toContain('@cloud-copilot/iam-simulate');
+});
+
+describe('what is imported is what is loaded', () => {
+  const lines = (file: string): readonly string[] =>
+    readFileSync(join(root, file), 'utf8').match(/^(?:import|export)\b[^;]*?\bfrom '[^']+'/gm) ?? [];
+  const everywhere = ['functions', 'infra', 'test'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => join(folder, file)),
+  );
+
+  test('zod is imported as a namespace: from `{ z }` esbuild cannot take what is not used', () => {
+    const found = everywhere.flatMap((file) =>
+      lines(file)
+        .filter((line) => /'zod(\/mini)?'$/.test(line) && !/^import (type )?\* as z from /.test(line))
+        .map((line) => `${file}: ${line}`),
+    );
+    expect(found, "write import * as z from 'zod/mini', or from 'zod'").toEqual([]);
+  });
 });
 
 test('core has no clock, no randomness and no environment of its own', () => {

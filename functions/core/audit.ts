@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { InputError } from './errors.ts';
 import {
   type CredentialOrder,
@@ -47,28 +47,34 @@ const secretsManagerSource = 'aws.secretsmanager';
 
 /** What replays add to an event, and whatever else comes with it, is left out. */
 const eventSchema = z
-  .object({
-    // Becomes a part of a key: nothing in it may have a meaning there.
-    id: z.string().regex(/^[A-Za-z0-9-]{1,64}$/, { error: 'expected 1 to 64 of A-Z a-z 0-9 and hyphen' }),
-    'detail-type': z.string().min(1).max(128),
-    source: z.enum([eventSource, secretsManagerSource]),
-    account: z.string().regex(/^\d{12}$/, { error: 'expected an account' }),
-    region: z.string().regex(/^[a-z0-9-]{1,32}$/, { error: 'expected a region' }),
-    time: z.iso.datetime({ offset: true }),
-    resources: z.array(z.string()).default([]),
-    detail: z.record(z.string(), z.unknown()),
-  })
-  .transform(
-    ({ 'detail-type': type, time, ...event }): AuditEvent => ({ ...event, type, at: new Date(time) }),
+  .pipe(
+    z.object({
+      // Becomes a part of a key: nothing in it may have a meaning there.
+      id: z
+        .string()
+        .check(z.regex(/^[A-Za-z0-9-]{1,64}$/, { error: 'expected 1 to 64 of A-Z a-z 0-9 and hyphen' })),
+      'detail-type': z.string().check(z.minLength(1), z.maxLength(128)),
+      source: z.enum([eventSource, secretsManagerSource]),
+      account: z.string().check(z.regex(/^\d{12}$/, { error: 'expected an account' })),
+      region: z.string().check(z.regex(/^[a-z0-9-]{1,32}$/, { error: 'expected a region' })),
+      time: z.iso.datetime({ offset: true }),
+      resources: z._default(z.array(z.string()), []),
+      detail: z.record(z.string(), z.unknown()),
+    }),
+    z.transform(
+      ({ 'detail-type': type, time, ...event }): AuditEvent => ({ ...event, type, at: new Date(time) }),
+    ),
   )
-  .refine(({ source, type }) => source === eventSource || type === labelUpdated, {
-    error: `expected no other event of ${secretsManagerSource} than ${labelUpdated}`,
-    path: ['detail-type'],
-  })
-  .refine(({ source, detail: { name } }) => source === eventSource || isOurs(name), {
-    error: `expected a secret below ${secretPrefix}`,
-    path: ['detail', 'name'],
-  });
+  .check(
+    z.refine(({ source, type }) => source === eventSource || type === labelUpdated, {
+      error: `expected no other event of ${secretsManagerSource} than ${labelUpdated}`,
+      path: ['detail-type'],
+    }),
+    z.refine(({ source, detail: { name } }) => source === eventSource || isOurs(name), {
+      error: `expected a secret below ${secretPrefix}`,
+      path: ['detail', 'name'],
+    }),
+  );
 
 const isOurs = (name: unknown): boolean => typeof name === 'string' && name.startsWith(secretPrefix);
 
@@ -124,33 +130,33 @@ interface Kind {
   readonly nature: AuditRecord['nature'];
   readonly who: (detail: Readonly<Record<string, unknown>>) => Who;
   /** What is recorded of the detail: what it does not name is dropped. */
-  readonly detail: z.ZodType<Readonly<Record<string, unknown>>>;
+  readonly detail: z.ZodMiniType<Readonly<Record<string, unknown>>>;
 }
 
-const text = z.string().max(2_000);
+const text = z.string().check(z.maxLength(2_000));
 /** Empty where the event is about none. */
-const credential = z.union([z.string().regex(credentialNamePattern), z.literal('')]);
-const provider = z.string().regex(/^[a-z0-9-]{0,63}$/, { error: 'expected the id of a provider' });
+const credential = z.union([z.string().check(z.regex(credentialNamePattern)), z.literal('')]);
+const provider = z.string().check(z.regex(/^[a-z0-9-]{0,63}$/, { error: 'expected the id of a provider' }));
 const credentialFacts = { credential, provider, target: text, strategy: text };
-const versionId = z.string().min(32).max(64);
+const versionId = z.string().check(z.minLength(32), z.maxLength(64));
 const rotationFacts = { ...credentialFacts, secretArn: text, versionId };
 const userFacts = { ...credentialFacts, username: text, reason: text };
 const finding = {
   kind: text,
   provider,
   target: text,
-  credential: credential.optional(),
-  username: text.optional(),
-  details: z.string().max(10_000),
-  repair: text.optional(),
+  credential: z.optional(credential),
+  username: z.optional(text),
+  details: z.string().check(z.maxLength(10_000)),
+  repair: z.optional(text),
 };
 
 const by = (useCase: string) => (): Who => ({ actor: 'rekey', useCase });
 const userChangeFacts = {
   ...rotationFacts,
-  versionId: versionId.optional(),
+  versionId: z.optional(versionId),
   username: text,
-  repair: text.optional(),
+  repair: z.optional(text),
 };
 const userChange = {
   who: ({ versionId: made, repair }: Readonly<Record<string, unknown>>): Who =>
@@ -168,23 +174,23 @@ const sighting: Kind = {
     target: text,
     username: text,
     standing: text,
-    credential: credential.optional(),
-    versionId: versionId.optional(),
-    providerEventId: z.string().min(1).max(256).optional(),
-    isCaughtUp: z.boolean().optional(),
+    credential: z.optional(credential),
+    versionId: z.optional(versionId),
+    providerEventId: z.optional(z.string().check(z.minLength(1), z.maxLength(256))),
+    isCaughtUp: z.optional(z.boolean()),
   }),
 };
-const drainEvidence = z.object({ drain: text, because: text.optional(), unseen: text.optional() });
+const drainEvidence = z.object({ drain: text, because: z.optional(text), unseen: z.optional(text) });
 const order: Kind = {
   nature: 'intent',
   // Whoever may write to the bus: the event does not say who it was.
   who: () => ({ actor: 'unknown' }),
-  detail: z.object({ credential: z.string().regex(credentialNamePattern) }),
+  detail: z.object({ credential: z.string().check(z.regex(credentialNamePattern)) }),
 };
 
 const pause: Kind = {
   ...order,
-  detail: z.object({ provider: provider.optional(), target: text.optional() }),
+  detail: z.object({ provider: z.optional(provider), target: z.optional(text) }),
 };
 
 const kinds = {
@@ -195,9 +201,9 @@ const kinds = {
     who: () => ({ actor: 'rekey' }),
     detail: z.object({
       order: text,
-      credential: credential.optional(),
-      provider: provider.optional(),
-      target: text.optional(),
+      credential: z.optional(credential),
+      provider: z.optional(provider),
+      target: z.optional(text),
       orderedAt: text,
       because: text,
     }),
@@ -205,29 +211,30 @@ const kinds = {
   CredentialRequested: {
     ...order,
     // Of a spec only what has a pattern of its own: whatever somebody may have put into the rest stays out.
-    detail: z
-      .object({
+    detail: z.pipe(
+      z.object({
         spec: z.object({
-          name: z.string().regex(credentialNamePattern),
+          name: z.string().check(z.regex(credentialNamePattern)),
           provider,
-          strategy: text.optional(),
+          strategy: z.optional(text),
         }),
-      })
-      .transform(({ spec: { name, ...rest } }) => ({ ...rest, credential: name })),
+      }),
+      z.transform(({ spec: { name, ...rest } }) => ({ ...rest, credential: name })),
+    ),
   },
   CredentialRotationRequested: order,
   CredentialCompromised: {
     ...order,
     detail: z.object({
-      credential: z.string().regex(credentialNamePattern),
-      evenIfLockedOut: z.boolean().optional(),
+      credential: z.string().check(z.regex(credentialNamePattern)),
+      evenIfLockedOut: z.optional(z.boolean()),
     }),
   },
   CredentialDeletionRequested: {
     ...order,
     detail: z.object({
-      credential: z.string().regex(credentialNamePattern),
-      targetIsGone: z.boolean().optional(),
+      credential: z.string().check(z.regex(credentialNamePattern)),
+      targetIsGone: z.optional(z.boolean()),
     }),
   },
   CredentialCreated: { nature: 'outcome', who: by('create-user'), detail: z.object(credentialFacts) },
@@ -239,14 +246,15 @@ const kinds = {
   CredentialRotated: {
     nature: 'outcome',
     who: by('rotate-secret'),
-    detail: z
-      .object({
+    detail: z.pipe(
+      z.object({
         ...rotationFacts,
         username: text,
         evidence: text,
-        currentRefusedAtMostMs: z.number().optional(),
-      })
-      .transform(({ evidence: login, ...rest }) => ({ ...rest, login })),
+        currentRefusedAtMostMs: z.optional(z.number()),
+      }),
+      z.transform(({ evidence: login, ...rest }) => ({ ...rest, login })),
+    ),
   },
   CredentialRotationFailed: {
     nature: 'outcome',
@@ -259,18 +267,18 @@ const kinds = {
     detail: z.object({
       ...credentialFacts,
       reason: text,
-      targetsGone: z
-        .array(
+      targetsGone: z.optional(
+        z.array(
           z.object({
             target: text,
             since: text,
             lastSeenGoneAt: text,
             sightings: z.number(),
             evidence: text,
-            orderedAt: text.optional(),
+            orderedAt: z.optional(text),
           }),
-        )
-        .optional(),
+        ),
+      ),
     }),
   },
   DatabaseUserPlanned: { ...userChange, nature: 'intent' },
@@ -284,23 +292,26 @@ const kinds = {
   DatabaseUserRetired: {
     nature: 'intent',
     who: by('delete-user'),
-    detail: z
-      .object({ ...userFacts, evidence: drainEvidence })
-      .transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
+    detail: z.pipe(
+      z.object({ ...userFacts, evidence: drainEvidence }),
+      z.transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
+    ),
   },
   DatabaseUserDeleted: {
     nature: 'outcome',
     who: by('delete-user'),
-    detail: z
-      .object({ ...userFacts, outcome: text, evidence: drainEvidence.optional() })
-      .transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
+    detail: z.pipe(
+      z.object({ ...userFacts, outcome: text, evidence: z.optional(drainEvidence) }),
+      z.transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
+    ),
   },
   DatabaseUserDeletionFailed: {
     nature: 'outcome',
     who: by('delete-user'),
-    detail: z
-      .object({ ...userFacts, ...failedCall, evidence: drainEvidence })
-      .transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
+    detail: z.pipe(
+      z.object({ ...userFacts, ...failedCall, evidence: drainEvidence }),
+      z.transform(({ evidence, ...rest }) => ({ ...rest, ...evidence })),
+    ),
   },
   DatabaseSessionsEndPlanned: {
     nature: 'intent',
@@ -310,7 +321,7 @@ const kinds = {
   DatabaseSessionsEnded: {
     nature: 'outcome',
     who: by('delete-user'),
-    detail: z.object({ ...sessionsEnd, outcome: text, because: text.optional() }),
+    detail: z.object({ ...sessionsEnd, outcome: text, because: z.optional(text) }),
   },
   // By update-consumers, or by reconcile-users where that did not get through.
   ConsumerUpdatePlanned: {
@@ -335,11 +346,11 @@ const kinds = {
     who: ({ provider: id }) => ({ actor: 'vendor', provider: String(id) }),
     detail: z.object({
       provider,
-      providerEventId: z.string().min(1).max(256),
+      providerEventId: z.string().check(z.minLength(1), z.maxLength(256)),
       providerEventType: text,
-      happenedAt: text.optional(),
-      target: text.optional(),
-      isCaughtUp: z.boolean().optional(),
+      happenedAt: z.optional(text),
+      target: z.optional(text),
+      isCaughtUp: z.optional(z.boolean()),
     }),
   },
   DatabaseUserAppeared: sighting,
@@ -359,14 +370,15 @@ const kinds = {
   [labelUpdated]: {
     nature: 'fact',
     who: () => ({ actor: 'secretsmanager' }),
-    detail: z
-      .object({ name: text, labelUpdated: text, versionId })
-      .transform(({ name, labelUpdated: label, ...rest }) => ({
+    detail: z.pipe(
+      z.object({ name: text, labelUpdated: text, versionId }),
+      z.transform(({ name, labelUpdated: label, ...rest }) => ({
         ...rest,
         label,
         secretName: name,
         credential: credentialNameOf(name),
       })),
+    ),
   },
 } as const satisfies Record<
   RekeyEvent['type'] | CredentialOrder | PauseOrder | typeof credentialRequested | typeof labelUpdated,
@@ -473,7 +485,7 @@ export function pointedKey(document: string): string | undefined {
   const parsed = pointerSchema.safeParse(jsonOf(document));
   return parsed.data?.key;
 }
-const pointerSchema = z.object({ key: z.string().regex(recordKeyPattern) });
+const pointerSchema = z.object({ key: z.string().check(z.regex(recordKeyPattern)) });
 export const pointerTo = (key: string): string => canonicalJson({ key });
 
 /** Whatever the vendor's id is made of, it has no meaning in the key. */
@@ -533,23 +545,25 @@ export interface Seal {
   readonly late: readonly SealedRecord[];
 }
 
-const digest = z.string().regex(/^[0-9a-f]{64}$/);
-const dayPattern = z.string().regex(/^\d{4}-\d{2}-\d{2}$/);
+const digest = z.string().check(z.regex(/^[0-9a-f]{64}$/));
+const dayPattern = z.string().check(z.regex(/^\d{4}-\d{2}-\d{2}$/));
 const sealedRecords = z.array(z.strictObject({ key: z.string(), sha256: digest }));
 const sealSchema = z
   .strictObject({
     version: z.literal(1),
     day: dayPattern,
     sealedAt: z.iso.datetime(),
-    previous: z.strictObject({ day: dayPattern, sha256: digest }).exactOptional(),
-    count: z.int().min(0),
+    previous: z.exactOptional(z.strictObject({ day: dayPattern, sha256: digest })),
+    count: z.int().check(z.minimum(0)),
     records: sealedRecords,
     late: sealedRecords,
   })
-  .refine(({ count, records, late }) => count === records.length + late.length, {
-    error: 'expected the number of its records',
-    path: ['count'],
-  });
+  .check(
+    z.refine(({ count, records, late }) => count === records.length + late.length, {
+      error: 'expected the number of its records',
+      path: ['count'],
+    }),
+  );
 
 export const sealPrefix = 'seal/';
 export const sealKey = (day: string): string => `${sealPrefix}${day.replaceAll('-', '/')}.json`;

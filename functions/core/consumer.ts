@@ -1,6 +1,6 @@
-import type * as z from 'zod';
 import type { Guard } from './guard.ts';
 import type { Ports } from './ports.ts';
+import type { Schema } from './schema.ts';
 import type { Sensitive } from './sensitive.ts';
 
 /**
@@ -44,7 +44,7 @@ export interface ConsumerAccess {
 
 export interface ConsumerDefinition<Settings> {
   readonly kind: string;
-  readonly schema: z.ZodType<Settings>;
+  readonly schema: Schema<Settings>;
   /** For findings and events: which one it is, among those of its kind. */
   label(settings: Settings): string;
   /** The secret that holds the key to its platform, where it takes one. */

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
 import type { Finding, Repair } from './findings.ts';
@@ -333,7 +333,9 @@ export type Invocation =
     };
 
 const credentialDetail = z.object({
-  credential: z.string().regex(credentialNamePattern, { error: 'expected the name of a credential' }),
+  credential: z
+    .string()
+    .check(z.regex(credentialNamePattern, { error: 'expected the name of a credential' })),
 });
 
 /** Strict: a misspelt option must not be taken for an order without it. */
@@ -341,13 +343,13 @@ const orderDetails = {
   CredentialRotationRequested: z.strictObject(credentialDetail.shape),
   CredentialCompromised: z.strictObject({
     ...credentialDetail.shape,
-    evenIfLockedOut: z.boolean().default(false),
+    evenIfLockedOut: z._default(z.boolean(), false),
   }),
   CredentialDeletionRequested: z.strictObject({
     ...credentialDetail.shape,
-    targetIsGone: z.boolean().default(false),
+    targetIsGone: z._default(z.boolean(), false),
   }),
-} as const satisfies Record<CredentialOrder, z.ZodType>;
+} as const satisfies Record<CredentialOrder, z.ZodMiniType>;
 
 const orderOf = <Order extends CredentialOrder>(order: Order) =>
   z.object({ 'detail-type': z.literal(order), time: instant, detail: orderDetails[order] });
@@ -355,31 +357,36 @@ const orderOf = <Order extends CredentialOrder>(order: Order) =>
 /** Both or neither. Each becomes a part of a parameter's name. */
 const pauseDetail = z
   .strictObject({
-    provider: z
-      .string()
-      .regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the id of a provider' })
-      .optional(),
-    target: z
-      .string()
-      .regex(/^[A-Za-z0-9-]{1,128}$/, { error: 'expected the id of a target: letters, digits and hyphens' })
-      .optional(),
+    provider: z.optional(
+      z.string().check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the id of a provider' })),
+    ),
+    target: z.optional(
+      z.string().check(
+        z.regex(/^[A-Za-z0-9-]{1,128}$/, {
+          error: 'expected the id of a target: letters, digits and hyphens',
+        }),
+      ),
+    ),
   })
-  .superRefine(({ provider, target }, context) => {
-    if ((provider === undefined) === (target === undefined)) return;
-    const missing = provider === undefined ? 'provider' : 'target';
-    context.addIssue({
-      code: 'custom',
-      path: [missing],
-      message: 'expected provider and target for one target, or neither for every target',
-    });
-  });
+  .check(
+    z.superRefine(({ provider, target }, context) => {
+      if ((provider === undefined) === (target === undefined)) return;
+      const missing = provider === undefined ? 'provider' : 'target';
+      context.addIssue({
+        code: 'custom',
+        path: [missing],
+        message: 'expected provider and target for one target, or neither for every target',
+      });
+    }),
+  );
 
 const invocationSchemas = {
-  pass: z
-    .strictObject({ pass: z.literal('scheduled'), dryRun: z.boolean().default(false) })
-    .transform(({ dryRun }): Invocation => ({ is: 'pass', dryRun })),
-  order: z
-    .discriminatedUnion(
+  pass: z.pipe(
+    z.strictObject({ pass: z.literal('scheduled'), dryRun: z._default(z.boolean(), false) }),
+    z.transform(({ dryRun }): Invocation => ({ is: 'pass', dryRun })),
+  ),
+  order: z.pipe(
+    z.discriminatedUnion(
       'detail-type',
       [
         orderOf('CredentialRotationRequested'),
@@ -387,8 +394,8 @@ const invocationSchemas = {
         orderOf('CredentialDeletionRequested'),
       ],
       { error: `expected ${credentialOrders.join(', ')}` },
-    )
-    .transform(({ 'detail-type': order, time, detail }): Invocation => {
+    ),
+    z.transform(({ 'detail-type': order, time, detail }): Invocation => {
       const { credential } = detail;
       return {
         is: 'order',
@@ -399,35 +406,45 @@ const invocationSchemas = {
         ...('targetIsGone' in detail && detail.targetIsGone ? { targetIsGone: true } : {}),
       };
     }),
-  pause: z.object({ 'detail-type': z.enum(pauseOrders), time: instant, detail: pauseDetail }).transform(
-    ({ 'detail-type': order, time, detail: { provider, target } }): Invocation => ({
-      is: 'pause',
-      order,
-      on: provider === undefined || target === undefined ? undefined : { provider, targetId: target },
-      orderedAt: new Date(time),
-    }),
   ),
-  rotated: z
-    .object({ 'detail-type': z.literal('CredentialRotated'), detail: credentialDetail })
-    .transform(({ detail: { credential } }): Invocation => ({ is: 'rotated', credential })),
-  messages: z.object({ Records: z.array(z.object({ messageId: z.string(), body: z.string() })) }).transform(
-    ({ Records }): Invocation => ({
-      is: 'messages',
-      messages: Records.map(({ messageId, body }) => ({ id: messageId, body })),
-    }),
+  pause: z.pipe(
+    z.object({ 'detail-type': z.enum(pauseOrders), time: instant, detail: pauseDetail }),
+    z.transform(
+      ({ 'detail-type': order, time, detail: { provider, target } }): Invocation => ({
+        is: 'pause',
+        order,
+        on: provider === undefined || target === undefined ? undefined : { provider, targetId: target },
+        orderedAt: new Date(time),
+      }),
+    ),
   ),
-  'provider-event': z
-    .object({
+  rotated: z.pipe(
+    z.object({ 'detail-type': z.literal('CredentialRotated'), detail: credentialDetail }),
+    z.transform(({ detail: { credential } }): Invocation => ({ is: 'rotated', credential })),
+  ),
+  messages: z.pipe(
+    z.object({ Records: z.array(z.object({ messageId: z.string(), body: z.string() })) }),
+    z.transform(
+      ({ Records }): Invocation => ({
+        is: 'messages',
+        messages: Records.map(({ messageId, body }) => ({ id: messageId, body })),
+      }),
+    ),
+  ),
+  'provider-event': z.pipe(
+    z.object({
       'detail-type': z.literal('ProviderEventReceived'),
       detail: z.object({
-        provider: z.string().regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the name of an endpoint' }),
-        providerEventId: z.string().min(1).max(256),
-        providerEventType: z.string().max(256),
-        target: z.string().min(1).optional(),
-        isCaughtUp: z.boolean().default(false),
+        provider: z
+          .string()
+          .check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the name of an endpoint' })),
+        providerEventId: z.string().check(z.minLength(1), z.maxLength(256)),
+        providerEventType: z.string().check(z.maxLength(256)),
+        target: z.optional(z.string().check(z.minLength(1))),
+        isCaughtUp: z._default(z.boolean(), false),
       }),
-    })
-    .transform(
+    }),
+    z.transform(
       // Whoever caught up was looking, and every pass looks at every target.
       ({ detail: { provider, providerEventId, providerEventType, target, isCaughtUp } }): Invocation => ({
         is: 'provider-event',
@@ -435,12 +452,13 @@ const invocationSchemas = {
         because: { endpoint: provider, eventId: providerEventId, eventType: providerEventType },
       }),
     ),
-  'label-moved': z
-    .object({
+  ),
+  'label-moved': z.pipe(
+    z.object({
       'detail-type': z.literal('Secret Label Updated'),
       detail: z.object({ name: z.string(), labelUpdated: z.string(), versionId: z.string() }),
-    })
-    .transform(
+    }),
+    z.transform(
       ({ detail: { name, labelUpdated, versionId } }): Invocation => ({
         is: 'label-moved',
         secretName: name,
@@ -448,9 +466,10 @@ const invocationSchemas = {
         versionId,
       }),
     ),
-} as const satisfies Record<Invocation['is'], z.ZodType<Invocation>>;
+  ),
+} as const satisfies Record<Invocation['is'], z.ZodMiniType<Invocation>>;
 
-const shapeSchema = z.object({ 'detail-type': z.string().optional(), Records: z.unknown().optional() });
+const shapeSchema = z.object({ 'detail-type': z.optional(z.string()), Records: z.optional(z.unknown()) });
 
 /** What `event` is, among the kinds that a function takes. Throws EVENT_INVALID that names every wrong field. */
 export function parseInvocation<Kind extends Invocation['is']>(
@@ -504,13 +523,14 @@ export interface RotationEvent {
  * ignored; RotationToken is missing in @types/aws-lambda but sent for roles of other accounts (AWS documentation).
  */
 const rotationEventSchema = z.object({
-  Step: z.string().min(1),
-  SecretId: z.string().min(1).max(2048),
-  ClientRequestToken: z.string().min(32).max(64),
-  RotationToken: z
-    .string()
-    .regex(/^[a-zA-Z0-9-]{36,256}$/, { error: 'expected 36 to 256 of a-z, A-Z, 0-9 and hyphen' })
-    .optional(),
+  Step: z.string().check(z.minLength(1)),
+  SecretId: z.string().check(z.minLength(1), z.maxLength(2048)),
+  ClientRequestToken: z.string().check(z.minLength(32), z.maxLength(64)),
+  RotationToken: z.optional(
+    z
+      .string()
+      .check(z.regex(/^[a-zA-Z0-9-]{36,256}$/, { error: 'expected 36 to 256 of a-z, A-Z, 0-9 and hyphen' })),
+  ),
 });
 
 /** One step that Secrets Manager asks for. Throws EVENT_INVALID that names every wrong field. */

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import type { Directives } from './directives.ts';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
@@ -45,12 +45,16 @@ export interface Target {
 
 /** What the queue between dispatcher and workers carries: which target to look at. Everything else is read anew. */
 const targetTaskSchema = z.object({
-  provider: z.string().min(1),
-  targetId: z.string().min(1),
+  provider: z.string().check(z.minLength(1)),
+  targetId: z.string().check(z.minLength(1)),
   /** The vendor's event that makes us look, where one does: told by a webhook, by the name of its endpoint. */
-  because: z
-    .object({ endpoint: z.string().min(1), eventId: z.string().min(1), eventType: z.string() })
-    .optional(),
+  because: z.optional(
+    z.object({
+      endpoint: z.string().check(z.minLength(1)),
+      eventId: z.string().check(z.minLength(1)),
+      eventType: z.string(),
+    }),
+  ),
 });
 export type TargetTask = z.output<typeof targetTaskSchema>;
 

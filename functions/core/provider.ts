@@ -1,6 +1,6 @@
-import type * as z from 'zod';
 import type { Guard } from './guard.ts';
 import type { Ports } from './ports.ts';
+import type { Schema } from './schema.ts';
 import type { Sensitive } from './sensitive.ts';
 
 /**
@@ -231,8 +231,8 @@ export interface ProviderDefinition<Target, Privileges> {
   /** The `engine` of the secret value, by which existing readers choose their driver. */
   readonly engine: string;
   readonly capabilities: Capabilities;
-  readonly targetSchema: z.ZodType<Target>;
-  readonly privilegesSchema: z.ZodType<Privileges>;
+  readonly targetSchema: Schema<Target>;
+  readonly privilegesSchema: Schema<Privileges>;
   /** The target's own id, as it stands in secrets, events and audit records. */
   targetId(target: Target): string;
   /**

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
 import { jsonOf } from './json.ts';
@@ -13,24 +13,24 @@ export const firstSecretString = '{"rekey":"no user yet; the first rotation make
 
 /** What a consumer reads: AWS's field names, so that existing readers work, a ready `url`, and where it belongs. */
 const credentialSchema = z.object({
-  engine: z.string().min(1),
-  host: z.string().min(1),
-  port: z.int().min(1).max(65_535),
-  username: z.string().min(1),
-  password: z.string().min(1),
-  dbname: z.string().min(1),
-  url: z.string().min(1),
-  provider: z.string().min(1),
-  target: z.string().min(1),
+  engine: z.string().check(z.minLength(1)),
+  host: z.string().check(z.minLength(1)),
+  port: z.int().check(z.minimum(1), z.maximum(65_535)),
+  username: z.string().check(z.minLength(1)),
+  password: z.string().check(z.minLength(1)),
+  dbname: z.string().check(z.minLength(1)),
+  url: z.string().check(z.minLength(1)),
+  provider: z.string().check(z.minLength(1)),
+  target: z.string().check(z.minLength(1)),
   /** The CA to trust for this server, in PEM, where no public one signed its certificate. */
-  ca: z.string().min(1).optional(),
+  ca: z.optional(z.string().check(z.minLength(1))),
   /** What the spec declared when this login was made: other rights of today's spec are a change of the spec, and no drift. */
-  privileges: z.unknown().optional(),
+  privileges: z.optional(z.unknown()),
   /**
    * The version that this user was made or adopted for, where that is an earlier one: Secrets Manager drops old versions, and without
    * it nothing would prove any more whose the user is. Believed only as far as the name is derived from it.
    */
-  userVersion: z.string().min(1).max(64).optional(),
+  userVersion: z.optional(z.string().check(z.minLength(1), z.maxLength(64))),
 });
 
 export type SecretValue =
@@ -121,7 +121,10 @@ function apiKeyField(text: string): string | undefined {
   return parsed.success ? parsed.data.apiKey : undefined;
 }
 
-const userSchema = z.object({ username: z.string().min(1), password: z.string().min(1) });
+const userSchema = z.object({
+  username: z.string().check(z.minLength(1)),
+  password: z.string().check(z.minLength(1)),
+});
 
 /** The user and password in a secret that the user keeps, an administrator's or one to adopt, in AWS's field names. */
 export function parseUser(stored: Sensitive, where: string): { username: string; password: Sensitive } {

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { isNamedLikeOurs } from './drift.ts';
 import type { RekeyEvent, UserSighting } from './events.ts';
 import type { KnownUser, Standing } from './generations.ts';
@@ -148,7 +148,7 @@ export function withCauses(sightings: readonly Sighting[], causes: readonly Caus
 // The note.
 
 const noteSchema = z.strictObject({
-  upTo: z.string().exactOptional(),
+  upTo: z.exactOptional(z.string()),
   foreign: z.array(z.string()),
   /** By the credential; those of none under an empty name. */
   expected: z.record(z.string(), z.array(z.string())),

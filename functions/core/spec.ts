@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { calendarFaults, isTimeZone } from './calendar.ts';
 import type { AnyConsumerDefinition, DeclaredConsumer, LoadConsumer } from './consumer.ts';
 import { durationMs } from './duration.ts';
@@ -12,47 +12,63 @@ import { usernamePattern, usernamePrefixPattern } from './username.ts';
 const dayMs = 86_400_000;
 
 /** Secrets Manager's own schedule, the back-stop two days later, takes 1 to 1000 days (AWS documentation). */
-const wholeDays = z.string().refine(
-  (text) => {
-    const ms = durationMs(text);
-    return ms !== undefined && ms % dayMs === 0 && ms >= dayMs && ms <= 998 * dayMs;
-  },
-  { error: 'expected 1 to 998 whole days as an ISO 8601 duration, such as P30D' },
+const wholeDays = z.string().check(
+  z.refine(
+    (text) => {
+      const ms = durationMs(text);
+      return ms !== undefined && ms % dayMs === 0 && ms >= dayMs && ms <= 998 * dayMs;
+    },
+    { error: 'expected 1 to 998 whole days as an ISO 8601 duration, such as P30D' },
+  ),
 );
 
-const duration = z.string().refine((text) => durationMs(text) !== undefined, {
-  error: 'expected an ISO 8601 duration of weeks, days, hours, minutes or seconds, such as PT24H',
-});
+const duration = z.string().check(
+  z.refine((text) => durationMs(text) !== undefined, {
+    error: 'expected an ISO 8601 duration of weeks, days, hours, minutes or seconds, such as PT24H',
+  }),
+);
 
 const secretNamed = (prefix: string) =>
-  z.string().regex(new RegExp(`^${prefix}[A-Za-z0-9/_+=.@-]+$`), {
-    error: `expected the name of a secret under ${prefix}, where the functions may read it`,
-  });
+  z.string().check(
+    z.regex(new RegExp(`^${prefix}[A-Za-z0-9/_+=.@-]+$`), {
+      error: `expected the name of a secret under ${prefix}, where the functions may read it`,
+    }),
+  );
 
-const positiveDuration = duration.refine((text) => durationMs(text) !== 0, {
-  error: 'expected a duration longer than nothing',
-});
+const positiveDuration = duration.check(
+  z.refine((text) => durationMs(text) !== 0, {
+    error: 'expected a duration longer than nothing',
+  }),
+);
 
 const days = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'] as const;
 export type Day = (typeof days)[number];
 
-const timeZone = z.string().refine(isTimeZone, {
-  error: 'expected a time zone of the IANA database, such as Europe/Berlin',
-});
+const timeZone = z.string().check(
+  z.refine(isTimeZone, {
+    error: 'expected a time zone of the IANA database, such as Europe/Berlin',
+  }),
+);
 
 const windowSchema = z.strictObject({
   /** When it opens, by the clock on the wall of its time zone. */
-  start: z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, { error: 'expected a time from 00:00 to 23:59' }),
+  start: z
+    .string()
+    .check(z.regex(/^([01]\d|2[0-3]):[0-5]\d$/, { error: 'expected a time from 00:00 to 23:59' })),
   /** At most a day; it may reach past midnight. */
-  length: positiveDuration.refine((text) => (durationMs(text) ?? 0) <= dayMs, {
-    error: 'expected at most PT24H',
-  }),
+  length: positiveDuration.check(
+    z.refine((text) => (durationMs(text) ?? 0) <= dayMs, {
+      error: 'expected at most PT24H',
+    }),
+  ),
   /** The days on which it opens. @default every day */
-  days: z
-    .array(z.enum(days))
-    .min(1, { error: 'expected at least one day, or no field for every day' })
-    .default([...days]),
-  timeZone: timeZone.default('UTC'),
+  days: z._default(
+    z
+      .array(z.enum(days))
+      .check(z.minLength(1, { error: 'expected at least one day, or no field for every day' })),
+    [...days],
+  ),
+  timeZone: z._default(timeZone, 'UTC'),
 });
 
 const blackoutSchema = z.strictObject({
@@ -62,55 +78,62 @@ const blackoutSchema = z.strictObject({
 });
 
 const rotationSchema = z.strictObject({
-  every: wholeDays.default('P30D'),
-  window: windowSchema.optional(),
-  blackouts: z.array(blackoutSchema).default([]),
+  every: z._default(wholeDays, 'P30D'),
+  window: z.optional(windowSchema),
+  blackouts: z._default(z.array(blackoutSchema), []),
 });
 
 /** A user that exists already, for whom nothing changes until the first rotation. */
 const adoptSchema = z.strictObject({
-  username: z.string().regex(usernamePattern, {
-    error:
-      'expected a lower-case letter, then up to 31 of a-z, 0-9 and underscore: rekey addresses no other names',
-  }),
+  username: z.string().check(
+    z.regex(usernamePattern, {
+      error:
+        'expected a lower-case letter, then up to 31 of a-z, 0-9 and underscore: rekey addresses no other names',
+    }),
+  ),
   /** Holds `{"username", "password"}`, as AWS names them. */
   passwordSecret: secretNamed(adoptSecretPrefix),
   /** Whether that user is retired like any superseded one after the first rotation. @default false, it is left alone */
-  retire: z.boolean().default(false),
+  retire: z._default(z.boolean(), false),
 });
 
 const specSchema = z.strictObject({
-  name: z.string().regex(credentialNamePattern, {
-    error: 'expected a lower-case letter, then up to 62 of a-z, 0-9 and hyphen',
-  }),
+  name: z.string().check(
+    z.regex(credentialNamePattern, {
+      error: 'expected a lower-case letter, then up to 62 of a-z, 0-9 and hyphen',
+    }),
+  ),
   provider: z.string(),
   target: z.unknown(),
   apiKeySecret: secretNamed(apiKeySecretPrefix),
-  adminSecret: secretNamed(adminSecretPrefix).optional(),
-  usernamePrefix: z.string().regex(usernamePrefixPattern, {
-    error:
-      'expected a lower-case letter, then up to 18 of a-z, 0-9 and single underscores, not at the end; not pg, sso or crdb_internal',
-  }),
-  strategy: z.enum(strategies).default('replace-user'),
-  privileges: z.unknown().default({}),
-  rotation: rotationSchema.default({ every: 'P30D', blackouts: [] }),
-  grace: duration.default('PT24H'),
+  adminSecret: z.optional(secretNamed(adminSecretPrefix)),
+  usernamePrefix: z.string().check(
+    z.regex(usernamePrefixPattern, {
+      error:
+        'expected a lower-case letter, then up to 18 of a-z, 0-9 and single underscores, not at the end; not pg, sso or crdb_internal',
+    }),
+  ),
+  strategy: z._default(z.enum(strategies), 'replace-user'),
+  privileges: z._default(z.unknown(), {}),
+  rotation: z._default(rotationSchema, { every: 'P30D', blackouts: [] }),
+  grace: z._default(duration, 'PT24H'),
   /** What happens to a superseded user that somebody is still connected as after its grace. */
-  drain: z
-    .strictObject({
+  drain: z._default(
+    z.strictObject({
       /** Counted from the end of the grace; then there is an alarm. */
-      deadline: duration.default('P7D'),
+      deadline: z._default(duration, 'P7D'),
       /** Whether connections that are left at the deadline are cut. */
-      force: z.boolean().default(false),
-    })
-    .default({ deadline: 'P7D', force: false }),
-  consumers: z.array(z.looseObject({ kind: z.string() })).default([]),
+      force: z._default(z.boolean(), false),
+    }),
+    { deadline: 'P7D', force: false },
+  ),
+  consumers: z._default(z.array(z.looseObject({ kind: z.string() })), []),
   /** The credential deletes itself then: users first, then the secret. @default it stays */
-  expiresAt: z.iso
-    .datetime({ offset: true, error: 'expected an instant such as 2026-12-31T18:00:00Z' })
-    .optional(),
-  adopt: adoptSchema.optional(),
-  verify: z.enum(['login', 'none']).default('login'),
+  expiresAt: z.optional(
+    z.iso.datetime({ offset: true, error: 'expected an instant such as 2026-12-31T18:00:00Z' }),
+  ),
+  adopt: z.optional(adoptSchema),
+  verify: z._default(z.enum(['login', 'none']), 'login'),
 });
 
 /** What is compared with each other, if it holds in itself. */
@@ -194,8 +217,8 @@ export function specOf(
     wrong.push(`provider: expected a provider that rekey has, got ${JSON.stringify(provider)}`);
   const parsedTarget = definition?.targetSchema.safeParse(target);
   const parsedPrivileges = definition?.privilegesSchema.safeParse(privileges);
-  if (parsedTarget?.error) wrong.push(...eachFault(prefixed('target', parsedTarget.error)));
-  if (parsedPrivileges?.error) wrong.push(...eachFault(prefixed('privileges', parsedPrivileges.error)));
+  if (parsedTarget?.error) wrong.push(...eachFault(parsedTarget.error, 'target'));
+  if (parsedPrivileges?.error) wrong.push(...eachFault(parsedPrivileges.error, 'privileges'));
   const possible: readonly string[] = definition?.capabilities.strategies ?? strategies;
   if (strategies.some((known) => known === strategy) && !possible.includes(strategy))
     wrong.push(`strategy: expected one that ${provider} can do (${possible.join(', ')}), got ${strategy}`);
@@ -220,7 +243,7 @@ export function specOf(
         `consumers.${index}.kind: expected a kind of consumer that rekey has, got ${JSON.stringify(declared.kind)}`,
       );
     else if (parsed?.success) consumers.push({ definition: kind, settings: parsed.data });
-    else if (parsed?.error) wrong.push(...eachFault(prefixed(`consumers.${index}`, parsed.error)));
+    else if (parsed?.error) wrong.push(...eachFault(parsed.error, `consumers.${index}`));
   }
 
   if (
@@ -258,19 +281,25 @@ export function specDocument({
   );
 }
 
-const looseSchema = z
-  .object({
-    provider: z.string().catch(''),
+const looseSchema = z.catch(
+  z.object({
+    provider: z.catch(z.string(), ''),
     target: z.unknown(),
-    privileges: z.unknown().default({}),
-    strategy: z.string().catch('').default('replace-user'),
-    verify: z.string().catch(''),
-    consumers: z.array(z.looseObject({ kind: z.string() }).catch({ kind: '' })).catch([]),
-  })
-  .catch({ provider: '', target: undefined, privileges: {}, strategy: '', verify: '', consumers: [] });
+    privileges: z._default(z.unknown(), {}),
+    strategy: z._default(z.catch(z.string(), ''), 'replace-user'),
+    verify: z.catch(z.string(), ''),
+    consumers: z.catch(z.array(z.catch(z.looseObject({ kind: z.string() }), { kind: '' })), []),
+  }),
+  {
+    provider: '',
+    target: undefined,
+    privileges: {},
+    strategy: '',
+    verify: '',
 
-const prefixed = (field: string, error: z.ZodError): z.ZodError =>
-  new z.ZodError(error.issues.map((issue) => ({ ...issue, path: [field, ...issue.path] })));
+    consumers: [],
+  },
+);
 
 export const everyMs = (spec: Pick<CredentialSpec, 'rotation'>): number =>
   durationMs(spec.rotation.every) ?? Number.NaN;

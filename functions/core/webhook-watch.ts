@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import type { Finding } from './findings.ts';
 import { jsonOf } from './json.ts';
 import type { WebhookDelivery, WebhookStanding } from './provider.ts';
@@ -24,12 +24,15 @@ export interface WebhookMemory {
   readonly told: readonly string[];
 }
 
-const instant = z.iso.datetime().transform((text) => new Date(text));
+const instant = z.pipe(
+  z.iso.datetime(),
+  z.transform((text) => new Date(text)),
+);
 const memorySchema = z.strictObject({
   is: z.enum(['enabled', 'disabled', 'absent', 'unreadable']),
-  onSince: instant.exactOptional(),
-  id: z.string().exactOptional(),
-  caughtUpTo: instant.exactOptional(),
+  onSince: z.exactOptional(instant),
+  id: z.exactOptional(z.string()),
+  caughtUpTo: z.exactOptional(instant),
   told: z.array(z.string()),
 });
 const instantSchema = z.strictObject({ at: instant });

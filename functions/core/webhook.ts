@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { InputError } from './errors.ts';
 import type { ProviderEvent } from './events.ts';
 import { faults } from './faults.ts';
@@ -74,9 +74,9 @@ const webhookRequestSchema = z.object({
   // Not the path: that begins with the stage's name where the stage has one.
   routeKey: z
     .string()
-    .regex(/^POST \/webhooks\/[a-z][a-z0-9-]*$/, { error: 'expected POST /webhooks/<endpoint>' }),
+    .check(z.regex(/^POST \/webhooks\/[a-z][a-z0-9-]*$/, { error: 'expected POST /webhooks/<endpoint>' })),
   headers: z.record(z.string(), z.string()),
-  body: z.string().default(''),
+  body: z._default(z.string(), ''),
   isBase64Encoded: z.boolean(),
 });
 

@@ -4,13 +4,14 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import { SSMClient } from '@aws-sdk/client-ssm';
-import type * as z from 'zod';
+import type * as z from 'zod/mini';
 import { eventBridge, otherBuses } from '../aws/bus.ts';
 import { parameterStore } from '../aws/parameters.ts';
 import { secretsManager } from '../aws/secrets.ts';
 import { loadConsumer } from '../consumers/index.ts';
 import { InputError, ProviderError, StoreError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
+import type { Schema } from '../core/schema.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
 import type { LoadWebhook } from '../core/webhook.ts';
 import { guardWrites } from '../lifecycle/guarded-write.ts';
@@ -103,7 +104,7 @@ const marginMs = 10_000;
  * leave scrubbed: Lambda hands them to whoever called, and logs the errors.
  */
 export function handlerOf<E extends Environment>(
-  schema: z.ZodType<E>,
+  schema: Schema<E>,
   use: (event: unknown, until: Date, rekey: Composed, environment: E) => Promise<unknown>,
 ): (event: unknown, context: { getRemainingTimeInMillis(): number }) => Promise<unknown> {
   const environment = parseEnvironment(schema, process.env);

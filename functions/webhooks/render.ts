@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import type { ProviderEvent } from '../core/events.ts';
 import { jsonOf } from '../core/json.ts';
 import type { WebhookDefinition, WebhookOddity } from '../core/webhook.ts';
@@ -41,26 +41,20 @@ const wireNames: ReadonlyMap<string, string> = new Map([
  * Types come and go, and fields were added in 2025: what is missing or of another kind is left out, and never an error. All of
  * it is bounded, since it goes into logs and on the bus; a service's name and an actor's address are left behind.
  */
-const payloadSchema = z
-  .object({
-    type: z
-      .string()
-      .regex(/^[\w.:-]{1,128}$/)
-      .optional()
-      .catch(undefined),
+const payloadSchema = z.catch(
+  z.object({
+    type: z.catch(z.optional(z.string().check(z.regex(/^[\w.:-]{1,128}$/))), undefined),
     /** Nine fractional digits were seen. */
-    timestamp: z.iso.datetime({ offset: true }).max(64).optional().catch(undefined),
-    data: z
-      .object({
-        id: z.string().optional().catch(undefined),
-        serviceId: z
-          .string()
-          .regex(/^[a-z]+-[a-z0-9-]{1,60}$/)
-          .optional()
-          .catch(undefined),
-      })
-      .catch({}),
-  })
-  .catch({ data: {} });
+    timestamp: z.catch(z.optional(z.iso.datetime({ offset: true }).check(z.maxLength(64))), undefined),
+    data: z.catch(
+      z.object({
+        id: z.catch(z.optional(z.string()), undefined),
+        serviceId: z.catch(z.optional(z.string().check(z.regex(/^[a-z]+-[a-z0-9-]{1,60}$/))), undefined),
+      }),
+      {},
+    ),
+  }),
+  { data: {} },
+);
 
 const textOf = (body: Uint8Array): string => Buffer.from(body).toString('utf8');

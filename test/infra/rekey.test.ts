@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import { parseInvocation } from '../../functions/core/events.ts';
 import { metrics } from '../../functions/core/metrics.ts';
+import type { Schema } from '../../functions/core/schema.ts';
 import {
   createUserEnvironment,
   deleteUserEnvironment,
@@ -896,7 +897,7 @@ describe('every function', () => {
   });
 
   test('finds exactly the environment that it reads', () => {
-    const read = (schema: z.ZodType, name: string) => schema.parse(functionNamed(name).environment);
+    const read = (schema: Schema<unknown>, name: string) => schema.parse(functionNamed(name).environment);
     const bus = { REKEY_EVENT_BUS_NAME: 'rekey', POWERTOOLS_LOG_LEVEL: 'INFO' };
     expect(read(rotateSecretEnvironment, 'rekey-rotate-secret')).toEqual(bus);
     expect(read(createUserEnvironment, 'rekey-create-user')).toEqual({

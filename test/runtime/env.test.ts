@@ -1,7 +1,8 @@
 import { inspect } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import type * as z from 'zod';
+import * as z from 'zod/mini';
 import { InputError } from '../../functions/core/errors.ts';
+import type { Schema } from '../../functions/core/schema.ts';
 import {
   createUserEnvironment,
   deleteUserEnvironment,
@@ -24,7 +25,7 @@ const valid = {
 const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
 
 /** What each function reads, beside the bus and what has a default. */
-const functions: Record<string, { schema: z.ZodType; own: readonly (keyof typeof valid)[] }> = {
+const functions: Record<string, { schema: Schema<unknown>; own: readonly (keyof typeof valid)[] }> = {
   'rotate-secret': { schema: rotateSecretEnvironment, own: [] },
   'create-user': { schema: createUserEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
   'start-rotations': {
@@ -42,14 +43,16 @@ const functions: Record<string, { schema: z.ZodType; own: readonly (keyof typeof
 };
 
 /** Everything that any function reads. */
-const everyEnvironment = createUserEnvironment
-  .extend(reconcileUsersEnvironment.shape)
-  .extend(recordAuditEnvironment.shape);
+const everyEnvironment = z.object({
+  ...createUserEnvironment.shape,
+  ...reconcileUsersEnvironment.shape,
+  ...recordAuditEnvironment.shape,
+});
 
 /** What parsing these variables throws. */
 function faultIn(
   variables: Readonly<Record<string, string | undefined>>,
-  schema: z.ZodType = everyEnvironment,
+  schema: Schema<unknown> = everyEnvironment,
 ): InputError {
   try {
     parseEnvironment(schema, variables);
