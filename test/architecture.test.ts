@@ -31,7 +31,7 @@ const layers: readonly Layer[] = [
   },
   {
     files: /^functions\/lifecycle\//,
-    mayImport: [/^functions\/(core|lifecycle)\//, /^zod(\/mini)?$/],
+    mayImport: [/^functions\/(core|lifecycle)\//, /^zod\/mini$/],
     advice: 'a use case acts through the ports of core/ports.ts',
   },
   {

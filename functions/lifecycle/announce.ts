@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type Finding, fingerprint } from '../core/findings.ts';
 import { jsonOf } from '../core/json.ts';
 import { findingsPath } from '../core/names.ts';

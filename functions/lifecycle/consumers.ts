@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import type { Consumer, ConsumerStanding, DeclaredConsumer, WantedLogin } from '../core/consumer.ts';
 import { InputError } from '../core/errors.ts';
 import type { RekeyEvent } from '../core/events.ts';

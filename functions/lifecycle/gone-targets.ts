@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import type { TargetGone } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
@@ -21,7 +21,7 @@ interface Place {
 }
 
 const instant = z.iso.datetime();
-const noteSchema = z.object({ since: instant, last: instant, sightings: z.int().positive() });
+const noteSchema = z.object({ since: instant, last: instant, sightings: z.int().check(z.positive()) });
 
 /** One parameter for each target, so that two passes at different targets never overwrite each other's note. */
 const noteParameter = (credential: string, { provider, targetId }: Place): string =>

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type Directives, endsAt } from '../core/directives.ts';
 import { InputError } from '../core/errors.ts';
 import type { Credential } from '../core/fleet.ts';

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import {
   type DirectiveKind,
   type Directives,
@@ -336,7 +336,10 @@ export async function forgetTombstones(
 
 const pauseSchema = z.object({
   state: z.enum(['paused', 'resumed']),
-  at: z.iso.datetime({ offset: true }).transform((text) => new Date(text)),
+  at: z.pipe(
+    z.iso.datetime({ offset: true }),
+    z.transform((text) => new Date(text)),
+  ),
 });
 type Pause = z.output<typeof pauseSchema>;
 

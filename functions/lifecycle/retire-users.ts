@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import {
   InputError,
   ProviderError,
@@ -553,11 +553,11 @@ const noteSchema = z.object({
   strategy: z.string(),
   reason: z.enum(['superseded', 'revoked', 'credential-deleted', 'never-published']),
   /** The marks of a change that failed, and of what came of it, as both were told: words would not fit for all. */
-  failed: z.string().optional(),
+  failed: z.optional(z.string()),
   /** The intent was published. Without it no outcome is told: the user went by another hand. */
-  isTold: z.literal(true).optional(),
+  isTold: z.optional(z.literal(true)),
 });
-const notesSchema = z.record(z.string(), noteSchema).catch({});
+const notesSchema = z.catch(z.record(z.string(), noteSchema), {});
 type Note = z.output<typeof noteSchema>;
 
 const notesParameter = ({ provider, targetId }: Target): string =>

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { resetStuckAfterMs } from '../core/drift.ts';
 import {
   type Candidate,
@@ -411,7 +411,7 @@ async function tell({ plan, pauses }: Pick<Look, 'plan' | 'pauses'>, rekey: Reke
 const documentSchema = z.record(z.string(), z.unknown());
 
 /** A mark of the target, so short that hundreds fit into one parameter, with the state that was published last. */
-const notedSchema = z.record(z.string(), z.enum(['opened', 'half-open'])).catch({});
+const notedSchema = z.catch(z.record(z.string(), z.enum(['opened', 'half-open'])), {});
 const breakersParameter = `${findingsPath}schedule/breakers`;
 
 /** Published first, noted afterwards: a crash between the two says something twice, never not at all. */
