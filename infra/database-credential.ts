@@ -7,6 +7,7 @@ import { ParameterTier, StringParameter } from 'aws-cdk-lib/aws-ssm';
 import { Construct, type IConstruct } from 'constructs';
 import { eventBridge } from '../functions/consumers/event-bridge.ts';
 import { renderService } from '../functions/consumers/render-service.ts';
+import * as calendar from '../functions/core/calendar.ts';
 import type { AnyConsumerDefinition } from '../functions/core/consumer.ts';
 import type { RekeyEvent } from '../functions/core/events.ts';
 import { eventSource, secretName, specParameterName } from '../functions/core/names.ts';
@@ -284,6 +285,7 @@ export class DatabaseCredential extends Construct implements ExistingCredential 
     const read = specOf(specInput(props), {
       definition: props.target.definition,
       consumerOf: (kind) => consumers.find(({ definition }) => definition.kind === kind)?.definition,
+      calendar,
     });
     this.spec = read.spec;
     const faults = [

@@ -146,6 +146,16 @@ describe('what is imported is what is loaded', () => {
     );
     expect(found, "write import * as z from 'zod/mini', or from 'zod'").toEqual([]);
   });
+
+  test('time zones come with a library that only the calendar imports, and the calendar is loaded where a spec needs it', () => {
+    const importing = (target: string) => files.filter((file) => importsOf(file).includes(target));
+    expect(importing('temporal-polyfill')).toEqual(['functions/core/calendar.ts']);
+    expect(importing('functions/core/calendar.ts')).toEqual([
+      'functions/core/due.ts',
+      'functions/core/spec.ts',
+    ]);
+    expect(lines('functions/core/spec.ts').join('\n')).not.toContain('calendar');
+  });
 });
 
 test('core has no clock, no randomness and no environment of its own', () => {

@@ -1,5 +1,6 @@
 import { Temporal } from 'temporal-polyfill';
 import { durationMs } from './duration.ts';
+import { type Gap, intervalFaults } from './interval.ts';
 import type { CredentialSpec, Day } from './spec.ts';
 
 type Rotation = CredentialSpec['rotation'];
@@ -62,11 +63,7 @@ export function nextOpening(rotation: Rotation, at: Date): Opening | undefined {
 export const isBlackedOut = (rotation: Rotation, at: Date): boolean =>
   calendarOf(rotation).closed.some(({ from, until }) => from <= at.getTime() && at.getTime() < until);
 
-/**
- * What keeps this rotation from ever being on time, each with the remedy; empty when nothing does. Wherever the last switch falls,
- * there must be an opening to count on between `restMs` after it and the interval's end: it is there when the interval outlasts
- * the rest, the widest gap between openings, and one opening, at whose start the last rotation may have been.
- */
+/** What keeps this rotation from ever being on time, each with the remedy; empty when nothing does. */
 export function calendarFaults(rotation: Rotation, restMs = 0): readonly string[] {
   const { every, window, blackouts } = rotation;
   const faults = blackouts.flatMap(({ from, to }, index) =>
@@ -83,42 +80,29 @@ export function calendarFaults(rotation: Rotation, restMs = 0): readonly string[
     );
   if (faults.length > 0) return faults;
 
-  const everyMs = durationMs(every) ?? 0;
-  const [gap] = [weeklyGap(window, lengthMs), ...blackoutGaps(rotation, everyMs)].toSorted(
+  const [gap] = [...weeklyGap(window, lengthMs), ...blackoutGaps(rotation, durationMs(every) ?? 0)].toSorted(
     (a, b) => b.ms - a.ms,
   );
-  const neededMs = restMs + (gap?.ms ?? 0) + lengthMs + marginMs;
-  if (gap === undefined || neededMs <= everyMs) return [];
-  const rest = restMs > 0 ? ', and alternate-users waits for the grace before it' : '';
-  return [
-    `rotation.every: expected at least P${Math.ceil(neededMs / dayMs)}D, got ${every}, as ${gap.reason}${rest}; rotate less often, or ${gap.remedy}`,
-  ];
+  return intervalFaults(every, restMs, gap === undefined ? {} : { gap, openingMs: lengthMs });
 }
 
-/** A late pass, and a rotation that takes its time: what is left of an opening before the deadline. */
-const marginMs = 3_600_000;
 const dayMs = 86_400_000;
 /** No window is closed for longer, but for blackouts: a week between two openings, a day for dates that a zone skips. */
 const longestPauseMs = 9 * dayMs;
 
-interface Gap {
-  readonly ms: number;
-  readonly reason: string;
-  readonly remedy: string;
-}
-
 /** The longest that the window itself is closed. No clock is changed by more than two hours (Antarctica/Troll). */
-function weeklyGap(window: Window | undefined, lengthMs: number): Gap {
-  if (window === undefined)
-    return { ms: 0, reason: 'a rotation takes some time', remedy: 'shorten the grace' };
+function weeklyGap(window: Window | undefined, lengthMs: number): readonly Gap[] {
+  if (window === undefined) return [];
   const open = weekdays.flatMap((day, index) => (window.days.includes(day) ? [index] : []));
   const apart = open.map((day, index) => (open[index + 1] ?? (open[0] ?? 0) + 7) - day);
   const clocksMs = window.timeZone === 'UTC' ? 0 : 2 * 3_600_000;
-  return {
-    ms: Math.max(0, Math.max(...apart) * dayMs + clocksMs - lengthMs),
-    reason: `a rotation at the beginning of a window is due before the next one begins, up to ${Math.max(...apart)} days later`,
-    remedy: 'open the window on more days',
-  };
+  return [
+    {
+      ms: Math.max(0, Math.max(...apart) * dayMs + clocksMs - lengthMs),
+      reason: `a rotation at the beginning of a window is due before the next one begins, up to ${Math.max(...apart)} days later`,
+      remedy: 'open the window on more days',
+    },
+  ];
 }
 
 /** What each group of blackouts leaves closed; those with no more than a week between them may leave one long gap. */

@@ -9,6 +9,7 @@ import {
   usableMs,
 } from './calendar.ts';
 import { endsAt } from './directives.ts';
+import { skewMs } from './duration.ts';
 import { type Credential, targetKey } from './fleet.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
 import { holderOf, openVersion } from './rotation.ts';
@@ -110,8 +111,6 @@ const breakerMs = 3_600_000;
 const longestBreakMs = 24 * 3_600_000;
 /** The next pass may come after so many minutes, and plans the minutes after them. */
 const plannedMinutes = 5;
-/** Clocks differ by no more. */
-export const skewMs = 10 * 60_000;
 
 /**
  * What is to be done about each credential now, and why. The same snapshot gives the same plan, so that two passes at once start

@@ -7,3 +7,6 @@ export function durationMs(text: string): number | undefined {
   if (match === null || text.endsWith('T') || text === 'P') return undefined;
   return units.reduce((sum, unit, index) => sum + unit * Number(match[index + 1] ?? 0), 0);
 }
+
+/** Clocks differ by no more. */
+export const skewMs = 10 * 60_000;

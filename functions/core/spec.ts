@@ -1,9 +1,9 @@
 import * as z from 'zod/mini';
-import { calendarFaults, isTimeZone } from './calendar.ts';
 import type { AnyConsumerDefinition, DeclaredConsumer, LoadConsumer } from './consumer.ts';
 import { durationMs } from './duration.ts';
 import { InputError } from './errors.ts';
 import { eachFault } from './faults.ts';
+import { intervalFaults } from './interval.ts';
 import { adminSecretPrefix, adoptSecretPrefix, apiKeySecretPrefix, credentialNamePattern } from './names.ts';
 import type { AnyProviderDefinition, LoadProvider } from './provider.ts';
 import { strategies } from './provider.ts';
@@ -44,12 +44,6 @@ const positiveDuration = duration.check(
 const days = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'] as const;
 export type Day = (typeof days)[number];
 
-const timeZone = z.string().check(
-  z.refine(isTimeZone, {
-    error: 'expected a time zone of the IANA database, such as Europe/Berlin',
-  }),
-);
-
 const windowSchema = z.strictObject({
   /** When it opens, by the clock on the wall of its time zone. */
   start: z
@@ -68,7 +62,7 @@ const windowSchema = z.strictObject({
       .check(z.minLength(1, { error: 'expected at least one day, or no field for every day' })),
     [...days],
   ),
-  timeZone: z._default(timeZone, 'UTC'),
+  timeZone: z._default(z.string(), 'UTC'),
 });
 
 const blackoutSchema = z.strictObject({
@@ -159,12 +153,25 @@ export interface Plugins {
   readonly loadConsumer: LoadConsumer;
 }
 
+/** What knows time zones. */
+export interface Calendar {
+  isTimeZone(name: string): boolean;
+  /** What keeps a rotation from ever being on time, each with the remedy. */
+  calendarFaults(rotation: CredentialSpec['rotation'], restMs: number): readonly string[];
+}
+
+/** For a rotation that may start at any time. */
+const anyTime: Calendar = {
+  isTimeZone: () => true,
+  calendarFaults: ({ every }, restMs) => intervalFaults(every, restMs),
+};
+
 /** The spec in `document`, with defaults filled in. Throws SPEC_INVALID that names every wrong field at once. */
 export async function parseSpec(
   document: unknown,
   { loadProvider, loadConsumer }: Plugins,
 ): Promise<CredentialSpec> {
-  const { provider, consumers } = looseSchema.parse(document);
+  const { provider, consumers, rotation } = looseSchema.parse(document);
   const definition = await loadProvider(provider);
   const kinds = new Map(
     await Promise.all(
@@ -176,7 +183,10 @@ export async function parseSpec(
       ),
     ),
   );
-  const read = specOf(document, { definition, consumerOf: (kind) => kinds.get(kind) });
+  const isTimed = rotation.window !== undefined || rotation.blackouts.length > 0;
+  // Time zones come with a large library, which most specs do not need.
+  const calendar = isTimed ? await import('./calendar.ts') : anyTime;
+  const read = specOf(document, { definition, consumerOf: (kind) => kinds.get(kind), calendar });
   if (read.faults !== undefined)
     throw new InputError(
       'SPEC_INVALID',
@@ -194,9 +204,11 @@ export function specOf(
   {
     definition,
     consumerOf,
+    calendar,
   }: {
     readonly definition: AnyProviderDefinition | undefined;
     readonly consumerOf: (kind: string) => AnyConsumerDefinition | undefined;
+    readonly calendar: Calendar;
   },
 ):
   | { readonly spec: CredentialSpec; readonly faults?: undefined }
@@ -211,6 +223,7 @@ export function specOf(
     privileges,
     strategy,
     verify,
+    rotation: { window },
     consumers: declarations,
   } = looseSchema.parse(document);
   if (definition === undefined)
@@ -228,9 +241,15 @@ export function specOf(
       `verify: expected login, as only a login can take away the rights that ${provider} gives a new user`,
     );
 
+  const isZoneKnown = window?.timeZone === undefined || calendar.isTimeZone(window.timeZone);
+  if (!isZoneKnown)
+    wrong.push('rotation.window.timeZone: expected a time zone of the IANA database, such as Europe/Berlin');
   const timing = timingSchema.safeParse(document);
-  if (timing.success)
-    wrong.push(...calendarFaults(timing.data.rotation, restMs(timing.data)), ...graceFaults(timing.data));
+  if (timing.success && isZoneKnown)
+    wrong.push(
+      ...calendar.calendarFaults(timing.data.rotation, restMs(timing.data)),
+      ...graceFaults(timing.data),
+    );
 
   const consumers: DeclaredConsumer[] = [];
   for (const [index, declared] of declarations.entries()) {
@@ -288,6 +307,13 @@ const looseSchema = z.catch(
     privileges: z._default(z.unknown(), {}),
     strategy: z._default(z.catch(z.string(), ''), 'replace-user'),
     verify: z.catch(z.string(), ''),
+    rotation: z.catch(
+      z.object({
+        window: z.optional(z.catch(z.object({ timeZone: z.catch(z.optional(z.string()), undefined) }), {})),
+        blackouts: z.catch(z.array(z.unknown()), []),
+      }),
+      { blackouts: [] },
+    ),
     consumers: z.catch(z.array(z.catch(z.looseObject({ kind: z.string() }), { kind: '' })), []),
   }),
   {
@@ -296,7 +322,7 @@ const looseSchema = z.catch(
     privileges: {},
     strategy: '',
     verify: '',
-
+    rotation: { blackouts: [] },
     consumers: [],
   },
 );

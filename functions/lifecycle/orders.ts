@@ -8,7 +8,7 @@ import {
   readDirectives,
   wrongDirectives,
 } from '../core/directives.ts';
-import { skewMs } from '../core/due.ts';
+import { skewMs } from '../core/duration.ts';
 import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
 import type { IgnoredOrder, Invocation } from '../core/events.ts';
 import { type Credential, targetKey } from '../core/fleet.ts';
