@@ -72,7 +72,6 @@ const layers: readonly Layer[] = [
       /^functions\/(consumers|webhooks)\/index\.ts$/,
       /^zod\/mini$/,
       /^@aws-sdk\//,
-      /^@aws-lambda-powertools\//,
       /^node:/,
     ],
     advice: 'runtime wires everything, and names no provider and no kind of consumer',

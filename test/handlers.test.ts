@@ -40,7 +40,7 @@ vi.mock('../functions/lifecycle/receive-webhook.ts', () => ({
 const rotationFunctionArn = 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret';
 const webhookBaseUrl = 'https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/webhooks/';
 vi.stubEnv('AWS_REGION', 'eu-central-1');
-vi.stubEnv('POWERTOOLS_LOG_LEVEL', 'ERROR');
+vi.stubEnv('REKEY_LOG_LEVEL', 'ERROR');
 vi.stubEnv('REKEY_EVENT_BUS_NAME', 'rekey-bus');
 vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', rotationFunctionArn);
 vi.stubEnv('REKEY_WEBHOOK_BASE_URL', webhookBaseUrl);

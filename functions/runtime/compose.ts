@@ -50,7 +50,7 @@ export function compose(environment: Environment, redactor: Redactor): Composed 
   };
   const clock = () => new Date();
   const events = new EventBridgeClient({ requestHandler: patience });
-  const log = createLog(environment.POWERTOOLS_LOG_LEVEL, redactor);
+  const log = createLog(environment.REKEY_LOG_LEVEL, redactor);
   // Each is loaded at the first vendor call: a step that has nothing to do with the vendor does not wait for any.
   const http = once(async () =>
     (await import('../providers/http.ts')).undiciHttp({ proxyUrl: environment.HTTPS_PROXY }),

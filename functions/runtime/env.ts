@@ -13,7 +13,7 @@ const common = {
   ),
   /** An egress proxy between the functions and the vendors. */
   HTTPS_PROXY: z.optional(z.url({ protocol: /^https?$/, error: 'expected an http(s) URL' })),
-  POWERTOOLS_LOG_LEVEL: z._default(z.enum(['DEBUG', 'INFO', 'WARN', 'ERROR']), 'INFO'),
+  REKEY_LOG_LEVEL: z._default(z.enum(['DEBUG', 'INFO', 'WARN', 'ERROR']), 'INFO'),
 };
 
 const rotationFunction = {

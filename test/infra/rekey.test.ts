@@ -898,7 +898,7 @@ describe('every function', () => {
 
   test('finds exactly the environment that it reads', () => {
     const read = (schema: Schema<unknown>, name: string) => schema.parse(functionNamed(name).environment);
-    const bus = { REKEY_EVENT_BUS_NAME: 'rekey', POWERTOOLS_LOG_LEVEL: 'INFO' };
+    const bus = { REKEY_EVENT_BUS_NAME: 'rekey', REKEY_LOG_LEVEL: 'INFO' };
     expect(read(rotateSecretEnvironment, 'rekey-rotate-secret')).toEqual(bus);
     expect(read(createUserEnvironment, 'rekey-create-user')).toEqual({
       ...bus,

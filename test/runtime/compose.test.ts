@@ -46,7 +46,7 @@ vi.mock('../../functions/runtime/queue.ts', () => {
   };
 });
 
-const environment = { REKEY_EVENT_BUS_NAME: 'rekey-bus', POWERTOOLS_LOG_LEVEL: 'ERROR' } as const;
+const environment = { REKEY_EVENT_BUS_NAME: 'rekey-bus', REKEY_LOG_LEVEL: 'ERROR' } as const;
 const canary = 'Kq7"/+&é=pass wörd\\x';
 
 let written = '';
@@ -63,7 +63,7 @@ beforeEach(() => {
   vi.spyOn(process.stderr, 'write').mockImplementation(keep);
   vi.stubEnv('AWS_REGION', 'eu-central-1');
   vi.stubEnv('HTTPS_PROXY', undefined);
-  vi.stubEnv('POWERTOOLS_LOG_LEVEL', undefined);
+  vi.stubEnv('REKEY_LOG_LEVEL', undefined);
   vi.stubEnv('REKEY_EVENT_BUS_NAME', 'rekey-bus');
 });
 afterEach(() => {
@@ -97,7 +97,7 @@ describe('the environment', () => {
       {
         REKEY_EVENT_BUS_NAME: 'rekey-bus',
         REKEY_ROTATION_FUNCTION_ARN: functionArn,
-        POWERTOOLS_LOG_LEVEL: 'INFO',
+        REKEY_LOG_LEVEL: 'INFO',
       },
     ]);
   });

@@ -69,7 +69,7 @@ describe.each(Object.entries(functions))('the environment of %s', (_name, { sche
     expect(parseEnvironment(schema, { ...valid, AWS_REGION: 'eu-central-1' })).toEqual({
       REKEY_EVENT_BUS_NAME: 'rekey-bus',
       ...ownVariables,
-      POWERTOOLS_LOG_LEVEL: 'INFO',
+      REKEY_LOG_LEVEL: 'INFO',
     });
   });
 
@@ -85,9 +85,9 @@ test('an egress proxy and another log level are taken as they are', () => {
     parseEnvironment(rotateSecretEnvironment, {
       ...valid,
       HTTPS_PROXY: proxy,
-      POWERTOOLS_LOG_LEVEL: 'DEBUG',
+      REKEY_LOG_LEVEL: 'DEBUG',
     }),
-  ).toEqual({ REKEY_EVENT_BUS_NAME: 'rekey-bus', HTTPS_PROXY: proxy, POWERTOOLS_LOG_LEVEL: 'DEBUG' });
+  ).toEqual({ REKEY_EVENT_BUS_NAME: 'rekey-bus', HTTPS_PROXY: proxy, REKEY_LOG_LEVEL: 'DEBUG' });
 });
 
 test('a key and Regions for secrets that are made at run time are read, and nothing of them has to be there', () => {
@@ -109,7 +109,7 @@ test('every wrong variable is named at once, with what was expected and what to 
   const { code, effect, message } = faultIn({
     REKEY_EVENT_BUS_NAME: 'a bus',
     HTTPS_PROXY: 'proxy.example.com:3128',
-    POWERTOOLS_LOG_LEVEL: 'LOUD',
+    REKEY_LOG_LEVEL: 'LOUD',
     REKEY_ROTATION_FUNCTION_ARN: 'rotate-secret',
     REKEY_TARGET_QUEUE_URL: 'rekey-targets',
     REKEY_AUDIT_BUCKET: 'rekey_audit',
@@ -118,7 +118,7 @@ test('every wrong variable is named at once, with what was expected and what to 
   expect({ code, effect }).toEqual({ code: 'ENVIRONMENT_INVALID', effect: 'none' });
   expect(message).toContain('REKEY_EVENT_BUS_NAME: expected the name of an event bus');
   expect(message).toContain('HTTPS_PROXY: expected an http(s) URL');
-  expect(message).toContain('POWERTOOLS_LOG_LEVEL: ');
+  expect(message).toContain('REKEY_LOG_LEVEL: ');
   expect(message).toContain('REKEY_ROTATION_FUNCTION_ARN: expected the ARN of a function');
   expect(message).toContain('REKEY_TARGET_QUEUE_URL: expected the http(s) URL of a queue');
   expect(message).toContain('REKEY_AUDIT_BUCKET: expected the name of a bucket');
@@ -162,7 +162,7 @@ describe('a variable is refused', () => {
       variable: 'REKEY_REPLICAS',
       values: ['', 'eu-west-1', '{}', '"eu-west-1"'],
     },
-    'that is no level of logs': { variable: 'POWERTOOLS_LOG_LEVEL', values: ['', 'info', 'TRACE', 'SILENT'] },
+    'that is no level of logs': { variable: 'REKEY_LOG_LEVEL', values: ['', 'info', 'TRACE', 'SILENT'] },
   };
   test.each(Object.entries(wrong))('%s', (_sentence, { variable, values }) => {
     for (const value of values)
@@ -185,7 +185,7 @@ describe('no value is in the error', () => {
       REKEY_ROTATION_FUNCTION_ARN: 'canary password',
       REKEY_TARGET_QUEUE_URL: 'canary password',
       REKEY_AUDIT_BUCKET: 'canary password',
-      POWERTOOLS_LOG_LEVEL: 'canary password',
+      REKEY_LOG_LEVEL: 'canary password',
       HTTPS_PROXY: 'canary password',
     },
     'of variables that are none of ours': { AWS_SECRET_ACCESS_KEY: 'canary', AWS_SESSION_TOKEN: 'canary' },

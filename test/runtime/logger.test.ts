@@ -142,6 +142,35 @@ describe('nobody can forge a line', () => {
 test('a field that contains itself, and a number too large for JSON, do no harm', () => {
   const ring: Record<string, unknown> = { size: 2n ** 64n };
   ring['self'] = ring;
-  logWith()('info', 'a line', { ring });
-  expect(lines()).toHaveLength(1);
+  const failure = Object.assign(new Error('failed'), { cause: undefined as unknown });
+  failure.cause = new Error('because', { cause: failure });
+  logWith()('info', 'a line', { ring, failure });
+  expect(lines()).toMatchObject([
+    {
+      ring: { size: '18446744073709551616' },
+      failure: { message: 'failed', cause: { message: 'because' } },
+    },
+  ]);
+});
+
+test('what occurs twice is written twice', () => {
+  const target = { id: 'orders' };
+  logWith()('info', 'a line', { from: target, to: [target, target] });
+  expect(lines()).toMatchObject([{ from: { id: 'orders' }, to: [{ id: 'orders' }, { id: 'orders' }] }]);
+});
+
+test('a line names the request by which Lambda knows the invocation, where it does', () => {
+  vi.stubEnv(
+    '_X_AMZN_TRACE_ID',
+    'Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0',
+  );
+  logWith()('info', 'in an invocation');
+  vi.stubEnv('_X_AMZN_TRACE_ID', undefined);
+  logWith()('info', 'before one');
+  vi.unstubAllEnvs();
+  expect(lines()).toMatchObject([
+    { xray_trace_id: '1-5759e988-bd862e3fe1be46a994272793' },
+    { message: 'before one' },
+  ]);
+  expect(lines()[1]).not.toHaveProperty('xray_trace_id');
 });
