@@ -40,8 +40,12 @@ const layers: readonly Layer[] = [
     advice: 'a provider knows core and the shared seams beside it, never another provider or a driver',
   },
   {
-    files: /^functions\/providers\/[a-z-]+\.ts$/,
-    mayImport: [/^functions\/core\//, /^functions\/providers\//, /^(zod|undici|pg|iovalkey)$/],
+    files: /^functions\/providers\/[a-z-]+(\.d)?\.ts$/,
+    mayImport: [
+      /^functions\/core\//,
+      /^functions\/providers\//,
+      /^(zod|undici|undici\/lib\/.*|pg|iovalkey)$/,
+    ],
     advice: 'the seams are the only files that import a driver',
   },
   {
@@ -144,6 +148,17 @@ describe('what is imported is what is loaded', () => {
         .map((line) => `${file}: ${line}`),
     );
     expect(found, "write import * as z from 'zod/mini', or from 'zod'").toEqual([]);
+  });
+
+  test('undici is imported by its parts: its entry brings all of them', () => {
+    const found = files
+      .filter((file) => !file.endsWith('.d.ts'))
+      .flatMap((file) =>
+        lines(file)
+          .filter((line) => line.endsWith("from 'undici'") && !line.startsWith('import type '))
+          .map((line) => `${file}: ${line}`),
+      );
+    expect(found, 'take it from functions/providers/undici.ts').toEqual([]);
   });
 
   test('time zones come with a library that only the calendar imports, and the calendar is loaded where a spec needs it', () => {

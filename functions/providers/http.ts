@@ -1,4 +1,4 @@
-import { Agent, type Dispatcher, ProxyAgent, request } from 'undici';
+import type { Dispatcher } from 'undici';
 import type * as z from 'zod';
 import { type Effect, type ProviderCode, ProviderError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
@@ -6,6 +6,7 @@ import type { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { type HttpRequest, type HttpResponse, type Ports, TransportError } from '../core/ports.ts';
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
+import { Agent, ProxyAgent, request } from './undici.ts';
 
 /**
  * The one way to a vendor's API. Base URLs are constants of the providers, or data that a provider has checked; what else
