@@ -1,12 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { unescape as unescaped } from 'node:querystring';
 import { setTimeout as pause } from 'node:timers/promises';
-import { EventBridgeClient } from '@aws-sdk/client-eventbridge';
 import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
-import { SSMClient } from '@aws-sdk/client-ssm';
 import type * as z from 'zod/mini';
-import { eventBridge, otherBuses } from '../aws/bus.ts';
-import { parameterStore } from '../aws/parameters.ts';
 import { secretsManager } from '../aws/secrets.ts';
 import { loadConsumer } from '../consumers/index.ts';
 import { InputError, ProviderError, StoreError } from '../core/errors.ts';
@@ -18,20 +14,14 @@ import { guardWrites } from '../lifecycle/guarded-write.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
 import { loadProvider } from '../providers/index.ts';
 import { loadWebhook } from '../webhooks/index.ts';
-import {
-  parseEnvironment,
-  type reconcileUsersEnvironment,
-  type recordAuditEnvironment,
-  type rotateSecretEnvironment,
-} from './env.ts';
+import { parseEnvironment, type reconcileUsersEnvironment, type rotateSecretEnvironment } from './env.ts';
 import { createLog } from './logger.ts';
 import { createMeasure } from './metrics.ts';
 import { patience } from './patience.ts';
 
 /** What every function has, and what some have. */
 type Environment = z.output<typeof rotateSecretEnvironment> &
-  Partial<z.output<typeof reconcileUsersEnvironment>> &
-  Partial<z.output<typeof recordAuditEnvironment>>;
+  Partial<z.output<typeof reconcileUsersEnvironment>>;
 
 /** The one secret that comes without the store: a failed connection may name the proxy with everything in its URL. */
 function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
@@ -43,44 +33,64 @@ function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
 /** With what only receive-webhook uses. */
 type Composed = Rekey & { readonly loadWebhook: LoadWebhook };
 
+/** What only some functions have: the others do not even have it in their bundles. */
+export interface Extras<E> {
+  /** @default the ports to the audit trail throw */
+  readonly openArchive?: (environment: E, ports: Pick<Ports, 'sleep'>) => ArchivePorts;
+}
+
+type ArchivePorts = Pick<Ports, 'archive' | 'readArchive' | 'listArchive'>;
+
+function noArchive(): ArchivePorts {
+  const refuse = async (): Promise<never> => {
+    throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
+  };
+  return { archive: refuse, readArchive: refuse, listArchive: refuse };
+}
+
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
-export function compose(environment: Environment, redactor: Redactor): Composed {
+export function compose<E extends Environment>(
+  environment: E,
+  redactor: Redactor,
+  { openArchive = noArchive }: Extras<E> = {},
+): Composed {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
   };
   const clock = () => new Date();
-  const events = new EventBridgeClient({ requestHandler: patience });
   const log = createLog(environment.REKEY_LOG_LEVEL, redactor);
-  // Each is loaded at the first vendor call: a step that has nothing to do with the vendor does not wait for any.
+  // Each is loaded when it is called first: what an invocation has nothing to do with, it does not wait for.
   const http = once(async () =>
     (await import('../providers/http.ts')).undiciHttp({ proxyUrl: environment.HTTPS_PROXY }),
   );
   const sql = once(async () => (await import('../providers/sql.ts')).pgSql(clock));
   const valkey = once(async () => (await import('../providers/valkey.ts')).iovalkeyOverTls(clock));
+  const parameters = once(async () => (await import('./parameters.ts')).openParameters(clock));
+  const buses = once(async () =>
+    (await import('./buses.ts')).openBuses(environment.REKEY_EVENT_BUS_NAME, { sleep }, clock),
+  );
   const queue = once(async () => {
     const { REKEY_TARGET_QUEUE_URL } = environment;
     if (REKEY_TARGET_QUEUE_URL === undefined)
       throw new InputError('ENVIRONMENT_INVALID', 'REKEY_TARGET_QUEUE_URL: this function has no queue');
     return (await import('./queue.ts')).openQueue(REKEY_TARGET_QUEUE_URL, { sleep });
   });
-  const archive = once(async () => {
-    const { REKEY_AUDIT_BUCKET } = environment;
-    if (REKEY_AUDIT_BUCKET === undefined)
-      throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
-    return (await import('./archive.ts')).openArchive(REKEY_AUDIT_BUCKET, { sleep });
-  });
   const ports: Ports = {
     http: async (request) => (await http())(request),
     sql: async (session) => (await sql())(session),
     valkey: async (session) => (await valkey())(session),
     ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor, clock),
-    ...parameterStore(new SSMClient({ requestHandler: patience }), clock),
-    publish: eventBridge(events, environment.REKEY_EVENT_BUS_NAME, { sleep }),
-    notify: otherBuses(events, { sleep }, clock),
+    readParameter: async (request) => (await parameters()).readParameter(request),
+    readParameterDate: async (request) => (await parameters()).readParameterDate(request),
+    readParameters: async (request) => (await parameters()).readParameters(request),
+    createParameter: async (request) => (await parameters()).createParameter(request),
+    writeParameter: async (request) => (await parameters()).writeParameter(request),
+    deleteParameter: async (request) => (await parameters()).deleteParameter(request),
+    listParameters: async (request) => (await parameters()).listParameters(request),
+    publish: async (published) => (await buses()).publish(published),
+    notify: async (notified) => (await buses()).notify(notified),
     enqueue: async (tasks) => (await queue())(tasks),
-    archive: async (request) => (await archive()).archive(request),
-    readArchive: async (request) => (await archive()).readArchive(request),
-    listArchive: async (request) => (await archive()).listArchive(request),
+    ...openArchive(environment, { sleep }),
     now: async () => clock(),
     sleep,
     randomBytes: async (size) => randomBytes(size),
@@ -106,10 +116,11 @@ const marginMs = 10_000;
 export function handlerOf<E extends Environment>(
   schema: Schema<E>,
   use: (event: unknown, until: Date, rekey: Composed, environment: E) => Promise<unknown>,
+  extras: Extras<E> = {},
 ): (event: unknown, context: { getRemainingTimeInMillis(): number }) => Promise<unknown> {
   const environment = parseEnvironment(schema, process.env);
   const redactor = createRedactor(proxyPasswords(environment));
-  const rekey = compose(environment, redactor);
+  const rekey = compose(environment, redactor, extras);
   return async (event, context) => {
     const until = new Date(Date.now() + context.getRemainingTimeInMillis() - marginMs);
     try {

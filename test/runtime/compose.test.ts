@@ -432,9 +432,9 @@ describe('the bundle of a handler', () => {
     return sourcesWith(found[0]);
   };
   const heavy =
-    /node_modules\/(pg|pg-[a-z-]+|undici|iovalkey|@aws-sdk\/client-sqs)\/|^functions\/(providers|consumers)\/(?!index\.ts$)/;
+    /node_modules\/(pg|pg-[a-z-]+|undici|iovalkey|zod\/v4\/classic|@aws-sdk\/client-(?!secrets-manager)[a-z]+)\/|^functions\/(providers|consumers)\/(?!index\.ts$)/;
 
-  test.each([
+  const handlers = [
     'functions/rotate-secret.ts',
     'functions/create-user.ts',
     'functions/start-rotations.ts',
@@ -442,11 +442,22 @@ describe('the bundle of a handler', () => {
     'functions/reconcile-users.ts',
     'functions/update-consumers.ts',
     'functions/receive-webhook.ts',
-  ])('%s starts without a driver, a provider, a kind of consumer or the queue', (handler) => {
-    const sources = loadedBy(handler);
-    expect(sources).toContain('functions/runtime/compose.ts');
-    expect(sources).toContain('functions/providers/index.ts');
-    expect(sources.filter((source) => heavy.test(source))).toEqual([]);
+  ];
+  test.each(handlers)(
+    '%s starts with the client of Secrets Manager and without any other, a driver, a provider or a kind of consumer',
+    (handler) => {
+      const sources = loadedBy(handler);
+      expect(sources).toContain('functions/runtime/compose.ts');
+      expect(sources).toContain('functions/providers/index.ts');
+      expect(sources.filter((source) => heavy.test(source))).toEqual([]);
+    },
+  );
+
+  test('only the function that looks at windows starts with time zones', () => {
+    const started = handlers.filter((handler) =>
+      loadedBy(handler).some((source) => source.includes('/temporal-polyfill/')),
+    );
+    expect(started).toEqual(['functions/start-rotations.ts']);
   });
 
   const parts: Record<string, { part: string; brings: RegExp; leaves: RegExp }> = {
