@@ -105,7 +105,7 @@ describe('the direction of imports', () => {
       .filter((file) => file.endsWith('.ts'))
       .flatMap((file) => importsOf(join('infra', file)).map((target) => ({ file, target })));
     const allowed =
-      /^functions\/(core\/(names|secret-value|spec|events|errors|metrics|consumer|provider|calendar|findings)|runtime\/env|providers\/([a-z-]+\/provider|index)|consumers\/[a-z-]+)\.ts$/;
+      /^functions\/(core\/(names|secret-value|spec|spec-schema|events|errors|metrics|consumer|provider|calendar|findings)|runtime\/env|providers\/([a-z-]+\/provider|index)|consumers\/[a-z-]+)\.ts$/;
     expect(infra.filter(({ target }) => target.startsWith('functions/') && !allowed.test(target))).toEqual(
       [],
     );
@@ -166,9 +166,18 @@ describe('what is imported is what is loaded', () => {
     expect(importing('temporal-polyfill')).toEqual(['functions/core/calendar.ts']);
     expect(importing('functions/core/calendar.ts')).toEqual([
       'functions/core/due.ts',
-      'functions/core/spec.ts',
+      'functions/core/spec-schema.ts',
     ]);
-    expect(lines('functions/core/spec.ts').join('\n')).not.toContain('calendar');
+    expect(lines('functions/core/spec-schema.ts').join('\n')).not.toContain('calendar');
+  });
+
+  test('the schema of specs is loaded with the first spec', () => {
+    const importing = files.filter((file) =>
+      lines(file).some(
+        (line) => /from '[./a-z-]*\/spec-schema\.ts'$/.test(line) && !/^import type /.test(line),
+      ),
+    );
+    expect(importing, 'take parseSpec and what else there is from spec.ts').toEqual([]);
   });
 });
 

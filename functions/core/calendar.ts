@@ -1,7 +1,8 @@
 import { Temporal } from 'temporal-polyfill';
 import { durationMs } from './duration.ts';
 import { type Gap, intervalFaults } from './interval.ts';
-import type { CredentialSpec, Day } from './spec.ts';
+import type { CredentialSpec } from './spec.ts';
+import type { Day } from './spec-schema.ts';
 
 type Rotation = CredentialSpec['rotation'];
 type Window = NonNullable<Rotation['window']>;
