@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { App, CfnOutput, Stack } from 'aws-cdk-lib';
 import { Code } from 'aws-cdk-lib/aws-lambda';
 import { bundle } from './bundle.ts';
@@ -9,7 +10,7 @@ const { directory } = await bundle();
 const stack = new Stack(new App(), 'Rekey', {
   description: 'rekey: credentials of databases that AWS does not run',
 });
-const rekey = new Rekey(stack, 'Rekey', { code: Code.fromAsset(directory) });
+const rekey = new Rekey(stack, 'Rekey', { code: (handler) => Code.fromAsset(join(directory, handler)) });
 declareCredentials(rekey);
 new CfnOutput(stack, 'AlarmTopic', {
   description: 'Subscribe here to hear of alarms',

@@ -30,9 +30,12 @@ export interface Network {
   readonly securityGroup: ISecurityGroup;
 }
 
+/** Has a handler as `<handler>.mjs`. */
+export type HandlerCode = Code | ((handler: string) => Code);
+
 export interface HandlerProps {
-  /** The directory that bundle.ts makes: every handler as `<handler>.mjs`. */
-  readonly code: Code;
+  /** By the handler, or one for all of them. */
+  readonly code: HandlerCode;
   readonly logRetention: RetentionDays;
   /** @default none of ours: Lambda's own network, which calls from changing addresses */
   readonly network?: Network;
@@ -88,7 +91,7 @@ export function addHandler(
   const made = new LambdaHandler(scope, id, {
     functionName: functionName(handler),
     description,
-    code,
+    code: typeof code === 'function' ? code(handler) : code,
     handler: `${handler}.handler`,
     runtime: Runtime.NODEJS_24_X,
     architecture: Architecture.ARM_64,

@@ -4,12 +4,7 @@ import { EventBus, type EventPattern, Match, Rule } from 'aws-cdk-lib/aws-events
 import { LambdaFunction } from 'aws-cdk-lib/aws-events-targets';
 import { type IManagedPolicy, PermissionsBoundary, PolicyStatement } from 'aws-cdk-lib/aws-iam';
 import type { IKey } from 'aws-cdk-lib/aws-kms';
-import {
-  CfnPermission,
-  type Code,
-  EventSourceMapping,
-  type Function as LambdaHandler,
-} from 'aws-cdk-lib/aws-lambda';
+import { CfnPermission, EventSourceMapping, type Function as LambdaHandler } from 'aws-cdk-lib/aws-lambda';
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { ScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import type { ReplicaRegion } from 'aws-cdk-lib/aws-secretsmanager';
@@ -39,7 +34,7 @@ import { accessOf, tellConsumersOn } from './access.ts';
 import { Alarms } from './alarms.ts';
 import { Audit, type AuditLock } from './audit.ts';
 import { Dashboard } from './dashboard.ts';
-import { addHandler } from './handler.ts';
+import { addHandler, type HandlerCode } from './handler.ts';
 import { networkOf, optionFaults } from './options.ts';
 import { DeployedRekey, type DeployedRekeyProps, type RekeySystem } from './rekey-system.ts';
 import { Schedule } from './schedule.ts';
@@ -47,8 +42,8 @@ import { storageEnvironment } from './secret-storage.ts';
 import { Webhooks } from './webhooks.ts';
 
 export interface RekeyProps {
-  /** The directory that bundle.ts makes: every handler as `<handler>.mjs`. */
-  readonly code: Code;
+  /** The directories that bundle.ts makes, one a handler. */
+  readonly code: HandlerCode;
   /**
    * Event buses of this account that consumers of credentials requested at run time name, where no declared one does.
    * @default none

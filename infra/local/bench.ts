@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
 import { bundle } from '../bundle.ts';
 import { measureColdStarts, minimum } from './cold-start.ts';
 import { signatureOf } from './providers/render-webhooks.ts';
@@ -82,7 +83,7 @@ async function webhook(): Promise<void> {
     const coldTimes: number[] = [];
     for (let call = 0; call < coldCalls; call += 1) {
       // Another deployment: the next call is for a new process.
-      deployment.lambda.swapDirectory('rekey-receive-webhook', directory);
+      deployment.lambda.swapDirectory('rekey-receive-webhook', join(directory, 'receive-webhook'));
       // The API lets five a second in.
       clock.move(1_000);
       coldTimes.push(await deliver());

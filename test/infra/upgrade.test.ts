@@ -202,7 +202,8 @@ describe('a login that the present version stored', () => {
 describe('a new version that is deployed in the middle of a rotation', () => {
   const said = 'another version of rekey starts';
   let world: World;
-  let bundles: readonly string[] = [];
+  /** Of each version, the bundles by the name of their function. */
+  let bundles: readonly ReadonlyMap<string, string>[] = [];
   let started: string[] = [];
 
   beforeAll(async () => {
@@ -213,11 +214,16 @@ describe('a new version that is deployed in the middle of a rotation', () => {
     });
     // The same sources: what is shown is that nothing of a rotation lives in a process. The other version says that it is it.
     const { directory: other } = await bundle({ directory: join(directory, 'functions') });
-    for (const { handler } of world.deployment.stack.functions) {
-      const file = join(other, `${handler.split('.')[0]}.mjs`);
+    const { functions } = world.deployment.stack;
+    const bundleOf = ({ handler }: { readonly handler: string }) => join(other, handler.split('.')[0] ?? '');
+    for (const each of functions) {
+      const file = join(bundleOf(each), `${each.handler.split('.')[0]}.mjs`);
       await writeFile(file, `${await readFile(file, 'utf8')}\nconsole.log(${JSON.stringify(said)});\n`);
     }
-    bundles = [world.deployment.stack.functions[0]?.directory ?? '', other];
+    bundles = [
+      new Map(functions.map((each) => [each.name, each.directory])),
+      new Map(functions.map((each) => [each.name, bundleOf(each)])),
+    ];
     for (const { name } of world.specs) await rotate(name);
   });
   afterAll(() => world?.stop());
@@ -238,8 +244,8 @@ describe('a new version that is deployed in the middle of a rotation', () => {
   }
 
   /** All functions run this bundle from now on; what runs already finishes with the old one, as at AWS. */
-  const deploy = (to: string): void => {
-    for (const { name } of world.deployment.stack.functions) world.deployment.lambda.swapDirectory(name, to);
+  const deploy = (to: ReadonlyMap<string, string>): void => {
+    for (const [name, directory] of to) world.deployment.lambda.swapDirectory(name, directory);
   };
 
   test.each(['orders-render', 'orders-cockroach', 'orders-valkey', 'orders-vectors'])(
@@ -256,7 +262,7 @@ describe('a new version that is deployed in the middle of a rotation', () => {
       const spy = vi.spyOn(lambda, 'invoke').mockImplementation((called, payload, options) => {
         const { Step } = payload as { Step?: string };
         if (Step !== undefined) {
-          deploy(bundles[ran.length % 2] ?? '');
+          deploy(bundles[ran.length % 2] ?? new Map());
           ran.push(Step);
         }
         return invoke(called, payload, options);

@@ -479,7 +479,7 @@ describe('the bundle of a handler', () => {
     'the queue brings its client, and no driver or provider': {
       part: 'functions/runtime/queue.ts',
       brings: /node_modules\/@aws-sdk\/client-sqs\//,
-      leaves: /node_modules\/(pg|undici|iovalkey)\/|^functions\/providers\//,
+      leaves: /node_modules\/(pg|undici|iovalkey)\/|^functions\/providers\/(?!index\.ts$)/,
     },
     'one provider brings no other, and no driver of a database': {
       part: 'functions/providers/render-postgres/provider.ts',
