@@ -1,11 +1,12 @@
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { App, CfnOutput, Stack } from 'aws-cdk-lib';
 import { Code } from 'aws-cdk-lib/aws-lambda';
 import { bundle } from './bundle.ts';
 import { declareCredentials } from './credentials.ts';
 import { Rekey } from './rekey.ts';
 
-const { directory } = await bundle();
+const { directory } = await bundle({ maps: fileURLToPath(new URL('../.build/maps', import.meta.url)) });
 
 const stack = new Stack(new App(), 'Rekey', {
   description: 'rekey: credentials of databases that AWS does not run',
