@@ -96,6 +96,14 @@ export interface Redactor {
   scrub(text: string): string;
 }
 
+/** Shorter values would hide ordinary text, and so would shorter spellings of longer ones. */
+const minLength = 8;
+/**
+ * A warm function lives for hours: what was not learned again through so many other values is long out of every buffer. A pass reads
+ * some four values a credential.
+ */
+const maxValues = 2_000;
+
 /**
  * The second net, for texts that others write. The first is never to interpolate a `Sensitive`. `always` are values that are
  * read once and stay, such as those of the environment.
@@ -103,35 +111,83 @@ export interface Redactor {
 export function createRedactor(always: readonly string[] = []): Redactor {
   /** From value to its spellings; the least recently learned first. */
   const known = new Map<string, readonly string[]>();
-  /** All of them, the longest first: of two secrets that begin alike, the longer must not keep its tail. */
-  const shortest = 8;
+  const index = formIndex();
   const formsOf = (text: string): readonly string[] =>
-    text.length < shortest ? [] : spellings(text).filter((spelling) => spelling.length >= shortest);
-  const kept = always.flatMap(formsOf);
-  /** Put together when there is something to scrub: a pass over all credentials learns far more often than it writes. */
-  let forms: readonly string[] | undefined = kept;
-  // A warm function lives for hours: what was not learned again through so many others is long out of every buffer. A pass reads
-  // some four values a credential.
-  const most = 2_000;
-  const learnOne = (text: string): void => {
-    if (text.length < shortest) return;
-    const spelled = known.get(text) ?? formsOf(text);
-    const isNew = !known.delete(text);
-    known.set(text, spelled);
-    if (!isNew) return;
-    if (known.size > most) known.delete(known.keys().next().value ?? '');
-    forms = undefined;
-  };
+    text.length < minLength ? [] : spellings(text).filter((spelling) => spelling.length >= minLength);
+  for (const form of always.flatMap(formsOf)) index.add(form);
+
+  function learnOne(text: string): void {
+    if (text.length < minLength) return;
+    const forms = known.get(text) ?? formsOf(text);
+    if (known.delete(text)) {
+      known.set(text, forms);
+      return;
+    }
+    known.set(text, forms);
+    for (const form of forms) index.add(form);
+    const [oldest] = known;
+    if (known.size <= maxValues || oldest === undefined) return;
+    known.delete(oldest[0]);
+    for (const form of oldest[1]) index.remove(form);
+  }
+
   return {
     learn(value) {
       const text = typeof value === 'string' ? value : value.reveal();
       for (const part of new Set(partsOf(text))) learnOne(part);
     },
     scrub(text) {
-      forms ??= [...new Set([...kept, ...[...known.values()].flat()])].toSorted(
-        (a, b) => b.length - a.length,
-      );
-      return forms.reduce((clean, form) => clean.replaceAll(form, redacted), text);
+      let clean = '';
+      let from = 0;
+      // Of two forms that overlap, both go: where the first one ends, the rest of the second would be left.
+      for (let at = 0, until = 0; at <= text.length - minLength; at += 1) {
+        const length = index.lengthAt(text, at);
+        if (length === 0) continue;
+        if (at >= until) clean += `${text.slice(from, at)}${redacted}`;
+        until = Math.max(until, at + length);
+        from = until;
+      }
+      return from === 0 ? text : clean + text.slice(from);
+    },
+  };
+}
+
+/** Forms that begin alike. */
+interface Forms {
+  /** With how many values spell it so. */
+  readonly counts: Map<string, number>;
+  /** The longest first; some may be of forms that are no longer here. */
+  lengths: readonly number[];
+}
+
+/** The forms by their first characters. Whether one begins at some place is found without going through them, however many there are. */
+function formIndex() {
+  const byStart = new Map<string, Forms>();
+  return {
+    add(form: string): void {
+      const start = form.slice(0, minLength);
+      const forms: Forms = byStart.get(start) ?? { counts: new Map(), lengths: [] };
+      byStart.set(start, forms);
+      forms.counts.set(form, (forms.counts.get(form) ?? 0) + 1);
+      if (!forms.lengths.includes(form.length))
+        forms.lengths = [...forms.lengths, form.length].toSorted((a, b) => b - a);
+    },
+    remove(form: string): void {
+      const start = form.slice(0, minLength);
+      const forms = byStart.get(start);
+      const count = forms?.counts.get(form);
+      if (forms === undefined || count === undefined) return;
+      if (count > 1) {
+        forms.counts.set(form, count - 1);
+        return;
+      }
+      forms.counts.delete(form);
+      if (forms.counts.size === 0) byStart.delete(start);
+    },
+    /** Of the longest form that begins there, 0 if none does. */
+    lengthAt(text: string, at: number): number {
+      const forms = byStart.get(text.slice(at, at + minLength));
+      return forms?.lengths.find((length) => forms.counts.has(text.slice(at, at + length))) ?? 0;
     },
   };
 }
