@@ -4,6 +4,10 @@ import { handlerOf } from './runtime/compose.ts';
 import { rotateSecretEnvironment } from './runtime/env.ts';
 
 /** Secrets Manager's rotation function: one of the four steps an invocation. */
-export const handler = handlerOf(rotateSecretEnvironment, async (event, until, rekey) => {
-  await rotateSecret(parseRotationEvent(event), until, rekey);
-});
+export const handler = handlerOf(
+  rotateSecretEnvironment,
+  async (event, until, rekey) => {
+    await rotateSecret(parseRotationEvent(event), until, rekey);
+  },
+  { isAwaited: true },
+);

@@ -64,7 +64,7 @@ type Name = Exclude<keyof typeof handlers, 'receive-webhook' | 'create-user'>;
 beforeEach(() => {
   used.length = 0;
   // Errors are logged on their way out.
-  vi.spyOn(process.stderr, 'write').mockImplementation(() => true);
+  vi.spyOn(process.stdout, 'write').mockImplementation(() => true);
 });
 
 const invoke = (name: keyof typeof handlers, event: unknown) =>

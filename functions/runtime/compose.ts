@@ -14,6 +14,7 @@ import { guardWrites } from '../lifecycle/guarded-write.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
 import { loadProvider } from '../providers/index.ts';
 import { loadWebhook } from '../webhooks/index.ts';
+import { EarlyAgent } from './early-agent.ts';
 import { parseEnvironment, type reconcileUsersEnvironment, type rotateSecretEnvironment } from './env.ts';
 import { createLog } from './logger.ts';
 import { createMeasure } from './metrics.ts';
@@ -35,6 +36,8 @@ type Composed = Rekey & { readonly loadWebhook: LoadWebhook };
 
 /** What only some functions have: the others do not even have it in their bundles. */
 export interface Extras<E> {
+  /** Somebody waits for what it does first, a call to Secrets Manager. @default false */
+  readonly isAwaited?: boolean;
   /** @default the ports to the audit trail throw */
   readonly openArchive?: (environment: E, ports: Pick<Ports, 'sleep'>) => ArchivePorts;
 }
@@ -52,7 +55,7 @@ function noArchive(): ArchivePorts {
 export function compose<E extends Environment>(
   environment: E,
   redactor: Redactor,
-  { openArchive = noArchive }: Extras<E> = {},
+  { isAwaited = false, openArchive = noArchive }: Extras<E> = {},
 ): Composed {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
@@ -79,7 +82,7 @@ export function compose<E extends Environment>(
     http: async (request) => (await http())(request),
     sql: async (session) => (await sql())(session),
     valkey: async (session) => (await valkey())(session),
-    ...secretsManager(new SecretsManagerClient({ requestHandler: patience }), redactor, clock),
+    ...secretsManager(openSecretsManager(isAwaited), redactor, clock),
     readParameter: async (request) => (await parameters()).readParameter(request),
     readParameterDate: async (request) => (await parameters()).readParameterDate(request),
     readParameters: async (request) => (await parameters()).readParameters(request),
@@ -104,6 +107,29 @@ export function compose<E extends Environment>(
     log,
     measure: createMeasure(log),
   };
+}
+
+function openSecretsManager(isAwaited: boolean): SecretsManagerClient {
+  if (!isAwaited) return new SecretsManagerClient({ requestHandler: patience });
+  // Otherwise as the SDK makes its own.
+  const agent = new EarlyAgent({ keepAlive: true, maxSockets: 50 });
+  const client = new SecretsManagerClient({ requestHandler: { ...patience, httpsAgent: agent } });
+  const host = endpointHost(client, process.env);
+  if (host !== undefined) agent.connectEarly(host);
+  return client;
+}
+
+/** The host that the client will call, where that is certain and this runs at AWS. */
+function endpointHost(
+  { config }: SecretsManagerClient,
+  variables: Readonly<Record<string, string | undefined>>,
+): string | undefined {
+  const { AWS_EXECUTION_ENV, AWS_REGION } = variables;
+  const isOdd = Object.keys(variables).some((name) =>
+    /^AWS_(ENDPOINT_URL|USE_FIPS|USE_DUALSTACK)/.test(name),
+  );
+  if (isOdd || AWS_REGION === undefined || !AWS_EXECUTION_ENV?.startsWith('AWS_Lambda_')) return undefined;
+  return config.endpointProvider({ Region: AWS_REGION }).url.hostname;
 }
 
 /** Kept back from the end of an invocation: the last call must end, and its failure be reported, before Lambda stops us. */

@@ -1,3 +1,4 @@
+import { readdirSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,8 +12,9 @@ import type { Ports } from '../../functions/core/ports.ts';
 import { createRedactor, Sensitive, spellings } from '../../functions/core/sensitive.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { compose, handlerOf } from '../../functions/runtime/compose.ts';
+import { EarlyAgent } from '../../functions/runtime/early-agent.ts';
 import { createUserEnvironment, rotateSecretEnvironment } from '../../functions/runtime/env.ts';
-import { bundle } from '../../infra/bundle.ts';
+import { bundle, eagerFiles } from '../../infra/bundle.ts';
 
 const loaded = vi.hoisted((): string[] => []);
 const proxies = vi.hoisted((): unknown[] => []);
@@ -100,6 +102,45 @@ describe('the environment', () => {
         REKEY_LOG_LEVEL: 'INFO',
       },
     ]);
+  });
+});
+
+describe('the connection to Secrets Manager', () => {
+  const atLambda = { AWS_EXECUTION_ENV: 'AWS_Lambda_nodejs24.x' };
+  const cases: Record<
+    string,
+    { variables: Record<string, string>; isAwaited: boolean; want: readonly string[] }
+  > = {
+    'is opened while a function starts that somebody waits for': {
+      variables: atLambda,
+      isAwaited: true,
+      want: ['secretsmanager.eu-central-1.amazonaws.com'],
+    },
+    'is opened to the host of the Region': {
+      variables: { ...atLambda, AWS_REGION: 'cn-north-1' },
+      isAwaited: true,
+      want: ['secretsmanager.cn-north-1.amazonaws.com.cn'],
+    },
+    'waits for the first call where nobody waits': { variables: atLambda, isAwaited: false, want: [] },
+    'waits for it elsewhere than at Lambda': { variables: {}, isAwaited: true, want: [] },
+    'waits for it where another endpoint is called': {
+      variables: { ...atLambda, AWS_ENDPOINT_URL_SECRETS_MANAGER: 'https://vpce-1.example.com' },
+      isAwaited: true,
+      want: [],
+    },
+    'waits for it where FIPS is asked for, which has a host of its own': {
+      variables: { ...atLambda, AWS_USE_FIPS_ENDPOINT: 'true' },
+      isAwaited: true,
+      want: [],
+    },
+  };
+  test.each(Object.entries(cases))('%s', (_sentence, { variables, isAwaited, want }) => {
+    vi.stubEnv('AWS_EXECUTION_ENV', undefined);
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
+    const opened: string[] = [];
+    vi.spyOn(EarlyAgent.prototype, 'connectEarly').mockImplementation((host) => void opened.push(host));
+    handlerOf(rotateSecretEnvironment, async () => undefined, { isAwaited });
+    expect(opened).toEqual(want);
   });
 });
 
@@ -407,16 +448,16 @@ describe('what few functions need', () => {
 
 describe('the bundle of a handler', () => {
   let directory: string;
-  let outputs: Awaited<ReturnType<typeof bundle>>['metafile']['outputs'];
+  let metafile: Awaited<ReturnType<typeof bundle>>['metafile'];
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), 'rekey-compose-'));
-    outputs = (await bundle({ directory: join(directory, 'functions') })).metafile.outputs;
+    ({ metafile } = await bundle({ directory: join(directory, 'functions') }));
   });
   afterAll(() => rm(directory, { recursive: true }));
 
   /** The sources that are loaded with an output: its own, and those of every chunk that it imports statically. */
   function sourcesWith(output: string, seen = new Set<string>()): readonly string[] {
-    const chunk = outputs[output];
+    const chunk = metafile.outputs[output];
     if (chunk === undefined || seen.has(output)) return [];
     seen.add(output);
     return [
@@ -427,7 +468,7 @@ describe('the bundle of a handler', () => {
     ];
   }
   const loadedBy = (source: string): readonly string[] => {
-    const found = Object.entries(outputs).find(([, { entryPoint }]) => entryPoint === source);
+    const found = Object.entries(metafile.outputs).find(([, { entryPoint }]) => entryPoint === source);
     if (found === undefined) throw new Error(`expected the bundle to have an output for ${source}`);
     return sourcesWith(found[0]);
   };
@@ -452,6 +493,32 @@ describe('the bundle of a handler', () => {
       expect(sources.filter((source) => heavy.test(source))).toEqual([]);
     },
   );
+
+  /**
+   * In KiB: what a start reads and parses. The SDK with the client of Secrets Manager is some 150 of it, zod 90. Where a change makes it
+   * larger, find out what came in (`npm run bundle`, esbuild's metafile) before a new figure is written down.
+   */
+  const budgets = {
+    'create-user': 280,
+    'delete-user': 325,
+    'receive-webhook': 264,
+    'reconcile-users': 348,
+    'record-audit': 390,
+    'rotate-secret': 299,
+    'start-rotations': 352,
+    'update-consumers': 280,
+  };
+  test.each(Object.entries(budgets))('%s loads at most %i KiB before its first event', (handler, kib) => {
+    const bytes = eagerFiles(metafile, `${handler}.mjs`).reduce((sum, file) => sum + file.bytes, 0);
+    expect(bytes / 1024).toBeLessThanOrEqual(kib);
+    // A figure that is far too large holds nothing.
+    expect(bytes / 1024).toBeGreaterThan(kib - 10);
+  });
+
+  test('each function has its figure', () => {
+    const handlers = readdirSync(join(directory, 'functions')).toSorted();
+    expect(Object.keys(budgets)).toEqual(handlers);
+  });
 
   test('only the function that looks at windows starts with time zones', () => {
     const started = handlers.filter((handler) =>
@@ -499,11 +566,11 @@ describe('the bundle of a handler', () => {
   });
 
   test('the driver of the databases is in the bundle, and only a dynamic import leads to it', () => {
-    const withDriver = Object.entries(outputs).filter(([, { inputs }]) =>
+    const withDriver = Object.entries(metafile.outputs).filter(([, { inputs }]) =>
       Object.keys(inputs).some((source) => /node_modules\/pg\//.test(source)),
     );
     const kinds = withDriver.flatMap(([output]) =>
-      Object.entries(outputs)
+      Object.entries(metafile.outputs)
         .filter(([importer]) => !withDriver.some(([other]) => other === importer))
         .flatMap(([, { imports }]) => imports.filter(({ path }) => path === output).map(({ kind }) => kind)),
     );
