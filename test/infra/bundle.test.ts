@@ -75,6 +75,23 @@ describe('what a handler loads later', () => {
   });
 });
 
+test('a library in CommonJS gets what it requires of Node, and an error that it can handle for what nobody has', async () => {
+  await mkdir(join(functions, 'core/library'), { recursive: true });
+  await writeFile(
+    join(functions, 'core/library/index.cjs'),
+    `const { createHash } = require('crypto');
+     let native = 'found'; try { native = require('pg-native'); } catch ({ code }) { native = code; }
+     module.exports = { native, size: createHash('sha256').update('x').digest().length };`,
+  );
+  await writeFile(
+    join(functions, 'first.ts'),
+    `export const handler = async () => ({ ...(await import('./core/library/index.cjs')).default });`,
+  );
+  await bundle({ functions, directory });
+  const { handler } = (await import(join(directory, 'first/first.mjs'))) as Module;
+  expect(await handler()).toEqual({ native: 'MODULE_NOT_FOUND', size: 32 });
+});
+
 test('source maps lie beside the bundles, and only where they are asked for', async () => {
   const maps = join(directory, '../maps');
   await bundle({ functions, directory, maps });
