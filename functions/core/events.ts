@@ -332,7 +332,9 @@ export type Invocation =
       readonly versionId: string;
     };
 
-const credentialDetail = z.object({
+// Of the schemas that follow a function takes one or two: each is made when it is asked for, and a start waits for none of them.
+
+const credentialDetail = () => ({
   credential: z
     .string()
     .check(z.regex(credentialNamePattern, { error: 'expected the name of a credential' })),
@@ -340,134 +342,140 @@ const credentialDetail = z.object({
 
 /** Strict: a misspelt option must not be taken for an order without it. */
 const orderDetails = {
-  CredentialRotationRequested: z.strictObject(credentialDetail.shape),
-  CredentialCompromised: z.strictObject({
-    ...credentialDetail.shape,
-    evenIfLockedOut: z._default(z.boolean(), false),
-  }),
-  CredentialDeletionRequested: z.strictObject({
-    ...credentialDetail.shape,
-    targetIsGone: z._default(z.boolean(), false),
-  }),
-} as const satisfies Record<CredentialOrder, z.ZodMiniType>;
+  CredentialRotationRequested: () => z.strictObject(credentialDetail()),
+  CredentialCompromised: () =>
+    z.strictObject({ ...credentialDetail(), evenIfLockedOut: z._default(z.boolean(), false) }),
+  CredentialDeletionRequested: () =>
+    z.strictObject({ ...credentialDetail(), targetIsGone: z._default(z.boolean(), false) }),
+} as const satisfies Record<CredentialOrder, () => z.ZodMiniType>;
 
-const orderOf = <Order extends CredentialOrder>(order: Order) =>
-  z.object({ 'detail-type': z.literal(order), time: instant, detail: orderDetails[order] });
+const orderOf = <Order extends CredentialOrder, Detail extends z.ZodMiniType>(
+  order: Order,
+  detail: () => Detail,
+) => z.object({ 'detail-type': z.literal(order), time: instant, detail: detail() });
 
 /** Both or neither. Each becomes a part of a parameter's name. */
-const pauseDetail = z
-  .strictObject({
-    provider: z.optional(
-      z.string().check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the id of a provider' })),
+const pauseDetail = () =>
+  z
+    .strictObject({
+      provider: z.optional(
+        z.string().check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the id of a provider' })),
+      ),
+      target: z.optional(
+        z.string().check(
+          z.regex(/^[A-Za-z0-9-]{1,128}$/, {
+            error: 'expected the id of a target: letters, digits and hyphens',
+          }),
+        ),
+      ),
+    })
+    .check(
+      z.superRefine(({ provider, target }, context) => {
+        if ((provider === undefined) === (target === undefined)) return;
+        const missing = provider === undefined ? 'provider' : 'target';
+        context.addIssue({
+          code: 'custom',
+          path: [missing],
+          message: 'expected provider and target for one target, or neither for every target',
+        });
+      }),
+    );
+
+const invocationSchemas = {
+  pass: () =>
+    z.pipe(
+      z.strictObject({ pass: z.literal('scheduled'), dryRun: z._default(z.boolean(), false) }),
+      z.transform(({ dryRun }): Invocation => ({ is: 'pass', dryRun })),
     ),
-    target: z.optional(
-      z.string().check(
-        z.regex(/^[A-Za-z0-9-]{1,128}$/, {
-          error: 'expected the id of a target: letters, digits and hyphens',
+  order: () =>
+    z.pipe(
+      z.discriminatedUnion(
+        'detail-type',
+        [
+          orderOf('CredentialRotationRequested', orderDetails.CredentialRotationRequested),
+          orderOf('CredentialCompromised', orderDetails.CredentialCompromised),
+          orderOf('CredentialDeletionRequested', orderDetails.CredentialDeletionRequested),
+        ],
+        { error: `expected ${credentialOrders.join(', ')}` },
+      ),
+      z.transform(({ 'detail-type': order, time, detail }): Invocation => {
+        const { credential } = detail;
+        return {
+          is: 'order',
+          order,
+          credential,
+          orderedAt: new Date(time),
+          ...('evenIfLockedOut' in detail && detail.evenIfLockedOut ? { evenIfLockedOut: true } : {}),
+          ...('targetIsGone' in detail && detail.targetIsGone ? { targetIsGone: true } : {}),
+        };
+      }),
+    ),
+  pause: () =>
+    z.pipe(
+      z.object({ 'detail-type': z.enum(pauseOrders), time: instant, detail: pauseDetail() }),
+      z.transform(
+        ({ 'detail-type': order, time, detail: { provider, target } }): Invocation => ({
+          is: 'pause',
+          order,
+          on: provider === undefined || target === undefined ? undefined : { provider, targetId: target },
+          orderedAt: new Date(time),
         }),
       ),
     ),
-  })
-  .check(
-    z.superRefine(({ provider, target }, context) => {
-      if ((provider === undefined) === (target === undefined)) return;
-      const missing = provider === undefined ? 'provider' : 'target';
-      context.addIssue({
-        code: 'custom',
-        path: [missing],
-        message: 'expected provider and target for one target, or neither for every target',
-      });
-    }),
-  );
-
-const invocationSchemas = {
-  pass: z.pipe(
-    z.strictObject({ pass: z.literal('scheduled'), dryRun: z._default(z.boolean(), false) }),
-    z.transform(({ dryRun }): Invocation => ({ is: 'pass', dryRun })),
-  ),
-  order: z.pipe(
-    z.discriminatedUnion(
-      'detail-type',
-      [
-        orderOf('CredentialRotationRequested'),
-        orderOf('CredentialCompromised'),
-        orderOf('CredentialDeletionRequested'),
-      ],
-      { error: `expected ${credentialOrders.join(', ')}` },
+  rotated: () =>
+    z.pipe(
+      z.object({ 'detail-type': z.literal('CredentialRotated'), detail: z.object(credentialDetail()) }),
+      z.transform(({ detail: { credential } }): Invocation => ({ is: 'rotated', credential })),
     ),
-    z.transform(({ 'detail-type': order, time, detail }): Invocation => {
-      const { credential } = detail;
-      return {
-        is: 'order',
-        order,
-        credential,
-        orderedAt: new Date(time),
-        ...('evenIfLockedOut' in detail && detail.evenIfLockedOut ? { evenIfLockedOut: true } : {}),
-        ...('targetIsGone' in detail && detail.targetIsGone ? { targetIsGone: true } : {}),
-      };
-    }),
-  ),
-  pause: z.pipe(
-    z.object({ 'detail-type': z.enum(pauseOrders), time: instant, detail: pauseDetail }),
-    z.transform(
-      ({ 'detail-type': order, time, detail: { provider, target } }): Invocation => ({
-        is: 'pause',
-        order,
-        on: provider === undefined || target === undefined ? undefined : { provider, targetId: target },
-        orderedAt: new Date(time),
-      }),
+  messages: () =>
+    z.pipe(
+      z.object({ Records: z.array(z.object({ messageId: z.string(), body: z.string() })) }),
+      z.transform(
+        ({ Records }): Invocation => ({
+          is: 'messages',
+          messages: Records.map(({ messageId, body }) => ({ id: messageId, body })),
+        }),
+      ),
     ),
-  ),
-  rotated: z.pipe(
-    z.object({ 'detail-type': z.literal('CredentialRotated'), detail: credentialDetail }),
-    z.transform(({ detail: { credential } }): Invocation => ({ is: 'rotated', credential })),
-  ),
-  messages: z.pipe(
-    z.object({ Records: z.array(z.object({ messageId: z.string(), body: z.string() })) }),
-    z.transform(
-      ({ Records }): Invocation => ({
-        is: 'messages',
-        messages: Records.map(({ messageId, body }) => ({ id: messageId, body })),
+  'provider-event': () =>
+    z.pipe(
+      z.object({
+        'detail-type': z.literal('ProviderEventReceived'),
+        detail: z.object({
+          provider: z
+            .string()
+            .check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the name of an endpoint' })),
+          providerEventId: z.string().check(z.minLength(1), z.maxLength(256)),
+          providerEventType: z.string().check(z.maxLength(256)),
+          target: z.optional(z.string().check(z.minLength(1))),
+          isCaughtUp: z._default(z.boolean(), false),
+        }),
       }),
+      z.transform(
+        // Whoever caught up was looking, and every pass looks at every target.
+        ({ detail: { provider, providerEventId, providerEventType, target, isCaughtUp } }): Invocation => ({
+          is: 'provider-event',
+          target: isCaughtUp ? undefined : target,
+          because: { endpoint: provider, eventId: providerEventId, eventType: providerEventType },
+        }),
+      ),
     ),
-  ),
-  'provider-event': z.pipe(
-    z.object({
-      'detail-type': z.literal('ProviderEventReceived'),
-      detail: z.object({
-        provider: z
-          .string()
-          .check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the name of an endpoint' })),
-        providerEventId: z.string().check(z.minLength(1), z.maxLength(256)),
-        providerEventType: z.string().check(z.maxLength(256)),
-        target: z.optional(z.string().check(z.minLength(1))),
-        isCaughtUp: z._default(z.boolean(), false),
+  'label-moved': () =>
+    z.pipe(
+      z.object({
+        'detail-type': z.literal('Secret Label Updated'),
+        detail: z.object({ name: z.string(), labelUpdated: z.string(), versionId: z.string() }),
       }),
-    }),
-    z.transform(
-      // Whoever caught up was looking, and every pass looks at every target.
-      ({ detail: { provider, providerEventId, providerEventType, target, isCaughtUp } }): Invocation => ({
-        is: 'provider-event',
-        target: isCaughtUp ? undefined : target,
-        because: { endpoint: provider, eventId: providerEventId, eventType: providerEventType },
-      }),
+      z.transform(
+        ({ detail: { name, labelUpdated, versionId } }): Invocation => ({
+          is: 'label-moved',
+          secretName: name,
+          label: labelUpdated,
+          versionId,
+        }),
+      ),
     ),
-  ),
-  'label-moved': z.pipe(
-    z.object({
-      'detail-type': z.literal('Secret Label Updated'),
-      detail: z.object({ name: z.string(), labelUpdated: z.string(), versionId: z.string() }),
-    }),
-    z.transform(
-      ({ detail: { name, labelUpdated, versionId } }): Invocation => ({
-        is: 'label-moved',
-        secretName: name,
-        label: labelUpdated,
-        versionId,
-      }),
-    ),
-  ),
-} as const satisfies Record<Invocation['is'], z.ZodMiniType<Invocation>>;
+} as const satisfies Record<Invocation['is'], () => z.ZodMiniType<Invocation>>;
 
 const shapeSchema = z.object({ 'detail-type': z.optional(z.string()), Records: z.optional(z.unknown()) });
 
@@ -495,7 +503,7 @@ export function parseInvocation<Kind extends Invocation['is']>(
   const expected = `this function takes ${taken.map((kind) => descriptions[kind]).join(', or ')}`;
   if (!taken.some((kind) => kind === is))
     throw new InputError('EVENT_INVALID', `got ${descriptions[is]}; ${expected}`);
-  const parsed = invocationSchemas[is].safeParse(event);
+  const parsed = invocationSchemas[is]().safeParse(event);
   if (!parsed.success) throw new InputError('EVENT_INVALID', `${faults(parsed.error)}; ${expected}`);
   return parsed.data as Extract<Invocation, { readonly is: Kind }>;
 }

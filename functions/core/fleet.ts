@@ -44,26 +44,27 @@ export interface Target {
 }
 
 /** What the queue between dispatcher and workers carries: which target to look at. Everything else is read anew. */
-const targetTaskSchema = z.object({
-  provider: z.string().check(z.minLength(1)),
-  targetId: z.string().check(z.minLength(1)),
-  /** The vendor's event that makes us look, where one does: told by a webhook, by the name of its endpoint. */
-  because: z.optional(
-    z.object({
-      endpoint: z.string().check(z.minLength(1)),
-      eventId: z.string().check(z.minLength(1)),
-      eventType: z.string(),
-    }),
-  ),
-});
-export type TargetTask = z.output<typeof targetTaskSchema>;
+const targetTaskSchema = () =>
+  z.object({
+    provider: z.string().check(z.minLength(1)),
+    targetId: z.string().check(z.minLength(1)),
+    /** The vendor's event that makes us look, where one does: told by a webhook, by the name of its endpoint. */
+    because: z.optional(
+      z.object({
+        endpoint: z.string().check(z.minLength(1)),
+        eventId: z.string().check(z.minLength(1)),
+        eventType: z.string(),
+      }),
+    ),
+  });
+export type TargetTask = z.output<ReturnType<typeof targetTaskSchema>>;
 
 /** A task as it is put into the queue, which hands it out after so many seconds, 900 at most. @default 0 */
 export type QueuedTask = TargetTask & { readonly delaySeconds?: number };
 
 /** The task in the body of a queued message. Throws EVENT_INVALID that names every wrong field. */
 export function parseTargetTask(body: unknown): TargetTask {
-  const parsed = targetTaskSchema.safeParse(body);
+  const parsed = targetTaskSchema().safeParse(body);
   if (!parsed.success)
     throw new InputError(
       'EVENT_INVALID',
