@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod/mini';
 import { isRevoked } from '../core/directives.ts';
 import { RotationRefused } from '../core/errors.ts';
 import type { SessionsEnd } from '../core/events.ts';
@@ -161,7 +161,7 @@ async function endTheirSessions(
 
 // What was told, by the name of the user: a mark of what was to be ended, and one of what came of it.
 
-const marksSchema = z.record(z.string(), z.string()).catch({});
+const marksSchema = z.catch(z.record(z.string(), z.string()), {});
 
 const marksParameter = ({ target: { provider, targetId } }: Scene): string =>
   `${findingsPath}sessions/${targetKey(provider, targetId)}`;
