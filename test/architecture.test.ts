@@ -36,7 +36,7 @@ const layers: readonly Layer[] = [
   },
   {
     files: /^functions\/providers\/[a-z-]+\//,
-    mayImport: [/^functions\/core\//, /^functions\/providers\/[a-z-]+\.ts$/, /^zod$/],
+    mayImport: [/^functions\/core\//, /^functions\/providers\/[a-z-]+\.ts$/, /^zod\/mini$/],
     advice: 'a provider knows core and the shared seams beside it, never another provider or a driver',
   },
   {
@@ -55,7 +55,7 @@ const layers: readonly Layer[] = [
   },
   {
     files: /^functions\/consumers\/[a-z-]+\.ts$/,
-    mayImport: [/^functions\/core\//, /^functions\/providers\/(?!index\.ts$)[a-z-]+\.ts$/, /^zod$/],
+    mayImport: [/^functions\/core\//, /^functions\/providers\/(?!index\.ts$)[a-z-]+\.ts$/, /^zod\/mini$/],
     advice: 'a kind of consumer knows core and the seams to the vendors, never another kind or a provider',
   },
   {

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import type { ConsumerDefinition } from '../core/consumer.ts';
 
 const settingsSchema = z.strictObject({
@@ -6,7 +6,7 @@ const settingsSchema = z.strictObject({
   /** A bus of the same account and region, for example `orders`. */
   busName: z
     .string()
-    .regex(/^[/.\-_A-Za-z0-9]{1,256}$/, { error: 'expected the name of an event bus, not its ARN' }),
+    .check(z.regex(/^[/.\-_A-Za-z0-9]{1,256}$/, { error: 'expected the name of an event bus, not its ARN' })),
 });
 
 /** What stands on the bus: ids only, the login itself is read from Secrets Manager. */

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import type {
   Consumer,
   ConsumerAccess,
@@ -19,34 +19,45 @@ const settingsSchema = z.strictObject({
   /** The service that runs with the login, for example `srv-d1abc2d3e4f5g6h7i8j9`; `crn-…` for a cron job. */
   serviceId: z
     .string()
-    .regex(/^(srv|crn)-[a-z0-9]{20}$/, { error: 'expected the id of a service, such as srv-…' }),
+    .check(z.regex(/^(srv|crn)-[a-z0-9]{20}$/, { error: 'expected the id of a service, such as srv-…' })),
   /** The variable that holds the login. Give a whole one: two variables of one service can be seen half changed. */
-  environmentVariable: z.string().regex(/^[A-Za-z][A-Za-z0-9_]{0,99}$/, {
-    error: 'expected a letter, then up to 99 of A-Z, a-z, 0-9 and underscore, such as DATABASE_URL',
-  }),
+  environmentVariable: z.string().check(
+    z.regex(/^[A-Za-z][A-Za-z0-9_]{0,99}$/, {
+      error: 'expected a letter, then up to 99 of A-Z, a-z, 0-9 and underscore, such as DATABASE_URL',
+    }),
+  ),
   /** Which field of the secret's value it gets. @default url */
-  field: z
-    .string()
-    .regex(/^[a-z][A-Za-z0-9]{0,63}$/, { error: 'expected a field of the secret value, such as url' })
-    .default('url'),
-  apiKeySecret: z.string().regex(new RegExp(`^${apiKeySecretPrefix}[A-Za-z0-9/_+=.@-]+$`), {
-    error: `expected the name of a secret under ${apiKeySecretPrefix}, where the functions may read it`,
-  }),
+  field: z._default(
+    z
+      .string()
+      .check(
+        z.regex(/^[a-z][A-Za-z0-9]{0,63}$/, { error: 'expected a field of the secret value, such as url' }),
+      ),
+    'url',
+  ),
+  apiKeySecret: z.string().check(
+    z.regex(new RegExp(`^${apiKeySecretPrefix}[A-Za-z0-9/_+=.@-]+$`), {
+      error: `expected the name of a secret under ${apiKeySecretPrefix}, where the functions may read it`,
+    }),
+  ),
 });
 type Settings = z.output<typeof settingsSchema>;
 
 // Render's words (OpenAPI document, 2026-08). Open strings and optional fields: Render adds and leaves out without notice.
 
 export const environmentVariableSchema = z.object({
-  value: z.string().transform((text) => new Sensitive(text)),
+  value: z.pipe(
+    z.string(),
+    z.transform((text) => new Sensitive(text)),
+  ),
 });
 
 export const listedDeploysSchema = z.array(
   z.object({
     deploy: z.object({
       id: z.string(),
-      status: z.string().nullish(),
-      createdAt: z.string().nullish(),
+      status: z.nullish(z.string()),
+      createdAt: z.nullish(z.string()),
     }),
   }),
 );

@@ -1,6 +1,6 @@
 import type * as z from 'zod/mini';
 
-/** What reads a document: a schema of zod or of zod/mini, whose own types do not know each other. */
+/** What reads a document: a schema of zod/mini, or of zod where one is at hand, whose own types do not know each other. */
 export interface Schema<Output> {
   /** Throws where `safeParse` answers an error. */
   parse(document: unknown): Output;

@@ -1,10 +1,10 @@
 import type { Dispatcher } from 'undici';
-import type * as z from 'zod';
 import { type Effect, type ProviderCode, ProviderError } from '../core/errors.ts';
 import { faults } from '../core/faults.ts';
 import type { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { type HttpRequest, type HttpResponse, type Ports, TransportError } from '../core/ports.ts';
+import type { Schema } from '../core/schema.ts';
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
 import { Agent, ProxyAgent, request } from './undici.ts';
 
@@ -48,7 +48,7 @@ interface VendorQuestion<Answer> {
   readonly query?: Readonly<Record<string, string>>;
   readonly body?: Readonly<Record<string, string | Sensitive | readonly string[]>>;
   /** What a success looks like; unknown fields are ignored. */
-  readonly answer: z.ZodType<Answer>;
+  readonly answer: Schema<Answer>;
   /** Where the vendor answers with plain text. */
   readonly as?: 'text';
   /** Where the vendor is known to be slower than 15 s. */

@@ -495,18 +495,18 @@ describe('the bundle of a handler', () => {
   );
 
   /**
-   * In KiB: what a start reads and parses. The SDK with the client of Secrets Manager is some 150 of it, zod 90. Where a change makes it
+   * In KiB: what a start reads and parses. The SDK with the client of Secrets Manager is some 150 of it, zod 50. Where a change makes it
    * larger, find out what came in (`npm run bundle`, esbuild's metafile) before a new figure is written down.
    */
   const budgets = {
-    'create-user': 280,
-    'delete-user': 325,
-    'receive-webhook': 264,
-    'reconcile-users': 348,
-    'record-audit': 390,
-    'rotate-secret': 299,
-    'start-rotations': 352,
-    'update-consumers': 280,
+    'create-user': 236,
+    'delete-user': 286,
+    'receive-webhook': 224,
+    'reconcile-users': 309,
+    'record-audit': 351,
+    'rotate-secret': 256,
+    'start-rotations': 312,
+    'update-consumers': 241,
   };
   test.each(Object.entries(budgets))('%s loads at most %i KiB before its first event', (handler, kib) => {
     const bytes = eagerFiles(metafile, `${handler}.mjs`).reduce((sum, file) => sum + file.bytes, 0);

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type ProviderCode, ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
@@ -23,7 +23,7 @@ export const apiVersion = '2024-09-16';
 /** `next_page` ends as absent, null or empty, or `pagination` is absent. */
 export const sqlUsersSchema = z.object({
   users: z.array(z.object({ name: z.string() })),
-  pagination: z.object({ next_page: z.string().nullish() }).nullish(),
+  pagination: z.nullish(z.object({ next_page: z.nullish(z.string()) })),
 });
 
 export const sqlUserSchema = z.object({ name: z.string() });
@@ -43,9 +43,9 @@ const hostPattern =
 /** Capitalised keys, the port as text, and no password. */
 export const connectionStringSchema = z.object({
   params: z.object({
-    Host: z.string().regex(hostPattern, { error: 'expected a DNS name' }),
-    Port: z.string().regex(/^\d{1,5}$/, { error: 'expected digits' }),
-    Database: z.string().min(1),
+    Host: z.string().check(z.regex(hostPattern, { error: 'expected a DNS name' })),
+    Port: z.string().check(z.regex(/^\d{1,5}$/, { error: 'expected digits' })),
+    Database: z.string().check(z.minLength(1)),
   }),
 });
 
@@ -101,7 +101,7 @@ export function cockroachDbApi(
         path: [...here, 'cert'],
         answer: z
           .string()
-          .startsWith('-----BEGIN CERTIFICATE-----', { error: 'expected a certificate in PEM' }),
+          .check(z.startsWith('-----BEGIN CERTIFICATE-----', { error: 'expected a certificate in PEM' })),
         as: 'text',
       }),
     users: async () => {

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type Effect, ProviderError, VerificationFailed } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import { type Ports, SqlError, type SqlStatement } from '../../core/ports.ts';
@@ -24,36 +24,43 @@ const targetSchema = z.strictObject({
   /** The cluster whose users we manage; not the routing id in connection strings. */
   clusterId: z.guid({ error: 'expected the UUID of the cluster' }),
   /** Where consumers connect. */
-  database: z
-    .string()
-    .regex(/^[A-Za-z_][A-Za-z0-9_-]{0,62}$/, { error: 'expected the name of a database' })
-    .default('defaultdb'),
+  database: z._default(
+    z.string().check(z.regex(/^[A-Za-z_][A-Za-z0-9_-]{0,62}$/, { error: 'expected the name of a database' })),
+    'defaultdb',
+  ),
 });
 type Target = z.output<typeof targetSchema>;
 
-const roleName = z.string().regex(/^[a-z_][a-z0-9_]{0,62}$/, {
-  error: 'expected a role name of lower-case letters, digits and underscores',
-});
+const roleName = z.string().check(
+  z.regex(/^[a-z_][a-z0-9_]{0,62}$/, {
+    error: 'expected a role name of lower-case letters, digits and underscores',
+  }),
+);
 
 /** Rights live on roles and login users are members: then two users of one credential never differ. */
 const privilegesSchema = z.strictObject({
-  roles: z
-    .array(
-      roleName.refine((role) => role !== 'admin', {
-        error: 'expected a role other than admin, which rekey takes away',
-      }),
-    )
-    .default([]),
+  roles: z._default(
+    z.array(
+      roleName.check(
+        z.refine((role) => role !== 'admin', {
+          error: 'expected a role other than admin, which rekey takes away',
+        }),
+      ),
+    ),
+    [],
+  ),
   /**
    * Gets what a retired user owns in the target's database, so that the user can be deleted. Only an administrator, or a user
    * who is a member of this role, may give it anything (SQL docs); rekey makes nobody a member of it for that.
    * @default none: a user who owns something stays, and is reported
    */
-  objectsOwner: roleName
-    .refine((role) => !reserved.test(role), {
-      error: 'expected a role of your own, whose members may use what it owns; not a built-in one',
-    })
-    .optional(),
+  objectsOwner: z.optional(
+    roleName.check(
+      z.refine((role) => !reserved.test(role), {
+        error: 'expected a role of your own, whose members may use what it owns; not a built-in one',
+      }),
+    ),
+  ),
 });
 type Privileges = z.output<typeof privilegesSchema>;
 
@@ -107,7 +114,7 @@ const sessionsOf = (username: string) => ({
  * let an intruder with that name survive an emergency. `session_id` is a session variable (SQL docs, SHOW vars).
  */
 const askingSession = { text: 'SHOW session_id' };
-const askingSessionRows = z.tuple([z.object({ session_id: z.string().min(1) })]);
+const askingSessionRows = z.tuple([z.object({ session_id: z.string().check(z.minLength(1)) })]);
 
 /** Whether a login sees everybody's sessions: an administrator does, and so does whoever sees somebody else's (SQL docs). */
 const seesEverybody = {
@@ -120,9 +127,9 @@ const seesEverybodyRows = z.tuple([z.object({ yes: z.boolean() })]);
 const sessionRows = z.array(
   z.object({
     session_id: z.string(),
-    application_name: z.string().nullable(),
-    client_address: z.string().nullable(),
-    session_start: z.date().nullable(),
+    application_name: z.nullable(z.string()),
+    client_address: z.nullable(z.string()),
+    session_start: z.nullable(z.date()),
   }),
 );
 

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
@@ -13,14 +13,17 @@ import { callRender, renderFailureOf } from '../render.ts';
 /** `dpg-` and the instance's id; replicas share the stem and end in `-b` and so on. */
 export const postgresIdPattern = /^dpg-[a-z0-9]{20}-[a-z]$/;
 
-const secret = z.string().transform((text) => new Sensitive(text));
+const secret = z.pipe(
+  z.string(),
+  z.transform((text) => new Sensitive(text)),
+);
 
 /** Every field is declared optional: what is missing is unknown, never zero and never false. */
 export const listedUserSchema = z.object({
   username: z.string(),
-  default: z.boolean().nullish(),
-  createdAt: z.string().nullish(),
-  openConnections: z.int().min(0).nullish(),
+  default: z.nullish(z.boolean()),
+  createdAt: z.nullish(z.string()),
+  openConnections: z.nullish(z.int().check(z.minimum(0))),
 });
 export type ListedUser = z.output<typeof listedUserSchema>;
 
@@ -38,31 +41,35 @@ export const databaseSchema = z.object({
 export type Database = z.output<typeof databaseSchema>;
 
 export const processesSchema = z.object({
-  processes: z
-    .array(
-      z.object({
-        username: z.string().nullish(),
-        applicationName: z.string().nullish(),
-        clientAddr: z.string().nullish(),
-        backendStart: z.string().nullish(),
-      }),
-    )
-    .nullable()
-    .transform((processes) => processes ?? []),
+  processes: z.pipe(
+    z.nullable(
+      z.array(
+        z.object({
+          username: z.nullish(z.string()),
+          applicationName: z.nullish(z.string()),
+          clientAddr: z.nullish(z.string()),
+          backendStart: z.nullish(z.string()),
+        }),
+      ),
+    ),
+    z.transform((processes) => processes ?? []),
+  ),
 });
 
 /** Whose workspace the database is in. The owner's name and e-mail address are left behind. */
 export const ownedSchema = z.object({
-  owner: z.object({ id: z.string().regex(/^[a-z]{3}-[0-9a-z]{1,64}$/, { error: 'expected an id' }) }),
+  owner: z.object({
+    id: z.string().check(z.regex(/^[a-z]{3}-[0-9a-z]{1,64}$/, { error: 'expected an id' })),
+  }),
 });
 
-const cursor = z.string().min(1);
+const cursor = z.string().check(z.minLength(1));
 
 /** Without the `secret`, which Render answers in clear or empty (recorded answers): it is nobody's business here. */
 export const webhookItemSchema = z.object({
   cursor,
   webhook: z.object({
-    id: z.string().regex(/^whk-[0-9a-z]{1,64}$/, { error: 'expected the id of a webhook' }),
+    id: z.string().check(z.regex(/^whk-[0-9a-z]{1,64}$/, { error: 'expected the id of a webhook' })),
     url: z.string(),
     enabled: z.boolean(),
   }),
@@ -76,23 +83,20 @@ export const eventIdPattern = /^evt-[0-9a-z]{1,64}$/;
  * Types come and go, and the API's own list lacks those of credentials: an open string, bounded, since it goes into logs and
  * on the bus. One that is no name is `unparsable`, as where a webhook with it is received.
  */
-const eventType = z
-  .string()
-  .regex(/^[\w.:-]{1,128}$/)
-  .catch('unparsable');
+const eventType = z.catch(z.string().check(z.regex(/^[\w.:-]{1,128}$/)), 'unparsable');
 
 /** One row an attempt. There is no status where no answer came; what was answered, and the error, are left behind. */
 export const deliveryItemSchema = z.object({
   cursor,
   webhookEvent: z.object({
-    eventId: z.string().regex(eventIdPattern, { error: 'expected the id of an event' }),
+    eventId: z.string().check(z.regex(eventIdPattern, { error: 'expected the id of an event' })),
     eventType,
     /** Nine fractional digits were seen; a Date cuts them. */
-    sentAt: z.iso
-      .datetime({ offset: true })
-      .max(64)
-      .transform((text) => new Date(text)),
-    statusCode: z.int().optional().catch(undefined),
+    sentAt: z.pipe(
+      z.iso.datetime({ offset: true }).check(z.maxLength(64)),
+      z.transform((text) => new Date(text)),
+    ),
+    statusCode: z.catch(z.optional(z.int()), undefined),
   }),
 });
 export type Attempt = z.output<typeof deliveryItemSchema>['webhookEvent'];
@@ -101,13 +105,9 @@ export type Attempt = z.output<typeof deliveryItemSchema>['webhookEvent'];
 export const eventSchema = z.object({
   id: z.string(),
   type: eventType,
-  timestamp: z.iso.datetime({ offset: true }).max(64).optional().catch(undefined),
-  serviceId: z
-    .string()
-    .regex(/^[a-z]+-[a-z0-9-]{1,60}$/)
-    .optional()
-    .catch(undefined),
-  details: z.record(z.string(), z.unknown()).catch({}),
+  timestamp: z.catch(z.optional(z.iso.datetime({ offset: true }).check(z.maxLength(64))), undefined),
+  serviceId: z.catch(z.optional(z.string().check(z.regex(/^[a-z]+-[a-z0-9-]{1,60}$/))), undefined),
+  details: z.catch(z.record(z.string(), z.unknown()), {}),
 });
 export type RenderEvent = z.output<typeof eventSchema>;
 
@@ -151,7 +151,7 @@ export function renderApi(
     operation: string,
     path: readonly string[],
     query: Readonly<Record<string, string>>,
-    item: z.ZodType<Item>,
+    item: z.ZodMiniType<Item>,
   ): Promise<readonly Item[]> {
     const items: Item[] = [];
     const cursors = new Set<string>();

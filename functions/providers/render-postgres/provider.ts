@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type Effect, ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
@@ -23,7 +23,7 @@ const targetSchema = z.strictObject({
   /** The database whose users we manage, for example `dpg-d1abc2d3e4f5g6h7i8j9-a`; never a replica. */
   postgresId: z
     .string()
-    .regex(postgresIdPattern, { error: 'expected the id of a database, such as dpg-…-a' }),
+    .check(z.regex(postgresIdPattern, { error: 'expected the id of a database, such as dpg-…-a' })),
 });
 type Target = z.output<typeof targetSchema>;
 

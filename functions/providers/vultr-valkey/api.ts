@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
@@ -20,14 +20,17 @@ import {
 export const baseUrl = 'https://api.vultr.com/v2';
 
 /** Vultr tells passwords in clear, the default user's included: wrapped before anything else sees them, or dropped. */
-const password = z.string().transform((text) => new Sensitive(text));
+const password = z.pipe(
+  z.string(),
+  z.transform((text) => new Sensitive(text)),
+);
 
 /** Empty lists come as `[]` or null. */
-const list = z.array(z.string()).nullish();
+const list = z.nullish(z.array(z.string()));
 
 /** govultr 3.12 (2024-11) renamed `redis_acl_*` to `acl_*`. A list that is not told is not an empty one. */
-export const accessControlSchema = z
-  .object({
+export const accessControlSchema = z.pipe(
+  z.object({
     acl_categories: list,
     acl_channels: list,
     acl_commands: list,
@@ -36,8 +39,8 @@ export const accessControlSchema = z
     redis_acl_channels: list,
     redis_acl_commands: list,
     redis_acl_keys: list,
-  })
-  .transform((wire): AccessControl | undefined => {
+  }),
+  z.transform((wire): AccessControl | undefined => {
     const told = (now: 'acl_categories' | 'acl_channels' | 'acl_commands' | 'acl_keys') => {
       const value = wire[now] === undefined ? wire[`redis_${now}`] : wire[now];
       return value === null ? [] : value;
@@ -47,7 +50,8 @@ export const accessControlSchema = z
     const keys = told('acl_keys');
     const channels = told('acl_channels');
     return categories && commands && keys && channels && { categories, commands, keys, channels };
-  });
+  }),
+);
 
 export interface AccessControl {
   /** With `+@` or `-@`. */
@@ -62,8 +66,8 @@ export interface AccessControl {
 
 export const userSchema = z.object({
   username: z.string(),
-  password: password.nullish(),
-  access_control: accessControlSchema.nullish(),
+  password: z.nullish(password),
+  access_control: z.nullish(accessControlSchema),
 });
 export type VultrUser = z.output<typeof userSchema>;
 
@@ -72,12 +76,12 @@ export const userAnswerSchema = z.object({ user: userSchema });
 /** `links` stands in Vultr's other lists; this one is said to have no pages. */
 export const usersAnswerSchema = z.object({
   users: z.array(userSchema),
-  meta: z
-    .object({
-      total: z.int().nonnegative().nullish(),
-      links: z.object({ next: z.string().nullish() }).nullish(),
-    })
-    .nullish(),
+  meta: z.nullish(
+    z.object({
+      total: z.nullish(z.int().check(z.nonnegative())),
+      links: z.nullish(z.object({ next: z.nullish(z.string()) })),
+    }),
+  ),
 });
 
 export const databaseSchema = z.object({
@@ -85,22 +89,35 @@ export const databaseSchema = z.object({
   database_engine: z.string(),
   /** Private where a VPC is attached; then `public_host` appears. */
   host: z.string(),
-  public_host: z.string().nullish(),
+  public_host: z.nullish(z.string()),
   /** Text in the schema, a number in the document's own examples. */
-  port: z.union([z.int(), z.string().regex(/^\d{1,5}$/, { error: 'expected digits' })]).transform(Number),
+  port: z.pipe(
+    z.union([z.int(), z.string().check(z.regex(/^\d{1,5}$/, { error: 'expected digits' }))]),
+    z.transform(Number),
+  ),
   /** Absent, null, `[]` and `{}` are the same: Vultr has answered `[]` where an object was empty, and the other way round (govultr#231). */
-  read_replicas: z
-    .union([z.array(z.unknown()), z.strictObject({}).transform(() => [])])
-    .nullish()
-    .transform((replicas) => replicas ?? []),
+  read_replicas: z.pipe(
+    z.nullish(
+      z.union([
+        z.array(z.unknown()),
+        z.pipe(
+          z.strictObject({}),
+          z.transform(() => []),
+        ),
+      ]),
+    ),
+    z.transform((replicas) => replicas ?? []),
+  ),
   /** The default user. */
-  user: z.string().nullish(),
-  ca_certificate: z
-    .union([
+  user: z.nullish(z.string()),
+  ca_certificate: z.nullish(
+    z.union([
       z.literal(''),
-      z.string().startsWith('-----BEGIN CERTIFICATE-----', { error: 'expected a certificate in PEM' }),
-    ])
-    .nullish(),
+      z
+        .string()
+        .check(z.startsWith('-----BEGIN CERTIFICATE-----', { error: 'expected a certificate in PEM' })),
+    ]),
+  ),
 });
 export type VultrDatabase = z.output<typeof databaseSchema>;
 

@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type Effect, type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import { type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';
@@ -30,16 +30,18 @@ const targetSchema = z.strictObject({
 type Target = z.output<typeof targetSchema>;
 
 const rules = (pattern: RegExp, expected: string) =>
-  z
-    .array(z.string().regex(pattern, { error: `expected ${expected}` }))
-    .refine((held) => new Set(held.map((rule) => rule.slice(1))).size === new Set(held).size, {
+  z.array(z.string().check(z.regex(pattern, { error: `expected ${expected}` }))).check(
+    z.refine((held) => new Set(held.map((rule) => rule.slice(1))).size === new Set(held).size, {
       error: 'expected no rule that is both granted and taken: their order may not survive at Vultr',
-    });
+    }),
+  );
 /** Beside what an ACL means by them: `~`, `&` and `%` in front are Valkey's, not Vultr's, spelling. */
 const patterns = z.array(
-  z.string().regex(/^(?![~&%])[\x21-\x7e]+$/, {
-    error: 'expected a glob pattern without ~ or & in front and without blanks, such as orders:*',
-  }),
+  z.string().check(
+    z.regex(/^(?![~&%])[\x21-\x7e]+$/, {
+      error: 'expected a glob pattern without ~ or & in front and without blanks, such as orders:*',
+    }),
+  ),
 );
 
 /**
@@ -47,16 +49,20 @@ const patterns = z.array(
  * everything: whoever wants that declares `+@all` and `*`.
  */
 const privilegesSchema = z.strictObject({
-  categories: rules(/^[+-]@[a-z][a-z0-9_]{0,62}$/, 'a category with +@ or -@ in front, such as +@read').min(
-    1,
-    { error: 'expected at least one category: an empty list may mean every command' },
+  categories: rules(/^[+-]@[a-z][a-z0-9_]{0,62}$/, 'a category with +@ or -@ in front, such as +@read').check(
+    z.minLength(1, { error: 'expected at least one category: an empty list may mean every command' }),
   ),
-  commands: rules(
-    /^[+-][a-z][a-z0-9_.-]{0,62}(\|[a-z0-9_-]{1,63})?$/,
-    'a command with + or - in front, such as +get or -config|set',
-  ).default([]),
-  keys: patterns.min(1, { error: 'expected at least one pattern: an empty list may mean every key' }),
-  channels: patterns.default([]),
+  commands: z._default(
+    rules(
+      /^[+-][a-z][a-z0-9_.-]{0,62}(\|[a-z0-9_-]{1,63})?$/,
+      'a command with + or - in front, such as +get or -config|set',
+    ),
+    [],
+  ),
+  keys: patterns.check(
+    z.minLength(1, { error: 'expected at least one pattern: an empty list may mean every key' }),
+  ),
+  channels: z._default(patterns, []),
 });
 type Privileges = z.output<typeof privilegesSchema>;
 

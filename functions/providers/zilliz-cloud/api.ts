@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type ProviderCode, ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
@@ -33,7 +33,7 @@ export const clusterSchema = z.object({
   plan: z.string(),
   status: z.string(),
   connectAddress: z.string(),
-  createTime: z.string().nullish(),
+  createTime: z.nullish(z.string()),
 });
 export type Cluster = z.output<typeof clusterSchema>;
 export const clusterAnswerSchema = z.object({ code: success, data: clusterSchema });
@@ -45,7 +45,7 @@ export const doneSchema = z.object({ code: success });
 export const namesSchema = z.object({ code: success, data: z.array(z.string()) });
 
 /** The roles of a user. A user without any, and one that does not exist, may be an empty array or null. */
-export const rolesOfUserSchema = z.object({ code: success, data: z.array(z.string()).nullish() });
+export const rolesOfUserSchema = z.object({ code: success, data: z.nullish(z.array(z.string())) });
 
 export interface ZillizApi {
   cluster(): Promise<Cluster>;
@@ -134,7 +134,7 @@ export function zillizApi(
         operation: string,
         path: readonly string[],
         body: Readonly<Record<string, string>>,
-        answer: z.ZodType<Answer>,
+        answer: z.ZodMiniType<Answer>,
       ): Promise<Answer> =>
         settled(() => api.call({ operation, method: 'POST', path, body, answer, isRead: true }));
       const change = async (

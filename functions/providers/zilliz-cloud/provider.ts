@@ -1,4 +1,4 @@
-import * as z from 'zod';
+import * as z from 'zod/mini';
 import { type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
 import type { Fact, Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
@@ -29,21 +29,26 @@ import {
 
 const targetSchema = z.strictObject({
   /** The cluster whose users we manage. */
-  clusterId: z.string().regex(/^in\d\d-[a-z0-9]{1,40}$/, {
-    error: 'expected the id of a cluster, such as in01-108240180a4faf8',
-  }),
+  clusterId: z.string().check(
+    z.regex(/^in\d\d-[a-z0-9]{1,40}$/, {
+      error: 'expected the id of a cluster, such as in01-108240180a4faf8',
+    }),
+  ),
 });
 type Target = z.output<typeof targetSchema>;
 
 /** Rights live on roles, which somebody makes in Zilliz Cloud: then two users of one credential never differ. */
 const privilegesSchema = z.strictObject({
-  roles: z
-    .array(
-      z.string().regex(/^[A-Za-z_][A-Za-z0-9_]{0,254}$/, {
-        error: 'expected a role name of letters, digits and underscores',
-      }),
-    )
-    .default([]),
+  roles: z._default(
+    z.array(
+      z.string().check(
+        z.regex(/^[A-Za-z_][A-Za-z0-9_]{0,254}$/, {
+          error: 'expected a role name of letters, digits and underscores',
+        }),
+      ),
+    ),
+    [],
+  ),
 });
 type Privileges = z.output<typeof privilegesSchema>;
 
