@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import { z } from 'zod';
+import * as z from 'zod';
 import { parameterStore } from '../../functions/aws/parameters.ts';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
 import { type DirectiveKind, directiveParameter } from '../../functions/core/directives.ts';

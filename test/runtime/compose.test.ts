@@ -500,9 +500,9 @@ describe('the bundle of a handler', () => {
    */
   const budgets = {
     'create-user': 236,
-    'delete-user': 286,
+    'delete-user': 294,
     'receive-webhook': 224,
-    'reconcile-users': 309,
+    'reconcile-users': 315,
     'record-audit': 351,
     'rotate-secret': 256,
     'start-rotations': 312,
