@@ -119,8 +119,8 @@ interface Living {
 }
 
 /**
- * Whether a stuck rotation may still be finished. Not under `alternate-users`: somebody may have moved AWSCURRENT to the other user and
- * back since its grace was judged, and setSecret would change the password that consumers have read meanwhile.
+ * Whether a stuck rotation may still be finished. Not under `alternate-users`: an operator may have moved AWSCURRENT to the other user
+ * and back since the grace was checked. Then setSecret would change a password that consumers have read meanwhile.
  */
 export const canRollForward = ({
   credential,

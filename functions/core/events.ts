@@ -452,7 +452,7 @@ const invocationSchemas = {
         }),
       }),
       z.transform(
-        // Whoever caught up was looking, and every pass looks at every target.
+        // No later look is needed: a pass that catches up has just looked, and each pass looks at every target.
         ({ detail: { provider, providerEventId, providerEventType, target, isCaughtUp } }): Invocation => ({
           is: 'provider-event',
           target: isCaughtUp ? undefined : target,

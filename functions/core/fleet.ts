@@ -105,8 +105,9 @@ export const placed = (
   });
 
 /**
- * The spec as it would be at another target of its provider; undefined where it cannot be that of this spec. Without the
- * administrator, who belongs to the spec's own target: which other one there is says a stored value, that somebody may have written.
+ * The spec as it would be at another target of its provider; undefined if the provider or the target does not fit. `adminSecret` is
+ * omitted: the administrator belongs to the target of the spec. A stored value names the other target, and an attacker may have written
+ * that value; otherwise the administrator's password would be sent there.
  */
 export function specAt(
   spec: CredentialSpec,

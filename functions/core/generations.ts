@@ -77,7 +77,7 @@ export interface KnownUser {
 
 /**
  * What each listed user of a target is. Ownership is the name: a function of the secret's ARN and of what Secrets Manager holds.
- * Whatever cannot be derived is somebody else's, whatever a value says of it.
+ * A name that cannot be derived belongs to another owner, even if a value of the credential names it.
  */
 export function standings(
   { provider, targetId, users, credentials }: TargetUsers,
@@ -92,7 +92,7 @@ export function standings(
     claim(placeholderUsername({ provider, targetId, turn }, sha256), { is: 'placeholder' });
   for (const credential of credentials) {
     for (const [name, standing] of ownUsers(credential, sha256)) claim(name, standing);
-    // Whoever else claims it: a value names this user, who is the credential's own.
+    // Stronger than every other claim: a value names this user, and the user is the credential's own.
     const { currentUsername, pendingUsername } = credential;
     const isPending = strayOf(credential) === undefined;
     if (pendingUsername !== undefined && isPending)
@@ -229,7 +229,10 @@ function ownUsers(credential: CredentialState, sha256: Sha256): ReadonlyMap<stri
   return own;
 }
 
-/** Whether the user that the spec says to adopt was: a spec that says so later only is too late, and names somebody else's user. */
+/**
+ * Whether the user in the spec's `adopt` was really adopted. If `adopt` was added to the spec of an existing credential, it was not, and
+ * the user belongs to another owner.
+ */
 const wasAdopted = (credential: CredentialVersions, sha256: Sha256): boolean => {
   const known = knownVersions(credential);
   return adoptionVersions(credential.secret.arn, sha256).some((version) => known.has(version));
@@ -395,11 +398,12 @@ export type Ownership =
   | { readonly by: 'adoption'; readonly versionId: string };
 
 /**
- * Whether a user is this credential's own, whoever names it: its name derives from the secret's ARN, under whatever prefix the spec
- * had then, or the spec says to adopt it, and it was adopted. Needs no value, so it also holds of a credential whose values cannot be
- * read; `userVersions` only adds to the versions that a name may derive from. Undefined for anybody else's user.
+ * How a user is proved to be this credential's own; undefined for the user of another owner. Either the name derives from the secret's
+ * ARN, under a prefix that the spec has or had, or the spec says to adopt the user and the adoption version exists. The proof needs no
+ * value, so it also works for a credential whose values cannot be read. `userVersions` only adds versions that a name may derive from.
  *
- * A value that somebody wrote may name any user. Whatever is done to a user, or with its login, this is asked first.
+ * Check this before any change to a user and before any use of a stored login: an attacker who can write the secret may name any user in
+ * it.
  */
 export function ownership(
   username: string,

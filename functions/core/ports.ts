@@ -65,7 +65,7 @@ export interface Ports {
   /** Up to ten at once, by name; what is absent is left out. */
   readonly readParameters: Port<{ parameters: readonly string[] }, ReadonlyMap<string, string>>;
   /**
-   * Never overwrites: a parameter that exists belongs to somebody. Specs are created with a guard only: the credential may have been
+   * Never overwrites an existing parameter. Specs are created with a guard only: the credential may have been
    * deleted since it was requested.
    */
   readonly createParameter: Port<

@@ -5,7 +5,7 @@ import type { DatabaseUser } from './provider.ts';
 import { holderOf } from './rotation.ts';
 import type { Sha256 } from './username.ts';
 
-/** What is to be done about sessions that somebody may have opened with a password which was revoked since. */
+/** The sessions to end after a revocation: those that an intruder may have opened with the revoked password. */
 export interface RevokedSessions {
   /** They are settled once the sessions of `users` have ended and this is so: no user is left whose password is still the revoked one. */
   readonly areAllPasswordsChanged: boolean;

@@ -169,9 +169,9 @@ const buried = ({ order, credential, orderedAt }: Order, { deletedAt }: Directiv
 
 /**
  * Afterwards an order to delete is stored: whatever happens to this run, the next pass goes on. The earliest order counts. One that
- * is older than the credential was meant for another one of its name. If the secret is not made yet, the credential is as old as its
- * spec. Only then, as a deployment writes the specs of credentials that have long been in use. Throws SPEC_MISSING where there is nothing to delete, and
- * never was.
+ * is older than the credential was meant for an earlier credential of that name, and is ignored. The age of a credential is that of its
+ * secret; only if there is no secret yet, that of its spec, as every deployment writes the specs of existing credentials again. Throws
+ * SPEC_MISSING if there is nothing to delete, and never was.
  */
 export async function noteDeletion(invocation: Order, rekey: Teller): Promise<'noted' | 'ignored'> {
   const { order, credential, orderedAt, targetIsGone } = invocation;

@@ -314,13 +314,13 @@ async function createSecret(rotation: Rotation): Promise<void> {
       `${rotation.facts.target} is not ready: ${state.reason}; nothing was changed, Secrets Manager tries again`,
       { code: 'TARGET_NOT_READY', effect: 'none', provider: provider.id, operation: 'readiness' },
     );
-  const username = provider.passwords === 'chosen-by-us' ? await chooseUsername(rotation) : undefined;
-  const others = await assertRoomForUser(rotation, provider, username);
-  const login =
-    provider.passwords === 'chosen-by-us'
-      ? await chooseLogin(rotation, provider, username ?? '')
-      : await issueLogin(rotation, provider, others);
-  if (provider.passwords === 'chosen-by-us') return storePending(rotation, login);
+  if (provider.passwords === 'chosen-by-us') {
+    const username = await chooseUsername(rotation);
+    await assertRoomForUser(rotation, provider, username);
+    return storePending(rotation, await chooseLogin(rotation, provider, username));
+  }
+  const others = await assertRoomForUser(rotation, provider, undefined);
+  const login = await issueLogin(rotation, provider, others);
   try {
     await storePending(rotation, login);
   } catch (error) {

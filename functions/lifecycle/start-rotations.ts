@@ -261,10 +261,9 @@ async function takeStrayLabel(candidate: Candidate, { ports, log }: Rekey): Prom
 }
 
 /**
- * Under reset-password, applications are refused from setSecret to finishSecret, and a rotation that is to replace a compromised login
- * may have stored none. Where the retries of Secrets Manager did not bring the end, reconcile-users is asked to end the rotation now, and
- * not with its next pass. Under which strategy the rotation began,
- * only values tell, which this function cannot read: the spec may name another one since.
+ * Under reset-password, applications are refused from setSecret to finishSecret, and a rotation that replaces a compromised login may
+ * have stored none. If the retries of Secrets Manager did not end it, reconcile-users is asked to do so now instead of in its next pass.
+ * The strategy of the rotation is in the values, which this function cannot read; the spec may name another one since.
  */
 async function finishResets(candidates: readonly Candidate[], now: Date, { ports }: Rekey): Promise<void> {
   const open = candidates.filter((candidate) => {

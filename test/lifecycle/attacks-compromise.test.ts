@@ -1,4 +1,4 @@
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { parseInvocation } from '../../functions/core/events.ts';
 import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
@@ -8,6 +8,7 @@ import {
   minuteMs,
   type ProviderId,
   targets,
+  useAdministrator,
   useCredentialWorld,
 } from '../support/credential-world.ts';
 import { functionArn, token } from '../support/rekey.ts';
@@ -15,51 +16,28 @@ import { functionArn, token } from '../support/rekey.ts';
 /** An emergency is not over when it was begun: each test stops it half-way with ordinary steps, and looks whether it is carried out. */
 
 const world = useCredentialWorld();
-const { vendors, rekey, credential, compromise, login, works, labels, move } = world;
+const {
+  vendors,
+  rekey,
+  credential,
+  compromise,
+  login,
+  works,
+  labels,
+  move,
+  start,
+  passHours,
+  sweepQuarters,
+  orderPause,
+} = world;
 const { clusterId } = targets['zilliz-cloud'].target;
 
-const adminSecret = 'rekey/admin/cockroachdb';
-const adminPassword = 'Root-password_00000000000000001';
 const theirPassword = 'Legacy-password_0000000000000001';
-beforeAll(async () => {
-  await vendors().cockroachdb.postgres.query(`ALTER ROLE root PASSWORD '${adminPassword}'`);
-  await world.secrets('CreateSecret', {
-    Name: adminSecret,
-    SecretString: JSON.stringify({ username: 'root', password: adminPassword }),
-    ClientRequestToken: token(),
-  });
-});
-beforeEach(() => vendors().keepSecret(adminPassword));
+const adminSecret = useAdministrator(world);
 afterEach(async () => {
   vendors().zilliz.api.faults.clear();
   await world.parameters('DeleteParameter', { Name: '/rekey/pause/all' }).catch(() => undefined);
 });
-
-async function start(): Promise<void> {
-  await rekey().start();
-  await rekey().secretsManager.idle();
-}
-
-/** What the schedules do in so many hours, once an hour. */
-async function passHours(hours: number): Promise<void> {
-  for (let hour = 0; hour < hours; hour += 1) {
-    move(hourMs);
-    await start();
-    await world.reconcile();
-    await rekey().reconcile(rekey().takeMessages());
-    await rekey().sweep();
-  }
-}
-
-async function sweepQuarters(quarters: number): Promise<void> {
-  for (let quarter = 0; quarter < quarters; quarter += 1) {
-    await rekey().sweep();
-    move(15 * minuteMs);
-  }
-}
-
-const orderPause = (order: 'RekeyPaused' | 'RekeyResumed', on?: { provider: string; targetId: string }) =>
-  rekey().start({ is: 'pause', order, on, orderedAt: world.now() });
 
 /** A credential that has adopted a user of this name. */
 async function adopted(username: string, retire = false): Promise<Made> {

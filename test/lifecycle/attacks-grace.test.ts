@@ -16,7 +16,20 @@ import { functionArn } from '../support/rekey.ts';
 /** Rotations that cannot end, graces that are counted from the wrong date, bounds that block their own cure, pauses that are not heeded. */
 
 const world = useCredentialWorld();
-const { vendors, rekey, credential, login, works, labels, putLabel, move } = world;
+const {
+  vendors,
+  rekey,
+  credential,
+  login,
+  works,
+  labels,
+  putLabel,
+  move,
+  start,
+  passHours,
+  orderPause,
+  deletionOf,
+} = world;
 const { clusterId } = targets['zilliz-cloud'].target;
 
 afterEach(() => {
@@ -24,33 +37,11 @@ afterEach(() => {
   for (const { faults } of [cockroachdb.api, vultr.api, zilliz.api]) faults.clear();
 });
 
-async function start(): Promise<void> {
-  await rekey().start();
-  await rekey().secretsManager.idle();
-}
-
-/** What the schedules do in so many hours, once an hour. */
-async function passHours(hours: number): Promise<void> {
-  for (let hour = 0; hour < hours; hour += 1) {
-    move(hourMs);
-    await start();
-    await world.reconcile();
-    await rekey().reconcile(rekey().takeMessages());
-    await rekey().sweep();
-  }
-}
-
-const orderDeletion = (name: string) =>
-  ({ is: 'order', order: 'CredentialDeletionRequested', credential: name, orderedAt: world.now() }) as const;
-
 async function orderRotation({ name }: Made): Promise<void> {
   const order = 'CredentialRotationRequested';
   await rekey().start({ is: 'order', order, credential: name, orderedAt: world.now() });
   await rekey().secretsManager.idle();
 }
-
-const orderPause = (order: 'RekeyPaused' | 'RekeyResumed') =>
-  rekey().start({ is: 'pause', order, on: undefined, orderedAt: world.now() });
 
 const cancel = ({ name }: Made) => world.secrets('CancelRotateSecret', { SecretId: `rekey/${name}` });
 
@@ -455,7 +446,7 @@ describe('I18: a late CredentialRequested does not store the spec of a credentia
                 ),
               );
               move(minuteMs);
-              await rekey().sweep(orderDeletion(name));
+              await rekey().sweep(deletionOf({ name }));
               expect(await rekey().parameter(specParameterName(name))).toBeUndefined();
             }
             return ports.createParameter(given);
@@ -577,7 +568,7 @@ describe('S4: while writes are paused', () => {
     move(hourMs);
     await orderPause('RekeyPaused');
     vendors().zilliz.api.actor.deleteUser(clusterId, (await login(made)).username);
-    await rekey().sweep(orderDeletion(made.name));
+    await rekey().sweep(deletionOf(made));
     for (let quarter = 0; quarter < 3; quarter += 1) {
       await rekey().sweep();
       move(15 * minuteMs);
@@ -600,7 +591,7 @@ describe('S4: while writes are paused', () => {
     });
     move(minuteMs);
     await orderPause('RekeyPaused');
-    await rekey().sweep(orderDeletion(name));
+    await rekey().sweep(deletionOf({ name }));
     expect(await rekey().parameter(specParameterName(name))).toBeDefined();
     move(minuteMs);
     await orderPause('RekeyResumed');

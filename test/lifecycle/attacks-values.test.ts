@@ -1,4 +1,4 @@
-import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import type { Ports } from '../../functions/core/ports.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { adoptionVersions } from '../../functions/core/username.ts';
@@ -11,6 +11,7 @@ import {
   type Made,
   minuteMs,
   targets,
+  useAdministrator,
   useCredentialWorld,
 } from '../support/credential-world.ts';
 import { sha256 } from '../support/credentials.ts';
@@ -22,49 +23,26 @@ import { token } from '../support/rekey.ts';
  */
 
 const world = useCredentialWorld();
-const { vendors, rekey, credential, compromise, login, works, labels, putLabel, move } = world;
+const {
+  vendors,
+  rekey,
+  credential,
+  compromise,
+  login,
+  works,
+  labels,
+  putLabel,
+  move,
+  passHours,
+  sweepQuarters,
+  deletionOf,
+} = world;
 const { clusterId } = targets['zilliz-cloud'].target;
 const dayMs = 24 * hourMs;
 
-const adminSecret = 'rekey/admin/cockroachdb';
-const adminPassword = 'Root-password_00000000000000001';
 const theirPassword = 'Legacy-password_0000000000000001';
-beforeAll(async () => {
-  await vendors().cockroachdb.postgres.query(`ALTER ROLE root PASSWORD '${adminPassword}'`);
-  await world.secrets('CreateSecret', {
-    Name: adminSecret,
-    SecretString: JSON.stringify({ username: 'root', password: adminPassword }),
-    ClientRequestToken: token(),
-  });
-});
-beforeEach(() => vendors().keepSecret(adminPassword));
+const adminSecret = useAdministrator(world);
 afterEach(() => rekey().secretsManager.setVariants({ versionLimit: 100 }));
-
-async function start(): Promise<void> {
-  await rekey().start();
-  await rekey().secretsManager.idle();
-}
-
-/** What the schedules do in so many hours, once an hour. */
-async function passHours(hours: number): Promise<void> {
-  for (let hour = 0; hour < hours; hour += 1) {
-    move(hourMs);
-    await start();
-    await world.reconcile();
-    await rekey().reconcile(rekey().takeMessages());
-    await rekey().sweep();
-  }
-}
-
-async function sweepQuarters(quarters: number): Promise<void> {
-  for (let quarter = 0; quarter < quarters; quarter += 1) {
-    await rekey().sweep();
-    move(15 * minuteMs);
-  }
-}
-
-const orderDeletion = (name: string) =>
-  ({ is: 'order', order: 'CredentialDeletionRequested', credential: name, orderedAt: world.now() }) as const;
 
 const stored = async (made: Made): Promise<object> => JSON.parse(await world.value(made)) as object;
 
@@ -212,7 +190,7 @@ describe('somebody who may write the secret', () => {
     const there = { target: two, dbname: 'postgres' };
     await world.putValue(made, 'AWSPREVIOUS', JSON.stringify({ ...(await stored(made)), ...there }));
     const sessions: string[] = [];
-    const invocation = orderDeletion(made.name);
+    const invocation = deletionOf(made);
     await world.invokeWith(
       ({ sql }) => ({
         sql: async (session) => {
@@ -254,7 +232,7 @@ describe('I27: who may write the secret of one credential does not keep the leak
     move(minuteMs);
     await world.direct(other, 'revokeBefore');
     move(minuteMs);
-    await rekey().sweep(orderDeletion(other.name));
+    await rekey().sweep(deletionOf(other));
     move(hourMs);
     await sweepQuarters(4);
     expect(world.published('CredentialDeleted', other)).toHaveLength(1);
@@ -274,7 +252,7 @@ describe('the strategy changes in the spec', () => {
     }
     const last = await login(made);
     move(hourMs);
-    await rekey().sweep(orderDeletion(made.name));
+    await rekey().sweep(deletionOf(made));
     move(hourMs);
     await sweepQuarters(4);
     expect(world.published('CredentialDeleted', made)).toHaveLength(1);
@@ -314,7 +292,7 @@ describe('an adopted user under reset-password', () => {
     const { adopt } = made.spec as { adopt: object };
     await world.storeSpec(made, { adopt: { ...adopt, retire: true } });
     move(hourMs);
-    await rekey().sweep(orderDeletion(made.name));
+    await rekey().sweep(deletionOf(made));
     move(hourMs);
     await sweepQuarters(4);
     expect(world.published('CredentialDeleted', made)).toHaveLength(1);

@@ -1,4 +1,4 @@
-import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { usernames } from '../../functions/core/username.ts';
 import type { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
 import {
@@ -8,6 +8,7 @@ import {
   type Made,
   minuteMs,
   type ProviderId,
+  useAdministrator,
   useCredentialWorld,
 } from '../support/credential-world.ts';
 import { sha256 } from '../support/credentials.ts';
@@ -18,17 +19,7 @@ import { token } from '../support/rekey.ts';
 const world = useCredentialWorld();
 const { vendors, rekey, credential, compromise, login, works, labels, move } = world;
 
-const adminSecret = 'rekey/admin/cockroachdb';
-const adminPassword = 'Root-password_00000000000000001';
-beforeAll(async () => {
-  await vendors().cockroachdb.postgres.query(`ALTER ROLE root PASSWORD '${adminPassword}'`);
-  await world.secrets('CreateSecret', {
-    Name: adminSecret,
-    SecretString: JSON.stringify({ username: 'root', password: adminPassword }),
-    ClientRequestToken: token(),
-  });
-});
-beforeEach(() => vendors().keepSecret(adminPassword));
+const adminSecret = useAdministrator(world);
 /** What lets CockroachDB's sessions be ended. */
 const asAdmin = (provider: ProviderId) => (provider === 'cockroachdb-cloud' ? { adminSecret } : {});
 

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest';
+import type { Invocation } from '../../functions/core/events.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import type { Login, Strategy } from '../../functions/core/provider.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
@@ -183,6 +184,39 @@ export function useCredentialWorld() {
       });
       await rekey().secretsManager.idle();
     },
+    /** One pass of start-rotations, and the rotations that it starts. */
+    async start(): Promise<void> {
+      await rekey().start();
+      await rekey().secretsManager.idle();
+    },
+    /** All passes, once an hour. */
+    async passHours(hours: number): Promise<void> {
+      for (let hour = 0; hour < hours; hour += 1) {
+        world.move(hourMs);
+        await world.start();
+        await world.reconcile();
+        await rekey().reconcile(rekey().takeMessages());
+        await rekey().sweep();
+      }
+    },
+    /** Passes of delete-user, as the schedule brings them. */
+    async sweepQuarters(quarters: number): Promise<void> {
+      for (let quarter = 0; quarter < quarters; quarter += 1) {
+        await rekey().sweep();
+        world.move(15 * minuteMs);
+      }
+    },
+    orderPause: (
+      order: 'RekeyPaused' | 'RekeyResumed',
+      on?: { readonly provider: string; readonly targetId: string },
+    ) => rekey().start({ is: 'pause', order, on, orderedAt: world.now() }),
+    /** For delete-user. */
+    deletionOf: ({ name }: Pick<Made, 'name'>): Extract<Invocation, { readonly is: 'order' }> => ({
+      is: 'order',
+      order: 'CredentialDeletionRequested',
+      credential: name,
+      orderedAt: world.now(),
+    }),
     /** One pass of reconcile-users over all targets. */
     async reconcile(): Promise<void> {
       await rekey().reconcile();
@@ -275,6 +309,22 @@ export function useCredentialWorld() {
     },
   };
   return world;
+}
+
+/** Stores the login of CockroachDB's administrator under this name before the tests; for `adminSecret` in specs. */
+export function useAdministrator(world: ReturnType<typeof useCredentialWorld>): string {
+  const name = 'rekey/admin/cockroachdb';
+  const password = 'Root-password_00000000000000001';
+  beforeAll(async () => {
+    await world.vendors().cockroachdb.postgres.query(`ALTER ROLE root PASSWORD '${password}'`);
+    await world.secrets('CreateSecret', {
+      Name: name,
+      SecretString: JSON.stringify({ username: 'root', password }),
+      ClientRequestToken: token(),
+    });
+  });
+  beforeEach(() => world.vendors().keepSecret(password));
+  return name;
 }
 
 export const anotherPassword = 'Somebodys-password_000000000001';
