@@ -10,12 +10,13 @@ import {
   RemoveRegionsFromReplicationCommand,
   type ReplicationStatusType,
   RotateSecretCommand,
+  type SecretListEntry,
   type SecretsManagerClient,
   UpdateSecretVersionStageCommand,
 } from '@aws-sdk/client-secrets-manager';
 import { StoreError } from '../core/errors.ts';
 import { jsonOf } from '../core/json.ts';
-import type { Ports, SecretReplica } from '../core/ports.ts';
+import type { Ports, SecretDescription, SecretReplica } from '../core/ports.ts';
 import { openVersion } from '../core/rotation.ts';
 import { type Redactor, Sensitive } from '../core/sensitive.ts';
 import { failureOf, isNamed } from './failure.ts';
@@ -37,6 +38,24 @@ type SecretPorts = Pick<
   | 'deleteSecret'
 >;
 
+/** What DescribeSecret and ListSecrets say alike. */
+const stateOf = (
+  answer: Pick<
+    SecretListEntry,
+    'RotationEnabled' | 'CreatedDate' | 'LastRotatedDate' | 'LastChangedDate' | 'DeletedDate'
+  >,
+  labels: Readonly<Record<string, readonly string[]>> = {},
+): Omit<SecretDescription, 'arn' | 'name' | 'replicas'> => ({
+  rotationEnabled: answer.RotationEnabled ?? false,
+  labelsByVersion: new Map(
+    Object.entries(labels).map(([version, held]): [string, ReadonlySet<string>] => [version, new Set(held)]),
+  ),
+  ...(answer.CreatedDate === undefined ? {} : { createdAt: answer.CreatedDate }),
+  ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
+  ...(answer.LastChangedDate === undefined ? {} : { changedAt: answer.LastChangedDate }),
+  ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
+});
+
 /**
  * The ports to Secrets Manager. Decisions are made on error names and fields, never on texts, which AWS may reword. Every
  * value that passes is learned by `redactor`. `clock` is the one that guards are kept by.
@@ -52,17 +71,7 @@ export function secretsManager(
       return {
         arn: answer.ARN ?? secretId,
         name: answer.Name ?? '',
-        rotationEnabled: answer.RotationEnabled ?? false,
-        labelsByVersion: new Map(
-          Object.entries(answer.VersionIdsToStages ?? {}).map(([version, labels]) => [
-            version,
-            new Set(labels),
-          ]),
-        ),
-        ...(answer.CreatedDate === undefined ? {} : { createdAt: answer.CreatedDate }),
-        ...(answer.LastRotatedDate === undefined ? {} : { lastRotatedAt: answer.LastRotatedDate }),
-        ...(answer.LastChangedDate === undefined ? {} : { changedAt: answer.LastChangedDate }),
-        ...(answer.DeletedDate === undefined ? {} : { deletedAt: answer.DeletedDate }),
+        ...stateOf(answer, answer.VersionIdsToStages),
         ...(answer.ReplicationStatus === undefined || answer.ReplicationStatus.length === 0
           ? {}
           : { replicas: answer.ReplicationStatus.map(replicaOf) }),
@@ -263,10 +272,12 @@ export function secretsManager(
         const { SecretList = [], NextToken } = await client.send(
           new ListSecretsCommand({ Filters: [{ Key: 'name', Values: [namePrefix] }], NextToken: token }),
         );
-        const items = SecretList.map(({ ARN: arn, Name: name, OwningService, Type }) => {
+        const items = SecretList.map((secret) => {
+          const { ARN: arn, Name: name, OwningService, Type } = secret;
           if (arn === undefined || name === undefined)
             throw unreadable(call, 'answered a secret without its ARN or name');
-          return { arn, name, isManaged: OwningService !== undefined || Type !== undefined };
+          const isManaged = OwningService !== undefined || Type !== undefined;
+          return { arn, name, isManaged, ...stateOf(secret, secret.SecretVersionsToStages) };
         });
         return { items, next: NextToken };
       });

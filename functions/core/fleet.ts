@@ -43,11 +43,28 @@ export interface Target {
   readonly credentials: readonly Credential[];
 }
 
-/** What the queue between dispatcher and workers carries: which target to look at. Everything else is read anew. */
+/** Who a target's users may belong to: the names of its credentials, and whether a spec that cannot be read may be of it, too. */
+export const membersSchema = () =>
+  z.object({
+    credentials: z.readonly(z.array(z.string().check(z.minLength(1)))),
+    hasBrokenSpecs: z.boolean(),
+  });
+export type Members = z.output<ReturnType<typeof membersSchema>>;
+
+/**
+ * What the queue between dispatcher and workers carries: which target to look at, and what only the fleet as a whole tells. Specs, orders
+ * and all else are read anew.
+ */
 const targetTaskSchema = () =>
   z.object({
     provider: z.string().check(z.minLength(1)),
     targetId: z.string().check(z.minLength(1)),
+    /** Left out where the sender does not know them. */
+    members: z.optional(membersSchema()),
+    /** The API keys whose webhook is looked after together with this target. */
+    watched: z.optional(z.readonly(z.array(z.string().check(z.minLength(1))))),
+    /** When a pass has sent the task. It is done if the target was looked at since. */
+    queuedAt: z.optional(z.iso.datetime()),
     /** The vendor's event that makes us look, where one does: told by a webhook, by the name of its endpoint. */
     because: z.optional(
       z.object({
@@ -61,6 +78,15 @@ export type TargetTask = z.output<ReturnType<typeof targetTaskSchema>>;
 
 /** A task as it is put into the queue, which hands it out after so many seconds, 900 at most. @default 0 */
 export type QueuedTask = TargetTask & { readonly delaySeconds?: number };
+
+/** A credential whose rotation was ordered: the order itself is stored. */
+export interface OrderedStart {
+  readonly provider: string;
+  readonly targetId: string;
+  readonly credential: string;
+  /** The same for the same order, so that an order that is delivered twice is queued once. */
+  readonly id: string;
+}
 
 /** The task in the body of a queued message. Throws EVENT_INVALID that names every wrong field. */
 export function parseTargetTask(body: unknown): TargetTask {

@@ -1,5 +1,5 @@
 import type { RekeyEvent } from './events.ts';
-import type { QueuedTask } from './fleet.ts';
+import type { OrderedStart, QueuedTask } from './fleet.ts';
 import type { Guard } from './guard.ts';
 import type { Sensitive } from './sensitive.ts';
 
@@ -43,7 +43,10 @@ export interface Ports {
   readonly cancelRotation: Port<Guarded<{ secretId: string }>, 'cancelled' | 'absent'>;
   /** Every version that Secrets Manager still keeps, those without a label included. */
   readonly listVersions: Port<{ secretId: string }, readonly VersionListing[] | 'absent'>;
-  /** All secrets below a prefix of names. May miss changes of the last five minutes (AWS documentation). */
+  /**
+   * All secrets below a prefix of names, 100 a page, those that are scheduled for deletion left out. May miss changes of the last five
+   * minutes (AWS documentation), so it decides only which secrets are to be described.
+   */
   readonly listSecrets: Port<{ namePrefix: string }, readonly ListedSecret[]>;
   /** Afterwards the secret is read in its own Region only, sooner or later. */
   readonly removeReplicas: Port<
@@ -79,6 +82,17 @@ export interface Ports {
   /** Every parameter below a path, at any depth, all pages read. */
   readonly listParameters: Port<{ path: string }, readonly ListedParameter[]>;
 
+  /** What a pass remembered under `place` and `key`. Expired notes count as absent. Strongly consistent. */
+  readonly readNote: Port<{ place: string; key: string }, Note | 'absent'>;
+  /** Every note of a place, all pages read. */
+  readonly listNotes: Port<{ place: string }, readonly Note[]>;
+  /** `conflict` if `ifRevision` is given and the stored note has another revision (or 'absent' was expected and there is one). */
+  readonly writeNote: Port<
+    { place: string; key: string; document: string; expiresAt: Date; ifRevision?: number | 'absent' },
+    'written' | 'conflict'
+  >;
+  readonly deleteNote: Port<{ place: string; key: string }, 'deleted' | 'absent'>;
+
   /** All events were accepted by the bus, or it throws. */
   readonly publish: Port<readonly RekeyEvent[], void>;
   /** One event on a bus of the user's own; accepted, or it throws. */
@@ -90,6 +104,8 @@ export interface Ports {
   readonly listArchive: Port<{ prefix: string }, readonly string[]>;
   /** All tasks are in the queue, or it throws. */
   readonly enqueue: Port<readonly QueuedTask[], void>;
+  /** All of these credentials are in the queue of ordered rotations, or it throws: each target's one after the other. */
+  readonly enqueueStart: Port<readonly OrderedStart[], void>;
 
   readonly now: Port<void, Date>;
   /** Waits so many milliseconds. */
@@ -236,9 +252,8 @@ export interface VersionListing {
   readonly createdAt: Date;
 }
 
-export interface ListedSecret {
-  readonly arn: string;
-  readonly name: string;
+/** As it is described, but for its replicas. */
+export interface ListedSecret extends Omit<SecretDescription, 'replicas'> {
   /** Made or run by another service of AWS: not ours, whatever its name. */
   readonly isManaged: boolean;
 }
@@ -246,6 +261,13 @@ export interface ListedSecret {
 export interface ListedParameter {
   readonly parameter: string;
   readonly document: string;
+}
+
+export interface Note {
+  readonly key: string;
+  readonly document: string;
+  readonly revision: number;
+  readonly expiresAt: Date;
 }
 
 /** Ids only, as in every event. */

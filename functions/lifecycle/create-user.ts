@@ -12,8 +12,8 @@ import { firstSecretString, parseUser, secretString } from '../core/secret-value
 import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
 import { adoptionVersions, tokenFrom } from '../core/username.ts';
-import { readFleet } from './fleet.ts';
 import { currentUnchanged } from './guarded-write.ts';
+import { addMember, readTarget } from './members.ts';
 import { ignoreOrder, keepDirective, readStandingOrders, refuseFuture } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { openTarget, stored } from './target.ts';
@@ -95,6 +95,8 @@ export async function createUser(
       ports,
     );
   const guard = guardOf(request, await storeSpec(request, rekey), rekey);
+  // At once, so that the next request sees its prefix, and an event about a neighbour its users.
+  await addMember(spec, rekey);
 
   if (before === 'absent')
     await ports.createSecret({
@@ -287,11 +289,10 @@ async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, re
       'DELETION_IN_PROGRESS',
       `${spec.name} is being deleted; wait until its parameter is gone, then request it again`,
     );
-  const { credentials } = await readFleet(rekey);
-  const twin = credentials.find(
+  const { target } = await readTarget(spec, {}, rekey);
+  const twin = target?.credentials.find(
     (other) =>
       other.name !== spec.name &&
-      other.spec.provider === spec.provider &&
       other.spec.targetId === spec.targetId &&
       other.spec.usernamePrefix === spec.usernamePrefix,
   );

@@ -27,11 +27,12 @@ import { endingOf, judgeUser } from '../core/retirement.ts';
 import { announce } from './announce.ts';
 import { type DeletionStage, type Empty, emptyCredential } from './delete-credential.ts';
 import { finishRevocations } from './finish-revocation.ts';
-import { readFleet } from './fleet.ts';
+import { type Fleet, readFleet, readFleetOf } from './fleet.ts';
 import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } from './former-targets.ts';
 import { noteGone, noteThere } from './gone-targets.ts';
 import { slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
+import { readTarget } from './members.ts';
 import {
   forgetOrders,
   forgetTombstones,
@@ -105,11 +106,14 @@ export async function deleteUsers(
   const { ports } = rekey;
   const noted = invocation.is === 'order' ? await note(invocation, rekey) : undefined;
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
-  const fleet = await readFleet(rekey);
-  const credentials = fleet.credentials.map((credential) => withOrder(credential, noted));
-  const errors: unknown[] = [];
   const notes = await ports.listParameters({ path: targetsPath });
   const former = new Map(formerTargetsIn(notes));
+  const fleet =
+    invocation.is === 'pass'
+      ? await readFleet(rekey)
+      : await fleetAround(invocation.credential, former, rekey);
+  const credentials = fleet.credentials.map((credential) => withOrder(credential, noted));
+  const errors: unknown[] = [];
   const now = await ports.now();
   const ending = credentials.filter(
     (credential) =>
@@ -124,6 +128,7 @@ export async function deleteUsers(
     until,
     writes: new Map(),
     errors,
+    isWhole: invocation.is === 'pass',
     unread,
     emptied: new Map(),
   };
@@ -140,11 +145,30 @@ export async function deleteUsers(
   }
   if (invocation.is === 'pass' && !dryRun) {
     rekey.measure('RetiredStillConnectedAge', Math.max(0, ...visits.map(({ connectedS }) => connectedS)));
-    await forgetLostOrders(rekey);
+    await forgetLostOrders(fleet, until, rekey);
     await forgetLostTargets(notes, credentials, rekey);
   }
   if (errors.length > 0) throw errors[0];
   return { dryRun, targets: visits.map(({ report }) => report) };
+}
+
+/**
+ * The credential with all others of its targets, read without the rest of the fleet. None where it is gone, or its spec cannot be
+ * read.
+ */
+async function fleetAround(
+  name: string,
+  former: ReadonlyMap<string, readonly FormerTarget[]>,
+  rekey: Rekey,
+): Promise<Fleet> {
+  const own = await readFleetOf([name], rekey);
+  const members = new Map<string, Credential>();
+  for (const { spec } of placed(own.credentials, former)) {
+    const { target } = await readTarget(spec, { also: [name] }, rekey);
+    for (const { name: other, moved, ...credential } of target?.credentials ?? [])
+      members.set(other, { name: other, ...credential, spec: moved?.stored ?? credential.spec });
+  }
+  return { credentials: [...members.values()], broken: own.broken };
 }
 
 /**
@@ -238,16 +262,17 @@ async function forgetSightings(
 }
 
 /** What was ordered for credentials that are gone: a pass that died at the very end of a deletion left it. */
-async function forgetLostOrders(rekey: Rekey): Promise<void> {
+async function forgetLostOrders({ credentials, broken }: Fleet, until: Date, rekey: Rekey): Promise<void> {
   const { ports } = rekey;
   const orders = await ports.listParameters({ path: directivesPath });
-  // Asked one by one, as the list of specs may be older than the order. Without its spec nothing can be ordered for it.
-  for (const [name, { deletedAt: _, ...standing }] of readDirectives(orders).directives)
-    if (
-      Object.keys(standing).length > 0 &&
-      (await ports.readParameter({ parameter: specParameterName(name) })) === 'absent'
-    )
+  const named = new Set([...credentials, ...broken].map(({ name }) => name));
+  for (const [name, { deletedAt: _, ...standing }] of readDirectives(orders).directives) {
+    if (named.has(name) || Object.keys(standing).length === 0) continue;
+    if ((await ports.now()).getTime() > until.getTime() - shortestVisitMs / 2) return;
+    // Asked again, as the list of specs may be older than the order. Without its spec nothing can be ordered for it.
+    if ((await ports.readParameter({ parameter: specParameterName(name) })) === 'absent')
       await forgetOrders(name, ports);
+  }
   await forgetTombstones(orders, ports);
 }
 
@@ -257,6 +282,8 @@ interface Pass {
   /** How many writes are left, by API key. */
   readonly writes: Map<string, number>;
   readonly errors: unknown[];
+  /** The fleet was read, so every credential of a target is known. An event's target may lack one that is minutes old. */
+  readonly isWhole: boolean;
   /** The names of credentials that are to go and whose versions could not all be read. */
   readonly unread: ReadonlySet<string>;
   /** By credential: the targets that none of its users is left in, by their keys, and how it is known of those that are gone. */
@@ -533,7 +560,7 @@ async function sweep(
     const judge: Candidate['judge'] = (observed) => judgeUser({ user, standing }, observed, now);
     if (standing.is === 'placeholder') {
       // One that is new may be about to become the default, for a credential that another pass is deleting.
-      const isFree = living.length === target.credentials.length && user.isDefault === false;
+      const isFree = pass.isWhole && living.length === target.credentials.length && user.isDefault === false;
       return isFree ? [{ user, credential: undefined, judge }] : [];
     }
     if (standing.is !== 'superseded') return [];

@@ -1,8 +1,8 @@
 import { StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
-import { readFleet } from './fleet.ts';
-import { everyTarget } from './former-targets.ts';
+import { inParallel } from './in-parallel.ts';
+import { notedMembers } from './members.ts';
 import type { Rekey } from './rekey.ts';
 import { noteReceived } from './watch-webhooks.ts';
 
@@ -29,10 +29,7 @@ export function providerEventHeeder(
     const now = await ports.now();
     for (const [id, until] of waiting) if (until <= now) waiting.delete(id);
     if (waiting.has(target)) return;
-    // By its id alone: the vendor is known by its endpoint, not by which of its services we manage, and ids are its own.
-    const targets = (await everyTarget((await readFleet(rekey)).credentials, rekey)).filter(
-      ({ targetId }) => targetId === target,
-    );
+    const targets = await ownTargets(target, rekey);
     if (targets.length === 0) return;
     await ports.enqueue(
       targets.map(({ provider, targetId }) => ({ provider, targetId, because, delaySeconds })),
@@ -50,4 +47,28 @@ export function providerEventHeeder(
       log('warn', error.message, { code: error.code });
     }
   };
+}
+
+/**
+ * The targets of ours with this id: the vendor is known by its endpoint, not by which of its services we manage, and ids are its own. A
+ * target that the last pass of start-rotations did not see yet is left to the next pass of reconcile-users.
+ */
+async function ownTargets(
+  targetId: string,
+  rekey: Rekey,
+): Promise<readonly { readonly provider: string; readonly targetId: string }[]> {
+  const places = (rekey.loadProvider.ids ?? []).map((provider) => ({ provider, targetId }));
+  try {
+    const noted = await inParallel(places, places.length, async (place) =>
+      (await notedMembers(place, rekey)) === undefined ? [] : [place],
+    );
+    return noted.flat();
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    rekey.log('warn', 'whether a target is one of ours could not be looked up; it is looked at', {
+      target: targetId,
+      code: error.code,
+    });
+    return places;
+  }
 }

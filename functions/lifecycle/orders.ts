@@ -87,6 +87,8 @@ export async function refuseFuture(orderedAt: Date, { now }: Pick<Ports, 'now'>)
 
 export interface NotedOrder {
   readonly credential: string;
+  /** The spec as it is stored. */
+  readonly document: string;
   /** All that stands for the credential now, this order included: a listing of parameters may not show it yet. */
   readonly directives: Directives;
 }
@@ -120,7 +122,7 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
   const at = await instantOf(invocation, ports);
   for (const kind of kinds)
     noted[kind] = await keepDirective('latest', { credential, kind, at, stored: directives[kind] }, ports);
-  return { credential, directives: { ...directives, ...noted } };
+  return { credential, document, directives: { ...directives, ...noted } };
 }
 
 /**

@@ -24,12 +24,14 @@ import { type Fleet, readFleet } from './fleet.ts';
 import { everyTarget, keepFormerTargets, onceEach } from './former-targets.ts';
 import { currentUnchanged, labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
+import { isDoneSince, lastLooks, noteLook, wasLookedAtLately, youngestMembers } from './looks.ts';
+import { membersOf, type ReadTarget, readTarget, targetIn } from './members.ts';
 import { keepDirective, pausedSince } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import { type Causes, lastSeen, tellSightings } from './sightings.ts';
 import { changeOf, endStuckRotation, isExpected } from './stuck-rotation.ts';
 import { type Reading, type Survey, surveyTarget } from './survey-target.ts';
-import { looksAfter, watchWebhook } from './watch-webhooks.ts';
+import { watchersOf, watchWebhook } from './watch-webhooks.ts';
 
 export interface Settings {
   /** What our webhooks point to, but for the name of the endpoint. */
@@ -63,13 +65,45 @@ async function dispatch(rekey: Rekey): Promise<void> {
   const { ports, measure, log } = rekey;
   const fleet = await readFleet(rekey);
   const targets = await everyTarget(fleet.credentials, rekey);
-  // First, as a bus that fails must not keep the targets from being looked at. A pass that comes again queues them again.
-  if (targets.length > 0)
-    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId })));
+  // First, as a bus that fails must not keep the targets from being looked at.
+  const tasks = await tasksOf(targets, fleet, rekey);
+  if (tasks.length > 0) await ports.enqueue(tasks);
   const findings = fleetFindings({ ...fleet, withoutSpec: await secretsWithoutSpec(fleet, rekey) });
   await announce({ scope: 'reconcile', place: 'fleet' }, findings, rekey);
   measure('OpenFindings', findings.length);
-  log('info', 'the targets were queued', { targets: targets.length, findings: findings.length });
+  log('info', 'the targets were queued', { targets: tasks.length, findings: findings.length });
+}
+
+/** A message with more names than fit is sent without them; its worker looks them up. */
+const maxMembersCharacters = 20_000;
+
+/**
+ * One task for each target that was not looked at for a while, so that looks never pile up in the queue. Each says what only the fleet
+ * tells of its target: no worker reads the fleet again.
+ */
+async function tasksOf(
+  targets: readonly Target[],
+  { broken }: Fleet,
+  rekey: Rekey,
+): Promise<readonly TargetTask[]> {
+  const now = await rekey.ports.now();
+  const looks = await lastLooks(rekey);
+  const watchers = watchersOf(targets);
+  return targets.flatMap((target): readonly TargetTask[] => {
+    const { provider, targetId } = target;
+    if (wasLookedAtLately(looks.get(targetKey(provider, targetId)), now)) return [];
+    const members = membersOf(target, broken);
+    const watched = watchers.get(target) ?? [];
+    return [
+      {
+        provider,
+        targetId,
+        queuedAt: now.toISOString(),
+        watched,
+        ...(JSON.stringify(members).length > maxMembersCharacters ? {} : { members }),
+      },
+    ];
+  });
 }
 
 /** ListSecrets lags behind by minutes (AWS documentation): what it says is confirmed by asking for the one secret. */
@@ -124,27 +158,30 @@ async function work(
     }
   });
   if (read.length === 0) return { batchItemFailures: [] };
-  const fleet = await readFleet(rekey);
-  const targets = await everyTarget(fleet.credentials, rekey);
   // A queue delivers at least once: two messages about one target would only find each other's work.
   const groups = [...Map.groupBy(read, ({ task }) => targetKey(task.provider, task.targetId)).values()];
   const failed = await inParallel(groups, targetsAtOnce, async (same): Promise<readonly Message[]> => {
     const task = same[0]?.task;
-    const target = targets.find(
-      ({ provider, targetId }) => provider === task?.provider && targetId === task.targetId,
-    );
-    // Its last credential is gone since.
-    if (target === undefined) return [];
-    const facts = { provider: target.provider, target: target.targetId };
+    if (task === undefined) return [];
+    const facts = { provider: task.provider, target: task.targetId };
     if ((await timeLeft(until, rekey)) < leastTimeMs) {
       log('warn', 'there was no time left for a target', facts);
       return same;
     }
     try {
-      const causes = same.flatMap(({ task: { because } }) => because ?? []);
+      const tasks = same.map((message) => message.task);
+      if (await isDoneSince(tasks, rekey)) return [];
+      const startedAt = await rekey.ports.now();
+      const read = await readTarget(task, { members: youngestMembers(tasks) }, rekey);
+      // Its last credential is gone since.
+      if (read.target === undefined) return [];
+      const causes = tasks.flatMap(({ because }) => because ?? []);
       // A webhook that comes needs no watching; a pass does it.
-      const watch = causes.length < same.length ? { ...settings, targets } : undefined;
-      const isDone = await reconcileTarget(target, { fleet, causes, watch }, until, rekey);
+      const watch = { ...settings, watched: tasks.flatMap(({ watched = [] }) => watched) };
+      const isDone = await reconcileTarget({ ...read, target: read.target }, { causes, watch }, until, rekey);
+      // A look that an event has caused does not watch the webhook: the next pass is to make a whole one.
+      if (isDone && tasks.some(({ queuedAt }) => queuedAt !== undefined))
+        await noteLook(task, startedAt, rekey);
       return isDone ? [] : same;
     } catch (error) {
       // A defect stops this target as well, and no other: its message ends in the dead-letter queue, where it is seen.
@@ -163,8 +200,8 @@ const codeOf = (error: unknown): string =>
 
 /** Whether everything was done that can be done now; what is left undone for want of time is to come again. */
 async function reconcileTarget(
-  target: Target,
-  { fleet, causes, watch }: { fleet: Fleet; causes: Causes; watch: Watch | undefined },
+  { target, hasBrokenSpecs }: Required<ReadTarget> & { readonly target: Target },
+  { causes, watch }: { causes: Causes; watch: Watch },
   until: Date,
   rekey: Rekey,
 ): Promise<boolean> {
@@ -172,7 +209,11 @@ async function reconcileTarget(
   const before = await lastSeen(target, rekey);
   const survey = await surveyTarget(
     target,
-    { fleet, readAgain: () => readFleet(rekey), seen: [...(before.seen?.users.keys() ?? [])] },
+    {
+      hasBrokenSpecs,
+      readAgain: async () => targetIn(await readFleet(rekey), target, rekey),
+      seen: [...(before.seen?.users.keys() ?? [])],
+    },
     until,
     rekey,
   );
@@ -224,7 +265,7 @@ async function reconcileTarget(
     measure('ConsumerBehindAge', behindMs(announced, survey) / 1000);
   }
   // Last: no finding and no repair waits for what a vendor says of its webhooks.
-  if (watch !== undefined) await watchFor(target, survey, watch, until, rekey);
+  await watchFor(survey, watch, until, rekey);
   await tellSightings(survey, before, causes, rekey);
   return isDone;
 }
@@ -309,18 +350,17 @@ async function keepPublishedMark({ credential, state }: Reading, rekey: Rekey): 
   }
 }
 
-type Watch = Settings & { readonly targets: readonly Target[] };
+type Watch = Settings & { readonly watched: readonly string[] };
 
 /** Before the sightings are told: it says whether a webhook should have told of them. */
 async function watchFor(
-  target: Target,
   { webhooks }: Survey,
-  { targets, ...settings }: Watch,
+  { watched, ...settings }: Watch,
   until: Date,
   rekey: Rekey,
 ): Promise<void> {
   for (const opened of webhooks) {
-    if (!looksAfter(target, opened, targets)) continue;
+    if (!watched.includes(opened.apiKeySecret)) continue;
     if ((await timeLeft(until, rekey)) < leastRepairMs) return;
     await watchWebhook(opened, settings, rekey);
   }

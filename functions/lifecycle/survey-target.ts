@@ -40,8 +40,8 @@ import {
 import { holderOf } from '../core/rotation.ts';
 import { specDocument } from '../core/spec.ts';
 import { consumerName, type OpenedConsumer, openConsumers } from './consumers.ts';
-import type { Fleet } from './fleet.ts';
 import { inParallel } from './in-parallel.ts';
+import type { ReadTarget } from './members.ts';
 import type { Rekey } from './rekey.ts';
 import { elsewhereIn, openTarget, readVersions, sameLogin, storedIn, userVersionIn } from './target.ts';
 import type { OpenedWebhooks } from './watch-webhooks.ts';
@@ -87,12 +87,14 @@ const mostOlderVersions = 10;
 export async function surveyTarget(
   target: Target,
   {
-    fleet,
+    hasBrokenSpecs: hadBrokenSpecs,
     readAgain,
     seen: seenBefore,
   }: {
-    readonly fleet: Fleet;
-    readonly readAgain: () => Promise<Fleet>;
+    /** A spec that cannot be read may be of this target. */
+    readonly hasBrokenSpecs: boolean;
+    /** The same target as it is in the fleet now. */
+    readonly readAgain: () => Promise<ReadTarget>;
     /** The names of the users that were seen before. */
     readonly seen: readonly string[];
   },
@@ -130,7 +132,7 @@ export async function surveyTarget(
       readCredential(credential, { ...access, listed: namesOf(users) }, rekey),
     );
   let { users } = entered;
-  let hasBrokenSpecs = fleet.broken.length > 0;
+  let hasBrokenSpecs = hadBrokenSpecs;
   let readings = await read(target.credentials, users);
   const first = namesOf(users);
   const doubts = doubtsOf(target, { users, readings, seenBefore, now }, rekey);
@@ -138,12 +140,10 @@ export async function surveyTarget(
     await ports.sleep(secondLookMs);
     users = await entered.list();
     // A credential that was requested since has users of its own already.
-    const fresh = doubts.areForeign ? await readAgain() : fleet;
-    hasBrokenSpecs = fresh.broken.length > 0;
+    const fresh = doubts.areForeign ? await readAgain() : { target, hasBrokenSpecs };
+    hasBrokenSpecs = fresh.hasBrokenSpecs;
     const known = new Set(readings.map(({ credential }) => credential.name));
-    const added = fresh.credentials.filter(
-      ({ name, spec }) => !known.has(name) && spec.provider === provider && spec.targetId === targetId,
-    );
+    const added = (fresh.target?.credentials ?? []).filter(({ name }) => !known.has(name));
     const again = await read(
       [
         ...readings.map(({ credential }) => credential).filter(({ name }) => doubts.about.has(name)),
@@ -244,8 +244,10 @@ function doubtsOf(
       .map(({ credential }) => credential.name),
     ...known.flatMap(({ standing }) => (standing.is === 'unversioned' ? [standing.credential.name] : [])),
   ]);
+  // One that was seen before was looked up in the fleet then.
   const areForeign = known.some(
-    ({ user, standing }) => standing.is === 'foreign' && isNamedLikeOurs(user.username),
+    ({ user: { username }, standing }) =>
+      standing.is === 'foreign' && isNamedLikeOurs(username) && !seenBefore.includes(username),
   );
   const isMissing = [...expectedUsers({ credentials: readings, now }), ...seenBefore].some(
     (name) => !listed.has(name),

@@ -33,13 +33,20 @@ export interface OpenedWebhooks {
 const keyDigest = ({ apiKeySecret }: OpenedWebhooks, { sha256 }: Rekey): string =>
   Buffer.from(sha256(apiKeySecret).subarray(0, 8)).toString('hex');
 
-/** The first target, in the order of the fleet, of those that share the key looks after its webhook for all of them. */
-export function looksAfter(target: Target, { apiKeySecret }: OpenedWebhooks, targets: readonly Target[]) {
-  const first = targets.find(
-    ({ provider, credentials }) =>
-      provider === target.provider && credentials.some(({ spec }) => spec.apiKeySecret === apiKeySecret),
+/**
+ * By the target: the API keys whose webhook is looked after together with it. Of the targets that share a key, the first one of the fleet
+ * does so for all of them.
+ */
+export function watchersOf(targets: readonly Target[]): ReadonlyMap<Target, readonly string[]> {
+  const taken = new Set<string>();
+  return new Map(
+    targets.map((target) => {
+      const keys = [...new Set(target.credentials.map(({ spec }) => spec.apiKeySecret))];
+      const first = keys.filter((key) => !taken.has(`${target.provider} ${key}`));
+      for (const key of first) taken.add(`${target.provider} ${key}`);
+      return [target, first];
+    }),
   );
-  return first?.targetId === target.targetId;
 }
 
 // What was noted.

@@ -1,7 +1,6 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { parseInvocation } from '../../functions/core/events.ts';
 import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
-import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import {
   hourMs,
   type Made,
@@ -11,6 +10,7 @@ import {
   useAdministrator,
   useCredentialWorld,
 } from '../support/credential-world.ts';
+import { takeAndCarryOut } from '../support/orders.ts';
 import { functionArn, token } from '../support/rekey.ts';
 
 /** An emergency is not over when it was begun: each test stops it half-way with ordinary steps, and looks whether it is carried out. */
@@ -251,7 +251,7 @@ describe('I27: CredentialCompromised is carried out or reported', () => {
     await world.invokeWith(
       ({ now }) => ({ now: async () => new Date((await now()).getTime() - 5 * minuteMs) }),
       (inner, until) =>
-        startRotations(
+        takeAndCarryOut(
           { is: 'order', order: 'CredentialCompromised', credential: made.name, orderedAt },
           { rotationFunctionArn: functionArn },
           until,
@@ -275,7 +275,7 @@ describe('I27: CredentialCompromised is carried out or reported', () => {
       await world.invokeWith(
         ({ now }) => ({ now: async () => new Date((await now()).getTime() + minutes * minuteMs) }),
         (inner, until) =>
-          startRotations(
+          takeAndCarryOut(
             { is: 'order', order: 'CredentialCompromised', credential: made.name, orderedAt },
             { rotationFunctionArn: functionArn },
             until,
@@ -297,7 +297,7 @@ describe('I27: CredentialCompromised is carried out or reported', () => {
     move(minuteMs);
     const orderedAt = new Date(world.now().getTime() + 9 * minuteMs);
     const order = 'CredentialCompromised';
-    await rekey().start({ is: 'order', order, credential: made.name, orderedAt });
+    await rekey().order({ is: 'order', order, credential: made.name, orderedAt });
     await rekey().secretsManager.idle();
     const next = await labels(made);
     expect((await login(made)).username).not.toBe(leaked.username);
@@ -328,7 +328,7 @@ describe('I27: CredentialCompromised is carried out or reported', () => {
             if (!isStarted) {
               isStarted = true;
               const order = 'CredentialCompromised';
-              await rekey().start({ is: 'order', order, credential: made.name, orderedAt });
+              await rekey().order({ is: 'order', order, credential: made.name, orderedAt });
             }
             return answer;
           },
@@ -435,7 +435,7 @@ describe('a pause', () => {
     time: world.now().toISOString(),
     detail,
   });
-  const send = (detail: object) => rekey().start(parseInvocation(pause(detail), ['pause']));
+  const send = (detail: object) => rekey().order(parseInvocation(pause(detail), ['pause']));
 
   test.each([
     [

@@ -39,7 +39,7 @@ afterEach(() => {
 
 async function orderRotation({ name }: Made): Promise<void> {
   const order = 'CredentialRotationRequested';
-  await rekey().start({ is: 'order', order, credential: name, orderedAt: world.now() });
+  await rekey().order({ is: 'order', order, credential: name, orderedAt: world.now() });
   await rekey().secretsManager.idle();
 }
 

@@ -38,7 +38,7 @@ async function rotated() {
 
 /** Pause of all writes, or its end. */
 const order = (type: 'RekeyPaused' | 'RekeyResumed') =>
-  rekey().start({ is: 'pause', order: type, on: undefined, orderedAt: world.now() });
+  rekey().order({ is: 'pause', order: type, on: undefined, orderedAt: world.now() });
 
 const orderDeletion = ({ name }: Made) =>
   ({

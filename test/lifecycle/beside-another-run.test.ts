@@ -140,7 +140,7 @@ test('I1: reset-password, writes are paused right after the password has changed
   move(hourMs);
   const token = await world.openRotation(one, 'createSecret', 'setSecret');
   const pause = (order: 'RekeyPaused' | 'RekeyResumed') =>
-    rekey().start({ is: 'pause', order, on: undefined, orderedAt: world.now() });
+    rekey().order({ is: 'pause', order, on: undefined, orderedAt: world.now() });
   await pause('RekeyPaused');
   // A right that is missing would be given now, were it not for the pause.
   const { username } = await login(one);

@@ -1396,7 +1396,7 @@ test('the order for a user that vanished is carried out by start-rotations, outs
 describe('while writes are paused', () => {
   const on = { provider: 'zilliz-cloud', targetId: vectorsId };
   const pause = (order: 'RekeyPaused' | 'RekeyResumed') =>
-    rekey.start({ is: 'pause', order, on, orderedAt: vendors().clock.now() });
+    rekey.order({ is: 'pause', order, on, orderedAt: vendors().clock.now() });
   afterEach(async () => {
     await pause('RekeyResumed');
   });

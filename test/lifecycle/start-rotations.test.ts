@@ -4,16 +4,18 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import type { Invocation, RekeyEvent } from '../../functions/core/events.ts';
-import type { TargetTask } from '../../functions/core/fleet.ts';
+import type { OrderedStart, TargetTask } from '../../functions/core/fleet.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
 import { firstSecretString } from '../../functions/core/secret-value.ts';
 import { createRedactor } from '../../functions/core/sensitive.ts';
+import { carryOutOrders, takeOrder } from '../../functions/lifecycle/carry-out-orders.ts';
 import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { type StartReport, startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
+import { memoryNotes } from '../support/notes.ts';
 
 const functionArn = 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret';
 const targets = {
@@ -24,7 +26,16 @@ const minuteMs = 60_000;
 const dayMs = 86_400_000;
 
 type Pass = Extract<Invocation, { is: 'pass' | 'order' | 'pause' }>;
-const pass: Pass = { is: 'pass', dryRun: false };
+const pass = { is: 'pass', dryRun: false } as const;
+const nothing: StartReport = {
+  dryRun: false,
+  started: [],
+  adopting: [],
+  held: [],
+  failed: [],
+  broken: [],
+  breakers: [],
+};
 const dryRun: Pass = { is: 'pass', dryRun: true };
 
 /** Secrets Manager as it is, a store of parameters and a bus in memory, and rotations that work, fail or hang as told. */
@@ -93,23 +104,25 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
   const isThere = (entry: readonly [string, string | undefined]): entry is readonly [string, string] =>
     entry[1] !== undefined;
   const queued: TargetTask[] = [];
+  const ordered: OrderedStart[] = [];
   const unused = async (): Promise<never> => {
     throw new Error('start-rotations has no business there');
   };
   const secretPorts = secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now);
   const ports: { -readonly [Name in keyof Ports]: Ports[Name] } = {
     ...secretPorts,
+    ...memoryNotes(clock.now),
     readSecret: unused,
     writeSecret: unused,
     createSecret: unused,
     cancelRotation: unused,
     deleteSecret: unused,
-    listSecrets: unused,
     http: unused,
     sql: unused,
     valkey: unused,
     notify: unused,
     enqueue: async (tasks) => void queued.push(...tasks),
+    enqueueStart: async (starts) => void ordered.push(...starts),
     archive: unused,
     readArchive: unused,
     listArchive: unused,
@@ -152,9 +165,26 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     sleep: clock.sleep,
   };
 
+  /** An order is stored, and then its queue is worked off; a pause is stored, and the next pass comes. */
+  async function used(invocations: readonly Pass[], until: Date, rekey: Rekey): Promise<StartReport> {
+    const options = { rotationFunctionArn: functionArn };
+    for (const invocation of invocations) {
+      if (invocation.is === 'pass') return startRotations(invocation, options, until, rekey);
+      await takeOrder(invocation, rekey);
+      if (invocation.is === 'pause') return startRotations(pass, options, until, rekey);
+    }
+    const starts = ordered.splice(0).map((start) => ({ messageId: start.id, ...start }));
+    const { failed, ...report } = await carryOutOrders(starts, options, until, rekey);
+    return {
+      ...nothing,
+      ...report,
+      failed: failed.map((id) => ({ credential: id.split(' ')[1] ?? '', code: 'COMES_AGAIN' })),
+    };
+  }
+
   /** One invocation; where it is killed, none of its calls is ever answered. */
   async function start(
-    invocation: Pass = pass,
+    invocation: Pass | readonly Pass[] = pass,
     {
       killAt,
       when = 'before',
@@ -184,10 +214,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
       measure: (metric, value) => measured.push([metric, value]),
     };
     const until = new Date(nowMs + skewMs + leftMs);
-    return Promise.race([
-      startRotations(invocation, { rotationFunctionArn: functionArn }, until, rekey),
-      death.promise,
-    ]);
+    return Promise.race([used([invocation].flat(), until, rekey), death.promise]);
   }
 
   return {
@@ -203,6 +230,8 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     calls,
     rotations,
     start,
+    /** Orders that are stored one after the other, and handed out by their queue at once. */
+    startAll: (orders: readonly Pass[]): Promise<StartReport> => start(orders),
     describe: (name: string) => describeSecret(`rekey/${name}`),
     idle: () => secretsManager.idle(),
     move(ms: number): void {
@@ -603,7 +632,9 @@ describe('a dry run', () => {
       broken: [],
       breakers: [],
     });
-    expect(new Set(world.calls)).toEqual(new Set(['listParameters', 'describeSecret', 'listVersions']));
+    expect(new Set(world.calls)).toEqual(
+      new Set(['listParameters', 'listSecrets', 'describeSecret', 'listVersions']),
+    );
     expect(JSON.stringify([...world.parameters])).toBe(before);
     expect(world.published).toEqual([]);
     expect(world.measured).toEqual([]);
@@ -661,7 +692,7 @@ describe('an order', () => {
       await world.start(world.order('CredentialRotationRequested', 'one'));
       await world.idle();
     }
-    expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-03T12:00:00.100Z');
+    expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-03T12:00:10.100Z');
     expect(world.started).toHaveLength(2);
   });
 
@@ -691,34 +722,41 @@ describe('an order', () => {
     expect(wrong).toEqual([]);
   });
 
-  test('waits for a rotation in flight on its target, and then goes on in the same invocation', async () => {
+  test('waits for the other one of its target, and then goes on in the same invocation', async () => {
     await world.establish('one');
-    await world.declare('two');
-    world.rotations.set('two', 'hangs');
+    await world.establish('two');
+    world.rotations.set('one', 'hangs');
     world.move(dayMs);
-    expect(names(await world.start())).toEqual(['two']);
-    world.move(minuteMs);
-    const ordered = world.start(world.order('CredentialCompromised', 'one'));
-    // Two looks later the other rotation goes on.
+    const orders = ['one', 'two'].map((name) => world.order('CredentialCompromised', name));
+    const ordered = world.startAll(orders);
+    // Two looks later the rotation of the first one goes on.
     const begun = world.clock.now().getTime();
     while (world.clock.now().getTime() < begun + 30_000) await nextTurn();
     world.release();
     const report = await ordered;
-    expect(report.started).toMatchObject([{ credential: 'one', because: 'REVOKED' }]);
-    expect(reasons(report)['one']).toBeUndefined();
+    expect(report.started).toMatchObject([
+      { credential: 'one', because: 'REVOKED' },
+      { credential: 'two', because: 'REVOKED' },
+    ]);
+    expect(report.held).toEqual([]);
   });
 
   test('waits no longer than four minutes: the next pass carries it out', async () => {
     await world.establish('one');
-    await world.declare('two');
-    world.rotations.set('two', 'hangs');
+    await world.establish('two');
+    world.rotations.set('one', 'hangs');
     world.move(dayMs);
-    await world.start();
     const begun = world.clock.now().getTime();
-    const report = await world.start(world.order('CredentialCompromised', 'one'));
-    expect(reasons(report)).toEqual({ one: 'TARGET_BUSY', two: 'TARGET_BUSY' });
+    const report = await world.startAll(
+      ['one', 'two'].map((name) => world.order('CredentialCompromised', name)),
+    );
+    expect(names(report)).toEqual(['one']);
+    expect(reasons(report)).toEqual({ two: 'TARGET_BUSY' });
     expect(world.clock.now().getTime() - begun).toBeGreaterThan(3 * minuteMs);
     expect(world.clock.now().getTime() - begun).toBeLessThanOrEqual(4 * minuteMs);
+    world.release();
+    await world.idle();
+    expect(names(await world.start())).toEqual(['two']);
   });
 
   const refusals: Record<string, { order: Pass; code: string }> = {
@@ -855,9 +893,11 @@ describe('AWSPENDING', () => {
   /** A rotation that fails in its first step stays open. */
   const openRotation = async (name: string): Promise<string> => {
     world.rotations.set(name, 'fails');
-    const [{ versionId } = { versionId: '' }] = (
-      await world.start(world.order('CredentialRotationRequested', name))
-    ).started;
+    const versionId = `begun-by-hand-${name}`.padEnd(32, '-');
+    await world.secretsManager.call('RotateSecret', {
+      SecretId: `rekey/${name}`,
+      ClientRequestToken: versionId,
+    });
     await world.idle();
     world.rotations.clear();
     return versionId;

@@ -12,9 +12,9 @@ import type {
 } from '../../functions/core/provider.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import {
-  looksAfter,
   noteReceived,
   type OpenedWebhooks,
+  watchersOf,
   watchWebhook,
   webhookUse,
 } from '../../functions/lifecycle/watch-webhooks.ts';
@@ -459,8 +459,9 @@ test('the first target of those that share a key looks after the webhook, and no
     await render('shipping', two ?? ''),
   ]);
   const looking = (apiKeySecret: string) =>
-    targets
-      .filter((target) => looksAfter(target, { ...world.opened, apiKeySecret }, targets))
+    [...watchersOf(targets)]
+      .filter(([, watched]) => watched.includes(apiKeySecret))
+      .map(([target]) => target)
       .map(({ provider, targetId }) => [provider, targetId]);
   // Of the targets that the provider of the webhook is asked for: the keys of another one open nothing here.
   expect(looking('rekey/api-keys/render').filter(([provider]) => provider === 'render-postgres')).toEqual([

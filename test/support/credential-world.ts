@@ -175,7 +175,7 @@ export function useCredentialWorld() {
     /** CredentialCompromised, and the rotation that answers it. */
     async compromise({ name }: Made, options: { readonly evenIfLockedOut?: true } = {}): Promise<void> {
       world.move(1_500);
-      await rekey().start({
+      await rekey().order({
         is: 'order',
         order: 'CredentialCompromised',
         credential: name,
@@ -209,7 +209,7 @@ export function useCredentialWorld() {
     orderPause: (
       order: 'RekeyPaused' | 'RekeyResumed',
       on?: { readonly provider: string; readonly targetId: string },
-    ) => rekey().start({ is: 'pause', order, on, orderedAt: world.now() }),
+    ) => rekey().order({ is: 'pause', order, on, orderedAt: world.now() }),
     /** For delete-user. */
     deletionOf: ({ name }: Pick<Made, 'name'>): Extract<Invocation, { readonly is: 'order' }> => ({
       is: 'order',

@@ -8,7 +8,6 @@ import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
 import { reconcileUsers } from '../../functions/lifecycle/reconcile-users.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
-import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { isExpected } from '../../functions/lifecycle/stuck-rotation.ts';
 import { updateConsumers } from '../../functions/lifecycle/update-consumers.ts';
 import { AwsError } from '../../infra/local/aws/aws-error.ts';
@@ -18,6 +17,7 @@ import {
   addVultrOrders,
 } from '../../infra/local/providers/fixtures.ts';
 import type { RenderService } from '../../infra/local/providers/render-services.ts';
+import { takeAndCarryOut } from './orders.ts';
 import { functionArn, outward, startTestRekey, token, webhookBaseUrl } from './rekey.ts';
 import type { TestVendors } from './vendors.ts';
 
@@ -341,7 +341,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
   async function rotate(one: Made): Promise<void> {
     // Steps that were called late are no rotation of Secrets Manager, so it has no date of theirs: only an order is carried out then.
     const isPair = one.scenario.strategy === 'alternate-users';
-    await allowed(isPair ? rekey.start(orderOf('CredentialRotationRequested', one)) : rekey.rotate(one.name));
+    await allowed(isPair ? rekey.order(orderOf('CredentialRotationRequested', one)) : rekey.rotate(one.name));
     await rekey.secretsManager.idle();
     await tellConsumers(one);
   }
@@ -373,7 +373,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
     return previous;
   }
   async function revoke(one: Made): Promise<void> {
-    await allowed(rekey.start(orderOf('CredentialCompromised', one)));
+    await allowed(rekey.order(orderOf('CredentialCompromised', one)));
     await rekey.secretsManager.idle();
     await tellConsumers(one);
   }
@@ -452,7 +452,7 @@ export async function startLateWriters(vendors: () => TestVendors) {
         move(hourMs);
         const order = orderOf('CredentialRotationRequested', one);
         return inOneGo((inner, until) =>
-          startRotations(order, { rotationFunctionArn: functionArn }, until, inner),
+          takeAndCarryOut(order, { rotationFunctionArn: functionArn }, until, inner),
         );
       },
     },

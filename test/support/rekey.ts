@@ -7,7 +7,7 @@ import { secretsManager as secretsManagerPorts } from '../../functions/aws/secre
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { type Invocation, parseRotationEvent } from '../../functions/core/events.ts';
-import type { TargetTask } from '../../functions/core/fleet.ts';
+import type { OrderedStart, TargetTask } from '../../functions/core/fleet.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
 import { secretName } from '../../functions/core/names.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
@@ -25,6 +25,7 @@ import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from './aws-client.ts';
+import { memoryNotes } from './notes.ts';
 import { isChange, type TestVendors } from './vendors.ts';
 
 const account = '123456789012';
@@ -90,6 +91,8 @@ const reading: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'readParameterDate',
   'readParameters',
   'listParameters',
+  'readNote',
+  'listNotes',
 ]);
 
 /** The ports that leave the process for somewhere that remembers; the others cannot tell a killed run from a slow one. */
@@ -115,9 +118,14 @@ export const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'writeParameter',
   'deleteParameter',
   'listParameters',
+  'readNote',
+  'listNotes',
+  'writeNote',
+  'deleteNote',
   'publish',
   'notify',
   'enqueue',
+  'enqueueStart',
 ]);
 
 /** The use cases in this process, between the AWS stand-ins and the vendors, over sockets to these. */
@@ -146,6 +154,7 @@ export async function startTestRekey(
   const logged: string[] = [];
   const measured: { readonly metric: MetricName; readonly value: number }[] = [];
   const tasks: TargetTask[] = [];
+  const ordered: OrderedStart[] = [];
 
   /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. It may last so long. */
   async function invocation<Answer>(
@@ -224,13 +233,16 @@ export async function startTestRekey(
     },
   });
   const parameters = createParameters({ account, region, clock });
+  const notes = memoryNotes(clock.now);
   const { limit, counts: callCounts } = createQuotas({ clock, quotas });
   const awsPorts = {
     ...secretsManagerPorts(clientOf(limit(secretsManager)), createRedactor(), clock.now),
     ...parameterStore(clientOf(limit(parameters)), clock.now),
     publish: eventBridge(clientOf(limit(bus)), busName, { sleep: clock.sleep }),
     notify: otherBuses(clientOf(limit(bus)), { sleep: clock.sleep }, clock.now),
+    ...notes,
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
+    enqueueStart: async (added: readonly OrderedStart[]) => void ordered.push(...added),
     randomBytes: async (size: number) => randomBytes(size),
   };
   await secretsManager.call('CreateSecret', {
@@ -303,12 +315,22 @@ export async function startTestRekey(
       const answer = await parameters.call('GetParameter', { Name: name }).catch(() => undefined);
       return (answer as { Parameter: { Value: string } } | undefined)?.Parameter.Value;
     },
-    /** start-rotations, as its handler would call it. Rotations that it starts run on: wait with `secretsManager.idle()`. */
-    start: (call: Extract<Invocation, { is: 'pass' | 'order' | 'pause' }> = scheduled) =>
+    /** A pass of start-rotations. Rotations that it starts run on: wait with `secretsManager.idle()`. */
+    start: (call: Extract<Invocation, { is: 'pass' }> = scheduled) =>
       invocation(async (rekey, until) => {
         const { startRotations } = await import('../../functions/lifecycle/start-rotations.ts');
         return startRotations(call, { rotationFunctionArn: functionArn }, until, rekey);
       }),
+    /** An order to rotate, or a pause, as start-rotations takes it; and then what it has queued is carried out. */
+    async order(call: Extract<Invocation, { is: 'order' | 'pause' }>): Promise<void> {
+      const { carryOutOrders, takeOrder } = await import('../../functions/lifecycle/carry-out-orders.ts');
+      await invocation((rekey) => takeOrder(call, rekey));
+      const starts = ordered.splice(0).map((start) => ({ ...start, messageId: start.id }));
+      if (starts.length === 0) return;
+      await invocation((rekey, until) =>
+        carryOutOrders(starts, { rotationFunctionArn: functionArn }, until, rekey),
+      );
+    },
     /** delete-user. */
     sweep: (call: Extract<Invocation, { is: 'pass' | 'order' | 'rotated' }> = scheduled) =>
       invocation(async (rekey, until) => {
@@ -318,6 +340,10 @@ export async function startTestRekey(
     /** reconcile-users: the dispatcher, or one batch of messages. */
     reconcile: (call: Extract<Invocation, { is: 'pass' | 'messages' }> = scheduled) =>
       invocation(async (rekey, until) => {
+        // As if the last looks were long enough ago: a test need not move the clock for the next one.
+        if (call.is === 'pass')
+          for (const { key } of await notes.listNotes({ place: 'looks' }))
+            await notes.deleteNote({ place: 'looks', key });
         const { reconcileUsers } = await import('../../functions/lifecycle/reconcile-users.ts');
         return reconcileUsers(call, { webhookBaseUrl }, until, rekey);
       }),
