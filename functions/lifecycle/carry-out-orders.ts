@@ -11,7 +11,9 @@ import {
   failureOf,
   type HeldRotation,
   readCandidates,
+  type Started,
   type StartedRotation,
+  type StartRun,
   startDue,
 } from './start-due.ts';
 
@@ -21,11 +23,35 @@ import {
  * every order that the queue has not carried out.
  */
 
+/** A store that is throttled takes an order sooner or later; the queue would bring the message again only much later. */
+const firstRetryMs = 500;
+const maxRetryMs = 8_000;
+const marginMs = 30_000;
+
 /**
- * Afterwards the order is stored, and the rotation that it asks for is queued. Throws EVENT_INVALID for an order that is none for
- * start-rotations, SPEC_MISSING for one that names no credential.
+ * Afterwards the order is stored, and the rotation that it asks for is queued: while a store cannot be reached, it is tried again until
+ * shortly before `until`. Throws EVENT_INVALID for an order that is none for start-rotations, SPEC_MISSING for one that names no
+ * credential.
  */
 export async function takeOrder(
+  invocation: Extract<Invocation, { readonly is: 'order' | 'pause' }>,
+  until: Date,
+  rekey: Rekey,
+): Promise<void> {
+  const { now, sleep } = rekey.ports;
+  for (let waitMs = firstRetryMs; ; waitMs = Math.min(2 * waitMs, maxRetryMs)) {
+    try {
+      return await takeOnce(invocation, rekey);
+    } catch (error) {
+      const leftMs = until.getTime() - (await now()).getTime() - marginMs;
+      if (!(error instanceof StoreError) || leftMs < waitMs) throw error;
+      rekey.log('warn', 'an order could not be stored yet; it is tried again', { code: error.code });
+    }
+    await sleep(waitMs);
+  }
+}
+
+async function takeOnce(
   invocation: Extract<Invocation, { readonly is: 'order' | 'pause' }>,
   rekey: Rekey,
 ): Promise<void> {
@@ -92,46 +118,66 @@ export async function carryOutOrders(
   const { ports, log } = rekey;
   const run = { ...options, until, dryRun: false, rekey };
   const lookUntil = Math.min((await ports.now()).getTime() + waitMs, until.getTime()) - lookMs;
-  const failed = new Map<string, FailedRotation>();
   const started: StartedRotation[] = [];
-  let held: readonly HeldRotation[] = [];
-  const names = [...new Set(starts.map(({ credential }) => credential))];
-  const ordered = await inParallel(names, readingsAtOnce, (name) => readOrdered(name, failed, rekey));
-  let left = ordered.flat();
-  while (left.length > 0) {
-    const unread: FailedRotation[] = [];
-    const candidates = await readCandidates(left, unread, run);
-    const look = await startDue(candidates, new Set(left.map(({ name }) => name)), run);
-    for (const failure of [...unread, ...look.failed]) failed.set(failure.credential, failure);
+  const held = new Map<string, HeldRotation>();
+  const known = new Map<string, Credential>();
+  let left: ReadonlySet<string> = new Set(starts.map(({ credential }) => credential));
+  let failed: ReadonlySet<string> = left;
+  for (;;) {
+    const look = await lookAt(left, known, run);
+    failed = new Set(look.failed.map(({ credential }) => credential));
     started.push(...look.started);
-    const open = new Set([
+    for (const { credential } of look.started) held.delete(credential);
+    for (const each of look.held) if (!isIn(started, each)) held.set(each.credential, each);
+    left = new Set([
+      ...failed,
       ...look.started.map(({ credential }) => credential),
-      ...look.held.flatMap(({ credential, reason }) =>
-        reason === 'TARGET_BUSY' || reason === 'CHANGED' ? [credential] : [],
-      ),
+      ...look.held.filter(({ reason }) => passing.has(reason)).map(({ credential }) => credential),
     ]);
-    const isDone = (name: string): boolean => started.some(({ credential }) => credential === name);
-    held = [
-      ...held.filter(({ credential }) => !left.some(({ name }) => name === credential)),
-      ...look.held.filter(({ credential }) => !isDone(credential)),
-    ];
-    left = left.filter(({ name }) => open.has(name));
-    if (left.length === 0 || (await ports.now()).getTime() > lookUntil) break;
+    if (left.size === 0 || (await ports.now()).getTime() > lookUntil) break;
     await ports.sleep(lookMs);
   }
-  for (const { credential, ...why } of held)
+  for (const { credential, ...why } of held.values())
     log('warn', 'an ordered rotation is left to the next passes', { credential, ...why });
   return {
     started,
-    held,
+    held: [...held.values()],
     failed: starts.flatMap(({ messageId, credential }) => (failed.has(credential) ? [messageId] : [])),
   };
+}
+
+/** Why a rotation is held that is open itself, or waits for one that is. */
+const passing: ReadonlySet<HeldRotation['reason']> = new Set(['TARGET_BUSY', 'CHANGED']);
+
+const isIn = (started: readonly StartedRotation[], { credential }: HeldRotation): boolean =>
+  started.some((each) => each.credential === credential);
+
+/** One look at these credentials, and the starts that it allows. What could not be read is in `failed`, and read by the next look. */
+async function lookAt(
+  names: ReadonlySet<string>,
+  known: Map<string, Credential>,
+  run: StartRun,
+): Promise<Pick<Started, 'started' | 'held' | 'failed'>> {
+  const { rekey } = run;
+  const unread: FailedRotation[] = [];
+  const unknown = [...names].filter((name) => !known.has(name));
+  const read = await inParallel(unknown, readingsAtOnce, (name) => readOrdered(name, unread, rekey));
+  for (const credential of read.flat()) known.set(credential.name, credential);
+  const credentials = [...names].flatMap((name) => known.get(name) ?? []);
+  try {
+    const candidates = await readCandidates(credentials, unread, run);
+    const { started, held, failed } = await startDue(candidates, names, run);
+    return { started, held, failed: [...unread, ...failed] };
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    return { started: [], held: [], failed: [...names].map((name) => failureOf(name, error, rekey)) };
+  }
 }
 
 /** None where the credential is gone since, or its spec cannot be read. */
 async function readOrdered(
   name: string,
-  failed: Map<string, FailedRotation>,
+  unread: FailedRotation[],
   rekey: Rekey,
 ): Promise<readonly Credential[]> {
   try {
@@ -141,7 +187,7 @@ async function readOrdered(
   } catch (error) {
     const failure = failureOf(name, error, rekey);
     // An order that cannot be read stays so until somebody corrects it, which reconcile-users asks for.
-    if (error instanceof StoreError) failed.set(name, failure);
+    if (error instanceof StoreError) unread.push(failure);
     else if (!(error instanceof InputError)) throw error;
     return [];
   }

@@ -17,6 +17,7 @@ import { type CredentialState, standings } from '../core/generations.ts';
 import {
   directivesPath,
   goneTargetsPath,
+  secretPrefix,
   specParameterName,
   specParameterPath,
   targetsPath,
@@ -28,6 +29,7 @@ import { announce } from './announce.ts';
 import { type DeletionStage, type Empty, emptyCredential } from './delete-credential.ts';
 import { finishRevocations } from './finish-revocation.ts';
 import { type Fleet, readFleet, readFleetOf } from './fleet.ts';
+import { forgetFulfilled } from './forget-fulfilled.ts';
 import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } from './former-targets.ts';
 import { noteGone, noteThere } from './gone-targets.ts';
 import { slowReading } from './guarded-write.ts';
@@ -59,6 +61,7 @@ import {
   tellOutcomes,
   type UserReport,
 } from './retire-users.ts';
+import { type ListedSecrets, noteSettled, settledTargets } from './settled-targets.ts';
 import { openTarget, readState } from './target.ts';
 
 export interface DeletionReport {
@@ -132,12 +135,23 @@ export async function deleteUsers(
     unread,
     emptied: new Map(),
   };
+  const isRoutine = invocation.is === 'pass' && !dryRun;
+  const secrets: ListedSecrets = isRoutine ? await listed(rekey) : new Map();
+  const settled = isRoutine ? await settledTargets(targets, secrets, rekey) : new Set<string>();
   const visited =
     invocation.is === 'pass'
-      ? fromElsewhere(targets, now)
+      ? fromElsewhere(
+          targets.filter(({ provider, targetId }) => !settled.has(targetKey(provider, targetId))),
+          now,
+        )
       : targets.filter((target) => target.credentials.some(({ name }) => name === invocation.credential));
   const look = (): Promise<readonly Visit[]> =>
-    inParallel(visited, targetsAtOnce, (target) => visit(target, pass, rekey));
+    inParallel(visited, targetsAtOnce, async (target) => {
+      const made = await visit(target, pass, rekey);
+      if (isRoutine && made.settled !== undefined)
+        await noteSettled(target, made.settled.until, secrets, rekey);
+      return made;
+    });
   let visits = await look();
   for (let more = 0; noted !== undefined && more < maxMoreLooks && isAnyoneHeld(visits, noted); more += 1) {
     await ports.sleep(lookAgainMs);
@@ -150,6 +164,12 @@ export async function deleteUsers(
   }
   if (errors.length > 0) throw errors[0];
   return { dryRun, targets: visits.map(({ report }) => report) };
+}
+
+/** The secrets below our prefix, by name. */
+async function listed({ ports }: Rekey): Promise<ListedSecrets> {
+  const secrets = await ports.listSecrets({ namePrefix: secretPrefix });
+  return new Map(secrets.map((secret) => [secret.name, secret]));
 }
 
 /**
@@ -294,6 +314,8 @@ interface Visit {
   readonly report: TargetReport;
   /** How long past its drain deadline the longest connected user is, in seconds. */
   readonly connectedS: number;
+  /** Set where nothing is to be done before something changes, or before a grace is over. */
+  readonly settled?: { readonly until: Date | undefined };
 }
 
 async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
@@ -326,6 +348,7 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       findings: [],
       overdueMs: [],
       errors: pass.errors,
+      failed: [],
     });
     if (entered.say === 'gone') {
       if (target.credentials.some((credential) => endingOf(credential, now) !== undefined))
@@ -339,7 +362,9 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
     }
     const scene = await sceneOf(entered);
     await tellOutcomes(scene);
-    return { report, connectedS: await sweep(scene, { pass, credentials }) };
+    const connectedS = await sweep(scene, { pass, credentials });
+    const settled = settledUntil(scene, credentials);
+    return { report, connectedS, ...(settled === undefined ? {} : { settled }) };
   } catch (error) {
     const code = codeOf(error) ?? 'DEFECT';
     rekey.log('error', 'a target could not be swept', { provider, target: targetId, code });
@@ -347,6 +372,18 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
     await lookForMoved(target, pass, rekey);
     return skipped(code);
   }
+}
+
+/** Until when the next visit would find nothing to do either; undefined where one might. */
+function settledUntil(
+  { users, findings, failed, now }: Scene,
+  credentials: Stages,
+): { readonly until: Date | undefined } | undefined {
+  if (findings.length + failed.length + credentials.length > 0) return undefined;
+  const untils = users.map(({ outcome, until }) => (outcome === 'kept' ? until : undefined));
+  if (untils.includes(undefined)) return undefined;
+  const next = Math.min(...untils.map((until = '') => new Date(until).getTime()));
+  return { until: untils.length === 0 ? undefined : new Date(Math.max(next, now.getTime())) };
 }
 
 type Stages = { credential: string; stage: DeletionStage; because?: string }[];
@@ -548,6 +585,7 @@ async function sweep(
   const { provider, targetId } = target;
   const living = target.credentials.filter((credential) => endingOf(credential, now) === undefined);
   const { states, unreadable } = await readStates(living, empty);
+  empty.failed.push(...unreadable.map(({ name }) => name));
   const scene: Scene = { ...empty, states };
   const known = standings({ provider, targetId, users: listed, credentials: states }, rekey.sha256);
 
@@ -578,6 +616,7 @@ async function sweep(
   });
   await retireUsers(fromElsewhere(candidates, now), scene);
   await finishRevocations(states, known, scene);
+  await forgetFulfilled(states, known, scene);
 
   const empties: Finish[] = [];
   for (const credential of target.credentials) {

@@ -6,8 +6,8 @@ import { everyTarget } from './former-targets.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
- * Which credentials each target has. The passes of start-rotations read the whole fleet and note it, so that an event about one
- * credential or one target costs a few calls, whatever the size of the fleet. If a note is missing, or cannot be read, the fleet is
+ * Which credentials each target has. Passes that read the whole fleet note it, so that an event about one credential or one target costs
+ * a few calls, whatever the size of the fleet. If a note is missing, or cannot be read, the fleet is
  * read instead.
  */
 

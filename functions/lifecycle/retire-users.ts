@@ -90,6 +90,8 @@ export interface Scene {
   readonly overdueMs: number[];
   /** What went wrong that is no vendor's no. */
   readonly errors: unknown[];
+  /** The credentials of which something failed, whoever's failure it was. */
+  readonly failed: string[];
 }
 
 /** A listed user that may go, and all that it takes. */
@@ -687,12 +689,13 @@ export const isOthers = (error: unknown): boolean =>
 export async function isolateFailure(
   { name }: Pick<Credential, 'name'>,
   message: string,
-  { rekey, target, errors }: Scene,
+  { rekey, target, errors, failed }: Scene,
   use: () => Promise<void>,
 ): Promise<void> {
   try {
     await use();
   } catch (error) {
+    failed.push(name);
     rekey.log('error', message, {
       credential: name,
       target: target.targetId,

@@ -4,25 +4,18 @@ import { StoreError } from '../../functions/core/errors.ts';
 import { parseInvocation } from '../../functions/core/events.ts';
 import { parseTargetTask, type QueuedTask } from '../../functions/core/fleet.ts';
 import { jsonOf } from '../../functions/core/json.ts';
-import type { ListedParameter, Ports } from '../../functions/core/ports.ts';
+import type { Ports } from '../../functions/core/ports.ts';
 import { parseInstant } from '../../functions/core/webhook-watch.ts';
 import { providerEventHeeder } from '../../functions/lifecycle/heed-provider-event.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 
 const postgresId = 'dpg-d1abc2d3e4f5g6h7i8j9-a';
 const otherId = 'dpg-d9zyx8w7v6u5t4s3r2q1-a';
-const spec = (name: string, id: string): ListedParameter => ({
-  parameter: `/rekey/credentials/${name}`,
-  document: JSON.stringify({
-    name,
-    provider: 'render-postgres',
-    target: { postgresId: id },
-    apiKeySecret: 'rekey/api-keys/render',
-    usernamePrefix: name.replaceAll('-', '_'),
-    strategy: 'replace-user',
-    rotation: { every: 'P30D' },
-  }),
-});
+/** As a pass has noted them. */
+const members: Readonly<Record<string, readonly string[]>> = {
+  [`members/render-postgres/${postgresId}`]: ['orders-api', 'orders-jobs'],
+  [`members/render-postgres/${otherId}`]: ['invoices'],
+};
 
 function startDispatcher() {
   let now = new Date('2026-07-15T12:00:00Z');
@@ -31,13 +24,22 @@ function startDispatcher() {
   const written: unknown[] = [];
   let write: Ports['writeParameter'] = async (request) => void written.push(request);
   const waiting = new Map<string, Date>();
+  let isRefused = false;
   const calls: string[] = [];
   const used: Partial<Ports> = {
     now: async () => now,
-    listParameters: async ({ path }) =>
-      path === '/rekey/credentials/'
-        ? [spec('orders-api', postgresId), spec('orders-jobs', postgresId), spec('invoices', otherId)]
-        : [],
+    readNote: async ({ place, key }) => {
+      const credentials = members[`${place}/${key}`];
+      if (isRefused) throw new StoreError('STORE_UNAVAILABLE', 'none', 'the table is out of reach');
+      return credentials === undefined
+        ? 'absent'
+        : {
+            key,
+            document: JSON.stringify({ credentials, hasBrokenSpecs: false }),
+            revision: 1,
+            expiresAt: new Date('2026-08-01T00:00:00Z'),
+          };
+    },
     enqueue: (tasks) => enqueue(tasks),
     writeParameter: (request) => write(request),
   };
@@ -53,6 +55,9 @@ function startDispatcher() {
     written,
     waiting,
     calls,
+    refuseNotes: () => {
+      isRefused = true;
+    },
     move: (ms: number) => {
       now = new Date(now.getTime() + ms);
     },
@@ -127,15 +132,23 @@ describe('what a vendor told', () => {
     expect(world.calls).toEqual([]);
   });
 
-  test('never makes another call than to read the specs, to queue and then to note that it came', async () => {
+  test('costs no reading of the fleet: one note for each provider, and for a stranger nothing else', async () => {
+    const reads = (loadProvider.ids ?? []).map(() => 'readNote');
+    await world.told('dpg-c0000000000000000000-a');
+    expect(world.calls.filter((call) => call !== 'now')).toEqual(reads);
     await world.told(postgresId);
     expect(world.calls.filter((call) => call !== 'now')).toEqual([
-      'listParameters',
-      'listParameters',
-      'listParameters',
+      ...reads,
+      ...reads,
       'enqueue',
       'writeParameter',
     ]);
+  });
+
+  test('has its target looked at where nobody can say whose it is', async () => {
+    world.refuseNotes();
+    await world.told(postgresId);
+    expect(world.queued).toContainEqual(task);
   });
 
   test('is a task that the worker reads, with the event that it is made because of', async () => {

@@ -170,7 +170,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     const options = { rotationFunctionArn: functionArn };
     for (const invocation of invocations) {
       if (invocation.is === 'pass') return startRotations(invocation, options, until, rekey);
-      await takeOrder(invocation, rekey);
+      await takeOrder(invocation, until, rekey);
       if (invocation.is === 'pause') return startRotations(pass, options, until, rekey);
     }
     const starts = ordered.splice(0).map((start) => ({ messageId: start.id, ...start }));

@@ -12,7 +12,7 @@ export async function takeAndCarryOut(
 ): Promise<CarriedOut> {
   const queued: OrderedStart[] = [];
   const enqueueStart = async (starts: readonly OrderedStart[]): Promise<void> => void queued.push(...starts);
-  await takeOrder(order, { ...rekey, ports: { ...rekey.ports, enqueueStart } });
+  await takeOrder(order, until, { ...rekey, ports: { ...rekey.ports, enqueueStart } });
   const starts = queued.map(({ credential, id }) => ({ credential, messageId: id }));
   return carryOutOrders(starts, options, until, rekey);
 }

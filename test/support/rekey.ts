@@ -324,7 +324,7 @@ export async function startTestRekey(
     /** An order to rotate, or a pause, as start-rotations takes it; and then what it has queued is carried out. */
     async order(call: Extract<Invocation, { is: 'order' | 'pause' }>): Promise<void> {
       const { carryOutOrders, takeOrder } = await import('../../functions/lifecycle/carry-out-orders.ts');
-      await invocation((rekey) => takeOrder(call, rekey));
+      await invocation((rekey, until) => takeOrder(call, until, rekey));
       const starts = ordered.splice(0).map((start) => ({ ...start, messageId: start.id }));
       if (starts.length === 0) return;
       await invocation((rekey, until) =>

@@ -1,0 +1,98 @@
+import * as z from 'zod/mini';
+import { StoreError } from '../core/errors.ts';
+import { type Credential, storedSpec, type Target, targetKey } from '../core/fleet.ts';
+import { jsonOf } from '../core/json.ts';
+import { secretName } from '../core/names.ts';
+import type { ListedSecret } from '../core/ports.ts';
+import { specDocument } from '../core/spec.ts';
+import type { Rekey } from './rekey.ts';
+
+/**
+ * Targets on which delete-user has nothing to do until a label moves, a spec or an order changes, or a grace is over. A pass visits only
+ * the others: most targets of a fleet cost it nothing but their share of the list of secrets. If a note is lost, its target is visited.
+ */
+const place = 'settled';
+
+/** A target is visited after so long in any case. */
+const maxSettledMs = 6 * 3_600_000;
+
+const noteSchema = z.object({ state: z.string(), until: z.iso.datetime() });
+
+/** The secrets of credentials by name, as they were listed. */
+export type ListedSecrets = ReadonlyMap<string, ListedSecret>;
+
+/** The keys of the targets that need no visit. None where the notes cannot be read. */
+export async function settledTargets(
+  targets: readonly Target[],
+  secrets: ListedSecrets,
+  rekey: Rekey,
+): Promise<ReadonlySet<string>> {
+  const { ports, log } = rekey;
+  try {
+    const now = await ports.now();
+    const notes = new Map((await ports.listNotes({ place })).map(({ key, document }) => [key, document]));
+    const isSettled = (target: Target): boolean => {
+      const noted = noteSchema.safeParse(jsonOf(notes.get(keyOf(target)) ?? '')).data;
+      return (
+        noted !== undefined && new Date(noted.until) > now && noted.state === stateOf(target, secrets, rekey)
+      );
+    };
+    return new Set(targets.filter(isSettled).map(keyOf));
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    log('warn', 'which targets are settled could not be read; each is visited', { code: error.code });
+    return new Set();
+  }
+}
+
+/**
+ * Afterwards it is noted that nothing is to be done on the target before `until`, as long as it is in the state that `secrets` shows. That
+ * list may lag behind, so a change which the visit has seen and the list has not brings one more visit.
+ */
+export async function noteSettled(
+  target: Target,
+  until: Date | undefined,
+  secrets: ListedSecrets,
+  rekey: Rekey,
+): Promise<void> {
+  const { ports, log } = rekey;
+  const state = stateOf(target, secrets, rekey);
+  if (state === undefined) return;
+  // When its time is over, a credential is deleted, although nothing of it changes.
+  const ends = target.credentials.flatMap(({ spec }) =>
+    spec.expiresAt === undefined ? [] : [new Date(spec.expiresAt).getTime()],
+  );
+  const latest = (await ports.now()).getTime() + maxSettledMs;
+  const expiresAt = new Date(Math.min(latest, until?.getTime() ?? latest, ...ends));
+  const document = JSON.stringify({ state, until: expiresAt.toISOString() });
+  try {
+    await ports.writeNote({ place, key: keyOf(target), document, expiresAt });
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    log('warn', 'that a target is settled could not be noted; it is visited again', { code: error.code });
+  }
+}
+
+/** A digest of all that decides about the target's users. Undefined where the secret of a credential is not listed. */
+function stateOf(target: Target, secrets: ListedSecrets, { sha256 }: Rekey): string | undefined {
+  const states = target.credentials.map((credential) => memberState(credential, secrets));
+  return states.includes(undefined)
+    ? undefined
+    : Buffer.from(sha256(JSON.stringify(states))).toString('base64url');
+}
+
+function memberState(credential: Credential, secrets: ListedSecrets): string | undefined {
+  const secret = secrets.get(secretName(credential.name));
+  if (secret === undefined) return undefined;
+  const { arn, labelsByVersion, rotationEnabled, changedAt, lastRotatedAt, deletedAt } = secret;
+  const labels = [...labelsByVersion].map(([version, held]) => [version, [...held].toSorted()]).toSorted();
+  return JSON.stringify([
+    credential.name,
+    specDocument(storedSpec(credential)),
+    specDocument(credential.spec),
+    credential.directives,
+    [arn, labels, rotationEnabled, changedAt, lastRotatedAt, deletedAt],
+  ]);
+}
+
+const keyOf = ({ provider, targetId }: Target): string => targetKey(provider, targetId);
