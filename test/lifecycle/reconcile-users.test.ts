@@ -1152,8 +1152,8 @@ describe('a batch of messages', () => {
         again,
       );
     });
-    // Specs and orders twice, and once what is noted of former targets.
-    expect(readings).toBe(5);
+    // Specs and orders, and what is noted of former targets, twice: the target was not noted by a pass.
+    expect(readings).toBe(6);
     expect(found(early)).toEqual([]);
     expect(found(late)).toEqual([]);
   });
@@ -1289,9 +1289,22 @@ describe('the dispatcher', () => {
     rekey.takeMessages();
     expect(await pass()).toEqual({ batchItemFailures: [] });
     const { messages } = rekey.takeMessages();
+    const queuedAt = vendors().clock.now().toISOString();
     expect(messages.map(({ body }) => JSON.parse(body))).toEqual([
-      { provider: 'zilliz-cloud', targetId: vectorsId },
-      { provider: 'vultr-valkey', targetId: databaseId },
+      {
+        provider: 'zilliz-cloud',
+        targetId: vectorsId,
+        queuedAt,
+        members: { credentials: [one.name, other.name], hasBrokenSpecs: false },
+        watched: ['rekey/api-keys/zilliz'],
+      },
+      {
+        provider: 'vultr-valkey',
+        targetId: databaseId,
+        queuedAt,
+        members: { credentials: [third.name], hasBrokenSpecs: false },
+        watched: ['rekey/api-keys/vultr'],
+      },
     ]);
     expect(await rekey.reconcile({ is: 'messages', messages })).toEqual({ batchItemFailures: [] });
     expect([...found(one), ...found(other), ...found(third)]).toEqual([]);

@@ -113,9 +113,14 @@ const create = (user: string) => vendors().zilliz.api.actor.createUser(clusterId
 const remove = (user: string) => vendors().zilliz.api.actor.deleteUser(clusterId, user);
 
 const event = (eventId: string, eventType = 'users_created') => ({ endpoint: 'acme', eventId, eventType });
+const zillizKey = 'rekey/api-keys/zilliz';
 const message = (because?: TargetTask['because']) => ({
   id: token(),
-  body: JSON.stringify({ provider: 'zilliz-cloud', targetId: clusterId, because }),
+  body: JSON.stringify({
+    provider: 'zilliz-cloud',
+    targetId: clusterId,
+    ...(because === undefined ? { watched: [zillizKey] } : { because }),
+  }),
 });
 /** One look: that of a pass where there is no event, or of a webhook. */
 const look = (causes: readonly TargetTask['because'][] = [undefined], change = (ports: Ports) => ports) =>
@@ -632,10 +637,11 @@ describe('a look that no webhook caused', () => {
     clusterId = `in01-${String(clusters).padStart(16, '0')}`;
     vendors().zilliz.api.addCluster({ id: clusterId, name: 'orders', roles: ['orders_rw'] });
     await credential('aaa');
-    const messages = [late, clusterId].map((targetId) => ({
-      id: token(),
-      body: JSON.stringify({ provider: 'zilliz-cloud', targetId }),
-    }));
+    await rekey.reconcile();
+    const messages = rekey
+      .takeMessages()
+      .messages.filter(({ body }) => [late, clusterId].includes(JSON.parse(body).targetId));
+    expect(messages).toHaveLength(2);
     await rekey.invoke((given, until) =>
       reconcileUsers({ is: 'messages', messages }, { webhookBaseUrl }, until, withWebhooks(given)),
     );
@@ -664,7 +670,14 @@ test('at Render, what its webhook did not bring is found: the event, the user, a
   });
   await rekey.secretsManager.idle();
   const messages = [
-    { id: token(), body: JSON.stringify({ provider: 'render-postgres', targetId: postgresId }) },
+    {
+      id: token(),
+      body: JSON.stringify({
+        provider: 'render-postgres',
+        targetId: postgresId,
+        watched: ['rekey/api-keys/render'],
+      }),
+    },
   ];
   const pass = () =>
     rekey.invoke((given, until) =>
