@@ -73,8 +73,10 @@ export async function noteSettled(
   }
 }
 
-/** A digest of all that decides about the target's users. Undefined where the secret of a credential is not listed. */
+/** A digest of all that decides about the target's users. Undefined where that is not all, so that the target is never settled. */
 function stateOf(target: Target, secrets: ListedSecrets, { sha256 }: Rekey): string | undefined {
+  // A revoked password may be set again at the vendor, which no label shows.
+  if (target.credentials.some(({ directives }) => directives.revokeBefore !== undefined)) return undefined;
   const states = target.credentials.map((credential) => memberState(credential, secrets));
   return states.includes(undefined)
     ? undefined

@@ -455,11 +455,12 @@ describe('a pause', () => {
     expect(await rekey().parameter(`/rekey/pause/${detail.provider}/${detail.target}`)).toBeUndefined();
   });
 
-  test('of a target that no spec names is kept, and reported at once with those that there are', async () => {
+  test('of a target that no spec names is kept, and reported by the next pass with those that there are', async () => {
     await credential({ provider: 'render-postgres' });
     const before = rekey().published().length;
     const mistyped = 'dpg-d1abc2d3e4f5g6h7i8j8-a';
     await send({ provider: 'render-postgres', target: mistyped });
+    await rekey().start();
     const told = rekey().published().slice(before);
     expect(told.map(({ detail }) => detail)).toMatchObject([
       {
