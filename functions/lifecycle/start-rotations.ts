@@ -9,6 +9,8 @@ import {
   type PlannedRotation,
   type PlannedTarget,
   planRotations,
+  type Quarantine,
+  quarantineFindings,
 } from '../core/due.ts';
 import { RotationRefused, StoreError } from '../core/errors.ts';
 import { credentialRequested, type Invocation, type RekeyEvent } from '../core/events.ts';
@@ -44,6 +46,8 @@ export interface StartReport {
     readonly failures: number;
     readonly until?: Date;
   }[];
+  /** Credentials whose own rotations keep failing. */
+  readonly quarantined: readonly (Quarantine & { readonly credential: string })[];
 }
 
 export interface StartedRotation {
@@ -108,6 +112,9 @@ export async function startRotations(
         state === 'closed'
           ? []
           : [{ provider, target, state, failures, ...(trialAt === undefined ? {} : { until: trialAt }) }],
+    ),
+    quarantined: look.plan.rotations.flatMap(({ candidate, quarantine }) =>
+      quarantine === undefined ? [] : [{ credential: candidate.name, ...quarantine }],
     ),
   };
   rekey.log('info', dryRun ? 'looked what is due' : 'looked what is due, and started it', {
@@ -463,10 +470,8 @@ function pausesWithoutTarget(
   });
 }
 
-function findingsOf(
-  { candidate, verdict, deadline, isUrgent }: PlannedRotation,
-  now: Date,
-): readonly Finding[] {
+function findingsOf(rotation: PlannedRotation, now: Date): readonly Finding[] {
+  const { candidate, verdict, deadline, isUrgent } = rotation;
   const { name: credential, spec } = candidate;
   const about = { provider: spec.provider, target: spec.targetId, credential };
   const overdue: readonly Finding[] =
@@ -505,5 +510,5 @@ function findingsOf(
           },
         ]
       : [];
-  return [...overdue, ...disabled, ...waiting];
+  return [...overdue, ...quarantineFindings(rotation), ...disabled, ...waiting];
 }
