@@ -12,8 +12,8 @@ import { endsAt } from './directives.ts';
 import { skewMs } from './duration.ts';
 import type { Finding } from './findings.ts';
 import { type Credential, targetKey } from './fleet.ts';
+import { leastSpacingMs, paceOf, plannedRotationMs } from './pace.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
-import type { Capabilities } from './provider.ts';
 import { holderOf, openVersion } from './rotation.ts';
 import { type CredentialSpec, everyMs, restMs } from './spec.ts';
 import type { Sha256 } from './username.ts';
@@ -120,9 +120,7 @@ export interface Plan {
 /** A rotation takes seconds to minutes. One that is open for longer has failed, and blocks nobody else any more. */
 export const inFlightMs = 30 * 60_000;
 /** A pool of connections that reloads after one rotation is steady again before the next: vendors' gateways, too. */
-export const maxSpacingMs = 10 * 60_000;
-/** What the plan allows for one rotation. If a rotation takes longer, the start after it finds the target busy and waits for the next pass. */
-export const plannedRotationMs = 60_000;
+const maxSpacingMs = 10 * 60_000;
 /** So many failures of one credential are no accident. */
 const quarantineFailures = 3;
 /** One credential proves nothing about its target: its role may be gone, or its spec wrong. */
@@ -463,12 +461,6 @@ function spacingOf(members: readonly (Life & { readonly turn: Turn })[], now: nu
   return Math.max(leastSpacingMs(spec.definition.capabilities), needed);
 }
 
-/** What lies between two starts on a target at least. */
-export const leastSpacingMs = (capabilities: Capabilities): number => {
-  const { minutes, rotations } = paceOf(capabilities);
-  return Math.max(plannedRotationMs / capabilities.parallelRotations, (minutes * 60_000) / rotations);
-};
-
 // One credential.
 
 type Hold = Extract<DueVerdict, { readonly say: 'hold' }>;
@@ -586,17 +578,6 @@ interface Budget {
   /** The first minute from now, `from` or later, in which one more rotation fits. */
   next(spec: CredentialSpec, from: number): number;
   take(spec: CredentialSpec, minute: number): void;
-}
-
-/** How many rotations may start in so many minutes: half of what the vendor lets one API key write. */
-export function paceOf({ writes: { perMinute, perRotation } }: Pick<Capabilities, 'writes'>): {
-  readonly minutes: number;
-  readonly rotations: number;
-} {
-  const rotations = Math.floor(perMinute / 2 / perRotation);
-  return rotations >= 1
-    ? { minutes: 1, rotations }
-    : { minutes: Math.ceil((2 * perRotation) / perMinute), rotations: 1 };
 }
 
 /**
