@@ -90,8 +90,8 @@ function capacityOf(
   const needs = `${Math.ceil(needed)} rotations in 30 days`;
   const says =
     share > 1
-      ? `expected room for ${needs}, which ${who} need, got ${fits} ${where}`
-      : `${who} need ${needs}, ${Math.round(share * 100)} % of the ${fits} that fit ${where}, so retries may come too late`;
+      ? `expected room for ${needs}, which ${who} ${members.length === 1 ? 'needs' : 'need'}, got ${fits} ${where}`
+      : `${who} ${members.length === 1 ? 'needs' : 'need'} ${needs}, ${Math.round(share * 100)} % of the ${fits} that fit ${where}, so retries may come too late`;
   const changes = [
     ...(isWindowed ? ['lengthen rotation.window or open it on more days'] : []),
     'raise rotation.every',
