@@ -109,6 +109,8 @@ export interface PlannedTarget {
   readonly breaker: Breaker;
   /** False while one of its credentials could not be read: the breaker may be another then. */
   readonly isWhole: boolean;
+  /** How many rotations of it may be in flight at once: what the vendor can take, and one while its breaker is not closed. */
+  readonly maxInFlight: number;
 }
 
 export interface Plan {
@@ -155,8 +157,7 @@ export function planRotations({ now, candidates, pauses = new Map() }: FleetSnap
   const budget = createBudget(lives, nowMs);
   const hasOrder = lives.some(
     ({ order, quarantine, turn }) =>
-      order !== undefined &&
-      quarantine === undefined &&
+      (order === 'REVOKED' || (order !== undefined && quarantine === undefined)) &&
       (turn.say === 'ready' || (turn.say === 'hold' && turn.reason === 'TARGET_BUSY')),
   );
   const inLine = targets
@@ -180,7 +181,7 @@ export function planRotations({ now, candidates, pauses = new Map() }: FleetSnap
         ...(quarantine === undefined ? {} : { quarantine }),
       };
     }),
-    targets: targets.flatMap(({ members: [first], state: { breaker, isWhole } }) =>
+    targets: targets.flatMap(({ members: [first], state: { breaker, isWhole, maxInFlight } }) =>
       first === undefined
         ? []
         : [
@@ -189,6 +190,7 @@ export function planRotations({ now, candidates, pauses = new Map() }: FleetSnap
               target: first.candidate.spec.targetId,
               breaker,
               isWhole,
+              maxInFlight,
             },
           ],
     ),
@@ -369,6 +371,8 @@ interface TargetState {
   /** In which minutes from now this plan starts rotations. */
   readonly planned: number[];
   readonly maxInFlight: number;
+  /** How long one that this plan starts takes the place of another. */
+  readonly plannedMs: number;
   readonly spacingMs: number;
   /** When the next routine rotation may start. Moves with each start of this plan. */
   nextStart: number;
@@ -393,8 +397,9 @@ function targetState(members: readonly (Life & { readonly turn: Turn })[], now: 
       )
       .toSorted((a, b) => a - b),
     planned: [],
-    // One trial, not as many as could run.
+    // One trial, not as many as could run, and none after it before its outcome is known.
     maxInFlight: breaker.state === 'closed' ? parallelRotations : 1,
+    plannedMs: breaker.state === 'closed' ? plannedRotationMs : Number.POSITIVE_INFINITY,
     spacingMs,
     nextStart: Math.max(now, lastStart + spacingMs),
   };
@@ -557,9 +562,8 @@ const minuteOf = ({ nextStart, planned }: TargetState, now: number): number =>
   Math.max(0, (planned.length > 0 ? Math.floor : Math.ceil)((nextStart - now) / 60_000));
 
 /** Whether one more rotation may run on the target in that minute from now. */
-const hasRoom = ({ inFlightUntil, planned, maxInFlight }: TargetState, minute: number): boolean =>
-  inFlightUntil.length + planned.filter((at) => (minute - at) * 60_000 < plannedRotationMs).length <
-  maxInFlight;
+const hasRoom = ({ inFlightUntil, planned, maxInFlight, plannedMs }: TargetState, minute: number): boolean =>
+  inFlightUntil.length + planned.filter((at) => (minute - at) * 60_000 < plannedMs).length < maxInFlight;
 
 /** When so many rotations in flight have ended, or have failed, that one more may start. */
 const roomAt = ({ inFlightUntil, maxInFlight }: TargetState): number | undefined =>

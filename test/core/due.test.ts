@@ -572,6 +572,17 @@ describe('a credential whose rotations keep failing', () => {
     );
   });
 
+  test('is revoked in a crowded window, too, as soon as the rotation of a neighbour has ended', () => {
+    const crowd = Array.from({ length: 1_000 }, (_, index) => due(`m${index}`));
+    const open = ordered(failing('a', '09:00', '10:00', '11:30'), 'revokeBefore');
+    const starts = (now: string, ...all: readonly Candidate[]) =>
+      verdicts(plan(now, ...all)).filter((line) => line.includes('start'));
+    expect(starts(april, open, ...crowd)).toEqual(['m0: start INTERVAL in 0']);
+    expect(starts('2026-04-05T12:00:45Z', open, succeededAt('m0', '12:00'), ...crowd.slice(1))).toEqual([
+      'a: start REVOKED in 0',
+    ]);
+  });
+
   test('is named to the operator with its failures, the next try and what to do', () => {
     const [rotation] = plan(april, failing('a', '09:00', '10:00', '11:30')).rotations;
     if (rotation === undefined) throw new Error('there is one');
@@ -655,6 +666,14 @@ describe('the breaker of a target', () => {
     const given = [failing('a', '09:00'), failing('b', '10:30'), due('c'), due('d')].map(parallel);
     const starts = verdicts(plan(april, ...given)).filter((line) => line.includes('start'));
     expect(starts).toEqual(['c: start INTERVAL in 0']);
+    expect(plan(april, ...given).targets.map(({ maxInFlight }) => maxInFlight)).toEqual([1]);
+    // Nor one a minute, as many as are due: the outcome of the first is not known yet.
+    const crowd = Array.from({ length: 1_000 }, (_, index) => due(`m${index}`));
+    expect(
+      verdicts(plan(april, failing('a', '09:00'), failing('b', '10:30'), ...crowd)).filter((line) =>
+        line.includes('start'),
+      ),
+    ).toHaveLength(1);
     // Open for the others, while the pause of this one is over.
     const ill = failing('a', '07:00', '08:00', '09:00');
     expect(verdicts(plan(april, ill, failing('b', '11:30'), due('c')))).toEqual([
@@ -763,6 +782,7 @@ describe('rotations of one target at once', () => {
       'b: start REQUESTED in 0',
       'c: TARGET_BUSY',
     ]);
+    expect(plan(april, ...both).targets.map(({ maxInFlight }) => maxInFlight)).toEqual([2]);
     const [one] = both;
     if (one === undefined) throw new Error('there are three');
     expect(verdicts(plan(april, one, inFlight('x', '11:50', given)))).toContain('a: start REQUESTED in 0');
