@@ -285,7 +285,7 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       ...eachPass,
       name: 'breaker-open',
       description:
-        'Rotations of a target failed one after the other, so no more are started but one trial at a time. The event BreakerChanged names the target; mend what CredentialRotationFailed says, and the next trial closes it.',
+        'Rotations of several credentials of a target failed and none succeeded, so no more are started but one trial at a time. The event BreakerChanged names the target; mend what CredentialRotationFailed says, and the next trial closes it.',
       threshold: 1,
     },
     OpenFindings: {

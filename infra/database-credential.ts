@@ -1,4 +1,14 @@
-import { ArnFormat, type Duration, RemovalPolicy, Stack, Stage, Token, TokenComparison } from 'aws-cdk-lib';
+import {
+  Annotations,
+  ArnFormat,
+  Aspects,
+  type Duration,
+  RemovalPolicy,
+  Stack,
+  Stage,
+  Token,
+  TokenComparison,
+} from 'aws-cdk-lib';
 import { CfnEventBus, type EventBus, type IEventBus, type IRuleTarget, Rule } from 'aws-cdk-lib/aws-events';
 import type { Grant, IGrantable } from 'aws-cdk-lib/aws-iam';
 import type { IKey } from 'aws-cdk-lib/aws-kms';
@@ -8,6 +18,13 @@ import { Construct, type IConstruct } from 'constructs';
 import { eventBridge } from '../functions/consumers/event-bridge.ts';
 import { renderService } from '../functions/consumers/render-service.ts';
 import * as calendar from '../functions/core/calendar.ts';
+import {
+  type CapacityFault,
+  keyCapacity,
+  sharesKey,
+  sharesTarget,
+  targetCapacity,
+} from '../functions/core/capacity.ts';
 import type { AnyConsumerDefinition } from '../functions/core/consumer.ts';
 import type { RekeyEvent } from '../functions/core/events.ts';
 import { eventSource, secretName, specParameterName } from '../functions/core/names.ts';
@@ -294,7 +311,21 @@ export class DatabaseCredential extends Construct implements ExistingCredential 
       ...elsewhere(this, 'rekey', rekey),
       ...consumers.flatMap((consumer, index) => consumerFaults(this, rekey, consumer, index)),
     ];
-    this.node.addValidation({ validate: () => [...faults, ...this.sharedWithOthers()] });
+    this.node.addValidation({
+      validate: () => [
+        ...faults,
+        ...this.sharedWithOthers(),
+        ...this.capacityFaults('impossible').map(asProps),
+      ],
+    });
+    // Once all credentials are declared, and before the annotations are collected.
+    Aspects.of(this).add({
+      visit: (construct) => {
+        if (construct !== this) return;
+        for (const text of this.capacityFaults('tight'))
+          Annotations.of(this).addWarningV2('rekey:capacity', asProps(text));
+      },
+    });
     // A wrong one makes the synthesis fail; what follows only keeps the rest of it readable.
     const document = read.spec === undefined ? '{}' : specDocument(read.spec);
     const parameter = new StringParameter(this, 'Spec', {
@@ -359,28 +390,43 @@ export class DatabaseCredential extends Construct implements ExistingCredential 
   private sharedWithOthers(): string[] {
     if (this.spec === undefined) return [];
     const { name, provider, targetId, usernamePrefix } = this.spec;
-    return this.declaredBefore().flatMap((other) => [
-      ...(other.name === name
-        ? [`credentialName: another credential is called ${name}; give each a name of its own`]
-        : []),
-      ...(other.provider === provider &&
-      other.targetId === targetId &&
-      other.usernamePrefix === usernamePrefix
-        ? [
-            `usernamePrefix: ${other.name} has ${usernamePrefix} on ${provider} ${targetId}, too; give one of them another prefix`,
-          ]
-        : []),
-    ]);
+    const all = this.declaredHere();
+    return all
+      .slice(0, all.indexOf(this.spec))
+      .flatMap((other) => [
+        ...(other.name === name
+          ? [`credentialName: another credential is called ${name}; give each a name of its own`]
+          : []),
+        ...(other.provider === provider &&
+        other.targetId === targetId &&
+        other.usernamePrefix === usernamePrefix
+          ? [
+              `usernamePrefix: ${other.name} has ${usernamePrefix} on ${provider} ${targetId}, too; give one of them another prefix`,
+            ]
+          : []),
+      ]);
   }
 
-  /** Of two that share something one tells. Another stage of the app may have the same again, for another account. */
-  private declaredBefore(): readonly CredentialSpec[] {
-    const all = (Stage.of(this) ?? this.node.root).node
+  /** Whether all that share its target or its API key can be rotated in their windows. The first of them tells. */
+  private capacityFaults(level: CapacityFault['level']): readonly string[] {
+    const { spec } = this;
+    if (spec === undefined) return [];
+    const all = this.declaredHere();
+    const [onTarget, ofKey] = [sharesTarget, sharesKey].map((shares) =>
+      all.filter((other) => shares(other, spec)),
+    );
+    return [
+      ...(onTarget?.[0] === spec ? targetCapacity(onTarget) : []),
+      ...(ofKey?.[0] === spec ? keyCapacity(ofKey) : []),
+    ].flatMap((fault) => (fault.level === level ? [fault.text] : []));
+  }
+
+  /** All in its place, in the order of declaration. Another stage of the app may have the same again, for another account. */
+  private declaredHere(): readonly CredentialSpec[] {
+    return (Stage.of(this) ?? this.node.root).node
       .findAll()
-      .filter((construct) => construct instanceof DatabaseCredential);
-    return all
-      .slice(0, all.indexOf(this))
-      .filter((other) => isSamePlace(other, this))
+      .filter((construct) => construct instanceof DatabaseCredential)
+      .filter((other) => other === this || isSamePlace(other, this))
       .flatMap(({ spec }) => (spec === undefined ? [] : [spec]));
   }
 }

@@ -10,7 +10,9 @@ import {
 } from './calendar.ts';
 import { endsAt } from './directives.ts';
 import { skewMs } from './duration.ts';
+import type { Finding } from './findings.ts';
 import { type Credential, targetKey } from './fleet.ts';
+import { leastSpacingMs, paceOf, plannedRotationMs } from './pace.ts';
 import type { SecretDescription, VersionListing } from './ports.ts';
 import { holderOf, openVersion } from './rotation.ts';
 import { type CredentialSpec, everyMs, restMs } from './spec.ts';
@@ -49,8 +51,11 @@ export const holdReasons = [
   'BLACKED_OUT',
   /** The idle one of two users still serves consumers. */
   'GRACE_RUNNING',
-  /** A rotation of the same target is in flight, or is started now. */
+  /** As many rotations of the same target are in flight, or are started now, as the vendor can take at once. */
   'TARGET_BUSY',
+  /** Its own rotations keep failing: the next try waits, and so does nobody else. */
+  'QUARANTINED',
+  /** Several credentials of the target fail, so the target is to blame. */
   'BREAKER_OPEN',
   'SPACING',
   /** The vendor would not take so many writes of this API key. */
@@ -76,12 +81,23 @@ export interface PlannedRotation {
   readonly isUrgent: boolean;
   /** When it must have been rotated; undefined while nothing is known of it, and for what is not to be rotated at all. */
   readonly deadline?: Date;
+  /** Present while the rotations of this credential keep failing. */
+  readonly quarantine?: Quarantine;
 }
 
-/** Whether rotations of a target are tried at all, told by its versions alone. */
+/** How a credential is held whose own rotations keep failing, derived from its versions alone. */
+export interface Quarantine {
+  /** Rotations of the credential that failed since its current version was made. */
+  readonly failures: number;
+  readonly firstFailedAt: Date;
+  /** When it may be tried again. In the past once the pause is over. */
+  readonly until: Date;
+}
+
+/** Whether rotations of a target are tried at all, derived from its versions alone. */
 export interface Breaker {
   readonly state: 'closed' | 'opened' | 'half-open';
-  /** Rotations that failed since the last one that succeeded. */
+  /** Rotations that failed since the last one that succeeded, of the credentials that count. */
   readonly failures: number;
   /** While open: when one rotation may be tried. */
   readonly until?: Date;
@@ -93,6 +109,8 @@ export interface PlannedTarget {
   readonly breaker: Breaker;
   /** False while one of its credentials could not be read: the breaker may be another then. */
   readonly isWhole: boolean;
+  /** How many rotations of it may be in flight at once: what the vendor can take, and one while its breaker is not closed. */
+  readonly maxInFlight: number;
 }
 
 export interface Plan {
@@ -104,11 +122,13 @@ export interface Plan {
 /** A rotation takes seconds to minutes. One that is open for longer has failed, and blocks nobody else any more. */
 export const inFlightMs = 30 * 60_000;
 /** A pool of connections that reloads after one rotation is steady again before the next: vendors' gateways, too. */
-export const spacingMs = 10 * 60_000;
-/** So many failures of a target in a row are no accident. */
-const breakerFailures = 3;
-const breakerMs = 3_600_000;
-const longestBreakMs = 24 * 3_600_000;
+const maxSpacingMs = 10 * 60_000;
+/** So many failures of one credential are no accident. */
+const quarantineFailures = 3;
+/** One credential proves nothing about its target: its role may be gone, or its spec wrong. */
+const breakerCredentials = 2;
+const firstPauseMs = 3_600_000;
+const maxPauseMs = 24 * 3_600_000;
 /** The next pass may come after so many minutes, and plans the minutes after them. */
 const plannedMinutes = 5;
 
@@ -116,71 +136,95 @@ const plannedMinutes = 5;
  * What is to be done about each credential now, and why. The same snapshot gives the same plan, so that two passes at once start
  * the same rotations under the same tokens.
  *
- * At most one start a target. What was ordered goes first, revocations before all, then what is due the longest. An order waits
- * for no window and no spacing; it waits for a rotation in flight, the budget and, unless it revokes, the breaker.
+ * Of one target, at most as many rotations are in flight as its vendor can take at once, with `spacingOf` between them. What was
+ * ordered goes first, revocations before all, then what is due the longest. An order waits for no window and no spacing; it waits for
+ * a rotation in flight, the budget and, unless it revokes, the quarantine and the breaker.
+ *
+ * A credential whose own rotation has failed comes after all others, as it would take the turn of its neighbours each time.
+ * While a breaker is half-open, the trial goes to the credential of the target that was tried least recently.
  */
 export function planRotations({ now, candidates, pauses = new Map() }: FleetSnapshot, sha256: Sha256): Plan {
   const nowMs = now.getTime();
-  const lives = candidates
-    .map((candidate) => lifeOf(candidate, nowMs))
-    .toSorted(
-      (a, b) => a.rank - b.rank || a.dueSince - b.dueSince || (a.candidate.name < b.candidate.name ? -1 : 1),
-    );
-  const targets = Map.groupBy(lives, keyOf);
-  const states = new Map([...targets].map(([key, members]) => [key, targetState(members, nowMs)]));
-  const budget = createBudget(lives, nowMs);
-  const taken = new Set<string>();
-
-  const rotations = lives.map((life): PlannedRotation => {
-    const key = keyOf(life);
-    const verdict = judgeRotation(life, {
-      now,
-      sha256,
-      target: states.get(key),
-      isTaken: taken.has(key),
-      isPaused: pauses.has('all') || pauses.has(key),
-      budget,
-    });
-    if (verdict.say === 'start') taken.add(key);
-    const isRotated =
-      life.state !== undefined &&
-      verdict.say !== 'adopt' &&
-      !(verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED'));
-    return {
-      candidate: life.candidate,
-      verdict,
-      isUrgent: life.order !== undefined && !((life.pendingSince ?? 0) >= life.dueSince),
-      ...(isRotated ? { deadline: new Date(life.deadline) } : {}),
-    };
+  const isPaused = (key: string): boolean => pauses.has('all') || pauses.has(key);
+  const lives = candidates.map((candidate) => {
+    const life = lifeOf(candidate, nowMs);
+    return { ...life, turn: turnOf(life, { now, sha256, isPaused: isPaused(life.key) }) };
   });
+  const targets = [...Map.groupBy(lives, ({ key }) => key).values()].map((members) => ({
+    members,
+    state: targetState(members, nowMs),
+  }));
+  const budget = createBudget(lives, nowMs);
+  const hasOrder = lives.some(
+    ({ order, quarantine, turn }) =>
+      (order === 'REVOKED' || (order !== undefined && quarantine === undefined)) &&
+      (turn.say === 'ready' || (turn.say === 'hold' && turn.reason === 'TARGET_BUSY')),
+  );
+  const inLine = targets
+    .flatMap(({ members, state }) =>
+      members.map((life) => ({ life, target: state, ...placeInLine(life, state.breaker.state) })),
+    )
+    .toSorted(
+      (a, b) =>
+        a.rank - b.rank || a.since - b.since || (a.life.candidate.name < b.life.candidate.name ? -1 : 1),
+    );
   return {
-    rotations,
-    targets: [...targets.values()].flatMap((members) => {
-      const spec = members[0]?.candidate.spec;
-      const state = spec && states.get(targetKey(spec.provider, spec.targetId));
-      return spec === undefined || state === undefined
+    rotations: inLine.map(({ life, target }): PlannedRotation => {
+      const { candidate, turn, order, pendingSince, dueSince, deadline, quarantine } = life;
+      const verdict =
+        turn.say === 'ready' ? startOrHold(life, turn, { nowMs, target, budget, hasOrder }) : turn;
+      return {
+        candidate,
+        verdict,
+        isUrgent: order !== undefined && !((pendingSince ?? 0) >= dueSince),
+        ...(isRotated(life, verdict) ? { deadline: new Date(deadline) } : {}),
+        ...(quarantine === undefined ? {} : { quarantine }),
+      };
+    }),
+    targets: targets.flatMap(({ members: [first], state: { breaker, isWhole, maxInFlight } }) =>
+      first === undefined
         ? []
         : [
             {
-              provider: spec.provider,
-              target: spec.targetId,
-              breaker: state.breaker,
-              isWhole: state.isWhole,
+              provider: first.candidate.spec.provider,
+              target: first.candidate.spec.targetId,
+              breaker,
+              isWhole,
+              maxInFlight,
             },
-          ];
-    }),
+          ],
+    ),
   };
+}
+
+const isRotated = ({ state }: Life, verdict: DueVerdict): boolean =>
+  state !== undefined &&
+  verdict.say !== 'adopt' &&
+  !(verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED'));
+
+/** Who goes first: the lower rank, then the older date. */
+function placeInLine(
+  { order, dueSince, failedAt, quarantine, triedAt }: Life,
+  breaker: Breaker['state'],
+): { readonly rank: number; readonly since: number } {
+  // A revocation in quarantine, too: it does not wait for its pause, so it would keep its neighbours from every turn.
+  if (quarantine !== undefined || (failedAt.length > 0 && order === undefined))
+    return { rank: 3, since: triedAt };
+  if (order === 'REVOKED') return { rank: 0, since: dueSince };
+  if (breaker === 'half-open') return { rank: 2, since: triedAt };
+  return { rank: order === 'REQUESTED' ? 1 : 2, since: dueSince };
 }
 
 /** What is true of one credential, before its target and everybody else are looked at. */
 interface Life {
   readonly candidate: Candidate;
+  /** Of its target. */
+  readonly key: string;
   /** Undefined where there is nothing to rotate, or nothing is known. */
   readonly state: SecretDescription | undefined;
   readonly current: string | undefined;
-  /** When AWSCURRENT moved last, and when its version was made. */
+  /** When AWSCURRENT moved last. */
   readonly switchedAt: number;
-  readonly madeAt: number;
   /** From when on the grace of the idle user is counted: the latest of all dates, as in retirement. */
   readonly graceFrom: number;
   readonly isFirst: boolean;
@@ -190,11 +234,15 @@ interface Life {
   /** Since when a rotation of it is open. */
   readonly pendingSince: number | undefined;
   readonly deadline: number;
-  readonly rank: number;
   readonly dueSince: number;
+  /** When its rotations were started that failed since the current version was made. */
+  readonly failedAt: readonly number[];
+  readonly quarantine: Quarantine | undefined;
+  /** When its rotations were started, all that Secrets Manager still lists. */
+  readonly starts: readonly number[];
+  /** When a rotation of it was started last, or else when it was switched. */
+  readonly triedAt: number;
 }
-
-const keyOf = ({ candidate: { spec } }: Life): string => targetKey(spec.provider, spec.targetId);
 
 function lifeOf(candidate: Candidate, now: number): Life {
   const { secret, versions, spec, directives } = candidate;
@@ -226,19 +274,24 @@ function lifeOf(candidate: Candidate, now: number): Life {
       ? 'REQUESTED'
       : undefined;
   const ordered = order === 'REVOKED' ? directives.revokeBefore : directives.rotateBefore;
+  const failedAt = state === undefined ? [] : failuresOf(candidate, state, { current, currentMadeAt, now });
+  const starts = startsOf(versions);
   return {
     candidate,
+    key: targetKey(spec.provider, spec.targetId),
     state,
     current,
     switchedAt,
-    madeAt: currentMadeAt,
     graceFrom,
+    failedAt,
+    quarantine: quarantineOf(failedAt),
+    starts,
+    triedAt: starts.at(-1) ?? switchedAt,
     isFirst,
     isChanged: isOrdered(directives.changeBefore),
     order,
     pendingSince: pending === undefined ? undefined : (madeAt(pending) ?? state?.changedAt?.getTime() ?? now),
     deadline,
-    rank: order === undefined ? 2 : order === 'REQUESTED' ? 1 : 0,
     dueSince: order === undefined ? deadline : (ordered?.getTime() ?? deadline),
   };
 }
@@ -250,94 +303,187 @@ export const openVersionOf = ({
 }: Pick<Candidate, 'secret' | 'versions'>): string | undefined =>
   typeof secret === 'string' ? undefined : openVersion(secret, versions);
 
-interface TargetState {
-  readonly breaker: Breaker;
-  /** What holds a credential whose own rotations have not failed. */
-  readonly breakerOfOthers: Breaker;
-  /** The credentials whose own rotations have failed since the last success. */
-  readonly failing: ReadonlySet<Life>;
-  readonly isWhole: boolean;
-  /** Until when a rotation in flight is given time. */
-  readonly busyUntil: number | undefined;
-  readonly lastStart: number;
-}
-
-function targetState(members: readonly Life[], now: number): TargetState {
-  const lastSuccess = Math.max(
-    Number.NEGATIVE_INFINITY,
-    ...members.map(({ state }) => state?.lastRotatedAt?.getTime() ?? Number.NEGATIVE_INFINITY),
-  );
-  const inFlight = members.flatMap(({ pendingSince }) =>
-    pendingSince !== undefined && now - pendingSince < inFlightMs ? [pendingSince + inFlightMs] : [],
-  );
-  const failures = new Map(members.map((life) => [life, failuresOf(life, lastSuccess, now)]));
-  return {
-    breaker: breakerOf([...failures.values()].flat(), now),
-    // Retries of one credential tell nothing new about the target: only its first failure counts for the others.
-    breakerOfOthers: breakerOf(
-      [...failures.values()].flatMap((failedAt) => (failedAt.length > 0 ? [Math.min(...failedAt)] : [])),
-      now,
-    ),
-    failing: new Set(members.filter((life) => failures.get(life)?.length !== 0)),
-    isWhole: members.every(({ candidate }) => candidate.secret !== 'unreadable'),
-    busyUntil: inFlight.length > 0 ? Math.max(...inFlight) : undefined,
-    lastStart: Math.max(Number.NEGATIVE_INFINITY, ...members.flatMap(startsOf)),
-  };
-}
-
-/** When rotations were started. The oldest version is the first value, which no rotation made. */
-const startsOf = ({ candidate: { versions } }: Life): readonly number[] =>
+/** When rotations were started, in order. The oldest version is the first value, which no rotation made. */
+const startsOf = (versions: readonly VersionListing[]): readonly number[] =>
   versions
     .map(({ createdAt }) => createdAt.getTime())
     .toSorted((a, b) => a - b)
     .slice(1);
 
-/** When versions of the credential were made that came after the current one and got nowhere, since the target's last success. */
+/** When the versions of the credential were made, in order, that came after the current one and got nowhere. */
 const failuresOf = (
-  { candidate, state, madeAt, current }: Life,
-  lastSuccess: number,
-  now: number,
+  { versions }: Candidate,
+  { labelsByVersion }: SecretDescription,
+  {
+    current,
+    currentMadeAt,
+    now,
+  }: { readonly current: string | undefined; readonly currentMadeAt: number; readonly now: number },
 ): readonly number[] =>
-  candidate.versions.flatMap(({ versionId, labels, createdAt }) => {
-    const at = createdAt.getTime();
-    const held = [...labels, ...(state?.labelsByVersion.get(versionId) ?? [])];
-    const isPending = held.includes('AWSPENDING');
-    const hasFailed = isPending ? now - at >= inFlightMs : held.length === 0;
-    return versionId !== current &&
-      at > madeAt &&
-      at > lastSuccess &&
-      hasFailed &&
-      !held.includes('AWSCURRENT')
-      ? [at]
-      : [];
-  });
+  versions
+    .flatMap(({ versionId, labels, createdAt }) => {
+      const at = createdAt.getTime();
+      const held = [...labels, ...(labelsByVersion.get(versionId) ?? [])];
+      const isPending = held.includes('AWSPENDING');
+      const hasFailed = isPending ? now - at >= inFlightMs : held.length === 0;
+      return versionId !== current && at > currentMadeAt && hasFailed && !held.includes('AWSCURRENT')
+        ? [at]
+        : [];
+    })
+    .toSorted((a, b) => a - b);
 
-/** A success closes the breaker by itself; a trial that fails is one more failure, and the break doubles, up to a day. */
-function breakerOf(failedAt: readonly number[], now: number): Breaker {
+/** What tells an operator that a credential keeps failing; said once, as long as it is in quarantine. */
+export const quarantineFindings = ({
+  candidate: { name, spec },
+  quarantine,
+}: PlannedRotation): readonly Finding[] =>
+  quarantine === undefined
+    ? []
+    : [
+        {
+          kind: 'RotationQuarantined',
+          provider: spec.provider,
+          target: spec.targetId,
+          credential: name,
+          details: `${quarantine.failures} rotations of ${name} have failed one after the other since ${quarantine.firstFailedAt.toISOString()}; rekey tries the next one at ${quarantine.until.toISOString()}, and later ones at the latest a day after each failure, once its window is open`,
+          remedy: `do what README.md says for the code of the last CredentialRotationFailed of ${name}; the next rotation that succeeds ends the quarantine`,
+        },
+      ];
+
+/** An hour, and twice as long for each failure more, up to a day. */
+const pauseMs = (beyond: number): number => Math.min(firstPauseMs * 2 ** beyond, maxPauseMs);
+
+function quarantineOf(failedAt: readonly number[]): Quarantine | undefined {
+  const [first, last] = [failedAt[0], failedAt.at(-1)];
   const failures = failedAt.length;
-  if (failures < breakerFailures) return { state: 'closed', failures };
-  const breakMs = Math.min(breakerMs * 2 ** (failures - breakerFailures), longestBreakMs);
-  const until = Math.max(...failedAt) + breakMs;
+  if (first === undefined || last === undefined || failures < quarantineFailures) return undefined;
+  const until = new Date(last + pauseMs(failures - quarantineFailures));
+  return { failures, firstFailedAt: new Date(first), until };
+}
+
+// A target.
+
+interface TargetState {
+  readonly breaker: Breaker;
+  readonly isWhole: boolean;
+  /** Until when each rotation in flight is given time, in order. */
+  readonly inFlightUntil: readonly number[];
+  /** In which minutes from now this plan starts rotations. */
+  readonly planned: number[];
+  readonly maxInFlight: number;
+  /** How long one that this plan starts takes the place of another. */
+  readonly plannedMs: number;
+  readonly spacingMs: number;
+  /** When the next routine rotation may start. Moves with each start of this plan. */
+  nextStart: number;
+}
+
+function targetState(members: readonly (Life & { readonly turn: Turn })[], now: number): TargetState {
+  const breaker = breakerOf(members, now);
+  const { parallelRotations } = members[0]?.candidate.spec.definition.capabilities ?? {
+    parallelRotations: 1,
+  };
+  const spacingMs = spacingOf(members, now);
+  // A rotation that failed has changed nothing that anybody reads.
+  const lastStart = latest(
+    members.flatMap(({ starts, failedAt }) => starts.findLast((at) => !failedAt.includes(at)) ?? []),
+  );
+  return {
+    breaker,
+    isWhole: members.every(({ candidate }) => candidate.secret !== 'unreadable'),
+    inFlightUntil: members
+      .flatMap(({ pendingSince }) =>
+        pendingSince !== undefined && now - pendingSince < inFlightMs ? [pendingSince + inFlightMs] : [],
+      )
+      .toSorted((a, b) => a - b),
+    planned: [],
+    // One trial, not as many as could run, and none after it before its outcome is known.
+    maxInFlight: breaker.state === 'closed' ? parallelRotations : 1,
+    plannedMs: breaker.state === 'closed' ? plannedRotationMs : Number.POSITIVE_INFINITY,
+    spacingMs,
+    nextStart: Math.max(now, lastStart + spacingMs),
+  };
+}
+
+/** Of any number: a target may have more versions than a call can have arguments. */
+const latest = (times: readonly number[]): number =>
+  times.reduce((last, at) => Math.max(last, at), Number.NEGATIVE_INFINITY);
+
+/**
+ * Opens once two credentials have failed since the last success of any; each counts with its first failure, as its retries tell
+ * nothing new about the target. The break is an hour, and twice as long for each credential more, up to a day. A success closes it.
+ *
+ * A credential that was in quarantine when another one succeeded is broken by itself, and does not count at all: otherwise one such
+ * credential and a single failure of a neighbour would hold the whole target.
+ */
+function breakerOf(members: readonly Life[], now: number): Breaker {
+  const lastSuccess = latest(members.map(({ state }) => state?.lastRotatedAt?.getTime() ?? 0));
+  const failing = members
+    .filter(({ failedAt }) => failedAt.filter((at) => at <= lastSuccess).length < quarantineFailures)
+    .map(({ failedAt }) => failedAt.filter((at) => at > lastSuccess))
+    .filter(({ length }) => length > 0);
+  const failures = failing.reduce((sum, { length }) => sum + length, 0);
+  if (failing.length < breakerCredentials) return { state: 'closed', failures };
+  const until = latest(failing.map(([first = 0]) => first)) + pauseMs(failing.length - breakerCredentials);
   return now < until
     ? { state: 'opened', failures, until: new Date(until) }
     : { state: 'half-open', failures };
 }
 
-interface Surroundings {
-  readonly now: Date;
-  readonly sha256: Sha256;
-  readonly target: TargetState | undefined;
-  /** A rotation of the target is started by this plan. */
-  readonly isTaken: boolean;
-  readonly isPaused: boolean;
-  readonly budget: Budget;
+/**
+ * The spacing between routine rotations of a target, in milliseconds:
+ *
+ *     max( least, min( 10 minutes, (close of 1) / 1, (close of 2) / 2, … (close of n) / n ) )
+ *
+ * `1 … n` are the credentials whose turn comes before their opening closes, in the order in which their openings close, and `close`
+ * is the time left until then. Their deadline counts instead where it comes sooner. One that is overdue, or has no window, has a day,
+ * and a first rotation as long as a rotation may be in flight.
+ *
+ * `least` is what a rotation takes divided by how many the vendor can take at once, or the pace of the API key's budget where
+ * that is slower. It is never 0.
+ */
+function spacingOf(members: readonly (Life & { readonly turn: Turn })[], now: number): number {
+  const { spec } = members[0]?.candidate ?? {};
+  if (spec === undefined) return maxSpacingMs;
+  const closes = members
+    .flatMap(({ candidate, deadline, isFirst, order, quarantine, turn }) => {
+      if (order !== undefined || quarantine !== undefined) return [];
+      const isReady = turn.say === 'ready';
+      if (isReady && isFirst) return [inFlightMs];
+      const at = isReady
+        ? now
+        : turn.say === 'hold' && turn.reason === 'NOT_DUE'
+          ? turn.until?.getTime()
+          : undefined;
+      if (at === undefined || at >= now + dayMs) return [];
+      const open = stretches(candidate.spec.rotation, now, now + dayMs).find(({ from }) => from <= now);
+      const closesAt = open?.until ?? (isReady ? turn.closesAt : now);
+      const until = Math.min(closesAt, now + dayMs, deadline > now ? deadline : now + dayMs);
+      return at < until ? [until - now] : [];
+    })
+    .toSorted((a, b) => a - b);
+  const needed = closes.reduce((least, close, index) => Math.min(least, close / (index + 1)), maxSpacingMs);
+  return Math.max(leastSpacingMs(spec.definition.capabilities), needed);
 }
 
-function judgeRotation(
-  life: Life,
-  { now, sha256, target, isTaken, isPaused, budget }: Surroundings,
-): DueVerdict {
-  const { candidate, state, current, order, isFirst, isChanged, pendingSince, switchedAt, graceFrom } = life;
+// One credential.
+
+type Hold = Extract<DueVerdict, { readonly say: 'hold' }>;
+
+/** What a credential is held by, whatever goes on at its target; `ready` where that is nothing. */
+type Turn =
+  | Hold
+  | Extract<DueVerdict, { readonly say: 'adopt' }>
+  | {
+      readonly say: 'ready';
+      readonly because: Extract<DueVerdict, { readonly say: 'start' }>['because'];
+      readonly closesAt: number;
+    };
+
+function turnOf(
+  { candidate, state, current, order, isFirst, isChanged, pendingSince, switchedAt, graceFrom }: Life,
+  { now, sha256, isPaused }: { readonly now: Date; readonly sha256: Sha256; readonly isPaused: boolean },
+): Turn {
   const { spec, directives } = candidate;
   const nowMs = now.getTime();
   const end = endsAt(directives, spec);
@@ -366,26 +512,64 @@ function judgeRotation(
   }
   const graceOver = graceFrom + restMs(spec);
   if (because !== 'REVOKED' && !isFirst && nowMs < graceOver) return hold('GRACE_RUNNING', graceOver);
+  return { say: 'ready', because, closesAt };
+}
 
-  if (isTaken) return hold('TARGET_BUSY');
-  if (target?.busyUntil !== undefined) return hold('TARGET_BUSY', target.busyUntil);
+/** What its target and the others leave to one that is ready. */
+function startOrHold(
+  { candidate: { spec }, order, quarantine }: Life,
+  { because, closesAt }: Extract<Turn, { readonly say: 'ready' }>,
+  {
+    nowMs,
+    target,
+    budget,
+    hasOrder,
+  }: {
+    readonly nowMs: number;
+    readonly target: TargetState;
+    readonly budget: Budget;
+    /** Somebody waits for a rotation that was ordered. */
+    readonly hasOrder: boolean;
+  },
+): DueVerdict {
+  const isRevoked = because === 'REVOKED';
+  if (quarantine !== undefined && nowMs < quarantine.until.getTime() && !isRevoked)
+    return hold('QUARANTINED', quarantine.until.getTime());
+  // A pause that is over is a trial of the credential's own, and takes none of its neighbours'.
+  if (target.breaker.state === 'opened' && quarantine === undefined && !isRevoked)
+    return hold('BREAKER_OPEN', target.breaker.until?.getTime());
   // Of a credential that cannot be read nobody knows whether it is being rotated; a revocation does not wait for that.
-  if (target?.isWhole === false && because !== 'REVOKED') return hold('TARGET_BUSY');
-  // One credential that can never be rotated takes no trial from its neighbours, otherwise they are never rotated either.
-  const breaker = target?.failing.has(life) ? target.breaker : target?.breakerOfOthers;
-  if (breaker?.state === 'opened' && because !== 'REVOKED')
-    return hold('BREAKER_OPEN', breaker.until?.getTime());
-  if (order === undefined && target !== undefined && nowMs < target.lastStart + spacingMs)
-    return hold('SPACING', target.lastStart + spacingMs);
-  const inMinutes = budget.next(spec);
+  if (!target.isWhole && !isRevoked) return hold('TARGET_BUSY');
+
+  const spacedMinute = order === undefined ? minuteOf(target, nowMs) : 0;
+  // A start in a later minute keeps the invocation waiting, and it could not look again for what was ordered.
+  const minutes = hasOrder ? 1 : plannedMinutes;
+  if (spacedMinute >= minutes || !hasRoom(target, spacedMinute))
+    return hasRoom(target, 0) ? hold('SPACING', target.nextStart) : hold('TARGET_BUSY', roomAt(target));
+  const inMinutes = budget.next(spec, spacedMinute);
   if (inMinutes >= plannedMinutes) return hold('BUDGET', nowMs + plannedMinutes * 60_000);
-  if (nowMs + inMinutes * 60_000 >= closesAt)
+  const startsAt = nowMs + inMinutes * 60_000;
+  if (startsAt >= closesAt)
     return hold('OUTSIDE_WINDOW', nextOpening(spec.rotation, new Date(closesAt))?.from.getTime());
-  budget.take(spec);
+  budget.take(spec, inMinutes);
+  target.planned.push(inMinutes);
+  target.nextStart = Math.max(target.nextStart, startsAt) + target.spacingMs;
   return { say: 'start', because, inMinutes };
 }
 
-const hold = (reason: HoldReason, until?: number): DueVerdict => ({
+/** The whole minute from now in which the spacing lets the next routine rotation start: never too early, but for parts of one minute. */
+const minuteOf = ({ nextStart, planned }: TargetState, now: number): number =>
+  Math.max(0, (planned.length > 0 ? Math.floor : Math.ceil)((nextStart - now) / 60_000));
+
+/** Whether one more rotation may run on the target in that minute from now. */
+const hasRoom = ({ inFlightUntil, planned, maxInFlight, plannedMs }: TargetState, minute: number): boolean =>
+  inFlightUntil.length + planned.filter((at) => (minute - at) * 60_000 < plannedMs).length < maxInFlight;
+
+/** When so many rotations in flight have ended, or have failed, that one more may start. */
+const roomAt = ({ inFlightUntil, maxInFlight }: TargetState): number | undefined =>
+  inFlightUntil.at(-maxInFlight);
+
+const hold = (reason: HoldReason, until?: number): Hold => ({
   say: 'hold',
   reason,
   ...(until === undefined ? {} : { until: new Date(until) }),
@@ -395,9 +579,9 @@ const oldestVersion = ({ versions }: Candidate): string | undefined =>
   versions.toSorted((a, b) => a.createdAt.getTime() - b.createdAt.getTime())[0]?.versionId;
 
 interface Budget {
-  /** The first minute from now in which one more rotation fits. */
-  next(spec: CredentialSpec): number;
-  take(spec: CredentialSpec): void;
+  /** The first minute from now, `from` or later, in which one more rotation fits. */
+  next(spec: CredentialSpec, from: number): number;
+  take(spec: CredentialSpec, minute: number): void;
 }
 
 /**
@@ -405,27 +589,35 @@ interface Budget {
  * whoever else has the key. What was started in the last minute counts, whoever started it.
  */
 function createBudget(lives: readonly Life[], now: number): Budget {
-  const used = new Map<string, number>();
-  const paceOf = ({ definition }: CredentialSpec): { minutes: number; rotations: number } => {
-    const { perMinute, perRotation } = definition.capabilities.writes;
-    const rotations = Math.floor(perMinute / 2 / perRotation);
-    return rotations >= 1
-      ? { minutes: 1, rotations }
-      : { minutes: Math.ceil((2 * perRotation) / perMinute), rotations: 1 };
+  /** By key: how many start in each stretch of `minutes`, and before which stretch all are full. */
+  const used = new Map<string, { readonly taken: Map<number, number>; firstFree: number }>();
+  const usedOf = ({ apiKeySecret }: CredentialSpec) => {
+    const known = used.get(apiKeySecret) ?? { taken: new Map<number, number>(), firstFree: 0 };
+    used.set(apiKeySecret, known);
+    return known;
   };
-  for (const life of lives) {
-    const { spec } = life.candidate;
-    const since = now - paceOf(spec).minutes * 60_000;
-    const recent = startsOf(life).filter((at) => at > since).length;
-    used.set(spec.apiKeySecret, (used.get(spec.apiKeySecret) ?? 0) + recent);
-  }
-  return {
-    next(spec) {
-      const { minutes, rotations } = paceOf(spec);
-      return Math.floor((used.get(spec.apiKeySecret) ?? 0) / rotations) * minutes;
+  const budget: Budget = {
+    next(spec, from) {
+      const { minutes, rotations } = paceOf(spec.definition.capabilities);
+      const key = usedOf(spec);
+      const isFull = (stretch: number): boolean => (key.taken.get(stretch) ?? 0) >= rotations;
+      while (isFull(key.firstFree)) key.firstFree += 1;
+      let stretch = Math.max(key.firstFree, Math.floor(from / minutes));
+      while (isFull(stretch)) stretch += 1;
+      return Math.max(from, stretch * minutes);
     },
-    take: ({ apiKeySecret }) => used.set(apiKeySecret, (used.get(apiKeySecret) ?? 0) + 1),
+    take(spec, minute) {
+      const { taken } = usedOf(spec);
+      const stretch = Math.floor(minute / paceOf(spec.definition.capabilities).minutes);
+      taken.set(stretch, (taken.get(stretch) ?? 0) + 1);
+    },
   };
+  for (const { candidate, starts } of lives) {
+    const { spec } = candidate;
+    const since = now - paceOf(spec.definition.capabilities).minutes * 60_000;
+    for (const at of starts) if (at > since) budget.take(spec, budget.next(spec, 0));
+  }
+  return budget;
 }
 
 /** The longest time over which rotations are spread: longer intervals gain nothing from more. */

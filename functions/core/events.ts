@@ -131,7 +131,7 @@ export type RekeyEvent =
         readonly provider: string;
         readonly target: string;
         readonly state: 'opened' | 'half-open' | 'closed';
-        /** Rotations of this target that failed since one succeeded. */
+        /** Rotations of this target that failed since one succeeded; a credential that was in quarantine then does not count. */
         readonly failures: number;
       };
     };

@@ -18,6 +18,7 @@ export const findingKinds = [
   'LabelRemoved',
   'RotationOverdue',
   'RotationStuck',
+  'RotationQuarantined',
   'PendingStray',
   'RolledBack',
   'UsersInTheWay',

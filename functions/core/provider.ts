@@ -223,6 +223,11 @@ export interface Capabilities {
   readonly passwordReadableAgain: 'always' | 'while-default' | 'never';
   /** What the vendor lets one API key write, and what a rotation needs of it, retirement of the old user included. */
   readonly writes: { readonly perMinute: number; readonly perRotation: number };
+  /**
+   * How many rotations of one target may be in flight at once, at least 1. It is 1 where one rotation could change what another one
+   * reads, and where the vendor carries out changes of users one after the other: more would only wait, and time out.
+   */
+  readonly parallelRotations: number;
 }
 
 /** What a provider is before any secret is at hand: its schemas and rules, and how to open it on one target. */

@@ -1,3 +1,4 @@
+import { keyCapacity, sharesKey, sharesTarget, targetCapacity } from '../core/capacity.ts';
 import { type Directives, isBuried } from '../core/directives.ts';
 import { InputError, RotationRefused } from '../core/errors.ts';
 import { type CredentialFacts, type CredentialRequest, credentialRequested } from '../core/events.ts';
@@ -289,7 +290,24 @@ async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, re
       'DELETION_IN_PROGRESS',
       `${spec.name} is being deleted; wait until its parameter is gone, then request it again`,
     );
+  const impossible = [...targetCapacity([spec]), ...keyCapacity([spec])].find(
+    ({ level }) => level === 'impossible',
+  );
+  if (impossible !== undefined)
+    throw new InputError(
+      'SPEC_INVALID',
+      `${impossible.text}; correct the spec and send it again, nothing was changed`,
+    );
   const { target } = await readTarget(spec, {}, rekey);
+  const others = (target?.credentials ?? []).flatMap((other) =>
+    other.name === spec.name ? [] : [other.spec],
+  );
+  // Refusing it would not help those that are there, and somebody may be waiting for it.
+  for (const fault of [
+    ...targetCapacity([spec, ...others.filter((other) => sharesTarget(other, spec))]),
+    ...keyCapacity([spec, ...others.filter((other) => sharesKey(other, spec))]),
+  ])
+    rekey.log('warn', `rotations may be late: ${fault.text}`, { credential: spec.name, level: fault.level });
   const twin = target?.credentials.find(
     (other) =>
       other.name !== spec.name &&

@@ -1,5 +1,12 @@
 import * as z from 'zod/mini';
-import { type Candidate, type PlannedRotation, type PlannedTarget, planRotations } from '../core/due.ts';
+import {
+  type Candidate,
+  type PlannedRotation,
+  type PlannedTarget,
+  planRotations,
+  type Quarantine,
+  quarantineFindings,
+} from '../core/due.ts';
 import { credentialRequested, type Invocation, type RekeyEvent } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
 import { targetKey } from '../core/fleet.ts';
@@ -38,6 +45,8 @@ export interface StartReport {
     readonly failures: number;
     readonly until?: Date;
   }[];
+  /** Credentials whose own rotations keep failing. */
+  readonly quarantined: readonly (Quarantine & { readonly credential: string })[];
 }
 
 /**
@@ -98,6 +107,9 @@ export async function startRotations(
       state === 'closed'
         ? []
         : [{ provider, target, state, failures, ...(trialAt === undefined ? {} : { until: trialAt }) }],
+    ),
+    quarantined: plan.rotations.flatMap(({ candidate, quarantine }) =>
+      quarantine === undefined ? [] : [{ credential: candidate.name, ...quarantine }],
     ),
   };
   rekey.log('info', dryRun ? 'looked what is due' : 'looked what is due, and started it', {
@@ -213,10 +225,8 @@ function pausesWithoutTarget(
   });
 }
 
-function findingsOf(
-  { candidate, verdict, deadline, isUrgent }: PlannedRotation,
-  now: Date,
-): readonly Finding[] {
+function findingsOf(rotation: PlannedRotation, now: Date): readonly Finding[] {
+  const { candidate, verdict, deadline, isUrgent } = rotation;
   const { name: credential, spec } = candidate;
   const about = { provider: spec.provider, target: spec.targetId, credential };
   const overdue: readonly Finding[] =
@@ -255,5 +265,5 @@ function findingsOf(
           },
         ]
       : [];
-  return [...overdue, ...disabled, ...waiting];
+  return [...overdue, ...quarantineFindings(rotation), ...disabled, ...waiting];
 }

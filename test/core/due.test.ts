@@ -9,6 +9,7 @@ import {
   type DueVerdict,
   type Plan,
   planRotations,
+  quarantineFindings,
   turnAt,
 } from '../../functions/core/due.ts';
 import type { VersionListing } from '../../functions/core/ports.ts';
@@ -30,10 +31,12 @@ const parsed = await parseSpec(
 type SpecOverrides = Partial<Omit<CredentialSpec, 'definition' | 'rotation'>> & {
   readonly rotation?: Partial<CredentialSpec['rotation']>;
   readonly writes?: { readonly perMinute: number; readonly perRotation: number };
+  readonly parallelRotations?: number;
 };
 const spec = ({
   rotation,
   writes = { perMinute: 600, perRotation: 3 },
+  parallelRotations = 1,
   ...overrides
 }: SpecOverrides = {}) => ({
   ...parsed,
@@ -41,7 +44,7 @@ const spec = ({
   rotation: { every: 'P30D', blackouts: [], ...rotation },
   definition: {
     ...parsed.definition,
-    capabilities: { ...parsed.definition.capabilities, writes },
+    capabilities: { ...parsed.definition.capabilities, writes, parallelRotations },
   },
 });
 
@@ -346,6 +349,8 @@ describe('a credential', () => {
   });
 });
 
+const week = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'] as const;
+
 /** Rotated last long enough ago that it is due in April. */
 const due = (name: string, given: Given = {}): Candidate => candidate({ name, ...given });
 const april = '2026-04-05T12:00:00Z';
@@ -452,79 +457,72 @@ describe('on one target', () => {
   });
 });
 
-describe('the breaker of a target', () => {
-  /** Failed at these times on the day of `april`, and abandoned. */
-  const failing = (name: string, ...times: readonly string[]): Candidate =>
-    due(name, {
-      versions: [
-        ['v0', '2026-01-01T12:00:00Z', 'AWSPREVIOUS'],
-        ['v1', '2026-03-01T11:58:00Z', 'AWSCURRENT'],
-        ...times.map((time, index) => [`f${index}`, `2026-04-05T${time}:00Z`] as const),
-      ],
-    });
-  const stateOf = (now: string, ...candidates: readonly Candidate[]) =>
-    plan(now, ...candidates).targets[0]?.breaker;
-
-  test('is closed after two failures', () => {
-    expect(stateOf(april, failing('a', '09:00', '10:00'))).toEqual({ state: 'closed', failures: 2 });
+/** Failed at these times on the day of `april`, and abandoned. */
+const failing = (name: string, ...times: readonly string[]): Candidate =>
+  due(name, {
+    versions: [
+      ['v0', '2026-01-01T12:00:00Z', 'AWSPREVIOUS'],
+      ['v1', '2026-03-01T11:58:00Z', 'AWSCURRENT'],
+      ...times.map(
+        (time, index) => [`f${index}`, time.includes('T') ? time : `2026-04-05T${time}:00Z`] as const,
+      ),
+    ],
   });
+/** Stuck since then, and open still. */
+const stuckSince = (name: string, ...times: readonly string[]): Candidate => {
+  const { versions, ...rest } = failing(name, ...times);
+  return {
+    ...rest,
+    versions: versions.map((version, index) =>
+      index === versions.length - 1 ? { ...version, labels: new Set(['AWSPENDING']) } : version,
+    ),
+  };
+};
+const succeededAt = (name: string, time: string): Candidate =>
+  due(name, {
+    versions: [
+      ['v0', '2026-01-01T12:00:00Z', 'AWSPREVIOUS'],
+      ['v1', `2026-04-05T${time}:00Z`, 'AWSCURRENT'],
+    ],
+    lastRotatedAt: `2026-04-05T${time}:30Z`,
+  });
+const ordered = (
+  one: Candidate,
+  order: 'rotateBefore' | 'revokeBefore',
+  at = '2026-04-05T11:59:00Z',
+): Candidate => ({ ...one, directives: { [order]: new Date(at) } });
 
-  test('opens with the third, whichever credential failed, for an hour after the last', () => {
-    const given = [failing('a', '09:00', '11:30'), failing('b', '10:00')];
-    expect(stateOf(april, ...given)).toEqual({
-      state: 'opened',
+describe('a credential whose rotations keep failing', () => {
+  const quarantineOf = (now: string, one: Candidate) => plan(now, one).rotations[0]?.quarantine;
+
+  test('is held after the third failure, for an hour from the last one', () => {
+    expect(quarantineOf(april, failing('a', '09:00', '11:30'))).toBeUndefined();
+    expect(verdicts(plan(april, failing('a', '09:00', '11:30')))).toEqual(['a: start INTERVAL in 0']);
+    const third = failing('a', '09:00', '10:00', '11:30');
+    expect(quarantineOf(april, third)).toEqual({
       failures: 3,
+      firstFailedAt: new Date('2026-04-05T09:00:00Z'),
       until: new Date('2026-04-05T12:30:00Z'),
     });
-    expect(verdicts(plan(april, ...given))).toEqual([
-      'a: BREAKER_OPEN until 2026-04-05T12:30:00',
-      'b: BREAKER_OPEN until 2026-04-05T12:30:00',
-    ]);
+    expect(verdicts(plan(april, third))).toEqual(['a: QUARANTINED until 2026-04-05T12:30:00']);
+    expect(verdicts(plan('2026-04-05T12:30:00Z', third))).toEqual(['a: start INTERVAL in 0']);
   });
 
-  test('counts an open rotation once it has had its time', () => {
-    const stuck = due('b', {
-      versions: [
-        ['v1', '2026-03-01T11:58:00Z', 'AWSCURRENT'],
-        ['p', '2026-04-05T11:30:00Z', 'AWSPENDING'],
-      ],
-    });
-    expect(stateOf('2026-04-05T11:59:59Z', failing('a', '09:00', '10:00'), stuck)?.failures).toBe(2);
-    expect(stateOf(april, failing('a', '09:00', '10:00'), stuck)).toMatchObject({
-      state: 'opened',
-      failures: 3,
-    });
-  });
-
-  test('lets exactly one rotation try when its time is over', () => {
-    const given = [failing('a', '09:00', '11:00'), failing('b', '10:00')];
-    expect(stateOf(april, ...given)).toEqual({ state: 'half-open', failures: 3 });
-    expect(verdicts(plan(april, ...given))).toEqual(['a: start INTERVAL in 0', 'b: TARGET_BUSY']);
-  });
-
-  test('stays open twice as long after each further failure, up to a day', () => {
-    expect(stateOf(april, failing('a', '08:00', '09:00', '10:00', '11:00'))?.until).toEqual(
+  test('is held twice as long after each further failure, up to a day', () => {
+    expect(quarantineOf(april, failing('a', '08:00', '09:00', '10:00', '11:00'))?.until).toEqual(
       new Date('2026-04-05T13:00:00Z'),
     );
     const many = failing('a', ...Array.from({ length: 20 }, (_, index) => `11:${10 + index}`));
-    expect(stateOf(april, many)?.until).toEqual(new Date('2026-04-06T11:29:00Z'));
+    expect(quarantineOf(april, many)?.until).toEqual(new Date('2026-04-06T11:29:00Z'));
   });
 
-  test('is closed by a success of any credential after them', () => {
-    const success = due('b', {
-      versions: [
-        ['v0', '2026-01-01T12:00:00Z', 'AWSPREVIOUS'],
-        ['v1', '2026-04-05T11:39:00Z', 'AWSCURRENT'],
-      ],
-      lastRotatedAt: '2026-04-05T11:40:00Z',
-    });
-    expect(stateOf(april, failing('a', '09:00', '10:00', '11:00'), success)).toEqual({
-      state: 'closed',
-      failures: 0,
-    });
+  test('counts an open rotation once it has had its time', () => {
+    const stuck = stuckSince('a', '09:00', '10:00', '11:30');
+    expect(quarantineOf('2026-04-05T11:59:59Z', stuck)).toBeUndefined();
+    expect(quarantineOf(april, stuck)?.failures).toBe(3);
   });
 
-  test('does not count what failed before the current version was made', () => {
+  test('starts anew with a success of its own, and not with one of a neighbour', () => {
     const recovered = due('a', {
       versions: [
         ['v0', '2026-01-01T12:00:00Z', 'AWSPREVIOUS'],
@@ -535,35 +533,177 @@ describe('the breaker of a target', () => {
       ],
       lastRotatedAt: '',
     });
-    expect(stateOf(april, recovered)).toEqual({ state: 'closed', failures: 0 });
+    expect(quarantineOf(april, recovered)).toBeUndefined();
+    expect(
+      verdicts(plan(april, failing('a', '09:00', '10:00', '11:30'), succeededAt('b', '11:45'))),
+    ).toContain('a: QUARANTINED until 2026-04-05T12:30:00');
   });
 
-  test('I28: however often one credential fails, its neighbours are rotated', () => {
+  test('I28: takes no turn from its neighbours, however often it fails and whatever was ordered for it', () => {
     const open = failing('a', '09:00', '10:00', '11:00', '11:30', '11:40');
-    expect(verdicts(plan(april, open, due('b')))).toEqual([
-      'a: BREAKER_OPEN until 2026-04-05T15:40:00',
+    const held = 'a: QUARANTINED until 2026-04-05T15:40:00';
+    expect(verdicts(plan(april, open, due('b')))).toEqual(['b: start INTERVAL in 0', held]);
+    expect(verdicts(plan(april, ordered(open, 'rotateBefore'), due('b')))).toEqual([
       'b: start INTERVAL in 0',
+      held,
     ]);
-    // Ordered for it by hand or by reconcile-users, too.
-    const ordered = { ...open, directives: { rotateBefore: new Date('2026-04-05T11:59:00Z') } };
-    expect(verdicts(plan(april, ordered, due('b')))).toContain('b: start INTERVAL in 0');
+    // Once its pause is over, too, and where one failure was no quarantine yet.
+    const late = '2026-04-05T15:40:00Z';
+    expect(verdicts(plan(late, open, due('b')))).toEqual(['b: start INTERVAL in 0', 'a: TARGET_BUSY']);
+    expect(verdicts(plan(april, failing('a', '11:00'), due('b')))).toEqual([
+      'b: start INTERVAL in 0',
+      'a: TARGET_BUSY',
+    ]);
   });
 
-  test('I28: a target on which several credentials fail keeps the others, and their retries do not prolong that', () => {
+  test('I28: keeps no neighbour at a distance, as a rotation that failed has changed nothing', () => {
+    expect(verdicts(plan(april, failing('a', '09:00', '10:00', '11:55'), due('b')))).toContain(
+      'b: start INTERVAL in 0',
+    );
+  });
+
+  test('is revoked all the same, after the neighbours that are due', () => {
+    const open = ordered(failing('a', '09:00', '10:00', '11:30'), 'revokeBefore');
+    expect(verdicts(plan(april, open))).toEqual(['a: start REVOKED in 0']);
+    expect(verdicts(plan(april, open, due('b')))).toEqual(['b: start INTERVAL in 0', 'a: TARGET_BUSY']);
+    // The neighbour has been rotated, and the next pass comes.
+    expect(verdicts(plan('2026-04-05T12:05:00Z', open, succeededAt('b', '12:01'), due('c')))).toContain(
+      'a: start REVOKED in 0',
+    );
+  });
+
+  test('is revoked in a crowded window, too, as soon as the rotation of a neighbour has ended', () => {
+    const crowd = Array.from({ length: 1_000 }, (_, index) => due(`m${index}`));
+    const open = ordered(failing('a', '09:00', '10:00', '11:30'), 'revokeBefore');
+    const starts = (now: string, ...all: readonly Candidate[]) =>
+      verdicts(plan(now, ...all)).filter((line) => line.includes('start'));
+    expect(starts(april, open, ...crowd)).toEqual(['m0: start INTERVAL in 0']);
+    expect(starts('2026-04-05T12:00:45Z', open, succeededAt('m0', '12:00'), ...crowd.slice(1))).toEqual([
+      'a: start REVOKED in 0',
+    ]);
+  });
+
+  test('is named to the operator with its failures, the next try and what to do', () => {
+    const [rotation] = plan(april, failing('a', '09:00', '10:00', '11:30')).rotations;
+    if (rotation === undefined) throw new Error('there is one');
+    expect(quarantineFindings(rotation)).toEqual([
+      {
+        kind: 'RotationQuarantined',
+        provider: 'cockroachdb-cloud',
+        target: parsed.targetId,
+        credential: 'a',
+        details:
+          '3 rotations of a have failed one after the other since 2026-04-05T09:00:00.000Z; rekey tries the next one at 2026-04-05T12:30:00.000Z, and later ones at the latest a day after each failure, once its window is open',
+        remedy:
+          'do what README.md says for the code of the last CredentialRotationFailed of a; the next rotation that succeeds ends the quarantine',
+      },
+    ]);
+    const [healthy] = plan(april, due('a')).rotations;
+    expect(healthy && quarantineFindings(healthy)).toEqual([]);
+  });
+});
+
+describe('the breaker of a target', () => {
+  const stateOf = (now: string, ...candidates: readonly Candidate[]) =>
+    plan(now, ...candidates).targets[0]?.breaker;
+
+  test('is never opened by one credential alone', () => {
+    const often = failing('a', ...Array.from({ length: 20 }, (_, index) => `11:${10 + index}`));
+    expect(stateOf(april, often)).toEqual({ state: 'closed', failures: 20 });
+    expect(stateOf(april, often, due('b'))).toEqual({ state: 'closed', failures: 20 });
+  });
+
+  test('opens with the second credential that fails, for an hour from then', () => {
+    const given = [failing('a', '09:00', '11:45'), failing('b', '11:30')];
+    expect(stateOf(april, ...given)).toEqual({
+      state: 'opened',
+      failures: 3,
+      until: new Date('2026-04-05T12:30:00Z'),
+    });
+    expect(verdicts(plan(april, ...given, due('c')))).toEqual([
+      'c: BREAKER_OPEN until 2026-04-05T12:30:00',
+      'b: BREAKER_OPEN until 2026-04-05T12:30:00',
+      'a: BREAKER_OPEN until 2026-04-05T12:30:00',
+    ]);
+  });
+
+  test('stays open twice as long with each further credential, up to a day, and no longer for their retries', () => {
     const given = [failing('a', '10:00', '11:50'), failing('b', '10:10', '11:51'), failing('c', '11:20')];
-    expect(verdicts(plan(april, ...given, due('d')))).toContain('d: BREAKER_OPEN until 2026-04-05T12:20:00');
-    expect(verdicts(plan('2026-04-05T12:21:00Z', ...given, due('d')))).toContain('d: start INTERVAL in 0');
+    expect(verdicts(plan(april, ...given, due('d')))).toContain('d: BREAKER_OPEN until 2026-04-05T13:20:00');
+    expect(verdicts(plan('2026-04-05T13:20:00Z', ...given, due('d')))).toContain('d: start INTERVAL in 0');
+    const all = Array.from({ length: 20 }, (_, index) => failing(`c${index}`, `11:${10 + index}`));
+    expect(stateOf(april, ...all)?.until).toEqual(new Date('2026-04-06T11:29:00Z'));
+  });
+
+  test('counts an open rotation once it has had its time', () => {
+    const given = [failing('a', '09:00'), stuckSince('b', '11:30')];
+    expect(stateOf('2026-04-05T11:59:59Z', ...given)).toEqual({ state: 'closed', failures: 1 });
+    expect(stateOf(april, ...given)).toMatchObject({ state: 'opened', failures: 2 });
+  });
+
+  test('lets exactly one rotation try when its time is over: that of the credential that was tried least recently', () => {
+    const given = [failing('a', '09:00', '10:55'), failing('b', '10:50'), due('c')];
+    expect(stateOf(april, ...given)).toEqual({ state: 'half-open', failures: 3 });
+    expect(verdicts(plan(april, ...given))).toEqual([
+      'c: start INTERVAL in 0',
+      'b: TARGET_BUSY',
+      'a: TARGET_BUSY',
+    ]);
+    // An order that failed as well gets no trial before them.
+    const requested = ordered(failing('d', '10:58'), 'rotateBefore', '2026-04-05T10:57:00Z');
+    expect(verdicts(plan('2026-04-05T14:00:00Z', ...given.slice(1), requested))).toEqual([
+      'c: start INTERVAL in 0',
+      'd: TARGET_BUSY',
+      'b: TARGET_BUSY',
+    ]);
+  });
+
+  test('gives one trial although the vendor could take more at once, and does not count that of a quarantine', () => {
+    const parallel = (one: Candidate): Candidate => ({
+      ...one,
+      spec: spec({ name: one.name, parallelRotations: 3 }),
+    });
+    const given = [failing('a', '09:00'), failing('b', '10:30'), due('c'), due('d')].map(parallel);
+    const starts = verdicts(plan(april, ...given)).filter((line) => line.includes('start'));
+    expect(starts).toEqual(['c: start INTERVAL in 0']);
+    expect(plan(april, ...given).targets.map(({ maxInFlight }) => maxInFlight)).toEqual([1]);
+    // Nor one a minute, as many as are due: the outcome of the first is not known yet.
+    const crowd = Array.from({ length: 1_000 }, (_, index) => due(`m${index}`));
+    expect(
+      verdicts(plan(april, failing('a', '09:00'), failing('b', '10:30'), ...crowd)).filter((line) =>
+        line.includes('start'),
+      ),
+    ).toHaveLength(1);
+    // Open for the others, while the pause of this one is over.
+    const ill = failing('a', '07:00', '08:00', '09:00');
+    expect(verdicts(plan(april, ill, failing('b', '11:30'), due('c')))).toEqual([
+      'c: BREAKER_OPEN until 2026-04-05T12:30:00',
+      'a: start INTERVAL in 0',
+      'b: BREAKER_OPEN until 2026-04-05T12:30:00',
+    ]);
+  });
+
+  test('is closed by a success of any credential after them', () => {
+    const given = [failing('a', '09:00', '10:00'), failing('b', '11:00'), succeededAt('c', '11:39')];
+    expect(stateOf(april, ...given)).toEqual({ state: 'closed', failures: 0 });
+  });
+
+  test('I28: is not opened by one failure beside credentials that were ill while another one succeeded', () => {
+    const ill = ['a', 'b'].map((name) => failing(name, '07:00', '08:00', '09:00', '11:00'));
+    expect(stateOf(april, ...ill)).toMatchObject({ state: 'half-open', failures: 8 });
+    const given = [...ill, succeededAt('c', '10:00'), failing('d', '11:30'), due('e')];
+    expect(stateOf(april, ...given)).toEqual({ state: 'closed', failures: 1 });
+    expect(verdicts(plan(april, ...given))).toContain('e: start INTERVAL in 0');
   });
 
   test('does not keep a revocation, but does keep what was requested', () => {
-    const open = failing('a', '09:00', '10:00', '11:30');
-    const before = new Date('2026-04-05T11:59:00Z');
-    expect(verdicts(plan(april, { ...open, directives: { revokeBefore: before } }))).toEqual([
-      'a: start REVOKED in 0',
-    ]);
-    expect(verdicts(plan(april, { ...open, directives: { rotateBefore: before } }))).toEqual([
-      'a: BREAKER_OPEN until 2026-04-05T12:30:00',
-    ]);
+    const given = [failing('a', '11:20'), failing('b', '11:30')];
+    expect(verdicts(plan(april, ...given, ordered(due('c'), 'revokeBefore')))).toContain(
+      'c: start REVOKED in 0',
+    );
+    expect(verdicts(plan(april, ...given, ordered(due('c'), 'rotateBefore')))).toContain(
+      'c: BREAKER_OPEN until 2026-04-05T12:30:00',
+    );
   });
 });
 
@@ -621,6 +761,262 @@ describe('the budget of an API key', () => {
       'c1: OUTSIDE_WINDOW until 2026-04-12T10:00:00',
     ]);
   });
+});
+
+describe('rotations of one target at once', () => {
+  const inFlight = (name: string, since: string, given: Given = {}): Candidate =>
+    due(name, {
+      ...given,
+      versions: [
+        ['v1', '2026-03-01T12:00:00Z', 'AWSCURRENT'],
+        ['v2', `2026-04-05T${since}:00Z`, 'AWSPENDING'],
+      ],
+    });
+  const orderedNow = (name: string, given: Given): Candidate => ordered(due(name, given), 'rotateBefore');
+
+  test('are as many as its vendor can take', () => {
+    const given: Given = { parallelRotations: 2 };
+    const both = ['a', 'b', 'c'].map((name) => orderedNow(name, given));
+    expect(verdicts(plan(april, ...both))).toEqual([
+      'a: start REQUESTED in 0',
+      'b: start REQUESTED in 0',
+      'c: TARGET_BUSY',
+    ]);
+    expect(plan(april, ...both).targets.map(({ maxInFlight }) => maxInFlight)).toEqual([2]);
+    const [one] = both;
+    if (one === undefined) throw new Error('there are three');
+    expect(verdicts(plan(april, one, inFlight('x', '11:50', given)))).toContain('a: start REQUESTED in 0');
+    expect(
+      verdicts(plan(april, one, inFlight('x', '11:50', given), inFlight('y', '11:40', given))),
+    ).toContain('a: TARGET_BUSY until 2026-04-05T12:10:00');
+  });
+
+  test('do not make routine rotations follow each other any sooner, where there is time', () => {
+    const given: Given = { parallelRotations: 2 };
+    expect(verdicts(plan(april, inFlight('x', '11:55', given), due('a', given)))).toContain(
+      'a: SPACING until 2026-04-05T12:05:00',
+    );
+  });
+});
+
+describe('the spacing of a target', () => {
+  const sundays = { window: { start: '11:00', length: 'PT2H', days: ['SU'], timeZone: 'UTC' } } as const;
+  const many = (count: number, given: Given = {}): readonly Candidate[] =>
+    Array.from({ length: count }, (_, index) =>
+      due(`c${String(index).padStart(4, '0')}`, {
+        rotation: { ...sundays, window: { ...sundays.window, days: ['SU'] } },
+        ...given,
+      }),
+    );
+  const startsOf = (now: string, ...candidates: readonly Candidate[]): readonly number[] =>
+    plan(now, ...candidates).rotations.flatMap(({ verdict: says }) =>
+      says.say === 'start' ? [says.inMinutes] : [],
+    );
+
+  test('is ten minutes where the window has time for all that are due in it', () => {
+    // An hour is left for six.
+    expect(startsOf(april, ...many(6))).toEqual([0]);
+  });
+
+  test('is what the window needs where more are due in it', () => {
+    // An hour is left for thirty, so two minutes for each; the next pass comes in five.
+    expect(startsOf(april, ...many(30))).toEqual([0, 2, 4]);
+  });
+
+  test('counts what is going to be due before the window closes', () => {
+    const now = '2026-04-05T11:00:00Z';
+    // The place of each is in these two hours, as the Sunday after them is kept in reserve.
+    const later = many(60, {
+      lastRotatedAt: '2026-03-15T12:00:00Z',
+      versions: [['v1', '2026-03-15T11:58:00Z', 'AWSCURRENT']],
+    });
+    expect(startsOf(now, ...later)).toEqual([]);
+    const [one, other] = many(2, { lastRotatedAt: '2026-03-01T12:00:00Z' });
+    if (one === undefined || other === undefined) throw new Error('there are two');
+    const named = [
+      { ...one, name: 'one' },
+      { ...other, name: 'other' },
+    ];
+    expect(startsOf(now, ...named)).toEqual([0]);
+    expect(startsOf(now, ...named, ...later)).toEqual([0, 1]);
+  });
+
+  test('leaves nothing of the window unused by the passes, and keeps what the vendor can take', () => {
+    expect(startsOf(april, ...many(1_000))).toEqual([0, 1, 2, 3, 4]);
+    expect(startsOf(april, ...many(1_000, { parallelRotations: 3 }))).toEqual([
+      0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4,
+    ]);
+    // Half of four writes a minute, and eight for each: one rotation in four minutes.
+    expect(startsOf(april, ...many(1_000, { writes: { perMinute: 4, perRotation: 8 } }))).toEqual([0, 4]);
+  });
+
+  test('is ten minutes, too, between credentials that have no window', () => {
+    const always = many(100, { rotation: {} });
+    expect(startsOf(april, ...always.slice(0, 50))).toEqual([0]);
+    // A day for a thousand of them.
+    expect(startsOf(april, ...many(1_000, { rotation: {} }))).toEqual([0, 1, 2, 4]);
+  });
+
+  test('lets no invocation sleep until a later minute while an order waits', () => {
+    const other = ordered(due('other', elsewhere), 'rotateBefore');
+    expect(
+      plan(april, ...many(1_000), other)
+        .rotations.map(({ verdict: says }) => text(says))
+        .filter((says) => says.startsWith('start')),
+    ).toEqual(['start REQUESTED in 0', 'start INTERVAL in 0']);
+  });
+});
+
+/** What becomes of versions, minute by minute, where each start succeeds at once or fails and is given up at once. */
+function liveThrough({
+  from,
+  days,
+  isPass = () => true,
+  credentials,
+  isBroken = () => false,
+  onStart = () => undefined,
+}: {
+  readonly from: string;
+  readonly days: number;
+  /** Whether there is a pass in this minute of the day. @default every five minutes */
+  readonly isPass?: (minute: number) => boolean;
+  readonly credentials: readonly Candidate[];
+  readonly isBroken?: (name: string) => boolean;
+  readonly onStart?: (name: string, at: number) => void;
+}): ReadonlyMap<string, readonly number[]> {
+  const start = Date.parse(from);
+  let fleet = [...credentials];
+  const at = new Map<string, number[]>(credentials.map(({ name }) => [name, []]));
+  for (let now = start; now < start + days * 86_400_000; now += 5 * 60_000) {
+    if (!isPass((now / 60_000) % (24 * 60))) continue;
+    const starts = new Map(
+      plan(new Date(now).toISOString(), ...fleet).rotations.flatMap(
+        ({ candidate: { name }, verdict: says }) =>
+          says.say === 'start' ? [[name, now + says.inMinutes * 60_000] as const] : [],
+      ),
+    );
+    for (const [name, instant] of starts) {
+      at.get(name)?.push(instant);
+      onStart(name, instant);
+    }
+    if (starts.size > 0)
+      fleet = fleet.map((one) => {
+        const instant = starts.get(one.name);
+        return instant === undefined ? one : rotatedAt(one, new Date(instant), isBroken(one.name));
+      });
+  }
+  return at;
+}
+
+/** Secrets Manager keeps about a hundred versions. */
+function rotatedAt(one: Candidate, instant: Date, fails: boolean): Candidate {
+  const { secret, versions } = one;
+  if (typeof secret === 'string') throw new Error('it has a secret');
+  const made = { versionId: instant.toISOString(), createdAt: instant, labels: new Set<string>() };
+  if (fails)
+    return { ...one, secret: { ...secret, changedAt: instant }, versions: [...versions.slice(-99), made] };
+  const current = versions.find(({ labels }) => labels.has('AWSCURRENT'));
+  const labelled = [
+    ...(current === undefined ? [] : [{ ...current, labels: new Set(['AWSPREVIOUS']) }]),
+    { ...made, labels: new Set(['AWSCURRENT']) },
+  ];
+  return {
+    ...one,
+    versions: labelled,
+    secret: {
+      ...secret,
+      changedAt: instant,
+      lastRotatedAt: instant,
+      labelsByVersion: new Map(labelled.map(({ versionId, labels }) => [versionId, labels])),
+    },
+  };
+}
+
+test('I28: in a hundred days a broken credential is tried once a day, and its healthy neighbours are never late', () => {
+  const window = { start: '02:00', length: 'PT2H', days: [...week], timeZone: 'UTC' };
+  const healthy = [
+    due('monthly'),
+    due('weekly', { rotation: { every: 'P7D' } }),
+    due('nightly', { rotation: { every: 'P10D', window } }),
+    due('on-sundays', { rotation: { every: 'P21D', window: { ...window, days: ['SU'] } } }),
+  ];
+  const from = '2026-03-20T00:00:00Z';
+  const starts = liveThrough({
+    from,
+    days: 100,
+    credentials: [due('broken', { rotation: { every: 'P7D' } }), ...healthy],
+    isBroken: (name) => name === 'broken',
+  });
+  const tries = starts.get('broken') ?? [];
+  const [first = 0] = tries;
+  const later = tries.filter((at) => at >= first + 86_400_000);
+  expect(tries.length).toBeGreaterThan(90);
+  expect(tries.length - later.length).toBeLessThanOrEqual(7);
+  for (const [index, at] of later.slice(1).entries())
+    expect(at - (later[index] ?? 0)).toBeGreaterThanOrEqual(86_400_000);
+  for (const { name, spec: wanted } of healthy) {
+    const all = starts.get(name) ?? [];
+    const days = Number(/\d+/.exec(wanted.rotation.every)?.[0]);
+    expect(all.length).toBeGreaterThanOrEqual(Math.floor(100 / days));
+    for (const [index, at] of all.slice(1).entries())
+      expect(at - (all[index] ?? 0)).toBeLessThanOrEqual(days * 86_400_000);
+  }
+});
+
+test('a thousand credentials of one target are rotated within their interval, each in its window', () => {
+  const window = { start: '02:00', length: 'PT3H', days: [...week], timeZone: 'UTC' };
+  const credentials = Array.from({ length: 1_000 }, (_, index) =>
+    due(`c${index}`, {
+      rotation: { every: 'P30D', window },
+      // Declared in one deployment, and rotated for the first time one after the other.
+      lastRotatedAt: new Date(Date.parse('2026-03-01T12:00:00Z') + index * 60_000).toISOString(),
+      versions: [
+        ['v1', new Date(Date.parse('2026-03-01T12:00:00Z') + index * 60_000).toISOString(), 'AWSCURRENT'],
+      ],
+    }),
+  );
+  const late: string[] = [];
+  const minutes = new Map<number, number>();
+  liveThrough({
+    from: '2026-03-24T00:00:00Z',
+    days: 8,
+    // In no other can anything start.
+    isPass: (minute) => 110 <= minute && minute < 310,
+    credentials,
+    onStart: (name, at) => {
+      minutes.set(at, (minutes.get(at) ?? 0) + 1);
+      const minute = (at / 60_000) % (24 * 60);
+      if (minute < 120 || minute >= 300) late.push(`${name} outside its window`);
+      if (at > Date.parse('2026-03-31T12:00:00Z') + Number(name.slice(1)) * 60_000) late.push(`${name} late`);
+    },
+  });
+  expect(late).toEqual([]);
+  expect([...minutes.values()].reduce((sum, count) => sum + count, 0)).toBe(1_000);
+  // One at a time: no two in one minute.
+  expect(Math.max(...minutes.values())).toBe(1);
+});
+
+test('a plan looks at each credential a bounded number of times: ten times as many cost ten times as much', () => {
+  const looksAt = (count: number): number => {
+    let looks = 0;
+    const counting = <T extends object>(of: T): T =>
+      new Proxy(of, {
+        get(target, property, receiver) {
+          looks += 1;
+          return Reflect.get(target, property, receiver);
+        },
+      });
+    const candidates = Array.from({ length: count }, (_, index) => {
+      const one = failing(`c${index}`, ...(index % 3 === 0 ? ['09:00', '10:00'] : []));
+      return counting({ ...one, versions: one.versions.map(counting) });
+    });
+    plan(april, ...candidates);
+    return looks;
+  };
+  const thousand = looksAt(1_000);
+  expect(thousand).toBeGreaterThan(1_000);
+  // The names are compared when sorting, which is a little more than linear.
+  expect(looksAt(10_000) / thousand).toBeLessThan(13);
 });
 
 test('the same snapshot gives the same plan, in whatever order it comes', () => {
@@ -711,7 +1107,6 @@ describe('the place in the interval', () => {
   });
 });
 
-const week = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'] as const;
 const anyRotation = fc.record({
   every: fc.oneof(fc.integer({ min: 1, max: 40 }), fc.constantFrom(90, 365, 998)).map((each) => `P${each}D`),
   window: fc.option(

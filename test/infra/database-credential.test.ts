@@ -1,5 +1,5 @@
 import { App, Duration, Stack, Stage } from 'aws-cdk-lib';
-import { Match, Template } from 'aws-cdk-lib/assertions';
+import { Annotations, Match, Template } from 'aws-cdk-lib/assertions';
 import { EventBus } from 'aws-cdk-lib/aws-events';
 import { SqsQueue } from 'aws-cdk-lib/aws-events-targets';
 import { Role, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
@@ -12,6 +12,7 @@ import {
   Consumer,
   DatabaseCredential,
   type DatabaseCredentialProps,
+  type RotationWindow,
 } from '../../infra/database-credential.ts';
 import { createAuthorizer } from '../../infra/local/authorization.ts';
 import { Rekey } from '../../infra/rekey.ts';
@@ -602,6 +603,32 @@ describe('a wrong declaration fails at synth, and says what is wrong', () => {
     ]);
   });
 
+  test('more rotations than the windows of a target have room for, told once, with the numbers', () => {
+    const app = newApp();
+    const [first, second] = ['First', 'Second'].map((id) => new Stack(app, id, { env: home }));
+    if (first === undefined || second === undefined) throw new Error('two stacks');
+    // Thirty minutes a week for one rotation a minute: 128 in 30 days.
+    const rotationWindow: RotationWindow = { start: '02:00', length: Duration.minutes(30), days: ['SU'] };
+    for (const [stack, from] of [
+      [first, 0],
+      [second, 100],
+    ] as const) {
+      const rekey = Rekey.fromAccount(stack, 'Rekey');
+      const target = new CockroachDb(stack, 'Account').cluster(clusterId);
+      for (let index = from; index < from + 100; index += 1)
+        orders(
+          stack,
+          rekey,
+          { credentialName: `orders-${index}`, usernamePrefix: `orders_${index}`, target, rotationWindow },
+          `Orders${index}`,
+        );
+    }
+    expect(refusalOf(app)).toEqual([
+      headline,
+      `[First/Orders0] rotationWindow: expected room for 200 rotations in 30 days, which 200 credentials of cockroachdb-cloud ${clusterId} (orders-0, orders-1, orders-2 and 197 more) need, got 128 in the window SU at 02:00 UTC for PT30M, as cockroachdb-cloud takes one rotation of a target at once, planned with 1 minute each; lengthen rotationWindow or open it on more days, raise rotationInterval, or spread the credentials over more targets`,
+    ]);
+  });
+
   test('every wrong field of every credential, at once', () => {
     const { stack, rekey } = given();
     const zones = { rotationWindow: { start: '2:00', length: Duration.hours(3) } };
@@ -614,6 +641,45 @@ describe('a wrong declaration fails at synth, and says what is wrong', () => {
       '[Orders/Orders] rotationWindow.start',
       '[Orders/Billing] rotationWindow.start',
     ]);
+  });
+});
+
+describe('a warning is given about', () => {
+  const warningsOf = (stack: Stack) =>
+    Annotations.fromStack(stack)
+      .findWarning('*', Match.stringLikeRegexp('rekey:capacity'))
+      .map(({ id, entry }) => [id, String(entry.data)]);
+  const declare = (stack: Stack, count: number): void => {
+    const rekey = Rekey.fromAccount(stack, 'Rekey');
+    const target = new CockroachDb(stack, 'Account').cluster(clusterId);
+    const rotationWindow: RotationWindow = { start: '02:00', length: Duration.minutes(30), days: ['SU'] };
+    for (let index = 0; index < count; index += 1)
+      orders(
+        stack,
+        rekey,
+        { credentialName: `orders-${index}`, usernamePrefix: `orders_${index}`, target, rotationWindow },
+        `Orders${index}`,
+      );
+  };
+
+  test('rotations that hardly fit into the windows of their target, once', () => {
+    const stack = new Stack(newApp(), 'Orders', { env: home });
+    declare(stack, 100);
+    expect(warningsOf(stack)).toEqual([
+      [
+        '/Orders/Orders0',
+        expect.stringContaining(
+          'rotationWindow: 100 credentials of cockroachdb-cloud 0b7c5a2e-6d2f-4b53-9d1a-2c9f3f1e8a10 (orders-0, orders-1, orders-2 and 97 more) need 100 rotations in 30 days, 78 % of the 128 that fit in the window SU at 02:00 UTC for PT30M',
+        ),
+      ],
+    ]);
+  });
+
+  test('none of those that fit, nor of the same in another stage', () => {
+    const app = newApp();
+    const stacks = ['Test', 'Live'].map((id) => new Stack(new Stage(app, id), 'Orders'));
+    for (const stack of stacks) declare(stack, 60);
+    for (const stack of stacks) expect(warningsOf(stack)).toEqual([]);
   });
 });
 

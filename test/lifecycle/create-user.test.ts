@@ -201,6 +201,79 @@ describe('a requested credential', () => {
     });
     for (const { name } of [over, twin]) await expect(rekey.describe(name)).rejects.toThrow();
   });
+
+  describe('where the vendor takes few requests', () => {
+    const sundays = { every: 'P30D', window: { start: '02:00', length: 'PT30M', days: ['SU'] } };
+    const requestWith = (perRotation: number, wanted: object): Promise<unknown> =>
+      rekey
+        .invoke((inner, until) =>
+          createUser(
+            { spec: wanted, requestedAt: vendors().clock.now() },
+            { rotationFunctionArn: 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret' },
+            until,
+            {
+              ...inner,
+              loadProvider: async (id) => {
+                const definition = await inner.loadProvider(id);
+                return (
+                  definition && {
+                    ...definition,
+                    capabilities: { ...definition.capabilities, writes: { perMinute: 2, perRotation } },
+                  }
+                );
+              },
+            },
+          ),
+        )
+        .then(
+          () => 'it went on',
+          (error: unknown) => error,
+        );
+
+    test('is refused if its window is shorter than one rotation of its own', async () => {
+      const wanted = spec({ rotation: sundays });
+      // Forty requests, of which rekey sends one a minute.
+      expect(await requestWith(40, wanted)).toMatchObject({
+        code: 'SPEC_INVALID',
+        message: expect.stringMatching(
+          /rotation\.window: expected room for 1 rotations in 30 days, .* got 0 in the window SU at 02:00 UTC for PT30M, .* nothing was changed$/,
+        ),
+      });
+      await expect(rekey.describe(wanted.name)).rejects.toThrow();
+      expect(await rekey.parameter(`/rekey/credentials/${wanted.name}`)).toBeUndefined();
+    });
+
+    test('is made although those before it take all the time there is, and that is logged', async () => {
+      const others = Array.from({ length: 12 }, () =>
+        spec({ rotation: sundays, target: { clusterId: 'in01-208240180a4faf8' } }),
+      );
+      const parameterOf = ({ name }: { readonly name: string }) => `/rekey/credentials/${name}`;
+      for (const other of others)
+        await rekey.parameters.call('PutParameter', {
+          Name: parameterOf(other),
+          Value: JSON.stringify(other),
+          Type: 'String',
+        });
+      const wanted = spec({ rotation: sundays });
+      rekey.logged.length = 0;
+      // Ten minutes each: three on a Sunday, of which there are four or five in 30 days.
+      expect(await requestWith(10, wanted)).toBe('it went on');
+      await rekey.secretsManager.idle();
+      expect(await rekey.login(wanted.name, 'AWSCURRENT')).toBeDefined();
+      expect(rekey.logged.filter((line) => line.includes('rotations may be late'))).toEqual([
+        expect.stringContaining(
+          `rotation.window: expected room for 13 rotations in 30 days, which 13 credentials of rekey/api-keys/zilliz (${wanted.name}, `,
+        ),
+      ]);
+      // The same on a key that has time for them says nothing.
+      rekey.logged.length = 0;
+      await rekey.request(spec({ rotation: sundays }));
+      expect(rekey.logged.filter((line) => line.includes('rotations may be late'))).toEqual([]);
+      await rekey.secretsManager.idle();
+      for (const other of others)
+        await rekey.parameters.call('DeleteParameter', { Name: parameterOf(other) });
+    });
+  });
 });
 
 describe('a credential that adopts a user', () => {

@@ -35,6 +35,7 @@ const nothing: StartReport = {
   failed: [],
   broken: [],
   breakers: [],
+  quarantined: [],
 };
 const dryRun: Pass = { is: 'pass', dryRun: true };
 
@@ -963,28 +964,54 @@ describe('AWSPENDING', () => {
 });
 
 describe('what a pass tells', () => {
-  /** The credential `one` fails three times, and each time somebody abandons its rotation. */
-  async function openBreaker(): Promise<void> {
-    await world.declare('one');
-    world.rotations.set('one', 'fails');
-    for (let failure = 0; failure < 3; failure += 1) {
-      const [{ versionId } = { versionId: '' }] = (await world.start()).started;
+  /** So many rotations fail, and each time somebody abandons them. */
+  async function failTimes(times: number, ...credentials: readonly string[]): Promise<void> {
+    for (const credential of credentials) {
+      await world.declare(credential);
+      world.rotations.set(credential, 'fails');
+    }
+    for (let failure = 0; failure < times; failure += 1) {
+      const [{ versionId, credential } = { versionId: '', credential: '' }] = (await world.start()).started;
       await world.idle();
       await world.secretsManager.call('UpdateSecretVersionStage', {
-        SecretId: 'rekey/one',
+        SecretId: `rekey/${credential}`,
         VersionStage: 'AWSPENDING',
         RemoveFromVersionId: versionId,
       });
       world.move(11 * minuteMs);
     }
   }
+  const openBreaker = () => failTimes(2, 'one', 'two');
+
+  test('is that a credential keeps failing, once, with what an operator needs', async () => {
+    await failTimes(3, 'one');
+    const report = await world.start();
+    const failedAt = world.started.map(({ at }) => new Date(at).getTime());
+    expect(report.breakers).toEqual([]);
+    expect(report.quarantined).toMatchObject([{ credential: 'one', failures: 3 }]);
+    const until = report.quarantined[0]?.until ?? new Date(0);
+    expect(until.getTime() - (failedAt.at(-1) ?? 0)).toBeCloseTo(60 * minuteMs, -4);
+    expect(report.held).toEqual([{ credential: 'one', reason: 'QUARANTINED', until }]);
+    await world.start();
+    const told = world.published.flatMap(({ type, detail }) =>
+      type === 'DriftFound' && detail.kind === 'RotationQuarantined' ? [detail] : [],
+    );
+    expect(told).toMatchObject([
+      {
+        credential: 'one',
+        target: targets.a,
+        details: expect.stringContaining(`rekey tries the next one at ${until.toISOString()}`),
+      },
+    ]);
+    expect(kinds().filter((kind) => kind.startsWith('BreakerChanged'))).toEqual([]);
+  });
 
   test('is that a breaker opened, lets one try, and closed, each once', async () => {
     await openBreaker();
     const opened = await world.start();
-    expect(reasons(opened)).toEqual({ one: 'BREAKER_OPEN' });
+    expect(reasons(opened)).toEqual({ one: 'BREAKER_OPEN', two: 'BREAKER_OPEN' });
     expect(opened.breakers).toMatchObject([
-      { provider: 'cockroachdb-cloud', target: targets.a, state: 'opened', failures: 3 },
+      { provider: 'cockroachdb-cloud', target: targets.a, state: 'opened', failures: 2 },
     ]);
     expect(world.measured.at(-1)).toEqual(['BreakersOpen', 1]);
     await world.start();
@@ -1006,6 +1033,7 @@ describe('what a pass tells', () => {
 
   test('is nothing new while a credential cannot be read, and nothing twice afterwards', async () => {
     await openBreaker();
+    world.move(20 * minuteMs);
     await world.start();
     const { secretsManager } = world;
     const call = secretsManager.call.bind(secretsManager);
@@ -1017,7 +1045,11 @@ describe('what a pass tells', () => {
     await world.start();
     secretsManager.call = call;
     await world.start();
-    expect(kinds()).toEqual(['BreakerChanged opened', 'DriftFound RotationOverdue one']);
+    expect(kinds()).toEqual([
+      'BreakerChanged opened',
+      'DriftFound RotationOverdue one',
+      'DriftFound RotationOverdue two',
+    ]);
   });
 
   test('is what is overdue and what is switched off, once, with how long', async () => {

@@ -336,10 +336,14 @@ export function providerContract(name: string, make: () => Subject): void {
       await retiring.sessions(login.username, login);
       await retiring.sessions(login.username, login);
       await retiring.deleteUser(login.username, holding);
-      const { perMinute, perRotation } = subject.capabilities.writes;
+      const { writes, parallelRotations } = subject.capabilities;
+      const { perMinute, perRotation } = writes;
       expect(spent() - others).toBeGreaterThanOrEqual(2);
       expect(spent() - others).toBeLessThanOrEqual(perRotation);
       expect(perMinute).toBeGreaterThanOrEqual(perRotation);
+      // None at once would be none at all; more than the budget of a minute would only wait.
+      expect(parallelRotations).toBeGreaterThanOrEqual(1);
+      expect(parallelRotations * perRotation).toBeLessThanOrEqual(perMinute);
     });
   });
 

@@ -55,6 +55,7 @@ const capabilities = {
   drainObservedBy: 'user-list',
   privilegesNeedLogin: false,
   writes: { perMinute: 30, perRotation: 3 },
+  parallelRotations: 1,
 } as const;
 
 export function createSimulatedVendors(

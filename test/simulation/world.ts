@@ -166,8 +166,8 @@ export async function createSimulation({ start, run, odds, specs, quotas = [] }:
       SecretString: `key-of-${key.split('/').at(-1)}`,
       ClientRequestToken: createHash('sha256').update(key).digest('hex').slice(0, 32),
     });
-  // As the stack declares them: spec, secret with the first value, rotation attached and not started.
-  for (const document of specs) {
+  /** As the stack does: spec, secret with the first value, rotation attached and not started. */
+  const declare = async (document: Readonly<Record<string, unknown>>): Promise<void> => {
     const spec = await parseSpec(document, { loadProvider: vendors.loadProvider, loadConsumer });
     await parameters.call('PutParameter', {
       Name: specParameterName(spec.name),
@@ -187,10 +187,12 @@ export async function createSimulation({ start, run, odds, specs, quotas = [] }:
       RotateImmediately: false,
       RotationRules: { AutomaticallyAfterDays: backstopDays(spec) },
     });
-  }
+  };
+  for (const document of specs) await declare(document);
 
   return {
     clock,
+    declare,
     random,
     vendors,
     secretsManager,

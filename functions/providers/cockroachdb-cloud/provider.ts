@@ -190,6 +190,9 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
     // 10 requests a second for a service account (docs page cloud-api), reads included: so every call of a rotation and of the
     // retirement after it is counted, with the user list on one page of 500.
     writes: { perMinute: 600, perRotation: 24 },
+    // Changes of users and roles wait for the leases on the table of users, for more than a minute at times, while the Cloud API gives
+    // up after 60 seconds (cockroachdb/cockroach#80288). Two at once would wait for each other.
+    parallelRotations: 1,
   },
   targetSchema,
   privilegesSchema,

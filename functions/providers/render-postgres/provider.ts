@@ -139,6 +139,9 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
     // 30 writes a minute (rate-limit page; recorded answers of 2026 show 100). Reads have a budget of their own. A rotation
     // makes a user and deletes one, and for a service on Render sets a variable and deploys.
     writes: { perMinute: 30, perRotation: 4 },
+    // A new user is made the default, and the password can be read of the default user alone (docs page): of two rotations at once,
+    // the second would take the password of the first one's user away for good.
+    parallelRotations: 1,
   },
   targetSchema,
   privilegesSchema,

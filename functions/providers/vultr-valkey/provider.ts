@@ -215,6 +215,9 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
     // retirement after it is counted, the looks at the database before and after each change among them.
     writes: { perMinute: 1_800, perRotation: 34 },
+    // A change is accepted with 202 and reaches the engine later (OpenAPI document). It is not documented whether the list of all
+    // users is written anew for it, as ACL LOAD of the engine would do: then one of two changes at once could be lost.
+    parallelRotations: 1,
   },
   targetSchema,
   privilegesSchema,

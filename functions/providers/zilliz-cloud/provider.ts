@@ -176,6 +176,9 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
     // No limit is documented for users and roles; 5 requests a second are for collections (docs page limits), and kept here
     // too. Reads count there: so every call of a rotation of two roles and of the retirement after it is counted.
     writes: { perMinute: 300, perRotation: 28 },
+    // Each call names one user, and the server stores that one and tells its proxies of it (Milvus, rootcoord): no list is written anew,
+    // and no limit is documented for users (docs page limits). Two keep to the five requests a second above, as half of them are ours.
+    parallelRotations: 2,
   },
   targetSchema,
   privilegesSchema,
