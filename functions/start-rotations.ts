@@ -1,15 +1,38 @@
 import { parseInvocation } from './core/events.ts';
+import { carryOutStarts } from './lifecycle/carry-out-starts.ts';
+import { noteOrder, notePause } from './lifecycle/orders.ts';
 import { startRotations } from './lifecycle/start-rotations.ts';
-import { handlerOf } from './runtime/compose.ts';
 import { startRotationsEnvironment } from './runtime/env.ts';
+import { queuedHandlerOf } from './runtime/queued-events.ts';
 
-/** Invoked by its schedule and by the bus with an order to rotate, to pause or to go on. Answers what it started and what it held back, and why. */
-export const handler = handlerOf(startRotationsEnvironment, (event, until, rekey, environment) => {
-  const rotationFunctionArn = environment.REKEY_ROTATION_FUNCTION_ARN;
-  return startRotations(
-    parseInvocation(event, ['pass', 'order', 'pause']),
-    { rotationFunctionArn },
-    until,
-    rekey,
-  );
+/** For so long a batch of orders is carried out before the next one is stored. The pass of the schedule goes on with the rest. */
+const carryOutMs = 60_000;
+
+/**
+ * Invoked by its schedule; with orders to rotate, to pause or to go on, which wait in a queue; and with the starts of its own queue.
+ * Answers a schedule, or a person, what it started and what it held back, and why.
+ *
+ * Every order of a batch is stored before any is carried out. In an emergency they come by the hundred, and each pass reads all
+ * credentials: one pass carries out all that is stored.
+ */
+export const handler = queuedHandlerOf(startRotationsEnvironment, {
+  direct: (event, until, rekey, { REKEY_ROTATION_FUNCTION_ARN: rotationFunctionArn }) =>
+    startRotations(parseInvocation(event, ['pass', 'order', 'pause']), { rotationFunctionArn }, until, rekey),
+  event: (event, _until, rekey) => {
+    const invocation = parseInvocation(event, ['order', 'pause']);
+    return invocation.is === 'order' ? noteOrder(invocation, rekey) : notePause(invocation, rekey);
+  },
+  leastTimeMs: 30_000,
+  async afterwards(isFull, until, rekey, { REKEY_ROTATION_FUNCTION_ARN: rotationFunctionArn }) {
+    // More orders are waiting to be stored: the last batch carries them all out.
+    if (isFull) return;
+    const soon = new Date((await rekey.ports.now()).getTime() + carryOutMs);
+    const pass = { is: 'pass', dryRun: false } as const;
+    await startRotations(pass, { rotationFunctionArn }, soon < until ? soon : until, rekey);
+  },
+  tasks: {
+    check: (event) => void parseInvocation(event, ['starts']),
+    use: (event, until, rekey, { REKEY_ROTATION_FUNCTION_ARN: rotationFunctionArn }) =>
+      carryOutStarts(parseInvocation(event, ['starts']), { rotationFunctionArn }, until, rekey),
+  },
 });

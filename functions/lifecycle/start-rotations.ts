@@ -72,7 +72,7 @@ type Taken = Extract<Invocation, { readonly is: 'pass' | 'order' | 'pause' }>;
  */
 export async function startRotations(
   invocation: Taken,
-  options: { readonly rotationFunctionArn: string },
+  options: Options,
   until: Date,
   rekey: Rekey,
 ): Promise<StartReport> {
@@ -129,8 +129,13 @@ const planMs = 300_000;
 /** A start takes a few calls; none begins that may not end in time. */
 const startMs = 5_000;
 
-interface Pass {
+interface Options {
   readonly rotationFunctionArn: string;
+  /** No other credential's rotation is started. @default all that are due */
+  readonly only?: ReadonlySet<string>;
+}
+
+interface Pass extends Options {
   readonly until: Date;
   readonly dryRun: boolean;
   readonly order: NotedOrder | undefined;
@@ -155,7 +160,7 @@ interface Failure {
 }
 
 async function lookAndStart(pass: Pass): Promise<Look> {
-  const { rekey, order, dryRun } = pass;
+  const { rekey, order, dryRun, only } = pass;
   const { ports } = rekey;
   const fleet = await readFleet(rekey);
   const unread: Failure[] = [];
@@ -179,6 +184,7 @@ async function lookAndStart(pass: Pass): Promise<Look> {
   });
   const starts = plan.rotations
     .flatMap(({ candidate, verdict }) => (verdict.say === 'start' ? [{ candidate, ...verdict }] : []))
+    .filter(({ candidate }) => only?.has(candidate.name) !== false)
     .toSorted((a, b) => a.inMinutes - b.inMinutes);
   for (const { candidate, because, inMinutes } of starts) {
     const credential = candidate.name;
@@ -273,7 +279,7 @@ async function finishResets(candidates: readonly Candidate[], now: Date, { ports
   });
   const targets = targetsOf(open);
   if (targets.length > 0)
-    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId })));
+    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId, urgent: true })));
 }
 
 type Outcome =

@@ -110,6 +110,9 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     valkey: unused,
     notify: unused,
     enqueue: async (tasks) => void queued.push(...tasks),
+    enqueueStart: unused,
+    postpone: unused,
+    setAside: unused,
     archive: unused,
     readArchive: unused,
     listArchive: unused,
@@ -917,7 +920,7 @@ describe('AWSPENDING', () => {
     expect(world.queued).toEqual([]);
     await world.start();
     expect(world.queued).toEqual(
-      [targets.a, targets.b].map((targetId) => ({ provider: 'cockroachdb-cloud', targetId })),
+      [targets.a, targets.b].map((targetId) => ({ provider: 'cockroachdb-cloud', targetId, urgent: true })),
     );
   });
 });
