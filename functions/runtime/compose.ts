@@ -21,10 +21,9 @@ import { factsOf } from './error-facts.ts';
 import { createLog } from './logger.ts';
 import { createMeasure } from './metrics.ts';
 import { patience } from './patience.ts';
-import type { QueueUrls } from './queue.ts';
 
-/** What every function has, and what some have. */
-export type Environment = z.output<typeof rotateSecretEnvironment> & QueueUrls;
+/** What every function has. */
+export type Environment = z.output<typeof rotateSecretEnvironment>;
 
 /** The one secret that comes without the store: a failed connection may name the proxy with everything in its URL. */
 function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
@@ -42,22 +41,34 @@ export interface Extras<E> {
   readonly isAwaited?: boolean;
   /** @default the ports to the audit trail throw */
   readonly openArchive?: (environment: E, ports: Pick<Ports, 'sleep'>) => ArchivePorts;
+  /** @default the ports to the queues throw */
+  readonly openQueues?: (environment: E, tools: QueueTools) => QueuePorts;
+}
+
+export interface QueueTools extends Pick<Ports, 'sleep'> {
+  readonly sha256: Sha256;
+  readonly scrub: Redactor['scrub'];
 }
 
 type ArchivePorts = Pick<Ports, 'archive' | 'readArchive' | 'listArchive'>;
+export type QueuePorts = Pick<Ports, 'enqueue' | 'enqueueStart' | 'postpone' | 'setAside'>;
 
-function noArchive(): ArchivePorts {
-  const refuse = async (): Promise<never> => {
-    throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
-  };
-  return { archive: refuse, readArchive: refuse, listArchive: refuse };
-}
+const refuse = async (): Promise<never> => {
+  throw new InputError('ENVIRONMENT_INVALID', 'this function has no such queue, nor an audit trail');
+};
+const noArchive = (): ArchivePorts => ({ archive: refuse, readArchive: refuse, listArchive: refuse });
+const noQueues = (): QueuePorts => ({
+  enqueue: refuse,
+  enqueueStart: refuse,
+  postpone: refuse,
+  setAside: refuse,
+});
 
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
 export function compose<E extends Environment>(
   environment: E,
   redactor: Redactor,
-  { isAwaited = false, openArchive = noArchive }: Extras<E> = {},
+  { isAwaited = false, openArchive = noArchive, openQueues = noQueues }: Extras<E> = {},
 ): Composed {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
@@ -75,7 +86,6 @@ export function compose<E extends Environment>(
     (await import('./buses.ts')).openBuses(environment.REKEY_EVENT_BUS_NAME, { sleep }, clock),
   );
   const sha256: Sha256 = (text) => createHash('sha256').update(text, 'utf8').digest();
-  const queues = once(async () => (await import('./queue.ts')).openQueues(environment, { sleep }, sha256));
   const ports: Ports = {
     http: async (request) => (await http())(request),
     sql: async (session) => (await sql())(session),
@@ -90,11 +100,7 @@ export function compose<E extends Environment>(
     listParameters: async (request) => (await parameters()).listParameters(request),
     publish: async (published) => (await buses()).publish(published),
     notify: async (notified) => (await buses()).notify(notified),
-    enqueue: async (tasks) => (await queues()).enqueue(tasks),
-    enqueueStart: async (starts) => (await queues()).enqueueStart(starts),
-    postpone: async (request) => (await queues()).postpone(request),
-    setAside: async (request) =>
-      (await queues()).setAside({ ...request, message: redactor.scrub(request.message) }),
+    ...openQueues(environment, { sleep, sha256, scrub: redactor.scrub }),
     ...openArchive(environment, { sleep }),
     now: async () => clock(),
     sleep,
@@ -177,7 +183,7 @@ function scrubbed(error: unknown, redactor: Redactor): Error {
   return clean;
 }
 
-function once<T>(make: () => Promise<T>): () => Promise<T> {
+export function once<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined;
   return () => {
     made ??= make();

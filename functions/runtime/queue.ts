@@ -1,11 +1,8 @@
 import { SQSClient } from '@aws-sdk/client-sqs';
 import { redelivery, startQueue, targetQueue } from '../aws/queue.ts';
 import { InputError } from '../core/errors.ts';
-import type { Ports } from '../core/ports.ts';
-import type { Sha256 } from '../core/username.ts';
+import type { QueuePorts, QueueTools } from './compose.ts';
 import { patience } from './patience.ts';
-
-export type QueuePorts = Pick<Ports, 'enqueue' | 'enqueueStart' | 'postpone' | 'setAside'>;
 
 /** By the variable that holds each URL. A function has those that it needs. */
 export interface QueueUrls {
@@ -16,7 +13,7 @@ export interface QueueUrls {
 }
 
 /** The queues with a client of their own, apart from compose.ts so that a function starts without it. */
-export function openQueues(urls: QueueUrls, ports: Pick<Ports, 'sleep'>, sha256: Sha256): QueuePorts {
+export function openQueues(urls: QueueUrls, { sha256, scrub, ...ports }: QueueTools): QueuePorts {
   const client = new SQSClient({ requestHandler: patience });
   const urlOf = (variable: keyof QueueUrls): string => {
     const url = urls[variable];

@@ -10,8 +10,9 @@ import {
 import type { Schema } from '../core/schema.ts';
 import { inParallel } from '../lifecycle/in-parallel.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
-import { type Environment, handlerOf } from './compose.ts';
+import { type Environment, handlerOf, once, type QueuePorts, type QueueTools } from './compose.ts';
 import { factsOf } from './error-facts.ts';
+import type { QueueUrls } from './queue.ts';
 
 type UseOf<E, Answer = unknown> = (
   event: unknown,
@@ -53,11 +54,11 @@ export interface QueuedUses<E> {
  * A handler that is also fed from queues. Each event of a batch fails alone: it comes again after a pause that grows, and lies in the
  * queue of lost requests, with its reason, once no repetition helps.
  */
-export function queuedHandlerOf<E extends Environment>(
+export function queuedHandlerOf<E extends Environment & QueueUrls>(
   schema: Schema<E>,
   uses: QueuedUses<E>,
 ): ReturnType<typeof handlerOf<E>> {
-  return handlerOf(schema, async (event, until, rekey, environment) => {
+  const use: UseOf<E> = async (event, until, rekey, environment) => {
     const messages = parseQueuedMessages(event);
     if (messages === undefined) return uses.direct(event, until, rekey, environment);
     const read = messages.map((message, index) => ({
@@ -78,7 +79,19 @@ export function queuedHandlerOf<E extends Environment>(
       )),
     ];
     return { batchItemFailures: again.map(({ messageId }) => ({ itemIdentifier: messageId })) };
-  });
+  };
+  return handlerOf(schema, use, { openQueues });
+}
+
+/** Loaded when they are called first: most invocations send nothing, and nothing of theirs fails. */
+function openQueues(environment: QueueUrls, tools: QueueTools): QueuePorts {
+  const queues = once(async () => (await import('./queue.ts')).openQueues(environment, tools));
+  return {
+    enqueue: async (tasks) => (await queues()).enqueue(tasks),
+    enqueueStart: async (starts) => (await queues()).enqueueStart(starts),
+    postpone: async (request) => (await queues()).postpone(request),
+    setAside: async (request) => (await queues()).setAside(request),
+  };
 }
 
 interface Batch<E> {

@@ -820,7 +820,7 @@ async function reachable(): Promise<ReadonlyMap<string, string>> {
         name: 'without the wiring',
         setup: ({ onLoad }) =>
           onLoad({ filter: /runtime\/compose\.ts$/ }, () => ({
-            contents: 'export const handlerOf = (_schema, use) => use;',
+            contents: 'export const handlerOf = (_schema, use) => use; export const once = (make) => make;',
           })),
       },
     ],
