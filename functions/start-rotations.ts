@@ -23,9 +23,8 @@ export const handler = queuedHandlerOf(startRotationsEnvironment, {
     return invocation.is === 'order' ? noteOrder(invocation, rekey) : notePause(invocation, rekey);
   },
   leastTimeMs: 30_000,
-  async afterwards(isFull, until, rekey, { REKEY_ROTATION_FUNCTION_ARN: rotationFunctionArn }) {
-    // More orders are waiting to be stored: the last batch carries them all out.
-    if (isFull) return;
+  // While more orders are waiting to be stored, this waits, too: the last batch carries them all out.
+  async afterwards(until, rekey, { REKEY_ROTATION_FUNCTION_ARN: rotationFunctionArn }) {
     const soon = new Date((await rekey.ports.now()).getTime() + carryOutMs);
     const pass = { is: 'pass', dryRun: false } as const;
     await startRotations(pass, { rotationFunctionArn }, soon < until ? soon : until, rekey);

@@ -436,7 +436,7 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
     RetriedEventAge: {
       name: 'event-retried',
       description:
-        'An order, a request or an event has failed for a quarter of an hour. It comes again by itself, every quarter of an hour at least, for two days. The log of the function that it is for says why, with its message id: look for "the event comes again". Most often AWS throttles or a vendor is down: then nothing is to be done.',
+        'An order, a request or an event has failed for a quarter of an hour. It comes again by itself, every quarter of an hour or so, for two days at least. The log of the function that it is for says why, with its message id: look for "the event comes again". Most often AWS throttles or a vendor is down: then nothing is to be done.',
       statistic: 'Maximum',
       period: Duration.minutes(30),
       threshold: minutes(15),

@@ -78,8 +78,8 @@ export const busEventIn = ({ body }: QueuedMessage): unknown => eventSchema.safe
 export const maxBatch = 10;
 
 /**
- * So many times a queue hands out an event before it gives up. At the pace below that takes two days, so that an order outlives an
- * outage of a vendor or of Parameter Store. An event that crashes the function comes back after the visibility timeout only, which is
+ * So many times a queue hands out an event before it gives up. At the pace below that takes two days and more, so that an order
+ * outlives an outage of a vendor or of Parameter Store. An event that crashes the function comes back after the visibility timeout only, which is
  * 90 minutes at most: 200 of these are less than the 14 days for which the queue keeps a message.
  */
 export const maxTries = 200;
@@ -91,6 +91,18 @@ const maxWaitSeconds = 15 * 60;
 /** How long a message waits that has failed so often. */
 export const secondsUntilTry = (receiveCount: number): number =>
   Math.min(maxWaitSeconds, firstWaitSeconds * 2 ** Math.min(receiveCount - 1, 10));
+
+/**
+ * The same time, and up to half as much again, by the id of the message: those that failed together, as AWS throttled them, do not come
+ * back together.
+ */
+export function spread(seconds: number, messageId: string): number {
+  const place = [...messageId].reduce(
+    (sum, character) => (31 * sum + (character.codePointAt(0) ?? 0)) % 997,
+    0,
+  );
+  return Math.round(seconds * (1 + place / (2 * 997)));
+}
 
 /** What passes without a change of the event: AWS, a vendor or a pause is in the way. */
 const passing: ReadonlySet<unknown> = new Set([

@@ -6,6 +6,7 @@ import {
   type QueuedMessage,
   redeliveryOf,
   secondsUntilTry,
+  spread,
 } from '../core/queued-events.ts';
 import type { Schema } from '../core/schema.ts';
 import { inParallel } from '../lifecycle/in-parallel.ts';
@@ -38,8 +39,11 @@ export interface QueuedUses<E> {
   readonly atOnce?: number;
   /** An event that is reached with less time than this left is not begun, and comes again at once. */
   readonly leastTimeMs: number;
-  /** After a batch of which something succeeded. What it throws brings no event back. `isFull`: more of them may be waiting. */
-  readonly afterwards?: (isFull: boolean, until: Date, rekey: Rekey, environment: E) => Promise<unknown>;
+  /**
+   * After a batch that was seen to, unless it was full or something of it failed: then another batch comes soon. What it throws brings
+   * no event back.
+   */
+  readonly afterwards?: (until: Date, rekey: Rekey, environment: E) => Promise<unknown>;
   /** Messages that are no events: tasks of our own. @default such a message is set aside */
   readonly tasks?: {
     /** Throws where a batch of this one message could never succeed. @default none is looked at */
@@ -126,9 +130,10 @@ async function takeEvents<E>(
       return giveBack(message, error, rekey);
     }
   });
-  if (succeeded > 0 && uses.afterwards !== undefined)
+  const isLast = succeeded > 0 && size < maxBatch && again.flat().length === 0;
+  if (isLast && uses.afterwards !== undefined)
     try {
-      await uses.afterwards(size >= maxBatch, until, rekey, environment);
+      await uses.afterwards(until, rekey, environment);
     } catch (error) {
       // The events are seen to: the next pass does what this one has not.
       rekey.log('error', messageOf(error), factsOf(error));
@@ -192,7 +197,7 @@ async function giveBack(
   const seconds = redelivery === 'lost' ? secondsUntilTry(receiveCount) : redelivery.seconds;
   log('warn', `${messageOf(error)}; the event comes again`, { ...facts, seconds });
   measure('RetriedEventAge', Math.max(0, (await ports.now()).getTime() - sentAt.getTime()) / 1000);
-  return postpone(message, seconds, rekey);
+  return postpone(message, spread(seconds, messageId), rekey);
 }
 
 /** If this fails, the message comes again after the visibility timeout of its queue: late, and not lost. */

@@ -12,6 +12,7 @@ import {
   parseQueuedMessages,
   redeliveryOf,
   secondsUntilTry,
+  spread,
 } from '../../functions/core/queued-events.ts';
 
 const queueArn = 'arn:aws:sqs:eu-central-1:111122223333:rekey-orders';
@@ -101,6 +102,16 @@ describe('what failed', () => {
     expect([1, 2, 3, 4, 5, 6, 7, 8, 200].map(secondsUntilTry)).toEqual([
       15, 30, 60, 120, 240, 480, 900, 900, 900,
     ]);
+  });
+
+  test('together does not come back together', () => {
+    const ids = Array.from({ length: 100 }, (_, index) => `${index * 7_919}-2f4b`);
+    const waits = ids.map((id) => spread(900, id));
+    expect(Math.min(...waits)).toBeGreaterThanOrEqual(900);
+    expect(Math.max(...waits)).toBeLessThanOrEqual(1_350);
+    expect(new Set(waits).size).toBeGreaterThan(70);
+    // The same message does so each time.
+    expect(ids.map((id) => spread(900, id))).toEqual(waits);
   });
 
   const passing: Record<string, unknown> = {

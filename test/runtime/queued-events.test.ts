@@ -124,7 +124,8 @@ describe('an event that fails', () => {
     const { take, begun } = handlerWith({ b: throttled });
     expect(await take([queued('a'), queued('b', 3), queued('c')])).toEqual(failed('b'));
     expect(begun).toEqual(['a', 'b', 'c']);
-    expect(asked).toEqual([postponed('b', 60)]);
+    // A minute, and up to half as much again.
+    expect(asked).toEqual([postponed('b', 63)]);
   });
 
   test('is in the log with its message, its error and when it comes again, and counts for an alarm', async () => {
@@ -163,7 +164,7 @@ describe('an event that fails', () => {
     broken.add('setAside');
     const { take } = handlerWith({ a: new InputError('EVENT_INVALID', 'x') });
     expect(await take([queued('a')])).toEqual(failed('a'));
-    expect(asked).toEqual([postponed('a', 15)]);
+    expect(asked).toEqual([postponed('a', 16)]);
   });
 
   test('comes again after the visibility timeout where it cannot be made to come sooner', async () => {
@@ -183,23 +184,30 @@ test('an event for which no time is left is not begun, and comes again at once',
 });
 
 describe('afterwards', () => {
-  const afterwards = vi.fn<(isFull: boolean) => Promise<unknown>>();
+  const afterwards = vi.fn<() => Promise<unknown>>();
   beforeEach(() => {
     afterwards.mockReset();
     afterwards.mockResolvedValue(undefined);
   });
 
-  test('is once a batch, however many succeeded, and knows whether more may wait', async () => {
-    const { take } = handlerWith({ c: throttled }, { afterwards });
-    await take([queued('a'), queued('b'), queued('c')]);
-    await take(Array.from({ length: 10 }, (_, index) => queued(String(index))));
-    expect(afterwards.mock.calls.map(([isFull]) => isFull)).toEqual([false, true]);
+  test('is once a batch that was seen to', async () => {
+    await handlerWith({}, { afterwards }).take([queued('a'), queued('b'), queued('c')]);
+    expect(afterwards).toHaveBeenCalledTimes(1);
   });
 
-  test('is not where nothing succeeded', async () => {
-    const { take } = handlerWith({ a: throttled }, { afterwards });
-    await take([queued('a')]);
+  test('waits while more of them may come: after a full batch, and where something failed', async () => {
+    const { take } = handlerWith({ failing: throttled }, { afterwards });
+    await take(Array.from({ length: 10 }, (_, index) => queued(String(index))));
+    await take([queued('a'), queued('failing')]);
     expect(afterwards).not.toHaveBeenCalled();
+  });
+
+  test('is also after what can never succeed, which comes no more, but not after that alone', async () => {
+    const { take } = handlerWith({ odd: new InputError('EVENT_INVALID', 'x') }, { afterwards });
+    await take([queued('odd')]);
+    expect(afterwards).not.toHaveBeenCalled();
+    await take([queued('odd'), queued('a')]);
+    expect(afterwards).toHaveBeenCalledTimes(1);
   });
 
   test('brings no event back where it fails, and says so', async () => {
