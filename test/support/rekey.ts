@@ -7,7 +7,7 @@ import { secretsManager as secretsManagerPorts } from '../../functions/aws/secre
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { type Invocation, parseRotationEvent } from '../../functions/core/events.ts';
-import type { TargetTask } from '../../functions/core/fleet.ts';
+import type { QueuedTask, StartTask } from '../../functions/core/fleet.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
 import { secretName } from '../../functions/core/names.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
@@ -118,6 +118,7 @@ export const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'publish',
   'notify',
   'enqueue',
+  'enqueueStart',
 ]);
 
 /** The use cases in this process, between the AWS stand-ins and the vendors, over sockets to these. */
@@ -145,7 +146,8 @@ export async function startTestRekey(
   const failures: unknown[] = [];
   const logged: string[] = [];
   const measured: { readonly metric: MetricName; readonly value: number }[] = [];
-  const tasks: TargetTask[] = [];
+  const tasks: QueuedTask[] = [];
+  const starts: StartTask[] = [];
 
   /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. It may last so long. */
   async function invocation<Answer>(
@@ -230,7 +232,8 @@ export async function startTestRekey(
     ...parameterStore(clientOf(limit(parameters)), clock.now),
     publish: eventBridge(clientOf(limit(bus)), busName, { sleep: clock.sleep }),
     notify: otherBuses(clientOf(limit(bus)), { sleep: clock.sleep }, clock.now),
-    enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
+    enqueue: async (added: readonly QueuedTask[]) => void tasks.push(...added),
+    enqueueStart: async (added: readonly StartTask[]) => void starts.push(...added),
     randomBytes: async (size: number) => randomBytes(size),
   };
   await secretsManager.call('CreateSecret', {
@@ -324,7 +327,14 @@ export async function startTestRekey(
     /** The tasks that the dispatcher queued and nobody took yet, as a worker would get them. */
     takeMessages: (): Extract<Invocation, { is: 'messages' }> => ({
       is: 'messages',
-      messages: tasks.splice(0).map((task) => ({ id: token(), body: JSON.stringify(task) })),
+      messages: tasks
+        .splice(0)
+        .map(({ delaySeconds: _, urgent: __, ...task }) => ({ id: token(), body: JSON.stringify(task) })),
+    }),
+    /** The starts that were queued and nobody took yet. */
+    takeStarts: (): Extract<Invocation, { is: 'starts' }> => ({
+      is: 'starts',
+      starts: starts.splice(0).map(({ id: _, ...start }) => ({ messageId: token(), ...start })),
     }),
     /** update-consumers, told that AWSCURRENT of this credential has moved. */
     update: (name: string) =>
