@@ -31,12 +31,31 @@ import { keyStatements, onlyStages, type SecretStorage } from './secret-storage.
 export interface AccessProps {
   /** The bus `rekey`. */
   readonly bus: EventBus;
-  /** What lies between the dispatcher and the workers of reconcile-users. */
-  readonly targets: IQueue;
+  readonly queues: Queues;
   /** Where the audit trail lies. */
   readonly auditBucket: Bucket;
   /** Where the secrets of credentials lie. */
   readonly storage: SecretStorage;
+}
+
+/** Every queue that feeds a function. */
+export interface Queues {
+  /** The round of all targets, from the dispatcher of reconcile-users to its workers. */
+  readonly targets: IQueue;
+  /** Targets that are looked at before those. */
+  readonly urgentTargets: IQueue;
+  /** Rotations that are to be started, one after the other on a target. */
+  readonly starts: IQueue;
+  /** For create-user. */
+  readonly requests: IQueue;
+  /** For start-rotations. */
+  readonly orders: IQueue;
+  /** For delete-user. */
+  readonly deletions: IQueue;
+  /** For reconcile-users. */
+  readonly vendorEvents: IQueue;
+  /** For update-consumers. */
+  readonly newLogins: IQueue;
 }
 
 type Statements = readonly StatementProps[];
@@ -115,7 +134,7 @@ const eventsOf = (...types: readonly string[]): NonNullable<StatementProps['cond
 /** What each function may do: exactly what its use case calls, on rekey's own things. */
 export function accessOf(
   scope: Construct,
-  { bus, targets, auditBucket, storage }: AccessProps,
+  { bus, queues, auditBucket, storage }: AccessProps,
 ): {
   readonly rotateSecret: Statements;
   readonly createUser: Statements;
@@ -241,6 +260,22 @@ export function accessOf(
     actions: ['lambda:InvokeFunction'],
     resources: [rotator],
   };
+  /** The first three are asked of whoever an event source mapping works for (AWS documentation); by the last, what failed comes back. */
+  const workOn = (...those: readonly IQueue[]): StatementProps => ({
+    sid: 'WorkOnQueues',
+    actions: [
+      'sqs:ReceiveMessage',
+      'sqs:DeleteMessage',
+      'sqs:GetQueueAttributes',
+      'sqs:ChangeMessageVisibility',
+    ],
+    resources: those.map(({ queueArn }) => queueArn),
+  });
+  const sendTo = (sid: string, ...those: readonly IQueue[]): StatementProps => ({
+    sid,
+    actions: ['sqs:SendMessage'],
+    resources: those.map(({ queueArn }) => queueArn),
+  });
   /** Whatever else the role is ever given: an order is for people, or for an application of theirs. */
   const neverOrder = (...except: readonly string[]): StatementProps => ({
     sid: 'NeverOrder',
@@ -324,6 +359,7 @@ export function accessOf(
         : []),
       { ...readVendorKeys, resources: [...vendorSecrets, secretsUnder(adoptSecretPrefix)] },
       attachRotation,
+      workOn(queues.requests),
       ...writeUnderKey,
       ...publish(published.createUser),
     ],
@@ -344,7 +380,9 @@ export function accessOf(
       ),
       attachRotation,
       // A reset-password rotation that failed half-way is rolled forward by the workers of reconcile-users.
-      { sid: 'AskWorkers', actions: ['sqs:SendMessage'], resources: [targets.queueArn] },
+      sendTo('AskWorkers', queues.urgentTargets),
+      sendTo('QueueStarts', queues.starts),
+      workOn(queues.orders, queues.starts),
       ...publish(published.startRotations),
     ],
     deleteUser: [
@@ -394,6 +432,7 @@ export function accessOf(
         conditions: { Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': 'true' } },
       },
       neverRead(),
+      workOn(queues.deletions),
       // Whether a consumer has moved is asked of its platform, never of a bus: nothing to tell here.
       ...readUnderKey,
       ...publish(published.deleteUser),
@@ -423,12 +462,8 @@ export function accessOf(
         ],
       }),
       neverRead(),
-      // The last three are asked of whoever an event source mapping works for (AWS documentation).
-      {
-        sid: 'DispatchAndWork',
-        actions: ['sqs:SendMessage', 'sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes'],
-        resources: [targets.queueArn],
-      },
+      sendTo('QueueTargets', queues.targets, queues.urgentTargets),
+      workOn(queues.targets, queues.urgentTargets, queues.vendorEvents),
       ...writeUnderKey,
       ...publish(published.reconcileUsers),
     ],
@@ -442,6 +477,7 @@ export function accessOf(
       ),
       // It opens no target, so no administrator is its business.
       neverRead(adminSecretPrefix),
+      workOn(queues.newLogins),
       ...readUnderKey,
       ...publish(published.updateConsumers),
     ],

@@ -14,6 +14,7 @@ import { type ITopic, Topic } from 'aws-cdk-lib/aws-sns';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { type MetricName, metricNamespace } from '../functions/core/metrics.ts';
+import type { Queues } from './access.ts';
 import { arnOf } from './handler.ts';
 
 export interface AlarmsProps {
@@ -25,6 +26,9 @@ export interface AlarmsProps {
   readonly lostRequests: IQueue;
   /** Targets that reconcile-users could not look at. */
   readonly lostTargets: IQueue;
+  /** Starts of rotations that came to nothing. */
+  readonly lostStarts: IQueue;
+  readonly queues: Queues;
   /** How many foreign users a target may have, such as those of people. */
   readonly toleratedForeignUsers: number;
   /** Where README.md is, which has a row for every alarm. */
@@ -99,14 +103,14 @@ export class Alarms extends Construct {
     return this.made;
   }
 
-  private addQueues({ lostRequests, lostTargets }: AlarmsProps): void {
+  private addQueues({ lostRequests, lostTargets, lostStarts, queues }: AlarmsProps): void {
     const filled = { period: Duration.minutes(5), statistic: 'Maximum' };
     this.add(
       'LostRequests',
       {
         name: 'request-lost',
         description:
-          'An event or a scheduled pass came to nothing. The messages say which: read the queue, mend what the error names, send the events again, then purge. Nothing is locked out: the next passes find what is to do, but requests for credentials and orders are only here; of an event for record-audit the archive has a copy.',
+          'An event or a scheduled pass came to nothing. Read the queue: a message says why in its attribute ERROR_MESSAGE, or in responsePayload; of one without either, its id is in the log of the function, at warn. Mend what the error names, send the events again, then purge. Nothing is locked out: the next passes find what is to do, but requests for credentials and orders are only here; of an event for record-audit the archive has a copy.',
         threshold: 1,
         silence: TreatMissingData.NOT_BREACHING,
       },
@@ -117,12 +121,29 @@ export class Alarms extends Construct {
       {
         name: 'target-not-reconciled',
         description:
-          'A target could not be looked at in three passes. The message names it: look for the target in the log of rekey-reconcile-users, mend what the error says, then purge the queue. The next pass looks again by itself.',
+          'A target could not be looked at in three tries, ten minutes apart. The message names it: look for the target in the log of rekey-reconcile-users, mend what the error says, then purge the queue. The next pass looks again by itself.',
         threshold: 1,
         silence: TreatMissingData.NOT_BREACHING,
       },
       lostTargets.metricApproximateNumberOfMessagesVisible(filled),
     );
+    this.add(
+      'LostStarts',
+      {
+        name: 'start-lost',
+        description:
+          'A rotation could not be started for four hours. The message names credential and target: look for the credential in the log of rekey-start-rotations, mend what the error says, then purge the queue. Nothing is forgotten: orders are stored, and each pass looks again.',
+        threshold: 1,
+        silence: TreatMissingData.NOT_BREACHING,
+      },
+      lostStarts.metricApproximateNumberOfMessagesVisible(filled),
+    );
+    for (const [name, { alarm, description, seconds }] of Object.entries(behind))
+      this.add(
+        `${name}-behind`,
+        { name: alarm, description, threshold: seconds, silence: TreatMissingData.NOT_BREACHING },
+        queues[name as keyof Queues].metricApproximateAgeOfOldestMessage(filled),
+      );
   }
 
   private addFunctions({ rotateSecret, reconcileUsers, passes }: AlarmsProps): void {
@@ -199,6 +220,70 @@ export class Alarms extends Construct {
 }
 
 const alarmNamePrefix = 'rekey-';
+
+interface Behind {
+  readonly alarm: string;
+  readonly description: string;
+  /** Longer than the function may take for a message and its neighbours, retries of tasks included. */
+  readonly seconds: number;
+}
+
+const minutes = (count: number): number => Duration.minutes(count).toSeconds();
+
+/**
+ * How old the oldest message of a queue may get. CloudWatch leaves a message out that was received more than three times (AWS
+ * documentation): these alarms say that a function does not get to its messages. RetriedEventAge says that it fails on them.
+ */
+const behind: Readonly<Record<keyof Queues, Behind>> = {
+  orders: {
+    alarm: 'orders-behind',
+    description:
+      'An order has waited for a quarter of an hour, and is not stored. It is kept for 14 days. See whether the event source mapping is enabled, whether Lambda throttles rekey-start-rotations, and whether its log ends in a crash.',
+    seconds: minutes(15),
+  },
+  deletions: {
+    alarm: 'deletions-behind',
+    description:
+      'An order to delete or revoke, or a credential that was rotated, has waited for an hour; leaked users may still be there. It is kept for 14 days. See whether the event source mapping is enabled, whether Lambda throttles rekey-delete-user, and whether its log ends in a crash.',
+    seconds: minutes(60),
+  },
+  requests: {
+    alarm: 'requests-behind',
+    description:
+      'A request for a credential has waited for a quarter of an hour. It is kept for 14 days. See whether the event source mapping is enabled, whether Lambda throttles rekey-create-user, and whether its log ends in a crash.',
+    seconds: minutes(15),
+  },
+  starts: {
+    alarm: 'starts-behind',
+    description:
+      'The start of a rotation has waited for two hours. See in the log of rekey-start-rotations what holds it, and whether the event source mapping is enabled and Lambda throttles the function.',
+    seconds: minutes(120),
+  },
+  newLogins: {
+    alarm: 'new-logins-behind',
+    description:
+      'Consumers have waited for an hour to be told of a new login; the user before is kept meanwhile. See whether the event source mapping is enabled, whether Lambda throttles rekey-update-consumers, and which deploys are slow.',
+    seconds: minutes(60),
+  },
+  vendorEvents: {
+    alarm: 'vendor-events-behind',
+    description:
+      'What a vendor told has waited for a quarter of an hour. Nothing is lost: each pass looks at every target. See whether the event source mapping is enabled, and whether Lambda throttles rekey-reconcile-users.',
+    seconds: minutes(15),
+  },
+  urgentTargets: {
+    alarm: 'urgent-looks-behind',
+    description:
+      'A target has waited for an hour to be looked at urgently: after an event of its vendor, or as a rotation has stopped in its middle, which under reset-password refuses logins. See whether the event source mapping is enabled, and what the log of rekey-reconcile-users says.',
+    seconds: minutes(60),
+  },
+  targets: {
+    alarm: 'routine-looks-behind',
+    description:
+      'A target has waited for two hours to be looked at, though each is to be looked at every hour: reconcile-users falls behind, and drift goes unseen for as long. See in its log which target takes so long; with many targets, raise maxConcurrency of their queue in infra/rekey.ts.',
+    seconds: minutes(120),
+  },
+};
 
 /** What is wrong with the address, if anything: a link that breaks is found out in the middle of the night. */
 function faultsOfRunbook(url: string): string[] {
@@ -346,6 +431,15 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       period: day,
       // One that is found so may just be a webhook that a pass has overtaken.
       threshold: 3,
+      silence: TreatMissingData.NOT_BREACHING,
+    },
+    RetriedEventAge: {
+      name: 'event-retried',
+      description:
+        'An order, a request or an event has failed for a quarter of an hour. It comes again by itself, every quarter of an hour or so, for two days at least. The log of the function that it is for says why, with its message id: look for "the event comes again". Most often AWS throttles or a vendor is down: then nothing is to be done.',
+      statistic: 'Maximum',
+      period: Duration.minutes(30),
+      threshold: minutes(15),
       silence: TreatMissingData.NOT_BREACHING,
     },
     AuditWriteFailed: {

@@ -14,6 +14,7 @@ import type { Function as LambdaHandler } from 'aws-cdk-lib/aws-lambda';
 import type { IQueue } from 'aws-cdk-lib/aws-sqs';
 import { Construct } from 'constructs';
 import { type MetricName, metricNamespace } from '../functions/core/metrics.ts';
+import type { Queues } from './access.ts';
 import type { Alarms } from './alarms.ts';
 import { functionName, memoryMegabytes } from './handler.ts';
 
@@ -21,13 +22,26 @@ export interface DashboardProps {
   readonly alarms: Alarms;
   /** Every function, by `<handler>` in functions/. */
   readonly functions: Readonly<Record<string, LambdaHandler>>;
-  /** The targets that wait for reconcile-users. */
-  readonly targets: IQueue;
+  readonly queues: Queues;
   /** Events and passes that came to nothing. */
   readonly lostRequests: IQueue;
   /** Targets that reconcile-users could not look at. */
   readonly lostTargets: IQueue;
+  /** Starts of rotations that came to nothing. */
+  readonly lostStarts: IQueue;
 }
+
+/** What waits in each queue. */
+export const waiting: Readonly<Record<keyof Queues, string>> = {
+  orders: 'orders',
+  deletions: 'deletions and rotated credentials',
+  requests: 'requests for credentials',
+  starts: 'starts of rotations',
+  newLogins: 'new logins for consumers',
+  vendorEvents: 'events of vendors',
+  urgentTargets: 'urgent looks at targets',
+  targets: 'routine looks at targets',
+};
 
 const graphs = [
   'Rotations',
@@ -35,6 +49,7 @@ const graphs = [
   'Left behind, in seconds',
   'Findings: the worst target',
   'Webhooks',
+  'Events that are tried again, in seconds',
   'Audit: records and seals not written',
   'Audit: the oldest day without a seal, in seconds',
 ] as const;
@@ -46,7 +61,7 @@ interface Line {
   readonly statistic: 'Sum' | 'Maximum';
 }
 
-const [rotations, heldUp, leftBehind, findings, webhooks, notWritten, unsealed] = graphs;
+const [rotations, heldUp, leftBehind, findings, webhooks, triedAgain, notWritten, unsealed] = graphs;
 
 /** Where each metric is to be seen. */
 const lines: Readonly<Record<MetricName, Line>> = {
@@ -62,6 +77,7 @@ const lines: Readonly<Record<MetricName, Line>> = {
     statistic: 'Maximum',
   },
   ConsumerBehindAge: { graph: leftBehind, label: 'a consumer without the login', statistic: 'Maximum' },
+  RetriedEventAge: { graph: triedAgain, label: 'the oldest', statistic: 'Maximum' },
   OpenFindings: { graph: findings, label: 'open', statistic: 'Maximum' },
   ForeignUsers: { graph: findings, label: 'foreign users', statistic: 'Maximum' },
   OrphanedUsers: { graph: findings, label: 'orphaned users', statistic: 'Maximum' },
@@ -100,7 +116,8 @@ export class Dashboard extends Construct {
         ],
         graphs.slice(0, 3).map((graph) => graphOf(graph, third)),
         graphs.slice(3, 5).map((graph) => graphOf(graph, half)),
-        [...graphs.slice(5).map((graph) => graphOf(graph, third)), queues(props)],
+        graphs.slice(5).map((graph) => graphOf(graph, third)),
+        queueGraphs(props),
         functionsOf(props),
         cost(props),
       ],
@@ -119,19 +136,31 @@ function graphOf(title: Line['graph'], width: number): IWidget {
   return new GraphWidget({ title, left, width, leftYAxis: { min: 0, showUnits: false } });
 }
 
-function queues({ targets, lostRequests, lostTargets }: DashboardProps): IWidget {
+function queueGraphs({ queues, lostRequests, lostTargets, lostStarts }: DashboardProps): IWidget[] {
   const length = (queue: IQueue, label: string): IMetric =>
     queue.metricApproximateNumberOfMessagesVisible({ label, statistic: 'Maximum', period: hour });
-  return new GraphWidget({
-    title: 'Queues',
-    left: [
+  const every = Object.entries(waiting).map(
+    ([name, label]) => [queues[name as keyof Queues], label] as const,
+  );
+  const graph = (title: string, left: IMetric[]) =>
+    new GraphWidget({ title, left, width: third, leftYAxis: { min: 0, showUnits: false } });
+  return [
+    graph('Queues: dead letters', [
       length(lostRequests, 'lost requests (dead letters)'),
       length(lostTargets, 'lost targets (dead letters)'),
-      length(targets, 'targets that wait'),
-    ],
-    width: third,
-    leftYAxis: { min: 0, showUnits: false },
-  });
+      length(lostStarts, 'lost starts (dead letters)'),
+    ]),
+    graph(
+      'Queues: messages that wait',
+      every.map(([queue, label]) => length(queue, label)),
+    ),
+    graph(
+      'Queues: age of the oldest message, in seconds',
+      every.map(([queue, label]) =>
+        queue.metricApproximateAgeOfOldestMessage({ label, statistic: 'Maximum', period: hour }),
+      ),
+    ),
+  ];
 }
 
 function functionsOf({ functions }: DashboardProps): IWidget[] {

@@ -1,15 +1,15 @@
-import { Aws, Duration, RemovalPolicy, Validations } from 'aws-cdk-lib';
+import { Aws, Duration, RemovalPolicy } from 'aws-cdk-lib';
 import type { IVpc, SubnetSelection, Vpc } from 'aws-cdk-lib/aws-ec2';
 import { EventBus, type EventPattern, Match, Rule } from 'aws-cdk-lib/aws-events';
 import { LambdaFunction } from 'aws-cdk-lib/aws-events-targets';
 import { type IManagedPolicy, PermissionsBoundary, PolicyStatement } from 'aws-cdk-lib/aws-iam';
 import type { IKey } from 'aws-cdk-lib/aws-kms';
-import { CfnPermission, EventSourceMapping, type Function as LambdaHandler } from 'aws-cdk-lib/aws-lambda';
+import { CfnPermission, type Function as LambdaHandler } from 'aws-cdk-lib/aws-lambda';
 import { RetentionDays } from 'aws-cdk-lib/aws-logs';
 import { ScheduleGroup } from 'aws-cdk-lib/aws-scheduler';
 import type { ReplicaRegion } from 'aws-cdk-lib/aws-secretsmanager';
 import type { ITopic } from 'aws-cdk-lib/aws-sns';
-import { Queue, QueueEncryption } from 'aws-cdk-lib/aws-sqs';
+import { Queue } from 'aws-cdk-lib/aws-sqs';
 import { Construct, type IDependable } from 'constructs';
 import type * as z from 'zod/mini';
 import {
@@ -20,6 +20,7 @@ import {
   type RekeyEvent,
 } from '../functions/core/events.ts';
 import { eventSource, secretPrefix } from '../functions/core/names.ts';
+import { maxBatch } from '../functions/core/queued-events.ts';
 import type {
   createUserEnvironment,
   deleteUserEnvironment,
@@ -36,6 +37,7 @@ import { Audit, type AuditLock } from './audit.ts';
 import { Dashboard } from './dashboard.ts';
 import { addHandler, type HandlerCode } from './handler.ts';
 import { networkOf, optionFaults } from './options.ts';
+import { addDeadLetterQueue, addEventQueue, addQueue, EventsTo, feed, visibilityFor } from './queues.ts';
 import { DeployedRekey, type DeployedRekeyProps, type RekeySystem } from './rekey-system.ts';
 import { Schedule } from './schedule.ts';
 import { storageEnvironment } from './secret-storage.ts';
@@ -170,40 +172,50 @@ export class Rekey extends Construct implements RekeySystem {
       lock: props.auditLock ?? 'governance',
       replayable: props.eventRetention ?? year,
     });
-    // What came to nothing: what rules and schedules could not deliver, and what failed in a function. Attributes and bodies of the
-    // messages say which it was.
-    const lostRequests = new Queue(this, 'LostRequests', {
-      encryption: QueueEncryption.SQS_MANAGED,
-      enforceSSL: true,
-      retentionPeriod: Duration.days(14),
+    // What came to nothing: what rules and schedules could not deliver, what failed in a function that was called directly, and
+    // queued events that no repetition helps. Attributes and bodies of the messages say which it was.
+    const lostRequests = addDeadLetterQueue(this, 'LostRequests');
+    const lostTargets = addDeadLetterQueue(this, 'LostTargets');
+    // Only a queue in order can be the dead-letter queue of one.
+    const lostStarts = addDeadLetterQueue(this, 'LostStarts', {
+      queueName: 'rekey-lost-starts.fifo',
+      fifo: true,
     });
-    const lostTargets = new Queue(this, 'LostTargets', {
-      encryption: QueueEncryption.SQS_MANAGED,
-      enforceSSL: true,
-      retentionPeriod: Duration.days(14),
-    });
-    Validations.of(lostRequests).acknowledge({
-      id: 'AwsSolutions-SQS3',
-      reason:
-        'It is the dead-letter queue of rules, schedules and functions: the rule knows those of queues.',
-    });
-    for (const queue of [lostRequests, lostTargets])
-      Validations.of(queue).acknowledge({
-        id: 'Serverless-SQSRedrivePolicy',
-        reason: 'A dead-letter queue: people read it, and nothing consumes it.',
-      });
-    // A rolled-forward rotation may wait for more than one change of a CockroachDB user, of five minutes each.
-    const reconcileTimeout = Duration.minutes(15);
-    const targets = new Queue(this, 'Targets', {
-      encryption: QueueEncryption.SQS_MANAGED,
-      enforceSSL: true,
-      // Six times the function's time, as AWS advises: a batch that Lambda could not start at once is not handed out twice.
-      visibilityTimeout: Duration.minutes(6 * reconcileTimeout.toMinutes()),
-      // Longer than three tries take, and no longer: the dispatcher sends every target again each hour.
-      retentionPeriod: Duration.hours(6),
+    const timeouts = {
+      createUser: Duration.minutes(2),
+      // A pass spreads its starts over five minutes, and an order may wait for a target as long.
+      startRotations: Duration.minutes(10),
+      deleteUser: Duration.minutes(15),
+      // A rolled-forward rotation may wait for more than one change of a CockroachDB user, of five minutes each.
+      reconcileUsers: Duration.minutes(15),
+      // A deploy of a Render service takes minutes; what is not live by then is brought on by reconcile-users.
+      updateConsumers: Duration.minutes(15),
+    };
+    const looked = {
+      visibilityTimeout: visibilityFor(timeouts.reconcileUsers),
       deadLetterQueue: { queue: lostTargets, maxReceiveCount: 3 },
-    });
-    const access = accessOf(this, { bus, targets, auditBucket: this.audit.bucket, storage: this });
+    };
+    const eventQueue = (id: string, timeout: Duration) => addEventQueue(this, id, { timeout, lostRequests });
+    const queues = {
+      // Longer than a round of all targets may ever take: a target that expires here is looked at by nobody.
+      targets: addQueue(this, 'Targets', { ...looked, retentionPeriod: Duration.days(2) }),
+      // Not in order, as a queue in order delays no single message, and a look after a vendor's event waits a minute for the others.
+      urgentTargets: addQueue(this, 'UrgentTargets', { ...looked, retentionPeriod: Duration.days(2) }),
+      starts: addQueue(this, 'Starts', {
+        queueName: 'rekey-starts.fifo',
+        fifo: true,
+        visibilityTimeout: visibilityFor(timeouts.startRotations),
+        retentionPeriod: Duration.days(4),
+        // Four hours, at the pace at which the function makes a start come back that has to wait.
+        deadLetterQueue: { queue: lostStarts, maxReceiveCount: 20 },
+      }),
+      requests: eventQueue('CreateUserEvents', timeouts.createUser),
+      orders: eventQueue('StartRotationsEvents', timeouts.startRotations),
+      deletions: eventQueue('DeleteUserEvents', timeouts.deleteUser),
+      vendorEvents: eventQueue('ReconcileUsersEvents', timeouts.reconcileUsers),
+      newLogins: eventQueue('UpdateConsumersEvents', timeouts.updateConsumers),
+    };
+    const access = accessOf(this, { bus, queues, auditBucket: this.audit.bucket, storage: this });
     const network = networkOf(this, props);
     const shared = { code, logRetention, ...(network === undefined ? {} : { network }) };
     const environment = { REKEY_EVENT_BUS_NAME: bus.eventBusName, HTTPS_PROXY: httpsProxy };
@@ -226,7 +238,8 @@ export class Rekey extends Construct implements RekeySystem {
     });
     this.rotationFunctionArn = this.rotateSecret.functionArn;
     this.rotatable = [mayRotate, this.rotateSecret];
-    const targetQueue = { REKEY_TARGET_QUEUE_URL: targets.queueUrl };
+    const lostRequestQueue = { REKEY_LOST_REQUEST_QUEUE_URL: lostRequests.queueUrl };
+    const urgentTargetQueue = { REKEY_URGENT_TARGET_QUEUE_URL: queues.urgentTargets.queueUrl };
     const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotationFunctionArn };
 
     this.createUser = addHandler(this, 'CreateUser', {
@@ -234,10 +247,11 @@ export class Rekey extends Construct implements RekeySystem {
       handler: 'create-user',
       description:
         'rekey: makes the spec and the secret of a requested credential and starts its first rotation',
-      timeout: Duration.minutes(2),
+      timeout: timeouts.createUser,
       environment: {
         ...environment,
         ...rotationFunction,
+        ...lostRequestQueue,
         ...storageEnvironment(this, this),
       } satisfies z.input<typeof createUserEnvironment>,
       statements: access.createUser,
@@ -247,12 +261,13 @@ export class Rekey extends Construct implements RekeySystem {
       ...shared,
       handler: 'start-rotations',
       description: 'rekey: starts the rotations that are due or were ordered',
-      // A pass spreads its starts over five minutes, and an order may wait for a target as long.
-      timeout: Duration.minutes(10),
+      timeout: timeouts.startRotations,
       environment: {
         ...environment,
         ...rotationFunction,
-        ...targetQueue,
+        ...lostRequestQueue,
+        ...urgentTargetQueue,
+        REKEY_START_QUEUE_URL: queues.starts.queueUrl,
       } satisfies z.input<typeof startRotationsEnvironment>,
       statements: access.startRotations,
       lostRequests,
@@ -261,8 +276,8 @@ export class Rekey extends Construct implements RekeySystem {
       ...shared,
       handler: 'delete-user',
       description: 'rekey: retires superseded users and finishes deletions',
-      timeout: Duration.minutes(15),
-      environment: environment satisfies z.input<typeof deleteUserEnvironment>,
+      timeout: timeouts.deleteUser,
+      environment: { ...environment, ...lostRequestQueue } satisfies z.input<typeof deleteUserEnvironment>,
       statements: access.deleteUser,
       lostRequests,
     });
@@ -281,10 +296,12 @@ export class Rekey extends Construct implements RekeySystem {
       ...shared,
       handler: 'reconcile-users',
       description: 'rekey: compares every target with what is wanted, reports and repairs',
-      timeout: reconcileTimeout,
+      timeout: timeouts.reconcileUsers,
       environment: {
         ...environment,
-        ...targetQueue,
+        ...lostRequestQueue,
+        ...urgentTargetQueue,
+        REKEY_TARGET_QUEUE_URL: queues.targets.queueUrl,
         REKEY_WEBHOOK_BASE_URL: this.webhooks.baseUrl,
       } satisfies z.input<typeof reconcileUsersEnvironment>,
       statements: access.reconcileUsers,
@@ -294,9 +311,10 @@ export class Rekey extends Construct implements RekeySystem {
       ...shared,
       handler: 'update-consumers',
       description: 'rekey: hands a new login to consumers that cannot read Secrets Manager',
-      // A deploy of a Render service takes minutes; what is not live by then is brought on by reconcile-users.
-      timeout: Duration.minutes(15),
-      environment: environment satisfies z.input<typeof updateConsumersEnvironment>,
+      timeout: timeouts.updateConsumers,
+      environment: { ...environment, ...lostRequestQueue } satisfies z.input<
+        typeof updateConsumersEnvironment
+      >,
       statements: access.updateConsumers,
       lostRequests,
     });
@@ -313,36 +331,78 @@ export class Rekey extends Construct implements RekeySystem {
       lostRequests,
     });
 
-    // Not by `addEventSource`, which widens the role. Lambda tries the role as soon as the mapping is made.
-    const mapping = new EventSourceMapping(this, 'TargetsToReconcileUsers', {
-      target: this.reconcileUsers,
-      eventSourceArn: targets.queueArn,
-      // One target that fails must not bring the others of its batch back.
-      reportBatchItemFailures: true,
+    // Together at most 36 batches at one time, of the 1,000 calls that an account has. Where it has 10, as new ones do, Lambda keeps a
+    // batch until there is room.
+    feed(this, 'TargetsToReconcileUsers', {
+      queue: queues.targets,
+      handler: this.reconcileUsers,
       batchSize: 5,
       // The least that there is: drift may wait some minutes, and the vendors' rate limits belong to rotations first.
       maxConcurrency: 2,
     });
-    mapping.node.addDependency(this.reconcileUsers.role ?? this.reconcileUsers);
-    Validations.of(mapping).acknowledge({
-      id: 'Serverless-LambdaEventSourceMappingDestination',
-      reason: 'A queue has no failure destination; its messages go to its own dead-letter queue.',
+    feed(this, 'UrgentTargetsToReconcileUsers', {
+      queue: queues.urgentTargets,
+      handler: this.reconcileUsers,
+      batchSize: 5,
+      maxConcurrency: 2,
+    });
+    feed(this, 'StartsToStartRotations', {
+      queue: queues.starts,
+      handler: this.startRotations,
+      batchSize: maxBatch,
+      maxConcurrency: 10,
+    });
+    feed(this, 'RequestsToCreateUser', {
+      queue: queues.requests,
+      handler: this.createUser,
+      // One after the other, in two minutes.
+      batchSize: 5,
+      maxConcurrency: 2,
+    });
+    feed(this, 'OrdersToStartRotations', {
+      queue: queues.orders,
+      handler: this.startRotations,
+      batchSize: maxBatch,
+      // Parameter Store takes three writes a second, which one of them uses up.
+      maxConcurrency: 3,
+    });
+    feed(this, 'EventsToDeleteUser', {
+      queue: queues.deletions,
+      handler: this.deleteUser,
+      // One after the other, some minutes each.
+      batchSize: 5,
+      maxConcurrency: 5,
+    });
+    feed(this, 'EventsToReconcileUsers', {
+      queue: queues.vendorEvents,
+      handler: this.reconcileUsers,
+      batchSize: maxBatch,
+      maxConcurrency: 2,
+    });
+    feed(this, 'EventsToUpdateConsumers', {
+      queue: queues.newLogins,
+      handler: this.updateConsumers,
+      // All of a batch wait for their deploys side by side.
+      batchSize: maxBatch,
+      maxConcurrency: 10,
     });
 
     const on = (
       id: string,
-      rule: { bus?: EventBus; does: string; pattern: EventPattern; to: LambdaHandler },
+      rule: { bus?: EventBus; does: string; pattern: EventPattern; to: Queue | LambdaHandler },
     ) =>
       new Rule(this, id, {
         ...(rule.bus === undefined ? {} : { eventBus: rule.bus }),
         description: `rekey: ${rule.does}`,
         eventPattern: rule.pattern,
         targets: [
-          new LambdaFunction(rule.to, {
-            deadLetterQueue: lostRequests,
-            retryAttempts: 185,
-            maxEventAge: Duration.hours(24),
-          }),
+          rule.to instanceof Queue
+            ? new EventsTo(rule.to, lostRequests)
+            : new LambdaFunction(rule.to, {
+                deadLetterQueue: lostRequests,
+                retryAttempts: 185,
+                maxEventAge: Duration.hours(24),
+              }),
         ],
       });
     const facts = (...detailType: (RekeyEvent['type'] | CredentialOrder | PauseOrder)[]): EventPattern => ({
@@ -353,37 +413,37 @@ export class Rekey extends Construct implements RekeySystem {
       bus,
       does: 'a credential was requested',
       pattern: { source: [eventSource], detailType: [credentialRequested] },
-      to: this.createUser,
+      to: queues.requests,
     });
     on('RotationOrdered', {
       bus,
       does: 'a rotation was ordered, or a credential is compromised',
       pattern: facts('CredentialRotationRequested', 'CredentialCompromised'),
-      to: this.startRotations,
+      to: queues.orders,
     });
     on('RevocationOrdered', {
       bus,
       does: 'a credential is compromised: its older users go at once',
       pattern: facts('CredentialCompromised'),
-      to: this.deleteUser,
+      to: queues.deletions,
     });
     on('PauseOrdered', {
       bus,
       does: 'writes are to be paused, or to go on',
       pattern: facts(...pauseOrders),
-      to: this.startRotations,
+      to: queues.orders,
     });
     on('DeletionOrdered', {
       bus,
       does: 'a credential is to be deleted',
       pattern: facts('CredentialDeletionRequested'),
-      to: this.deleteUser,
+      to: queues.deletions,
     });
     on('CredentialRotated', {
       bus,
       does: 'a rotation has left a user behind',
       pattern: facts('CredentialRotated'),
-      to: this.deleteUser,
+      to: queues.deletions,
     });
     // On the account's default bus, where Secrets Manager tells of it.
     on('LoginChanged', {
@@ -393,13 +453,13 @@ export class Rekey extends Construct implements RekeySystem {
         detailType: ['Secret Label Updated'],
         detail: { labelUpdated: ['AWSCURRENT'], name: Match.prefix(secretPrefix) },
       },
-      to: this.updateConsumers,
+      to: queues.newLogins,
     });
     on('ProviderEventReceived', {
       bus,
       does: 'a vendor told of something: its target is looked at soon',
       pattern: facts('ProviderEventReceived'),
-      to: this.reconcileUsers,
+      to: queues.vendorEvents,
     });
     on('EverythingToRecord', {
       bus,
@@ -470,6 +530,8 @@ export class Rekey extends Construct implements RekeySystem {
       passes,
       lostRequests,
       lostTargets,
+      lostStarts,
+      queues,
       toleratedForeignUsers: props.toleratedForeignUsers ?? 0,
       runbookUrl: props.runbookUrl ?? 'README.md',
       ...(props.alarmTopic === undefined ? {} : { topic: props.alarmTopic }),
@@ -486,9 +548,10 @@ export class Rekey extends Construct implements RekeySystem {
         'receive-webhook': this.receiveWebhook,
         'record-audit': this.recordAudit,
       },
-      targets,
+      queues,
       lostRequests,
       lostTargets,
+      lostStarts,
     });
 
     for (const busName of props.consumerBuses ?? []) this.allowConsumerBus(busName);

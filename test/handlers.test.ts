@@ -18,6 +18,20 @@ vi.mock('../functions/lifecycle/reconcile-users.ts', () => ({
 vi.mock('../functions/lifecycle/update-consumers.ts', () => ({
   updateConsumers: useCase('updateConsumers'),
 }));
+vi.mock('../functions/lifecycle/carry-out-starts.ts', () => ({
+  carryOutStarts: useCase('carryOutStarts', { batchItemFailures: [{ itemIdentifier: 'm-2' }] }),
+}));
+vi.mock('../functions/lifecycle/orders.ts', () => ({
+  noteOrder: async (given: unknown) => void used.push(['noteOrder', given]),
+  notePause: async (given: unknown) => void used.push(['notePause', given]),
+}));
+const asked = vi.hoisted((): unknown[][] => []);
+vi.mock('../functions/runtime/queue.ts', () => ({
+  openQueues: () => ({
+    postpone: async ({ seconds }: { seconds: number }) => void asked.push(['postpone', seconds]),
+    setAside: async ({ code }: { code: string }) => void asked.push(['setAside', code]),
+  }),
+}));
 vi.mock('../functions/lifecycle/create-user.ts', () => ({ createUser: useCase('createUser') }));
 /** What was made once for the life of a function, not once an invocation. */
 const made = vi.hoisted((): string[] => []);
@@ -44,7 +58,8 @@ vi.stubEnv('REKEY_LOG_LEVEL', 'ERROR');
 vi.stubEnv('REKEY_EVENT_BUS_NAME', 'rekey-bus');
 vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', rotationFunctionArn);
 vi.stubEnv('REKEY_WEBHOOK_BASE_URL', webhookBaseUrl);
-vi.stubEnv('REKEY_TARGET_QUEUE_URL', 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets');
+for (const queue of ['TARGET', 'URGENT_TARGET', 'START', 'LOST_REQUEST'])
+  vi.stubEnv(`REKEY_${queue}_QUEUE_URL`, 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-queue');
 
 const secretKeyArn = 'arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d';
 vi.stubEnv('REKEY_SECRET_KEY_ARN', secretKeyArn);
@@ -63,12 +78,29 @@ type Name = Exclude<keyof typeof handlers, 'receive-webhook' | 'create-user'>;
 
 beforeEach(() => {
   used.length = 0;
+  asked.length = 0;
   // Errors are logged on their way out.
   vi.spyOn(process.stdout, 'write').mockImplementation(() => true);
 });
 
+/** A message as Lambda hands it over. */
+const message = (messageId: string, body: unknown) => ({
+  messageId,
+  receiptHandle: `receipt of ${messageId}`,
+  body: JSON.stringify(body),
+  attributes: { ApproximateReceiveCount: '1', SentTimestamp: '1772366400000' },
+  eventSource: 'aws:sqs',
+  eventSourceARN: 'arn:aws:sqs:eu-central-1:111122223333:rekey-queue',
+});
+const batch = (...bodies: readonly unknown[]) => ({
+  Records: bodies.map((body, index) => message(`m-${index + 1}`, body)),
+});
+const failed = (...ids: readonly string[]) => ({
+  batchItemFailures: ids.map((itemIdentifier) => ({ itemIdentifier })),
+});
+
 const invoke = (name: keyof typeof handlers, event: unknown) =>
-  handlers[name](event, { getRemainingTimeInMillis: () => 60_000 });
+  handlers[name](event, { getRemainingTimeInMillis: () => 300_000 });
 
 const orderedAt = new Date('2026-03-01T12:00:00Z');
 const events = {
@@ -79,7 +111,6 @@ const events = {
     detail: { credential: 'orders-api' },
   },
   rotated: { 'detail-type': 'CredentialRotated', detail: { credential: 'orders-api' } },
-  messages: { Records: [{ messageId: 'm-1', body: '{"provider":"acme","targetId":"db-1"}' }] },
   'label-moved': {
     'detail-type': 'Secret Label Updated',
     detail: { name: 'rekey/orders-api', labelUpdated: 'AWSCURRENT', versionId: 'version-2' },
@@ -89,10 +120,6 @@ const read: Record<keyof typeof events, unknown> = {
   pass: { is: 'pass', dryRun: false },
   order: { is: 'order', order: 'CredentialCompromised', credential: 'orders-api', orderedAt },
   rotated: { is: 'rotated', credential: 'orders-api' },
-  messages: {
-    is: 'messages',
-    messages: [{ id: 'm-1', body: '{"provider":"acme","targetId":"db-1"}' }],
-  },
   'label-moved': {
     is: 'label-moved',
     secretName: 'rekey/orders-api',
@@ -118,7 +145,7 @@ const takes: Record<
     answer: { retired: ['orders_1'] },
   },
   'reconcile-users': {
-    kinds: ['pass', 'messages'],
+    kinds: ['pass'],
     use: 'reconcileUsers',
     given: [{ webhookBaseUrl }],
     answer: { batchItemFailures: [{ itemIdentifier: 'm-1' }] },
@@ -148,9 +175,109 @@ describe.each(Object.entries(takes) as [Name, (typeof takes)[Name]][])('%s', (na
   );
 
   test('refuses what is no event at all', async () => {
-    for (const event of [undefined, null, 'scheduled', {}, { pass: 'sometimes' }, { Records: 'none' }])
+    for (const event of [undefined, null, 'scheduled', {}, { pass: 'sometimes' }, { Records: [{}] }])
       await expect(invoke(name, event)).rejects.toThrow(/^EVENT_INVALID: /);
     expect(used).toEqual([]);
+  });
+});
+
+describe('out of a queue', () => {
+  const rotated = {
+    'detail-type': 'CredentialRotationRequested',
+    time: '2026-03-01T12:00:00Z',
+    detail: { credential: 'billing' },
+  };
+  const paused = { 'detail-type': 'RekeyPaused', time: '2026-03-01T12:00:00Z', detail: {} };
+
+  test('start-rotations stores every order of a batch before it carries any out, in one pass', async () => {
+    expect(await invoke('start-rotations', batch(events.order, paused, rotated))).toEqual(failed());
+    expect(used).toEqual([
+      ['noteOrder', read.order],
+      ['notePause', { is: 'pause', order: 'RekeyPaused', on: undefined, orderedAt }],
+      ['noteOrder', { is: 'order', order: 'CredentialRotationRequested', credential: 'billing', orderedAt }],
+      ['startRotations', { is: 'pass', dryRun: false }, { rotationFunctionArn }],
+    ]);
+  });
+
+  test('start-rotations stores the orders of a full batch, and leaves the pass to the last one', async () => {
+    await invoke('start-rotations', batch(...Array.from({ length: 10 }, () => rotated)));
+    expect(used.map(([name]) => name)).toEqual(Array.from({ length: 10 }, () => 'noteOrder'));
+  });
+
+  test('start-rotations hands starts to what carries them out, and answers which come again', async () => {
+    const start = { provider: 'acme', targetId: 'db-1', credential: 'orders' };
+    expect(await invoke('start-rotations', batch(start, { ...start, credential: 'billing' }))).toEqual(
+      failed('m-2'),
+    );
+    const starts = [
+      { messageId: 'm-1', ...start },
+      { messageId: 'm-2', ...start, credential: 'billing' },
+    ];
+    expect(used).toEqual([['carryOutStarts', { is: 'starts', starts }, { rotationFunctionArn }]]);
+  });
+
+  test('start-rotations sets aside what is neither, and does the rest', async () => {
+    const start = { provider: 'acme', targetId: 'db-1', credential: 'orders' };
+    expect(await invoke('start-rotations', batch({ provider: '..' }, events.rotated, start))).toEqual(
+      failed(),
+    );
+    expect(asked).toEqual([
+      ['setAside', 'EVENT_INVALID'],
+      ['setAside', 'EVENT_INVALID'],
+    ]);
+    expect(used.map(([name]) => name)).toEqual(['carryOutStarts']);
+  });
+
+  test('delete-user sees to orders and rotated credentials, one after the other', async () => {
+    expect(await invoke('delete-user', batch(events.order, events.rotated))).toEqual(failed());
+    expect(used).toEqual([
+      ['deleteUsers', read.order],
+      ['deleteUsers', read.rotated],
+    ]);
+  });
+
+  test('delete-user begins no visit of a target that it could not end', async () => {
+    const answer = await handlers['delete-user'](batch(events.order), {
+      getRemainingTimeInMillis: () => 120_000,
+    });
+    expect([answer, used, asked]).toEqual([failed('m-1'), [], [['postpone', 0]]]);
+  });
+
+  test('update-consumers sees to each label that moved', async () => {
+    expect(await invoke('update-consumers', batch(events['label-moved']))).toEqual(failed());
+    expect(used).toEqual([['updateConsumers', read['label-moved']]]);
+  });
+
+  test('reconcile-users looks at the targets of a batch, and what failed comes again after ten minutes', async () => {
+    const target = { provider: 'acme', targetId: 'db-1' };
+    expect(await invoke('reconcile-users', batch(target))).toEqual(failed('m-1'));
+    expect(used).toEqual([
+      [
+        'reconcileUsers',
+        { is: 'messages', messages: [{ id: 'm-1', body: JSON.stringify(target) }] },
+        { webhookBaseUrl },
+      ],
+    ]);
+    expect(asked).toEqual([['postpone', 600]]);
+  });
+
+  test('reconcile-users heeds what a vendor told', async () => {
+    expect(await invoke('reconcile-users', batch(told))).toEqual(failed());
+    expect(used).toEqual([['heed', heard]]);
+  });
+
+  test.each([
+    'start-rotations',
+    'delete-user',
+    'update-consumers',
+    'reconcile-users',
+    'create-user',
+  ] as const)('%s takes no pass: it would be one more for each message', async (name) => {
+    await invoke(name, batch(events.pass));
+    expect(used).toEqual(
+      // To the workers it is a task, which says of itself that it is none.
+      name === 'reconcile-users' ? [expect.arrayContaining(['reconcileUsers'])] : [],
+    );
   });
 });
 
@@ -225,17 +352,19 @@ describe('receive-webhook', () => {
 
 test('create-user hands on the spec, when it was asked for, and where secrets of this deployment lie', async () => {
   const spec = { name: 'orders-api', provider: 'acme' };
-  await invoke('create-user', {
+  const event = {
     source: 'orders',
     'detail-type': 'CredentialRequested',
     time: '2026-03-01T12:00:00Z',
     detail: { spec },
-  });
-  expect(used).toEqual([
-    [
-      'createUser',
-      { spec, requestedAt: orderedAt },
-      { rotationFunctionArn, secretKeyArn, replicas: [{ region: 'eu-west-1' }] },
-    ],
-  ]);
+  };
+  const created = [
+    'createUser',
+    { spec, requestedAt: orderedAt },
+    { rotationFunctionArn, secretKeyArn, replicas: [{ region: 'eu-west-1' }] },
+  ];
+  await invoke('create-user', event);
+  expect(used).toEqual([created]);
+  expect(await invoke('create-user', batch(event, event))).toEqual(failed());
+  expect(used).toEqual([created, created, created]);
 });

@@ -28,6 +28,7 @@ import {
   apiKeySecretPrefix,
   webhookSecretPrefix,
 } from '../functions/core/names.ts';
+import { maxTries } from '../functions/core/queued-events.ts';
 import { type CredentialSpecInput, parseSpec, specDocument } from '../functions/core/spec.ts';
 import { loadProvider } from '../functions/providers/index.ts';
 import type {
@@ -103,6 +104,37 @@ describe('the table under Alarms', () => {
   });
   const resources = (type: string) =>
     Object.values(template.findResources(type)).map(({ Properties }) => Properties);
+  /** By construct, which a queue's name contains. */
+  const queueNames = () =>
+    Object.keys(template.findResources('AWS::SQS::Queue')).map((id) =>
+      id.replace(/^Rekey|[0-9A-F]{8}$/g, ''),
+    );
+
+  test('speaks of queues as the table under Queues has them, each with what the stack gives it', () => {
+    const queues = template.findResources('AWS::SQS::Queue');
+    const functions = template.findResources('AWS::Lambda::Function');
+    const made = resources('AWS::Lambda::EventSourceMapping').map(
+      ({ EventSourceArn, FunctionName, ScalingConfig }) => {
+        const [id] = EventSourceArn['Fn::GetAtt'];
+        const days = queues[id]?.['Properties'].MessageRetentionPeriod / 86_400;
+        return [
+          id.replace(/^Rekey|[0-9A-F]{8}$/g, ''),
+          functions[FunctionName.Ref]?.['Properties'].FunctionName.replace(/^rekey-/, ''),
+          String(ScalingConfig.MaximumConcurrency),
+          `${days} days`,
+        ];
+      },
+    );
+    const shown = rowsUnder('Queues').map(({ word, cells }) => {
+      const [, handler = '', calls = '', kept = ''] = cells.map((cell) => cell.trim());
+      return [word, /^`([a-z-]+)`/.exec(handler)?.[1], calls, kept];
+    });
+    expect(shown.toSorted()).toEqual(made.toSorted());
+    const calls = made.reduce((sum, [, , concurrency]) => sum + Number(concurrency), 0);
+    expect(section('Queues')).toContain(`at a time, ${calls} over all`);
+    expect(section('Queues')).toContain(`lasts for ${maxTries} tries`);
+  });
+
   const rows = section('Alarms')
     .split('\n')
     .filter((line) => line.startsWith('| <a'))
@@ -146,13 +178,7 @@ describe('the table under Alarms', () => {
 
   test('names only findings and events that there are', () => {
     const words = rows.flat().flatMap((cell) => [...cell.matchAll(/`([A-Z][a-z]+[A-Z]\w+)`/g)]);
-    const known: string[] = [
-      ...findingKinds,
-      ...Object.keys(published),
-      ...pauseOrders,
-      'LostRequests',
-      'LostTargets',
-    ];
+    const known: string[] = [...findingKinds, ...Object.keys(published), ...pauseOrders, ...queueNames()];
     expect(words.length).toBeGreaterThan(0);
     expect(words.map(([, word = '']) => word).filter((word) => !known.includes(word))).toEqual([]);
   });

@@ -2,6 +2,7 @@ import * as z from 'zod/mini';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
 import type { Finding, Repair } from './findings.ts';
+import { jsonOf } from './json.ts';
 import { credentialNamePattern } from './names.ts';
 import { Sensitive } from './sensitive.ts';
 
@@ -318,6 +319,16 @@ export type Invocation =
       readonly is: 'messages';
       readonly messages: readonly { readonly id: string; readonly body: string }[];
     }
+  /** Messages of the queue of starts. */
+  | {
+      readonly is: 'starts';
+      readonly starts: readonly {
+        readonly messageId: string;
+        readonly provider: string;
+        readonly targetId: string;
+        readonly credential: string;
+      }[];
+    }
   /** A vendor told of something; `target` is undefined where there is nothing to look at because of it. */
   | {
       readonly is: 'provider-event';
@@ -354,32 +365,29 @@ const orderOf = <Order extends CredentialOrder, Detail extends z.ZodMiniType>(
   detail: () => Detail,
 ) => z.object({ 'detail-type': z.literal(order), time: instant, detail: detail() });
 
-/** Both or neither. Each becomes a part of a parameter's name. */
+/** Each becomes a part of a parameter's name. */
+const providerId = () =>
+  z.string().check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the id of a provider' }));
+const targetId = () =>
+  z.string().check(
+    z.regex(/^[A-Za-z0-9-]{1,128}$/, {
+      error: 'expected the id of a target: letters, digits and hyphens',
+    }),
+  );
+
+/** Both or neither. */
 const pauseDetail = () =>
-  z
-    .strictObject({
-      provider: z.optional(
-        z.string().check(z.regex(/^[a-z0-9-]{1,63}$/, { error: 'expected the id of a provider' })),
-      ),
-      target: z.optional(
-        z.string().check(
-          z.regex(/^[A-Za-z0-9-]{1,128}$/, {
-            error: 'expected the id of a target: letters, digits and hyphens',
-          }),
-        ),
-      ),
-    })
-    .check(
-      z.superRefine(({ provider, target }, context) => {
-        if ((provider === undefined) === (target === undefined)) return;
-        const missing = provider === undefined ? 'provider' : 'target';
-        context.addIssue({
-          code: 'custom',
-          path: [missing],
-          message: 'expected provider and target for one target, or neither for every target',
-        });
-      }),
-    );
+  z.strictObject({ provider: z.optional(providerId()), target: z.optional(targetId()) }).check(
+    z.superRefine(({ provider, target }, context) => {
+      if ((provider === undefined) === (target === undefined)) return;
+      const missing = provider === undefined ? 'provider' : 'target';
+      context.addIssue({
+        code: 'custom',
+        path: [missing],
+        message: 'expected provider and target for one target, or neither for every target',
+      });
+    }),
+  );
 
 const invocationSchemas = {
   pass: () =>
@@ -434,6 +442,26 @@ const invocationSchemas = {
         ({ Records }): Invocation => ({
           is: 'messages',
           messages: Records.map(({ messageId, body }) => ({ id: messageId, body })),
+        }),
+      ),
+    ),
+  starts: () =>
+    z.pipe(
+      z.object({
+        Records: z.array(
+          z.object({
+            messageId: z.string(),
+            body: z.pipe(
+              z.pipe(z.string(), z.transform(jsonOf)),
+              z.strictObject({ provider: providerId(), targetId: targetId(), ...credentialDetail() }),
+            ),
+          }),
+        ),
+      }),
+      z.transform(
+        ({ Records }): Invocation => ({
+          is: 'starts',
+          starts: Records.map(({ messageId, body }) => ({ messageId, ...body })),
         }),
       ),
     ),
@@ -497,9 +525,11 @@ export function parseInvocation<Kind extends Invocation['is']>(
             ? 'pause'
             : type !== undefined
               ? 'order'
-              : shape?.Records !== undefined
-                ? 'messages'
-                : 'pass';
+              : shape?.Records === undefined
+                ? 'pass'
+                : taken.some((kind) => kind === 'starts')
+                  ? 'starts'
+                  : 'messages';
   const expected = `this function takes ${taken.map((kind) => descriptions[kind]).join(', or ')}`;
   if (!taken.some((kind) => kind === is))
     throw new InputError('EVENT_INVALID', `got ${descriptions[is]}; ${expected}`);
@@ -514,6 +544,7 @@ const descriptions: Readonly<Record<Invocation['is'], string>> = {
   pause: `an event of detail type ${pauseOrders.join(' or ')} with detail {} or {"provider": "…", "target": "…"}`,
   rotated: 'an event of detail type CredentialRotated',
   messages: 'messages of the queue of targets',
+  starts: 'messages of the queue of starts, each {"provider": "…", "targetId": "…", "credential": "…"}',
   'provider-event': 'an event of detail type ProviderEventReceived',
   'label-moved': "Secrets Manager's event Secret Label Updated",
 };

@@ -76,15 +76,20 @@ const targetTaskSchema = () =>
   });
 export type TargetTask = z.output<ReturnType<typeof targetTaskSchema>>;
 
-/** A task as it is put into the queue, which hands it out after so many seconds, 900 at most. @default 0 */
-export type QueuedTask = TargetTask & { readonly delaySeconds?: number };
+/** A task as it is put into a queue. */
+export type QueuedTask = TargetTask & {
+  /** The queue hands it out after so many seconds, 900 at most. @default 0 */
+  readonly delaySeconds?: number;
+  /** It has a queue of its own, so that it never waits behind a round of all targets. @default false */
+  readonly urgent?: boolean;
+};
 
-/** A credential whose rotation was ordered: the order itself is stored. */
-export interface OrderedStart {
+/** A rotation that is to be started. The starts of one target are handed out one after the other. */
+export interface StartTask {
   readonly provider: string;
   readonly targetId: string;
   readonly credential: string;
-  /** The same for the same order, so that an order that is delivered twice is queued once. */
+  /** Says what is asked for: the same start, asked for again within five minutes, is not queued again. */
   readonly id: string;
 }
 

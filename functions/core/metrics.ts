@@ -29,6 +29,8 @@ export const metrics = {
   WebhooksDisabled: 'Count',
   /** Events and changes of users that a webhook should have told of, and that were found by looking. */
   WebhooksMissed: 'Count',
+  /** How long ago an event was sent that has failed and is tried again. */
+  RetriedEventAge: 'Seconds',
   /** Records and seals that could not be written; they are tried again, and end in the dead-letter queue. */
   AuditWriteFailed: 'Count',
   /** For how long the oldest day that is over has been without a seal when a pass has done its work: 0 when all have one. */

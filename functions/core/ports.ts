@@ -1,5 +1,5 @@
 import type { RekeyEvent } from './events.ts';
-import type { OrderedStart, QueuedTask } from './fleet.ts';
+import type { QueuedTask, StartTask } from './fleet.ts';
 import type { Guard } from './guard.ts';
 import type { Sensitive } from './sensitive.ts';
 
@@ -104,8 +104,12 @@ export interface Ports {
   readonly listArchive: Port<{ prefix: string }, readonly string[]>;
   /** All tasks are in the queue, or it throws. */
   readonly enqueue: Port<readonly QueuedTask[], void>;
-  /** All of these credentials are in the queue of ordered rotations, or it throws: each target's one after the other. */
-  readonly enqueueStart: Port<readonly OrderedStart[], void>;
+  /** All of these are in the queue of starts, or it throws. Of two with one `id` within five minutes only the first is. */
+  readonly enqueueStart: Port<readonly StartTask[], void>;
+  /** Afterwards the message of this receipt is handed out again after so many seconds, 43,200 at most. */
+  readonly postpone: Port<{ queueArn: string; receiptHandle: string; seconds: number }, void>;
+  /** Afterwards what can never succeed lies in the queue of lost requests, where people read the reason beside it. */
+  readonly setAside: Port<LostRequest, void>;
 
   readonly now: Port<void, Date>;
   /** Waits so many milliseconds. */
@@ -276,6 +280,15 @@ export interface Notification {
   readonly type: string;
   readonly detail: Readonly<Record<string, unknown>>;
   readonly resources: readonly string[];
+}
+
+export interface LostRequest {
+  /** As it was received. */
+  readonly body: string;
+  readonly messageId: string;
+  readonly queueArn: string;
+  readonly code: string;
+  readonly message: string;
 }
 
 export interface SecretVersion {

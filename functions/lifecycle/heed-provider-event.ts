@@ -32,7 +32,7 @@ export function providerEventHeeder(
     const targets = await ownTargets(target, rekey);
     if (targets.length === 0) return;
     await ports.enqueue(
-      targets.map(({ provider, targetId }) => ({ provider, targetId, because, delaySeconds })),
+      targets.map(({ provider, targetId }) => ({ provider, targetId, because, delaySeconds, urgent: true })),
     );
     // Counted from before the message was sent, so that the look is certain to come after every event that is not queued again.
     waiting.set(target, new Date(now.getTime() + delaySeconds * 1000));

@@ -291,7 +291,9 @@ async function movedFindings(
     // At once where a rotation was under way: its user may be the one whose login consumers have.
     const begun = isRead ? former.filter(({ labels }) => labels.includes('AWSPENDING')) : [];
     if (begun.length > 0)
-      await rekey.ports.enqueue(begun.map(({ provider, targetId }) => ({ provider, targetId })));
+      await rekey.ports.enqueue(
+        begun.map(({ provider, targetId }) => ({ provider, targetId, urgent: true })),
+      );
     // Of AWSPENDING alone RotationStuck tells: giving that rotation up mends it.
     const isNamed = ({ labels }: FormerTarget): boolean => labels.some((label) => label !== 'AWSPENDING');
     const isResetOpen = isRead && resetsElsewhere(reading.elsewhere);

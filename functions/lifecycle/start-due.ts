@@ -201,7 +201,7 @@ async function finishResets(candidates: readonly Candidate[], now: Date, { ports
   });
   const targets = targetsOf(open);
   if (targets.length > 0)
-    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId })));
+    await ports.enqueue(targets.map(({ provider, targetId }) => ({ provider, targetId, urgent: true })));
 }
 
 type Outcome =
@@ -238,7 +238,9 @@ async function startAt(
       const fresh = await ports.describeSecret({ secretId: other.secret.arn });
       if (fresh === 'absent') return other === candidate ? 'CHANGED' : undefined;
       const pending = openVersion(fresh);
-      if (pending !== undefined && pending !== openVersionOf(other)) return 'TARGET_BUSY';
+      // A neighbour that this plan has started, where the vendor allows several at a time, is in nobody's way.
+      const isPlanned = pending === openVersionOf(other) || pending === tokenOf(other, rekey);
+      if (pending !== undefined && !isPlanned) return 'TARGET_BUSY';
       const isSame =
         fresh.rotationEnabled &&
         fresh.deletedAt === undefined &&

@@ -5,24 +5,25 @@ import { SecretsManagerClient } from '@aws-sdk/client-secrets-manager';
 import type * as z from 'zod/mini';
 import { secretsManager } from '../aws/secrets.ts';
 import { loadConsumer } from '../consumers/index.ts';
-import { InputError, ProviderError, StoreError } from '../core/errors.ts';
+import { InputError } from '../core/errors.ts';
 import type { Ports } from '../core/ports.ts';
 import type { Schema } from '../core/schema.ts';
 import { createRedactor, type Redactor } from '../core/sensitive.ts';
+import type { Sha256 } from '../core/username.ts';
 import type { LoadWebhook } from '../core/webhook.ts';
 import { guardWrites } from '../lifecycle/guarded-write.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
 import { loadProvider } from '../providers/index.ts';
 import { loadWebhook } from '../webhooks/index.ts';
 import { EarlyAgent } from './early-agent.ts';
-import { parseEnvironment, type reconcileUsersEnvironment, type rotateSecretEnvironment } from './env.ts';
+import { parseEnvironment, type rotateSecretEnvironment } from './env.ts';
+import { factsOf } from './error-facts.ts';
 import { createLog } from './logger.ts';
 import { createMeasure } from './metrics.ts';
 import { patience } from './patience.ts';
 
-/** What every function has, and what some have. */
-type Environment = z.output<typeof rotateSecretEnvironment> &
-  Partial<z.output<typeof reconcileUsersEnvironment>>;
+/** What every function has. */
+export type Environment = z.output<typeof rotateSecretEnvironment>;
 
 /** The one secret that comes without the store: a failed connection may name the proxy with everything in its URL. */
 function proxyPasswords({ HTTPS_PROXY }: Environment): readonly string[] {
@@ -40,22 +41,34 @@ export interface Extras<E> {
   readonly isAwaited?: boolean;
   /** @default the ports to the audit trail throw */
   readonly openArchive?: (environment: E, ports: Pick<Ports, 'sleep'>) => ArchivePorts;
+  /** @default the ports to the queues throw */
+  readonly openQueues?: (environment: E, tools: QueueTools) => QueuePorts;
+}
+
+export interface QueueTools extends Pick<Ports, 'sleep'> {
+  readonly sha256: Sha256;
+  readonly scrub: Redactor['scrub'];
 }
 
 type ArchivePorts = Pick<Ports, 'archive' | 'readArchive' | 'listArchive'>;
+export type QueuePorts = Pick<Ports, 'enqueue' | 'enqueueStart' | 'postpone' | 'setAside'>;
 
-function noArchive(): ArchivePorts {
-  const refuse = async (): Promise<never> => {
-    throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
-  };
-  return { archive: refuse, readArchive: refuse, listArchive: refuse };
-}
+const refuse = async (): Promise<never> => {
+  throw new InputError('ENVIRONMENT_INVALID', 'this function has no such queue, nor an audit trail');
+};
+const noArchive = (): ArchivePorts => ({ archive: refuse, readArchive: refuse, listArchive: refuse });
+const noQueues = (): QueuePorts => ({
+  enqueue: refuse,
+  enqueueStart: refuse,
+  postpone: refuse,
+  setAside: refuse,
+});
 
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
 export function compose<E extends Environment>(
   environment: E,
   redactor: Redactor,
-  { isAwaited = false, openArchive = noArchive }: Extras<E> = {},
+  { isAwaited = false, openArchive = noArchive, openQueues = noQueues }: Extras<E> = {},
 ): Composed {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
@@ -72,12 +85,7 @@ export function compose<E extends Environment>(
   const buses = once(async () =>
     (await import('./buses.ts')).openBuses(environment.REKEY_EVENT_BUS_NAME, { sleep }, clock),
   );
-  const queue = once(async () => {
-    const { REKEY_TARGET_QUEUE_URL } = environment;
-    if (REKEY_TARGET_QUEUE_URL === undefined)
-      throw new InputError('ENVIRONMENT_INVALID', 'REKEY_TARGET_QUEUE_URL: this function has no queue');
-    return (await import('./queue.ts')).openQueue(REKEY_TARGET_QUEUE_URL, { sleep });
-  });
+  const sha256: Sha256 = (text) => createHash('sha256').update(text, 'utf8').digest();
   const ports: Ports = {
     http: async (request) => (await http())(request),
     sql: async (session) => (await sql())(session),
@@ -92,7 +100,7 @@ export function compose<E extends Environment>(
     listParameters: async (request) => (await parameters()).listParameters(request),
     publish: async (published) => (await buses()).publish(published),
     notify: async (notified) => (await buses()).notify(notified),
-    enqueue: async (tasks) => (await queue())(tasks),
+    ...openQueues(environment, { sleep, sha256, scrub: redactor.scrub }),
     ...openArchive(environment, { sleep }),
     now: async () => clock(),
     sleep,
@@ -103,7 +111,7 @@ export function compose<E extends Environment>(
     loadProvider,
     loadConsumer,
     loadWebhook,
-    sha256: (text) => createHash('sha256').update(text, 'utf8').digest(),
+    sha256,
     log,
     measure: createMeasure(log),
   };
@@ -158,22 +166,6 @@ export function handlerOf<E extends Environment>(
   };
 }
 
-/** What an operator needs beside the message; errors of libraries have none of it. */
-function factsOf(error: unknown): Readonly<Record<string, unknown>> {
-  if (error instanceof ProviderError) return { ...error.facts };
-  if (error instanceof StoreError) {
-    const { code, effect, detail } = error;
-    // `message` is the line's own.
-    return {
-      code,
-      effect,
-      ...(detail === undefined ? {} : { awsMessage: detail.message }),
-      ...(detail?.requestId === undefined ? {} : { awsRequestId: detail.requestId }),
-    };
-  }
-  return { code: error instanceof Error && 'code' in error ? error.code : 'DEFECT' };
-}
-
 /** The answer as Lambda would write it, with every text in it clean: a report may quote what failed. */
 const scrubbedAnswer = (answer: unknown, redactor: Redactor): unknown =>
   answer === undefined
@@ -191,7 +183,7 @@ function scrubbed(error: unknown, redactor: Redactor): Error {
   return clean;
 }
 
-function once<T>(make: () => Promise<T>): () => Promise<T> {
+export function once<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined;
   return () => {
     made ??= make();

@@ -24,10 +24,13 @@ const rotationFunction = {
   ),
 };
 
-const targetQueue = {
-  /** The queue of the workers of reconcile-users: its dispatcher sends them every target, start-rotations a rotation to roll forward. */
-  REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
-};
+const queueUrl = () => z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' });
+
+/** For targets that are looked at before all others: a vendor told of something, or a rotation is to be rolled forward. */
+const urgentTargetQueue = { REKEY_URGENT_TARGET_QUEUE_URL: queueUrl() };
+
+/** For those whose events come out of a queue: it takes what can never succeed. Its URL also says where their own queues are. */
+const lostRequestQueue = { REKEY_LOST_REQUEST_QUEUE_URL: queueUrl() };
 
 const keyArn = z.string().check(
   z.regex(/^arn:[^:]+:kms:[^:]+:\d{12}:key\/[A-Za-z0-9-]+$/, {
@@ -53,18 +56,33 @@ const secretStorage = {
 
 /** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
 export const rotateSecretEnvironment = z.object(common);
-export const createUserEnvironment = z.object({ ...common, ...rotationFunction, ...secretStorage });
-export const startRotationsEnvironment = z.object({ ...common, ...rotationFunction, ...targetQueue });
-export const deleteUserEnvironment = z.object(common);
+export const createUserEnvironment = z.object({
+  ...common,
+  ...rotationFunction,
+  ...secretStorage,
+  ...lostRequestQueue,
+});
+export const startRotationsEnvironment = z.object({
+  ...common,
+  ...rotationFunction,
+  ...urgentTargetQueue,
+  ...lostRequestQueue,
+  /** Rotations that are to be started, which the function itself sends and takes. */
+  REKEY_START_QUEUE_URL: queueUrl(),
+});
+export const deleteUserEnvironment = z.object({ ...common, ...lostRequestQueue });
 export const reconcileUsersEnvironment = z.object({
   ...common,
   /** What a webhook of ours points to, but for the name of its endpoint: a vendor is asked how the one that points there is doing. */
   REKEY_WEBHOOK_BASE_URL: z
     .url({ protocol: /^https?$/, error: 'expected an http(s) URL' })
     .check(z.regex(/\/$/, { error: 'expected a / at the end' })),
-  ...targetQueue,
+  /** The round of all targets, from the dispatcher to its workers. */
+  REKEY_TARGET_QUEUE_URL: queueUrl(),
+  ...urgentTargetQueue,
+  ...lostRequestQueue,
 });
-export const updateConsumersEnvironment = z.object(common);
+export const updateConsumersEnvironment = z.object({ ...common, ...lostRequestQueue });
 export const receiveWebhookEnvironment = z.object(common);
 export const recordAuditEnvironment = z.object({
   ...common,

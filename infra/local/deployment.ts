@@ -439,13 +439,17 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
 
   function judgeAlarms(): void {
     for (const { name, arn } of stack.queues)
-      alarms.observe({
-        namespace: 'AWS/SQS',
-        metricName: 'ApproximateNumberOfMessagesVisible',
-        dimensions: { QueueName: name },
-        at: clock.now(),
-        value: queues.visibleCount(arn),
-      });
+      for (const [metricName, value] of [
+        ['ApproximateNumberOfMessagesVisible', queues.visibleCount(arn)],
+        ['ApproximateAgeOfOldestMessage', queues.oldestAgeSeconds(arn)],
+      ] as const)
+        alarms.observe({
+          namespace: 'AWS/SQS',
+          metricName,
+          dimensions: { QueueName: name },
+          at: clock.now(),
+          value,
+        });
     alarms.evaluate();
   }
 

@@ -127,6 +127,8 @@ export interface QueueRecord {
   readonly name: string;
   readonly arn: string;
   readonly url: string;
+  /** Whether it hands out the messages of a group in order, and each only once. */
+  readonly isFifo: boolean;
   readonly visibilityTimeoutSeconds: number;
   readonly delaySeconds: number;
   readonly retentionSeconds: number;
@@ -414,6 +416,7 @@ const schemas = {
   }),
   'AWS::SQS::Queue': z.strictObject({
     QueueName: z.string().optional(),
+    FifoQueue: z.boolean().default(false),
     VisibilityTimeout: z.int().min(0).max(43_200).default(30),
     DelaySeconds: z.int().min(0).max(900).default(0),
     MessageRetentionPeriod: z.int().min(60).max(1_209_600).default(345_600),
@@ -636,7 +639,8 @@ function readResources(
         return identity(name, `arn:aws:s3:::${name}`, name);
       }
       case 'AWS::SQS::Queue': {
-        const name = property('QueueName', generated);
+        const isFifo = resource.Properties['FifoQueue'] === true;
+        const name = property('QueueName', isFifo ? `${generated}.fifo` : generated);
         const url = `${queueOrigin}/${account}/${name}`;
         return identity(name, arnOf('sqs', name), url, { QueueName: name, QueueUrl: url });
       }
@@ -842,6 +846,7 @@ function readResources(
       name,
       arn,
       url: ref,
+      isFifo: properties.FifoQueue,
       visibilityTimeoutSeconds: properties.VisibilityTimeout,
       delaySeconds: properties.DelaySeconds,
       retentionSeconds: properties.MessageRetentionPeriod,

@@ -1,7 +1,14 @@
-import { type BatchResultErrorEntry, SendMessageBatchCommand, SQSClient } from '@aws-sdk/client-sqs';
+import { createHash } from 'node:crypto';
+import {
+  type BatchResultErrorEntry,
+  ChangeMessageVisibilityCommand,
+  SendMessageBatchCommand,
+  SendMessageCommand,
+  SQSClient,
+} from '@aws-sdk/client-sqs';
 import { mockClient } from 'aws-sdk-client-mock';
 import { describe, expect, test } from 'vitest';
-import { targetQueue } from '../../functions/aws/queue.ts';
+import { redelivery, startQueue, targetQueue } from '../../functions/aws/queue.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import type { TargetTask } from '../../functions/core/fleet.ts';
 import { awsError, networkError, rejectionOf } from './support.ts';
@@ -59,6 +66,15 @@ test('a task that is to wait says so beside its message, and not in it', async (
   expect(mock.commandCalls(SendMessageBatchCommand)[0]?.args[0].input.Entries).toEqual([
     { Id: '0', MessageBody: '{"provider":"acme","targetId":"db-1"}', DelaySeconds: 60 },
     { Id: '1', MessageBody: '{"provider":"acme","targetId":"db-2"}' },
+  ]);
+});
+
+test('that a task is urgent says its queue, and not its message', async () => {
+  const { mock, enqueue } = adapter();
+  mock.on(SendMessageBatchCommand).resolves(taken('0'));
+  await enqueue([{ ...task('db-1'), urgent: true }]);
+  expect(mock.commandCalls(SendMessageBatchCommand)[0]?.args[0].input.Entries).toEqual([
+    { Id: '0', MessageBody: '{"provider":"acme","targetId":"db-1"}' },
   ]);
 });
 
@@ -194,5 +210,106 @@ describe('a request that fails as a whole', () => {
       .rejectsOnce(awsError('AccessDenied', { status: 403 }));
     const tasks = Array.from({ length: 11 }, (_, index) => task(`db-${index}`));
     expect(await rejectionOf(enqueue(tasks))).toMatchObject({ code: 'STORE_DENIED', effect: 'applied' });
+  });
+});
+
+describe('a start', () => {
+  const startUrl = 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-starts.fifo';
+  function starter() {
+    const client = new SQSClient({ region: 'eu-central-1' });
+    const mock = mockClient(client);
+    mock
+      .on(SendMessageBatchCommand)
+      .callsFake(async ({ Entries }: { Entries: readonly { Id: string }[] }) =>
+        taken(...Entries.map(({ Id }) => Id)),
+      );
+    const sha256 = (text: string) => createHash('sha256').update(text).digest();
+    const enqueueStart = startQueue(client, startUrl, { sleep: async () => undefined }, sha256);
+    const entries = () =>
+      mock.commandCalls(SendMessageBatchCommand).flatMap(({ args: [{ input }] }) => input.Entries ?? []);
+    return { enqueueStart, entries };
+  }
+  const start = { provider: 'acme', targetId: 'db-1', credential: 'orders', id: 'orders because of v1' };
+
+  test('is in the group of its target, under an id that its sender chose and SQS takes', async () => {
+    const { enqueueStart, entries } = starter();
+    await enqueueStart([start, { ...start, credential: 'billing', id: 'é'.repeat(500) }]);
+    expect(entries()).toEqual([
+      {
+        Id: '0',
+        MessageBody: '{"provider":"acme","targetId":"db-1","credential":"orders"}',
+        MessageGroupId: 'acme/db-1',
+        // printf 'orders because of v1' | sha256sum
+        MessageDeduplicationId: 'c9cf06453d2f04e1b2fb7a81435122c52d0fbf09476c28f6637293b928974b65',
+      },
+      {
+        Id: '1',
+        MessageBody: '{"provider":"acme","targetId":"db-1","credential":"billing"}',
+        MessageGroupId: 'acme/db-1',
+        MessageDeduplicationId: expect.stringMatching(/^[0-9a-f]{64}$/),
+      },
+    ]);
+  });
+
+  test('of a target with a name too long for a group has a group of its own all the same', async () => {
+    const { enqueueStart, entries } = starter();
+    const targets = ['a', 'b'].map((last) => `${'x'.repeat(127)}${last}`);
+    await enqueueStart(targets.map((targetId) => ({ ...start, targetId })));
+    const groups = entries().map(({ MessageGroupId = '' }) => MessageGroupId);
+    expect(new Set(groups).size).toBe(2);
+    for (const group of groups) expect(group).toMatch(/^[0-9a-f]{64}$/);
+  });
+});
+
+describe('a message that failed', () => {
+  const lostUrl = 'https://sqs.eu-central-1.amazonaws.com/111122223333/Rekey-LostRequests';
+  const queueArn = 'arn:aws:sqs:eu-central-1:111122223333:rekey-orders';
+  function failing() {
+    const client = new SQSClient({ region: 'eu-central-1' });
+    return { mock: mockClient(client), ...redelivery(client, lostUrl) };
+  }
+
+  test('is hidden for so long, in the queue that it came from', async () => {
+    const { mock, postpone } = failing();
+    mock.on(ChangeMessageVisibilityCommand).resolves({});
+    await postpone({ queueArn, receiptHandle: 'receipt-1', seconds: 30 });
+    expect(mock.commandCalls(ChangeMessageVisibilityCommand)[0]?.args[0].input).toEqual({
+      QueueUrl: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-orders',
+      ReceiptHandle: 'receipt-1',
+      VisibilityTimeout: 30,
+    });
+  });
+
+  test('is set aside as it was, with why it can never succeed and which it is', async () => {
+    const { mock, setAside } = failing();
+    mock.on(SendMessageCommand).resolves({});
+    const lost = { body: '{"detail-type":"Odd"}', messageId: 'm-1', queueArn, code: 'EVENT_INVALID' };
+    await setAside({ ...lost, message: `EVENT_INVALID: ${'x'.repeat(5_000)}` });
+    const text = (StringValue: string) => ({ DataType: 'String', StringValue });
+    expect(mock.commandCalls(SendMessageCommand)[0]?.args[0].input).toEqual({
+      QueueUrl: lostUrl,
+      MessageBody: lost.body,
+      MessageAttributes: {
+        ERROR_CODE: text('EVENT_INVALID'),
+        ERROR_MESSAGE: text(`EVENT_INVALID: ${'x'.repeat(3_985)}`),
+        QUEUE_ARN: text(queueArn),
+        MESSAGE_ID: text('m-1'),
+      },
+    });
+  });
+
+  test.each(['postpone', 'setAside'] as const)('says so where AWS does not let it: %s', async (port) => {
+    const { mock, ...ports } = failing();
+    mock.onAnyCommand().rejects(awsError('AccessDenied', { status: 403 }));
+    const request = {
+      queueArn,
+      receiptHandle: 'r',
+      seconds: 1,
+      body: '',
+      messageId: 'm',
+      code: 'X',
+      message: 'x',
+    };
+    expect(await rejectionOf(ports[port](request))).toMatchObject({ code: 'STORE_DENIED', effect: 'none' });
   });
 });

@@ -170,3 +170,46 @@ describe('an order to pause or resume', () => {
     );
   });
 });
+
+describe('a batch of starts', () => {
+  const record = (messageId: string, body: string) => ({ messageId, body });
+  const read = (...bodies: string[]): unknown =>
+    parseInvocation({ Records: bodies.map((body, index) => record(`m-${index}`, body)) }, ['pass', 'starts']);
+
+  test('says of each message which rotation of which target is to be started', () => {
+    expect(
+      read(
+        '{"provider":"acme","targetId":"db-1","credential":"orders"}',
+        '{"provider":"acme","targetId":"db-2","credential":"billing"}',
+      ),
+    ).toStrictEqual({
+      is: 'starts',
+      starts: [
+        { messageId: 'm-0', provider: 'acme', targetId: 'db-1', credential: 'orders' },
+        { messageId: 'm-1', provider: 'acme', targetId: 'db-2', credential: 'billing' },
+      ],
+    });
+  });
+
+  const wrong: Record<string, { body: string; message: RegExp }> = {
+    'that is no JSON': { body: 'start orders', message: /Records\.0\.body: / },
+    'with wrong names': {
+      body: '{"provider":"..","targetId":"a/b","credential":"No"}',
+      message: /body\.provider: .*body\.targetId: .*body\.credential: /,
+    },
+    'with more than it may say': {
+      body: '{"provider":"acme","targetId":"db-1","credential":"orders","force":true}',
+      message: /Records\.0\.body: .*force/,
+    },
+  };
+  test.each(Object.entries(wrong))('is refused for a message %s', (_sentence, { body, message }) => {
+    expect(() => read(body)).toThrow(/^EVENT_INVALID: /);
+    expect(() => read(body)).toThrow(message);
+  });
+
+  test('is for the function that starts rotations: to another one, messages are those of targets', () => {
+    const event = { Records: [record('m-0', '{}')] };
+    expect(parseInvocation(event, ['messages'])).toMatchObject({ is: 'messages' });
+    expect(() => parseInvocation(event, ['pass', 'order'])).toThrow('got messages of the queue of targets');
+  });
+});

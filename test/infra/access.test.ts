@@ -142,7 +142,19 @@ function things(): Readonly<Record<string, Thing>> {
     'the bus of a consumer': bus('billing'),
     'the default bus': bus('default'),
     ...Object.fromEntries(
-      ['Targets', 'LostRequests', 'LostTargets'].map((id) => [
+      [
+        'Targets',
+        'UrgentTargets',
+        'Starts',
+        'CreateUserEvents',
+        'StartRotationsEvents',
+        'DeleteUserEvents',
+        'ReconcileUsersEvents',
+        'UpdateConsumersEvents',
+        'LostRequests',
+        'LostTargets',
+        'LostStarts',
+      ].map((id) => [
         `the queue ${id}`,
         {
           type: 'queue',
@@ -239,6 +251,9 @@ async function allowedTo({ roleName, roleStatements }: FunctionRecord): Promise<
 const namesAction = (pattern: string, action: string): boolean =>
   new RegExp(`^${pattern.replaceAll('*', '.*').replaceAll('?', '.')}$`, 'i').test(action);
 
+/** What Lambda and the function do to a queue that feeds it. */
+const work = ['ChangeMessageVisibility', 'DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage'];
+
 /** Beside its own log, and the queue of what it lost. By thing, without the prefix of the service. */
 const wanted: Record<string, Record<string, readonly string[]>> = {
   'rekey-rotate-secret': {
@@ -280,6 +295,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     ...onOrders(['GetParameter', 'GetParameters'], { PutParameter: ['rotateBefore'] }),
     'a pause': ['GetParameter', 'GetParameters'],
     'the function rekey-rotate-secret': ['InvokeFunction'],
+    'the queue CreateUserEvents': work,
     'the bus': ['PutEvents'],
   },
   'rekey-start-rotations': {
@@ -292,7 +308,9 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     }),
     'a pause': ['GetParameter', 'GetParameters', 'PutParameter'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
-    'the queue Targets': ['SendMessage'],
+    'the queue UrgentTargets': ['SendMessage'],
+    'the queue Starts': [...work, 'SendMessage'],
+    'the queue StartRotationsEvents': work,
     'the function rekey-rotate-secret': ['InvokeFunction'],
     'the bus': ['PutEvents'],
   },
@@ -326,6 +344,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'a sighting': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'all notes of targets': ['DeleteParameter', 'GetParameter', 'GetParametersByPath', 'PutParameter'],
+    'the queue DeleteUserEvents': work,
     'the bus': ['PutEvents'],
   },
   'rekey-reconcile-users': {
@@ -348,7 +367,9 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'a sighting': ['GetParameter', 'PutParameter'],
     'all notes of targets': ['GetParameter', 'GetParametersByPath', 'PutParameter'],
-    'the queue Targets': ['DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage', 'SendMessage'],
+    'the queue Targets': [...work, 'SendMessage'],
+    'the queue UrgentTargets': [...work, 'SendMessage'],
+    'the queue ReconcileUsersEvents': work,
     'the bus': ['PutEvents'],
     'the bus of a consumer': ['PutEvents'],
   },
@@ -360,6 +381,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     ...onOrders(['GetParameter', 'GetParameters']),
     'a pause': ['GetParameter', 'GetParameters'],
     'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
+    'the queue UpdateConsumersEvents': work,
     'the bus': ['PutEvents'],
     'the bus of a consumer': ['PutEvents'],
   },
@@ -741,6 +763,9 @@ const actionsByPort = {
   readArchive: ['s3:GetObject'],
   listArchive: ['s3:ListBucket'],
   enqueue: ['sqs:SendMessage'],
+  enqueueStart: ['sqs:SendMessage'],
+  postpone: ['sqs:ChangeMessageVisibility'],
+  setAside: ['sqs:SendMessage'],
 } satisfies Record<
   Exclude<keyof Ports, 'http' | 'sql' | 'valkey' | 'now' | 'sleep' | 'randomBytes'>,
   readonly string[]
@@ -769,7 +794,7 @@ const onItsBehalf = ({ name, onFailureArn }: FunctionRecord): readonly string[] 
   // Lambda parks what failed.
   ...(onFailureArn === undefined ? [] : ['sqs:SendMessage']),
   // Asked of whoever an event source mapping works for (AWS documentation).
-  ...(name === 'rekey-reconcile-users'
+  ...(stack.eventSources.some(({ functionArn }) => functionArn.endsWith(`:${name}`))
     ? ['sqs:ReceiveMessage', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes']
     : []),
 ];
@@ -795,7 +820,7 @@ async function reachable(): Promise<ReadonlyMap<string, string>> {
         name: 'without the wiring',
         setup: ({ onLoad }) =>
           onLoad({ filter: /runtime\/compose\.ts$/ }, () => ({
-            contents: 'export const handlerOf = (_schema, use) => use;',
+            contents: 'export const handlerOf = (_schema, use) => use; export const once = (make) => make;',
           })),
       },
     ],

@@ -188,16 +188,36 @@ test('a function is called what it is', () => {
   }
 });
 
-test('every queue is there, dead letters included', () => {
-  const queues = shown().filter(({ namespace }) => namespace === 'AWS/SQS');
-  expect(queues.map(({ dimensions }) => dimensions[1]).toSorted()).toEqual(idsOf('AWS::SQS::Queue'));
-  for (const { name, stat } of queues)
-    expect([name, stat]).toEqual(['ApproximateNumberOfMessagesVisible', 'Maximum']);
-  const titled = queues.filter(({ label }) => label?.includes('dead letters'));
-  expect(titled.map(({ dimensions }) => String(dimensions[1])).toSorted()).toEqual([
-    expect.stringMatching(/^RekeyLostRequests/),
-    expect.stringMatching(/^RekeyLostTargets/),
-  ]);
+describe('the queues', () => {
+  const queues = (name: string) =>
+    shown().filter((series) => series.namespace === 'AWS/SQS' && series.name === name);
+  const idsIn = (series: readonly Shown[]) =>
+    series.map(({ dimensions }) => String(dimensions[1])).toSorted();
+
+  test('are all there with what waits in them, dead letters apart', () => {
+    const lengths = queues('ApproximateNumberOfMessagesVisible');
+    expect(idsIn(lengths)).toEqual(idsOf('AWS::SQS::Queue'));
+    const letters = lengths.filter(({ title }) => title === 'Queues: dead letters');
+    expect(idsIn(letters)).toEqual([
+      expect.stringMatching(/^RekeyLostRequests/),
+      expect.stringMatching(/^RekeyLostStarts/),
+      expect.stringMatching(/^RekeyLostTargets/),
+    ]);
+    for (const { label } of letters) expect(label).toContain('dead letters');
+  });
+
+  test('that feed a function are there with the age of what waits longest', () => {
+    const fed = Object.values(template.findResources('AWS::Lambda::EventSourceMapping')).map(
+      ({ Properties }) => Properties.EventSourceArn['Fn::GetAtt'][0],
+    );
+    expect(idsIn(queues('ApproximateAgeOfOldestMessage'))).toEqual(fed.toSorted());
+  });
+
+  test('show the worst reading, and nothing else', () => {
+    const all = shown().filter(({ namespace }) => namespace === 'AWS/SQS');
+    expect(new Set(all.map(({ stat }) => stat))).toEqual(new Set(['Maximum']));
+    expect(new Set(all.map(({ name }) => name)).size).toBe(2);
+  });
 });
 
 test('nothing else is read than these', () => {

@@ -113,7 +113,6 @@ describe('AwsSolutions and Serverless of cdk-nag', () => {
       // Secrets of credentials, secrets that people keep, parameters, logs, records, the listing of secrets, and the network.
       'AwsSolutions-IAM5': 7,
       'AwsSolutions-S1': 1,
-      'AwsSolutions-SQS3': 1,
       'AwsSolutions-VPC7': 1,
       // Of functions that fail where somebody waits, and of those that fail where nobody does.
       'Serverless-LambdaDLQ': 2,

@@ -106,14 +106,6 @@ describe('rotation', () => {
     expect(stack.permissions.map(({ principal, functionArn }) => [principal, functionArn])).toEqual([
       ['secretsmanager.amazonaws.com', rotator],
       ['apigateway.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-receive-webhook'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-create-user'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-start-rotations'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-delete-user'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-update-consumers'],
-      ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-reconcile-users'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-record-audit'],
       ['events.amazonaws.com', 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-record-audit'],
     ]);
@@ -292,11 +284,15 @@ test('the functions find the spec that the user wrote, with defaults filled in',
   ]);
 });
 
-/** Rules in whose pattern this event is, as the functions that they call. */
+/** The function that gets what is sent to an ARN: its own, or that of a queue. */
+const functionBehind = (arn: string): string =>
+  stack.eventSources.find(({ queueArn }) => queueArn === arn)?.functionArn ?? arn;
+
+/** Rules in whose pattern this event is, as the functions that get it in the end. */
 const calledBy = (event: Readonly<Record<string, unknown>>, busName: string): readonly string[] =>
   stack.rules
     .filter((rule) => rule.busName === busName && matchesPattern(parsePattern(rule.pattern), event))
-    .flatMap((rule) => rule.targets.map(({ arn }) => arn.split(':').at(-1) ?? arn));
+    .flatMap((rule) => rule.targets.map(({ arn }) => functionBehind(arn).split(':').at(-1) ?? arn));
 
 describe('events', () => {
   const fact = (type: string) => ({ source: 'rekey', 'detail-type': type, detail: { credential: 'orders' } });
@@ -386,6 +382,67 @@ describe('events', () => {
   };
   test.each(Object.entries(cases))('%s', (_sentence, { event, bus, want }) => {
     expect(calledBy(event, bus)).toEqual(want);
+  });
+
+  test('lie in a queue before any code of ours runs; only their records are made at once, of which there is an archive', () => {
+    const delivered = stack.rules.flatMap(({ logicalId, targets }) =>
+      targets.map(({ arn }) => [logicalId.replace(/^Rekey|[0-9A-F]{8}$/g, ''), arn.split(':')[2]]),
+    );
+    expect(Object.fromEntries(delivered)).toEqual({
+      CredentialRequested: 'sqs',
+      RotationOrdered: 'sqs',
+      RevocationOrdered: 'sqs',
+      PauseOrdered: 'sqs',
+      DeletionOrdered: 'sqs',
+      CredentialRotated: 'sqs',
+      LoginChanged: 'sqs',
+      ProviderEventReceived: 'sqs',
+      EverythingToRecord: 'lambda',
+      LabelToRecord: 'lambda',
+    });
+  });
+
+  test('are put into their queue, and into that of what was lost, by their own rule of this account and by nobody else', () => {
+    const policies = Object.values(template.findResources('AWS::SQS::QueuePolicy')).map(({ Properties }) => ({
+      queue: Properties.Queues[0].Ref,
+      lets: Properties.PolicyDocument.Statement.filter(
+        ({ Effect }: { Effect: string }) => Effect === 'Allow',
+      ),
+    }));
+    const fed = stack.queues.filter(({ arn }) =>
+      stack.rules.some(({ targets }) => targets.some((target) => target.arn === arn)),
+    );
+    expect(fed).toHaveLength(5);
+    for (const { logicalId, arn } of [...fed, queueNamed('LostRequests')]) {
+      const rules = stack.rules.filter(({ targets }) =>
+        targets.some((target) => target.arn === arn || target.deadLetterArn === arn),
+      );
+      const [policy] = policies.filter(({ queue }) => queue === logicalId);
+      expect(policy?.lets).toHaveLength(rules.length);
+      for (const rule of rules) {
+        const sourceArn = { 'aws:SourceArn': { 'Fn::GetAtt': [rule.logicalId, 'Arn'] } };
+        const isOurs = fed.some((queue) => rule.targets.some((target) => target.arn === queue.arn));
+        expect(policy?.lets).toContainEqual({
+          Sid: expect.any(String),
+          Effect: 'Allow',
+          Principal: { Service: 'events.amazonaws.com' },
+          Action: 'sqs:SendMessage',
+          Resource: { 'Fn::GetAtt': [logicalId, 'Arn'] },
+          Condition: {
+            ArnEquals: sourceArn,
+            // A rule is of one account; CDK's own targets leave it at that.
+            ...(isOurs && { StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } } }),
+          },
+        });
+      }
+    }
+    // What only functions of ours write to lets nobody in.
+    const closed = policies.filter(({ queue }) =>
+      [...fed.map(({ logicalId }) => logicalId), queueNamed('LostRequests').logicalId].every(
+        (each) => each !== queue,
+      ),
+    );
+    expect(closed.flatMap(({ lets }) => lets)).toEqual([]);
   });
 
   test('that cannot be delivered are tried for a day and kept', () => {
@@ -502,7 +559,7 @@ describe('a schedule', () => {
 
 describe('a queue', () => {
   test('is encrypted, and only reached over TLS', () => {
-    template.resourceCountIs('AWS::SQS::Queue', 3);
+    template.resourceCountIs('AWS::SQS::Queue', 11);
     template.allResourcesProperties('AWS::SQS::Queue', { SqsManagedSseEnabled: true });
     const secured = Object.values(template.findResources('AWS::SQS::QueuePolicy')).map(({ Properties }) => {
       expect(Properties.PolicyDocument.Statement).toContainEqual({
@@ -518,38 +575,85 @@ describe('a queue', () => {
   });
 
   test('of what was lost keeps it for two weeks', () => {
-    for (const name of ['LostRequests', 'LostTargets'])
+    for (const name of ['LostRequests', 'LostTargets', 'LostStarts'])
       expect(propertiesOf(queueNamed(name).logicalId)).toMatchObject({ MessageRetentionPeriod: 1_209_600 });
   });
 
-  test('of targets hands a target out again after six times what the function may take, three times in all', () => {
+  const hour = 3_600;
+  const day = 24 * hour;
+  const kept: Record<string, { days: number; lost: string; tries: number }> = {
+    // An order outlives an outage of two days; people who read what was lost have the rest of two weeks.
+    CreateUserEvents: { days: 14, lost: 'LostRequests', tries: 200 },
+    StartRotationsEvents: { days: 14, lost: 'LostRequests', tries: 200 },
+    DeleteUserEvents: { days: 14, lost: 'LostRequests', tries: 200 },
+    ReconcileUsersEvents: { days: 14, lost: 'LostRequests', tries: 200 },
+    UpdateConsumersEvents: { days: 14, lost: 'LostRequests', tries: 200 },
+    Targets: { days: 2, lost: 'LostTargets', tries: 3 },
+    UrgentTargets: { days: 2, lost: 'LostTargets', tries: 3 },
+    Starts: { days: 4, lost: 'LostStarts', tries: 20 },
+  };
+  test.each(Object.entries(kept))(
+    '%s keeps a message until it is dead-lettered, also one that crashes the function each time',
+    (name, { days, lost, tries }) => {
+      const queue = queueNamed(name);
+      expect(queue).toMatchObject({
+        retentionSeconds: days * day,
+        redrive: { deadLetterArn: queueNamed(lost).arn, maxReceiveCount: tries },
+      });
+      expect(tries * queue.visibilityTimeoutSeconds).toBeLessThan(queue.retentionSeconds);
+    },
+  );
+
+  test('that feeds a function hides a message for six times what the function may take', () => {
+    expect(stack.eventSources).toHaveLength(Object.keys(kept).length);
+    for (const { queueArn, functionArn } of stack.eventSources) {
+      const queue = stack.queues.find(({ arn }) => arn === queueArn);
+      const fed = stack.functions.find(({ arn }) => arn === functionArn);
+      expect(queue?.visibilityTimeoutSeconds).toBe(6 * (fed?.timeoutSeconds ?? 0));
+    }
     expect(functionNamed('rekey-reconcile-users').timeoutSeconds).toBe(900);
-    expect(propertiesOf(queueNamed('Targets').logicalId)).toMatchObject({
-      VisibilityTimeout: 5_400,
-      // Three times ninety minutes fit in.
-      MessageRetentionPeriod: 21_600,
-      RedrivePolicy: {
-        deadLetterTargetArn: { 'Fn::GetAtt': [queueNamed('LostTargets').logicalId, 'Arn'] },
-        maxReceiveCount: 3,
-      },
-    });
   });
 
-  test('of targets brings back only the targets that failed, and works on few at a time', () => {
-    template.resourceCountIs('AWS::Lambda::EventSourceMapping', 1);
-    template.hasResourceProperties('AWS::Lambda::EventSourceMapping', {
-      EventSourceArn: { 'Fn::GetAtt': [queueNamed('Targets').logicalId, 'Arn'] },
-      FunctionName: { Ref: functionNamed('rekey-reconcile-users').logicalId },
-      FunctionResponseTypes: ['ReportBatchItemFailures'],
-      BatchSize: 5,
-      ScalingConfig: { MaximumConcurrency: 2 },
+  test('brings back only the messages that failed, and few of its batches are worked on at a time', () => {
+    const nameOf = (arn: string) => arn.split(':').at(-1);
+    expect(
+      Object.fromEntries(
+        stack.eventSources.map(({ queueArn, functionArn, batchSize, maximumConcurrency }) => [
+          stack.queues.find(({ arn }) => arn === queueArn)?.logicalId.replace(/^Rekey|[0-9A-F]{8}$/g, ''),
+          [nameOf(functionArn), batchSize, maximumConcurrency],
+        ]),
+      ),
+    ).toEqual({
+      CreateUserEvents: ['rekey-create-user', 5, 2],
+      StartRotationsEvents: ['rekey-start-rotations', 10, 3],
+      DeleteUserEvents: ['rekey-delete-user', 5, 5],
+      ReconcileUsersEvents: ['rekey-reconcile-users', 10, 2],
+      UpdateConsumersEvents: ['rekey-update-consumers', 10, 10],
+      Targets: ['rekey-reconcile-users', 5, 2],
+      UrgentTargets: ['rekey-reconcile-users', 5, 2],
+      Starts: ['rekey-start-rotations', 10, 10],
     });
+    expect(stack.eventSources.every(({ reportsItemFailures }) => reportsItemFailures)).toBe(true);
+    // Of the 1,000 calls at one time that an account has.
+    const most = stack.eventSources.reduce(
+      (sum, { maximumConcurrency = 1_000 }) => sum + maximumConcurrency,
+      0,
+    );
+    expect(most).toBe(36);
   });
 
-  test('of targets is read only once the function may read it', () => {
-    const [mapping] = Object.values(template.findResources('AWS::Lambda::EventSourceMapping'));
-    const needed = mapping?.['DependsOn'].map((id: string) => template.toJSON()['Resources'][id].Type);
-    expect(needed).toContain('AWS::IAM::Policy');
+  test('of starts keeps the order of a target, and so does the queue of those that are given up', () => {
+    expect(stack.queues.filter(({ isFifo }) => isFifo).map(({ name }) => name)).toEqual([
+      'rekey-lost-starts.fifo',
+      'rekey-starts.fifo',
+    ]);
+  });
+
+  test('is read only once the function may read it', () => {
+    for (const mapping of Object.values(template.findResources('AWS::Lambda::EventSourceMapping'))) {
+      const needed = mapping['DependsOn'].map((id: string) => template.toJSON()['Resources'][id].Type);
+      expect(needed).toContain('AWS::IAM::Policy');
+    }
   });
 });
 
@@ -586,10 +690,20 @@ describe('alarms', () => {
       'rekey-webhooks-deferred | Sum WebhooksDeferred | >= 1 | 1 x 300 s | silence: fine',
       'rekey-webhook-disabled | Maximum WebhooksDisabled | >= 1 | 1 x 3600 s | silence: as before',
       'rekey-webhooks-missed | Sum WebhooksMissed | >= 3 | 1 x 86400 s | silence: fine',
+      'rekey-event-retried | Maximum RetriedEventAge | >= 900 | 1 x 1800 s | silence: fine',
       'rekey-audit-write-failed | Sum AuditWriteFailed | >= 1 | 1 x 300 s | silence: fine',
       'rekey-audit-unsealed | Maximum AuditUnsealedAge | >= 172800 | 2 x 86400 s | silence: wrong',
       'rekey-request-lost | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
       'rekey-target-not-reconciled | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-start-lost | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-orders-behind | Maximum ApproximateAgeOfOldestMessage | >= 900 | 1 x 300 s | silence: fine',
+      'rekey-deletions-behind | Maximum ApproximateAgeOfOldestMessage | >= 3600 | 1 x 300 s | silence: fine',
+      'rekey-requests-behind | Maximum ApproximateAgeOfOldestMessage | >= 900 | 1 x 300 s | silence: fine',
+      'rekey-starts-behind | Maximum ApproximateAgeOfOldestMessage | >= 7200 | 1 x 300 s | silence: fine',
+      'rekey-new-logins-behind | Maximum ApproximateAgeOfOldestMessage | >= 3600 | 1 x 300 s | silence: fine',
+      'rekey-vendor-events-behind | Maximum ApproximateAgeOfOldestMessage | >= 900 | 1 x 300 s | silence: fine',
+      'rekey-urgent-looks-behind | Maximum ApproximateAgeOfOldestMessage | >= 3600 | 1 x 300 s | silence: fine',
+      'rekey-routine-looks-behind | Maximum ApproximateAgeOfOldestMessage | >= 7200 | 1 x 300 s | silence: fine',
       'rekey-rotate-secret-failing | Sum Errors | >= 3 | 1 x 900 s | silence: fine',
       'rekey-rotate-secret-throttled | Sum Throttles | >= 1 | 1 x 900 s | silence: fine',
       'rekey-reconcile-users-failing | Sum Errors | >= 3 | 1 x 3600 s | silence: fine',
@@ -609,7 +723,7 @@ describe('alarms', () => {
       expect({ Dimensions, Unit }).toEqual({ Dimensions: undefined, Unit: undefined });
   });
 
-  test('watch each function and each queue of what was lost under its own name', () => {
+  test('watch each function and each queue under its own name', () => {
     const dimensions = alarms()
       .filter(({ Namespace }) => Namespace !== 'rekey')
       .map(({ AlarmName, Dimensions: [{ Value }] }) => {
@@ -619,6 +733,15 @@ describe('alarms', () => {
     expect(Object.fromEntries(dimensions)).toEqual({
       'rekey-request-lost': queueNamed('LostRequests').logicalId,
       'rekey-target-not-reconciled': queueNamed('LostTargets').logicalId,
+      'rekey-start-lost': queueNamed('LostStarts').logicalId,
+      'rekey-orders-behind': queueNamed('StartRotationsEvents').logicalId,
+      'rekey-deletions-behind': queueNamed('DeleteUserEvents').logicalId,
+      'rekey-requests-behind': queueNamed('CreateUserEvents').logicalId,
+      'rekey-starts-behind': queueNamed('Starts').logicalId,
+      'rekey-new-logins-behind': queueNamed('UpdateConsumersEvents').logicalId,
+      'rekey-vendor-events-behind': queueNamed('ReconcileUsersEvents').logicalId,
+      'rekey-urgent-looks-behind': queueNamed('UrgentTargets').logicalId,
+      'rekey-routine-looks-behind': queueNamed('Targets').logicalId,
       'rekey-rotate-secret-failing': 'rekey-rotate-secret',
       'rekey-rotate-secret-throttled': 'rekey-rotate-secret',
       'rekey-reconcile-users-failing': 'rekey-reconcile-users',
@@ -900,22 +1023,29 @@ describe('every function', () => {
     const read = (schema: Schema<unknown>, name: string) => schema.parse(functionNamed(name).environment);
     const bus = { REKEY_EVENT_BUS_NAME: 'rekey', REKEY_LOG_LEVEL: 'INFO' };
     expect(read(rotateSecretEnvironment, 'rekey-rotate-secret')).toEqual(bus);
+    const lost = { REKEY_LOST_REQUEST_QUEUE_URL: queueNamed('LostRequests').url };
+    const urgent = { REKEY_URGENT_TARGET_QUEUE_URL: queueNamed('UrgentTargets').url };
     expect(read(createUserEnvironment, 'rekey-create-user')).toEqual({
       ...bus,
+      ...lost,
       REKEY_ROTATION_FUNCTION_ARN: rotator,
     });
     expect(read(startRotationsEnvironment, 'rekey-start-rotations')).toEqual({
       ...bus,
+      ...lost,
+      ...urgent,
       REKEY_ROTATION_FUNCTION_ARN: rotator,
-      REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
+      REKEY_START_QUEUE_URL: queueNamed('Starts').url,
     });
-    expect(read(deleteUserEnvironment, 'rekey-delete-user')).toEqual(bus);
+    expect(read(deleteUserEnvironment, 'rekey-delete-user')).toEqual({ ...bus, ...lost });
     expect(read(reconcileUsersEnvironment, 'rekey-reconcile-users')).toEqual({
       ...bus,
+      ...lost,
+      ...urgent,
       REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
       REKEY_WEBHOOK_BASE_URL: expect.stringMatching(/^https:.*\/webhooks\/$/),
     });
-    expect(read(updateConsumersEnvironment, 'rekey-update-consumers')).toEqual(bus);
+    expect(read(updateConsumersEnvironment, 'rekey-update-consumers')).toEqual({ ...bus, ...lost });
     expect(read(receiveWebhookEnvironment, 'rekey-receive-webhook')).toEqual(bus);
     expect(read(recordAuditEnvironment, 'rekey-record-audit')).toEqual({
       ...bus,
@@ -926,8 +1056,11 @@ describe('every function', () => {
         expect([
           'REKEY_AUDIT_BUCKET',
           'REKEY_EVENT_BUS_NAME',
+          'REKEY_LOST_REQUEST_QUEUE_URL',
           'REKEY_ROTATION_FUNCTION_ARN',
+          'REKEY_START_QUEUE_URL',
           'REKEY_TARGET_QUEUE_URL',
+          'REKEY_URGENT_TARGET_QUEUE_URL',
           'REKEY_WEBHOOK_BASE_URL',
         ]).toContain(name);
   });
@@ -1016,6 +1149,17 @@ describe('least privilege', () => {
     neverOrder,
   ];
   const reportFailure = statement('Allow', ['sqs:SendMessage'], [`sqs:${here}:Rekey-RekeyLostRequests.*`]);
+  const queuesNamed = (...names: string[]) =>
+    names.map((name) =>
+      name.startsWith('rekey-') ? `sqs:${here}:${name}` : `sqs:${here}:Rekey-Rekey${name}[0-9A-F]{8}-.*`,
+    );
+  const workOn = (...names: string[]) =>
+    statement(
+      'Allow',
+      ['sqs:ChangeMessageVisibility', 'sqs:DeleteMessage', 'sqs:GetQueueAttributes', 'sqs:ReceiveMessage'],
+      queuesNamed(...names),
+    );
+  const sendTo = (...names: string[]) => statement('Allow', ['sqs:SendMessage'], queuesNamed(...names));
   const writeLog = (name: string) =>
     statement(
       'Allow',
@@ -1072,6 +1216,7 @@ describe('least privilege', () => {
             onlyCurrent,
           ),
           attachRotation,
+          workOn('CreateUserEvents'),
           ...publish,
           reportFailure,
           writeLog('rekey-create-user'),
@@ -1094,7 +1239,9 @@ describe('least privilege', () => {
           giveUpRotations,
           neverChange('DescribeSecret', 'ListSecretVersionIds', 'RotateSecret', 'UpdateSecretVersionStage'),
           attachRotation,
-          statement('Allow', ['sqs:SendMessage'], [`sqs:${here}:Rekey-RekeyTargets.*`]),
+          sendTo('UrgentTargets'),
+          sendTo('rekey-starts.fifo'),
+          workOn('StartRotationsEvents', 'rekey-starts.fifo'),
           ...publish,
           reportFailure,
           writeLog('rekey-start-rotations'),
@@ -1139,6 +1286,7 @@ describe('least privilege', () => {
           Bool: { 'secretsmanager:ForceDeleteWithoutRecovery': ['true'] },
         }),
         neverRead('adopt/', 'webhooks/'),
+        workOn('DeleteUserEvents'),
         ...publish,
         reportFailure,
         writeLog('rekey-delete-user'),
@@ -1152,7 +1300,7 @@ describe('least privilege', () => {
         writeLog('rekey-receive-webhook'),
       ],
     },
-    'reconcile-users mends secrets, orders rotations, and works on its queue': {
+    'reconcile-users mends secrets, orders rotations, and works on its queues': {
       name: 'rekey-reconcile-users',
       want: [
         readFleetAndFormerTargets,
@@ -1170,11 +1318,8 @@ describe('least privilege', () => {
         ),
         neverChange('DescribeSecret', 'ListSecretVersionIds', 'PutSecretValue', 'UpdateSecretVersionStage'),
         neverRead('adopt/', 'webhooks/'),
-        statement(
-          'Allow',
-          ['sqs:DeleteMessage', 'sqs:GetQueueAttributes', 'sqs:ReceiveMessage', 'sqs:SendMessage'],
-          [`sqs:${here}:Rekey-RekeyTargets.*`],
-        ),
+        sendTo('Targets', 'UrgentTargets'),
+        workOn('ReconcileUsersEvents', 'Targets', 'UrgentTargets'),
         ...publish,
         reportFailure,
         writeLog('rekey-reconcile-users'),
@@ -1189,6 +1334,7 @@ describe('least privilege', () => {
         secretStatement('Allow', ['GetSecretValue'], secrets, onlyCurrent),
         neverChange('DescribeSecret'),
         neverRead('admin/', 'adopt/', 'webhooks/'),
+        workOn('UpdateConsumersEvents'),
         ...publish,
         reportFailure,
         writeLog('rekey-update-consumers'),

@@ -65,8 +65,20 @@ describe('the logical ids of what an update must not replace', () => {
       ids: ['RekeyAuditEventsArchive118A1C9D'],
     },
     'AWS::SQS::Queue': {
-      lost: 'what lies in them: requests that came to nothing, and targets that are to be looked at',
-      ids: ['RekeyLostRequests0BA14983', 'RekeyLostTargets97080D4C', 'RekeyTargets32824D5A'],
+      lost: 'what lies in them: orders and events that wait, requests that came to nothing, and targets that are to be looked at',
+      ids: [
+        'RekeyLostRequests0BA14983',
+        'RekeyLostTargets97080D4C',
+        'RekeyLostStartsB4872DC8',
+        'RekeyTargets32824D5A',
+        'RekeyUrgentTargetsD06AE756',
+        'RekeyStarts9B3E9A0A',
+        'RekeyCreateUserEvents8EF50457',
+        'RekeyStartRotationsEventsAE9FF27D',
+        'RekeyDeleteUserEventsFB86533E',
+        'RekeyReconcileUsersEventsFE2370A9',
+        'RekeyUpdateConsumersEvents63666638',
+      ],
     },
     'AWS::SNS::Topic': {
       lost: 'every subscription of people: alarms are told to nobody',

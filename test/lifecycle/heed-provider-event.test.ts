@@ -105,7 +105,13 @@ const because = {
   eventId: 'evt-cph1rs3idesc73a2b2mg',
   eventType: 'postgres_credentials_created',
 };
-const task = { provider: 'render-postgres', targetId: postgresId, because, delaySeconds: 60 };
+const task = {
+  provider: 'render-postgres',
+  targetId: postgresId,
+  because,
+  delaySeconds: 60,
+  urgent: true,
+};
 const note = {
   parameter: '/rekey/sightings/webhooks/render/received',
   document: '{"at":"2026-07-15T12:00:00.000Z"}',

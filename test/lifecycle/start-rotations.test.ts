@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { secretsManager as secretsManagerPorts } from '../../functions/aws/secrets.ts';
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import type { Invocation, RekeyEvent } from '../../functions/core/events.ts';
-import type { OrderedStart, TargetTask } from '../../functions/core/fleet.ts';
+import type { StartTask, TargetTask } from '../../functions/core/fleet.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
 import { firstSecretString } from '../../functions/core/secret-value.ts';
@@ -105,7 +105,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
   const isThere = (entry: readonly [string, string | undefined]): entry is readonly [string, string] =>
     entry[1] !== undefined;
   const queued: TargetTask[] = [];
-  const ordered: OrderedStart[] = [];
+  const ordered: StartTask[] = [];
   const unused = async (): Promise<never> => {
     throw new Error('start-rotations has no business there');
   };
@@ -124,6 +124,8 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     notify: unused,
     enqueue: async (tasks) => void queued.push(...tasks),
     enqueueStart: async (starts) => void ordered.push(...starts),
+    postpone: unused,
+    setAside: unused,
     archive: unused,
     readArchive: unused,
     listArchive: unused,
@@ -958,7 +960,7 @@ describe('AWSPENDING', () => {
     expect(world.queued).toEqual([]);
     await world.start();
     expect(world.queued).toEqual(
-      [targets.a, targets.b].map((targetId) => ({ provider: 'cockroachdb-cloud', targetId })),
+      [targets.a, targets.b].map((targetId) => ({ provider: 'cockroachdb-cloud', targetId, urgent: true })),
     );
   });
 });

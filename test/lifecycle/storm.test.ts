@@ -5,6 +5,7 @@ import { directiveParameter } from '../../functions/core/directives.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { specParameterName } from '../../functions/core/names.ts';
 import type { Ports, VersionListing } from '../../functions/core/ports.ts';
+import { parseSpec } from '../../functions/core/spec.ts';
 import { carryOutOrders, takeOrder } from '../../functions/lifecycle/carry-out-orders.ts';
 import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
@@ -220,6 +221,8 @@ async function emergency({ credentials: n, compromised }: Emergency) {
   };
   const until = (ms: number): Date => new Date(clock.now().getTime() + ms);
 
+  // Loading a provider takes time that the clock does not know of.
+  for (const document of [...parameters.values()].slice(0, 1)) await parseSpec(JSON.parse(document), rekey);
   let lost = 0;
   const orders = names.slice(0, compromised);
   /** A queue with so many workers; a message that fails comes again. */
@@ -294,7 +297,7 @@ function queueOf(orders: readonly string[]): string[] {
 }
 
 test.each([
-  { compromised: 60, slowest: 3 },
+  { compromised: 60, slowest: 2 },
   { compromised: 2_000, slowest: 1.1 },
 ])(
   'I20: of $compromised compromises at once under the default quotas no order is lost, and all are rotated within $slowest times the time that it takes to store them',

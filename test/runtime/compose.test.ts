@@ -18,7 +18,6 @@ import { bundle, eagerFiles } from '../../infra/bundle.ts';
 
 const loaded = vi.hoisted((): string[] => []);
 const proxies = vi.hoisted((): unknown[] => []);
-const queued = vi.hoisted((): unknown[] => []);
 vi.mock('../../functions/providers/http.ts', () => {
   loaded.push('http');
   return {
@@ -37,18 +36,8 @@ vi.mock('../../functions/providers/valkey.ts', () => {
   return { iovalkeyOverTls: (): Ports['valkey'] => async () => ({ say: 'accepted', replies: [] }) };
 });
 
-vi.mock('../../functions/runtime/queue.ts', () => {
-  loaded.push('queue');
-  return {
-    openQueue:
-      (queueUrl: string): Ports['enqueue'] =>
-      async (tasks) => {
-        queued.push({ queueUrl, tasks });
-      },
-  };
-});
-
 const environment = { REKEY_EVENT_BUS_NAME: 'rekey-bus', REKEY_LOG_LEVEL: 'ERROR' } as const;
+const lostRequestsUrl = 'https://sqs.eu-central-1.amazonaws.com/111122223333/lost-requests';
 const canary = 'Kq7"/+&é=pass wörd\\x';
 
 let written = '';
@@ -56,7 +45,6 @@ beforeEach(() => {
   written = '';
   loaded.length = 0;
   proxies.length = 0;
-  queued.length = 0;
   const keep = (chunk: string | Uint8Array): boolean => {
     written += String(chunk);
     return true;
@@ -89,6 +77,7 @@ describe('the environment', () => {
   test('reaches the use case as its schema says, and does not change while the function is warm', async () => {
     const functionArn = 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret';
     vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', functionArn);
+    vi.stubEnv('REKEY_LOST_REQUEST_QUEUE_URL', lostRequestsUrl);
     const seen: unknown[] = [];
     const handler = handlerOf(createUserEnvironment, async (_event, _until, _rekey, read) => {
       seen.push(read);
@@ -99,6 +88,7 @@ describe('the environment', () => {
       {
         REKEY_EVENT_BUS_NAME: 'rekey-bus',
         REKEY_ROTATION_FUNCTION_ARN: functionArn,
+        REKEY_LOST_REQUEST_QUEUE_URL: lostRequestsUrl,
         REKEY_LOG_LEVEL: 'INFO',
       },
     ]);
@@ -412,11 +402,16 @@ describe('what few functions need', () => {
     expect(loaded).toEqual(['sql', 'http']);
     expect(await ports.valkey({ ...session, commands: [] })).toEqual({ say: 'accepted', replies: [] });
     expect(loaded).toEqual(['sql', 'http', 'valkey']);
-    const REKEY_TARGET_QUEUE_URL = 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets';
-    const tasks = [{ provider: 'acme', targetId: 'db-1' }];
-    await compose({ ...environment, REKEY_TARGET_QUEUE_URL }, createRedactor()).ports.enqueue(tasks);
-    expect(loaded).toEqual(['sql', 'http', 'valkey', 'queue']);
-    expect(queued).toEqual([{ queueUrl: REKEY_TARGET_QUEUE_URL, tasks }]);
+  });
+
+  const refused: Record<string, (ports: Ports) => Promise<unknown>> = {
+    'a queue': (ports) => ports.enqueue([{ provider: 'acme', targetId: 'db-1' }]),
+    'an audit trail': (ports) => ports.readArchive({ key: 'audit/1' }),
+  };
+  test.each(Object.entries(refused))('is refused where the function has none: %s', async (_what, call) => {
+    const { ports } = compose(environment, createRedactor());
+    await expect(call(ports)).rejects.toThrow('ENVIRONMENT_INVALID: this function has no such queue');
+    expect(loaded).toEqual([]);
   });
 
   test('I16: leaves with its reasons only: a change that carries none is a defect, and is not sent', async () => {
@@ -428,13 +423,6 @@ describe('what few functions need', () => {
     );
     await expect(ports.cancelRotation({ secretId: 'rekey/orders-api', guard })).rejects.toThrow('SUPERSEDED');
     expect(loaded).toEqual([]);
-  });
-
-  test('is refused where the function has no queue', async () => {
-    const { ports } = compose(environment, createRedactor());
-    await expect(ports.enqueue([{ provider: 'acme', targetId: 'db-1' }])).rejects.toThrow(
-      'ENVIRONMENT_INVALID: REKEY_TARGET_QUEUE_URL',
-    );
   });
 
   test('is made once, with the egress proxy of the environment', async () => {
@@ -499,14 +487,14 @@ describe('the bundle of a handler', () => {
    * larger, find out what came in (`npm run bundle`, esbuild's metafile) before a new figure is written down.
    */
   const budgets = {
-    'create-user': 236,
-    'delete-user': 294,
+    'create-user': 240,
+    'delete-user': 297,
     'receive-webhook': 224,
-    'reconcile-users': 315,
+    'reconcile-users': 318,
     'record-audit': 351,
     'rotate-secret': 256,
-    'start-rotations': 312,
-    'update-consumers': 241,
+    'start-rotations': 319,
+    'update-consumers': 244,
   };
   test.each(Object.entries(budgets))('%s loads at most %i KiB before its first event', (handler, kib) => {
     const bytes = eagerFiles(metafile, `${handler}.mjs`).reduce((sum, file) => sum + file.bytes, 0);

@@ -19,6 +19,9 @@ const valid = {
   REKEY_EVENT_BUS_NAME: 'rekey-bus',
   REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret',
   REKEY_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets',
+  REKEY_URGENT_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-urgent-targets',
+  REKEY_START_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-starts.fifo',
+  REKEY_LOST_REQUEST_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-lost-requests',
   REKEY_AUDIT_BUCKET: 'rekey-audit',
   REKEY_WEBHOOK_BASE_URL: 'https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/webhooks/',
 };
@@ -27,17 +30,30 @@ const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
 /** What each function reads, beside the bus and what has a default. */
 const functions: Record<string, { schema: Schema<unknown>; own: readonly (keyof typeof valid)[] }> = {
   'rotate-secret': { schema: rotateSecretEnvironment, own: [] },
-  'create-user': { schema: createUserEnvironment, own: ['REKEY_ROTATION_FUNCTION_ARN'] },
+  'create-user': {
+    schema: createUserEnvironment,
+    own: ['REKEY_ROTATION_FUNCTION_ARN', 'REKEY_LOST_REQUEST_QUEUE_URL'],
+  },
   'start-rotations': {
     schema: startRotationsEnvironment,
-    own: ['REKEY_ROTATION_FUNCTION_ARN', 'REKEY_TARGET_QUEUE_URL'],
+    own: [
+      'REKEY_ROTATION_FUNCTION_ARN',
+      'REKEY_URGENT_TARGET_QUEUE_URL',
+      'REKEY_START_QUEUE_URL',
+      'REKEY_LOST_REQUEST_QUEUE_URL',
+    ],
   },
-  'delete-user': { schema: deleteUserEnvironment, own: [] },
+  'delete-user': { schema: deleteUserEnvironment, own: ['REKEY_LOST_REQUEST_QUEUE_URL'] },
   'reconcile-users': {
     schema: reconcileUsersEnvironment,
-    own: ['REKEY_TARGET_QUEUE_URL', 'REKEY_WEBHOOK_BASE_URL'],
+    own: [
+      'REKEY_TARGET_QUEUE_URL',
+      'REKEY_URGENT_TARGET_QUEUE_URL',
+      'REKEY_LOST_REQUEST_QUEUE_URL',
+      'REKEY_WEBHOOK_BASE_URL',
+    ],
   },
-  'update-consumers': { schema: updateConsumersEnvironment, own: [] },
+  'update-consumers': { schema: updateConsumersEnvironment, own: ['REKEY_LOST_REQUEST_QUEUE_URL'] },
   'record-audit': { schema: recordAuditEnvironment, own: ['REKEY_AUDIT_BUCKET'] },
   'receive-webhook': { schema: receiveWebhookEnvironment, own: [] },
 };
@@ -45,6 +61,7 @@ const functions: Record<string, { schema: Schema<unknown>; own: readonly (keyof 
 /** Everything that any function reads. */
 const everyEnvironment = z.object({
   ...createUserEnvironment.shape,
+  ...startRotationsEnvironment.shape,
   ...reconcileUsersEnvironment.shape,
   ...recordAuditEnvironment.shape,
 });
@@ -112,6 +129,9 @@ test('every wrong variable is named at once, with what was expected and what to 
     REKEY_LOG_LEVEL: 'LOUD',
     REKEY_ROTATION_FUNCTION_ARN: 'rotate-secret',
     REKEY_TARGET_QUEUE_URL: 'rekey-targets',
+    REKEY_URGENT_TARGET_QUEUE_URL: 'rekey-urgent-targets',
+    REKEY_START_QUEUE_URL: 'rekey-starts.fifo',
+    REKEY_LOST_REQUEST_QUEUE_URL: 'rekey-lost-requests',
     REKEY_AUDIT_BUCKET: 'rekey_audit',
     REKEY_WEBHOOK_BASE_URL: 'webhooks/',
   });
@@ -120,7 +140,8 @@ test('every wrong variable is named at once, with what was expected and what to 
   expect(message).toContain('HTTPS_PROXY: expected an http(s) URL');
   expect(message).toContain('REKEY_LOG_LEVEL: ');
   expect(message).toContain('REKEY_ROTATION_FUNCTION_ARN: expected the ARN of a function');
-  expect(message).toContain('REKEY_TARGET_QUEUE_URL: expected the http(s) URL of a queue');
+  for (const queue of ['TARGET', 'URGENT_TARGET', 'START', 'LOST_REQUEST'])
+    expect(message).toContain(`REKEY_${queue}_QUEUE_URL: expected the http(s) URL of a queue`);
   expect(message).toContain('REKEY_AUDIT_BUCKET: expected the name of a bucket');
   expect(message).toContain('REKEY_WEBHOOK_BASE_URL: expected an http(s) URL');
   expect(message).toContain('deploy the stack again');
@@ -145,6 +166,10 @@ describe('a variable is refused', () => {
     'that is no URL of a queue': {
       variable: 'REKEY_TARGET_QUEUE_URL',
       values: [undefined, '', 'rekey-targets', 'arn:aws:sqs:eu-central-1:111122223333:rekey-targets'],
+    },
+    'that is no URL of the queue of starts': {
+      variable: 'REKEY_START_QUEUE_URL',
+      values: [undefined, '', 'rekey-starts.fifo', 'arn:aws:sqs:eu-central-1:111122223333:rekey-starts.fifo'],
     },
     'that is no name of a bucket': {
       variable: 'REKEY_AUDIT_BUCKET',

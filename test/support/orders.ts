@@ -1,5 +1,5 @@
 import type { Invocation } from '../../functions/core/events.ts';
-import type { OrderedStart } from '../../functions/core/fleet.ts';
+import type { StartTask } from '../../functions/core/fleet.ts';
 import { type CarriedOut, carryOutOrders, takeOrder } from '../../functions/lifecycle/carry-out-orders.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 
@@ -10,8 +10,8 @@ export async function takeAndCarryOut(
   until: Date,
   rekey: Rekey,
 ): Promise<CarriedOut> {
-  const queued: OrderedStart[] = [];
-  const enqueueStart = async (starts: readonly OrderedStart[]): Promise<void> => void queued.push(...starts);
+  const queued: StartTask[] = [];
+  const enqueueStart = async (starts: readonly StartTask[]): Promise<void> => void queued.push(...starts);
   await takeOrder(order, until, { ...rekey, ports: { ...rekey.ports, enqueueStart } });
   const starts = queued.map(({ credential, id }) => ({ credential, messageId: id }));
   return carryOutOrders(starts, options, until, rekey);

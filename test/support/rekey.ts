@@ -7,7 +7,7 @@ import { secretsManager as secretsManagerPorts } from '../../functions/aws/secre
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import { type Invocation, parseRotationEvent } from '../../functions/core/events.ts';
-import type { OrderedStart, TargetTask } from '../../functions/core/fleet.ts';
+import type { QueuedTask, StartTask } from '../../functions/core/fleet.ts';
 import type { MetricName } from '../../functions/core/metrics.ts';
 import { secretName } from '../../functions/core/names.ts';
 import { interpose, type Ports } from '../../functions/core/ports.ts';
@@ -153,8 +153,8 @@ export async function startTestRekey(
   const failures: unknown[] = [];
   const logged: string[] = [];
   const measured: { readonly metric: MetricName; readonly value: number }[] = [];
-  const tasks: TargetTask[] = [];
-  const ordered: OrderedStart[] = [];
+  const tasks: QueuedTask[] = [];
+  const ordered: StartTask[] = [];
 
   /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. It may last so long. */
   async function invocation<Answer>(
@@ -241,8 +241,8 @@ export async function startTestRekey(
     publish: eventBridge(clientOf(limit(bus)), busName, { sleep: clock.sleep }),
     notify: otherBuses(clientOf(limit(bus)), { sleep: clock.sleep }, clock.now),
     ...notes,
-    enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
-    enqueueStart: async (added: readonly OrderedStart[]) => void ordered.push(...added),
+    enqueue: async (added: readonly QueuedTask[]) => void tasks.push(...added),
+    enqueueStart: async (added: readonly StartTask[]) => void ordered.push(...added),
     randomBytes: async (size: number) => randomBytes(size),
   };
   await secretsManager.call('CreateSecret', {
@@ -350,7 +350,9 @@ export async function startTestRekey(
     /** The tasks that the dispatcher queued and nobody took yet, as a worker would get them. */
     takeMessages: (): Extract<Invocation, { is: 'messages' }> => ({
       is: 'messages',
-      messages: tasks.splice(0).map((task) => ({ id: token(), body: JSON.stringify(task) })),
+      messages: tasks
+        .splice(0)
+        .map(({ delaySeconds: _, urgent: __, ...task }) => ({ id: token(), body: JSON.stringify(task) })),
     }),
     /** update-consumers, told that AWSCURRENT of this credential has moved. */
     update: (name: string) =>

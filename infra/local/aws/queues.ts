@@ -13,6 +13,11 @@ import {
 
 export interface QueueOptions {
   readonly name: string;
+  /**
+   * Hands out the messages of a group in order and one batch at a time, and takes none twice within five minutes. Its name ends in
+   * `.fifo`. @default false
+   */
+  readonly isFifo?: boolean;
   /** For how long a message that was received is shown to nobody else, 0 to 43 200. @default 30 */
   readonly visibilityTimeoutSeconds?: number;
   /** Before a message is shown for the first time, 0 to 900. @default 0 */
@@ -40,6 +45,14 @@ export interface QueuedMessage {
   readonly receiveCount: number;
   /** Where it failed before it came here. */
   readonly deadLetterSourceArn: string | undefined;
+  /** Only in a queue that keeps order. */
+  readonly order?: MessageOrder | undefined;
+}
+
+export interface MessageOrder {
+  readonly groupId: string;
+  readonly deduplicationId: string;
+  readonly sequenceNumber: string;
 }
 
 export interface ReceivedMessage extends QueuedMessage {
@@ -75,6 +88,8 @@ export interface Queues extends AwsService {
   messages(queueArn: string): readonly QueuedMessage[];
   /** What ApproximateNumberOfMessagesVisible counts. */
   visibleCount(queueArn: string): number;
+  /** What ApproximateAgeOfOldestMessage says, in seconds; 0 for an empty queue. */
+  oldestAgeSeconds(queueArn: string): number;
   /** `listener` is called whenever a message may have become visible, until the returned function is called. */
   onVisible(queueArn: string, listener: () => void): () => void;
   /** Afterwards nothing of the queues waits any more. */
@@ -88,6 +103,9 @@ interface Message {
   readonly sentAt: Date;
   readonly senderId: string;
   readonly deadLetterSourceArn: string | undefined;
+  readonly order: MessageOrder | undefined;
+  /** Where its age begins for the metric; in a queue that keeps order, for its retention, too (AWS documentation). */
+  readonly arrivedAt: Date;
   receiveCount: number;
   firstReceivedAt: Date | undefined;
   visibleAt: number;
@@ -101,6 +119,8 @@ interface Queue {
   readonly createdAt: Date;
   messages: Message[];
   readonly listeners: Set<() => void>;
+  /** By deduplication id, what was sent under it within the last five minutes, whether it is still in the queue or not. */
+  readonly taken: Map<string, { readonly at: number; readonly messageId: string; readonly sequence: string }>;
 }
 
 const queueUrl = z.string();
@@ -115,10 +135,14 @@ const attributes = z
   )
   .default({});
 const seconds = (max: number) => z.int().min(0).max(max);
+/** Letters, digits and punctuation (AWS documentation). */
+const orderId = z.string().regex(/^[\x21-\x7e]{1,128}$/);
 const sending = z.object({
   MessageBody: z.string(),
   DelaySeconds: seconds(900).optional(),
   MessageAttributes: attributes,
+  MessageGroupId: orderId.optional(),
+  MessageDeduplicationId: orderId.optional(),
 });
 const schemas = {
   SendMessage: sending.extend({ QueueUrl: queueUrl }),
@@ -209,6 +233,34 @@ const refusals = {
     ),
 };
 
+/** What a queue that keeps order wants of a message, and what only the others take. Of a batch, these entries fail alone. */
+const orderRefusals = {
+  groupMissing: () =>
+    new AwsError(
+      'MissingParameter',
+      'The request must contain the parameter MessageGroupId.',
+      400,
+      'MissingParameter',
+    ),
+  deduplicationMissing: () =>
+    new AwsError(
+      'InvalidParameterValue',
+      'The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly',
+      400,
+      'InvalidParameterValue',
+    ),
+  notOfThisType: (parameter: string, value: unknown) =>
+    new AwsError(
+      'InvalidParameterValue',
+      `Value ${value} for parameter ${parameter} is invalid. Reason: The request include parameter that is not valid for this queue type.`,
+      400,
+      'InvalidParameterValue',
+    ),
+};
+
+/** How long a queue that keeps order remembers what was sent (AWS documentation). */
+const deduplicationMs = 5 * 60_000;
+
 const sizeLimit = 1024 * 1024;
 const md5 = (text: string): string => createHash('md5').update(text).digest('hex');
 
@@ -217,7 +269,7 @@ const handleOf = (message: Message): string =>
   Buffer.from(`${message.messageId}#${message.receiveCount}`).toString('base64url');
 const handlePattern = /^([0-9a-f-]{36})#(\d+)$/;
 
-/** SQS in memory: standard queues with visibility, delay, retention and dead letters. */
+/** SQS in memory: queues with visibility, delay, retention and dead letters, and those that keep order. */
 export function createQueues({ account, region, clock, random = systemRandom }: QueuesOptions): Queues {
   const queues = new Map<string, Queue>();
   const stopping = new AbortController();
@@ -240,8 +292,10 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
 
   function dropExpired(queue: Queue): void {
     const oldest = nowMs() - queue.options.retentionSeconds * 1000;
-    for (const message of queue.messages) if (message.sentAt.getTime() <= oldest) message.waiting?.abort();
-    queue.messages = queue.messages.filter(({ sentAt }) => sentAt.getTime() > oldest);
+    const isOver = ({ sentAt, arrivedAt }: Message): boolean =>
+      (queue.options.isFifo ? arrivedAt : sentAt).getTime() <= oldest;
+    for (const message of queue.messages) if (isOver(message)) message.waiting?.abort();
+    queue.messages = queue.messages.filter((message) => !isOver(message));
   }
 
   const tell = (queue: Queue): void => {
@@ -269,11 +323,12 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
 
   function put(
     queue: Queue,
-    message: Omit<Message, 'receiveCount' | 'firstReceivedAt' | 'visibleAt' | 'waiting'>,
+    message: Omit<Message, 'arrivedAt' | 'receiveCount' | 'firstReceivedAt' | 'visibleAt' | 'waiting'>,
     delaySeconds = queue.options.delaySeconds,
   ): void {
     const added: Message = {
       ...message,
+      arrivedAt: clock.now(),
       receiveCount: 0,
       firstReceivedAt: undefined,
       visibleAt: 0,
@@ -286,6 +341,8 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
   function discard(queue: Queue, message: Message): void {
     message.waiting?.abort();
     queue.messages = queue.messages.filter((each) => each !== message);
+    // Its group goes on.
+    if (queue.options.isFifo) tell(queue);
   }
 
   /** Moves what was received too often to the dead-letter queue, where its age keeps counting (AWS documentation). */
@@ -306,9 +363,17 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
   ): readonly ReceivedMessage[] {
     const now = clock.now();
     const taken: ReceivedMessage[] = [];
+    // A group waits for what was received of it, and for what comes before in it.
+    const closed = new Set<string>();
     for (const message of [...queue.messages]) {
       if (taken.length >= limit) break;
-      if (message.visibleAt > now.getTime() || redrive(queue, message)) continue;
+      const group = message.order?.groupId;
+      if (group !== undefined && closed.has(group)) continue;
+      if (message.visibleAt > now.getTime()) {
+        if (group !== undefined) closed.add(group);
+        continue;
+      }
+      if (redrive(queue, message)) continue;
       message.receiveCount += 1;
       message.firstReceivedAt ??= now;
       hide(queue, message, now.getTime() + visibilitySeconds * 1000);
@@ -358,11 +423,33 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
 
   function accept(
     queue: Queue,
-    { MessageBody, DelaySeconds, MessageAttributes }: z.output<typeof sending>,
+    {
+      MessageBody,
+      DelaySeconds,
+      MessageAttributes,
+      MessageGroupId: groupId,
+      MessageDeduplicationId: deduplicationId,
+    }: z.output<typeof sending>,
     principal: string | undefined,
   ) {
     if (sizeOf(MessageBody) > sizeLimit) throw refusals.messageTooLong();
     const messageId = randomUuid(random);
+    const order = orderIn(queue, { groupId, deduplicationId, delaySeconds: DelaySeconds });
+    if (order !== undefined) {
+      const before = queue.taken.get(order.deduplicationId);
+      // Accepted, and not delivered: the answer names the message that was there before.
+      if (before !== undefined && nowMs() - before.at < deduplicationMs)
+        return {
+          MessageId: before.messageId,
+          MD5OfMessageBody: md5(MessageBody),
+          SequenceNumber: before.sequence,
+        };
+      queue.taken.set(order.deduplicationId, {
+        at: nowMs(),
+        messageId,
+        sequence: order.sequenceNumber,
+      });
+    }
     put(
       queue,
       {
@@ -372,10 +459,59 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
         sentAt: clock.now(),
         senderId: principal ?? account,
         deadLetterSourceArn: undefined,
+        order,
       },
       DelaySeconds,
     );
-    return { MessageId: messageId, MD5OfMessageBody: md5(MessageBody) };
+    return {
+      MessageId: messageId,
+      MD5OfMessageBody: md5(MessageBody),
+      ...(order !== undefined && { SequenceNumber: order.sequenceNumber }),
+    };
+  }
+
+  let sequence = 0n;
+  /** Where a new message stands; undefined in a queue without order, which takes a group for fairness only. */
+  function orderIn(
+    { options: { isFifo } }: Queue,
+    {
+      groupId,
+      deduplicationId,
+      delaySeconds,
+    }: {
+      readonly groupId: string | undefined;
+      readonly deduplicationId: string | undefined;
+      readonly delaySeconds: number | undefined;
+    },
+  ): MessageOrder | undefined {
+    if (!isFifo) {
+      if (deduplicationId !== undefined)
+        throw orderRefusals.notOfThisType('MessageDeduplicationId', deduplicationId);
+      return undefined;
+    }
+    if (delaySeconds !== undefined) throw orderRefusals.notOfThisType('DelaySeconds', delaySeconds);
+    if (groupId === undefined) throw orderRefusals.groupMissing();
+    if (deduplicationId === undefined) throw orderRefusals.deduplicationMissing();
+    sequence += 1n;
+    return { groupId, deduplicationId, sequenceNumber: String(10n ** 19n + sequence) };
+  }
+
+  /** What a batch answers: an entry that is refused takes no other with it. */
+  function entryByEntry<Entry extends { readonly Id: string }>(
+    entries: readonly Entry[],
+    serve: (entry: Entry) => object,
+  ) {
+    const Successful: { Id: string }[] = [];
+    const Failed: { Id: string; SenderFault: boolean; Code: string; Message: string }[] = [];
+    for (const entry of entries)
+      try {
+        Successful.push({ Id: entry.Id, ...serve(entry) });
+      } catch (error) {
+        if (!(error instanceof AwsError)) throw error;
+        const { name, queryCode: Code = name, message: Message } = error;
+        Failed.push({ Id: entry.Id, SenderFault: true, Code, Message });
+      }
+    return { Successful, Failed };
   }
 
   /** The batches have no actions of their own (AWS documentation). */
@@ -392,10 +528,7 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
       checkBatch(Entries);
       const bytes = Entries.reduce((sum, { MessageBody }) => sum + sizeOf(MessageBody), 0);
       if (bytes > sizeLimit) throw refusals.batchTooLong(bytes);
-      return {
-        Successful: Entries.map(({ Id, ...message }) => ({ Id, ...accept(queue, message, principal) })),
-        Failed: [],
-      };
+      return entryByEntry(Entries, ({ Id: _, ...message }) => accept(queue, message, principal));
     }),
     ReceiveMessage: operation(schemas.ReceiveMessage, async (input) => {
       const queue = byUrl(input.QueueUrl);
@@ -439,17 +572,10 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
     DeleteMessageBatch: operation(schemas.DeleteMessageBatch, ({ QueueUrl, Entries }) => {
       const queue = byUrl(QueueUrl);
       checkBatch(Entries);
-      const Successful: { Id: string }[] = [];
-      const Failed: { Id: string; SenderFault: boolean; Code: string; Message: string }[] = [];
-      for (const { Id, ReceiptHandle } of Entries)
-        try {
-          remove(queue, ReceiptHandle);
-          Successful.push({ Id });
-        } catch (error) {
-          if (!(error instanceof AwsError)) throw error;
-          Failed.push({ Id, SenderFault: true, Code: error.queryCode ?? error.name, Message: error.message });
-        }
-      return { Successful, Failed };
+      return entryByEntry(Entries, ({ ReceiptHandle }) => {
+        remove(queue, ReceiptHandle);
+        return {};
+      });
     }),
     ChangeMessageVisibility: operation(
       schemas.ChangeMessageVisibility,
@@ -491,6 +617,7 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
       MessageRetentionPeriod: String(options.retentionSeconds),
       MaximumMessageSize: String(sizeLimit),
       ReceiveMessageWaitTimeSeconds: '0',
+      ...(options.isFifo && { FifoQueue: 'true', ContentBasedDeduplication: 'false' }),
       ...(options.redrive !== undefined && {
         RedrivePolicy: JSON.stringify({
           deadLetterTargetArn: options.redrive.deadLetterArn,
@@ -523,14 +650,18 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
     call: (name, input, context) => serveOperation(operations, name, input, context),
     addQueue({
       name,
+      isFifo = false,
       visibilityTimeoutSeconds = 30,
       delaySeconds = 0,
       retentionSeconds = 345_600,
       redrive: policy,
     }) {
+      if (isFifo !== name.endsWith('.fifo'))
+        throw new Error(`${name}: the name of a queue ends in .fifo if and only if it keeps order`);
       queues.set(arnOf(name), {
         options: {
           name,
+          isFifo,
           visibilityTimeoutSeconds,
           delaySeconds,
           retentionSeconds,
@@ -540,17 +671,21 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
         createdAt: clock.now(),
         messages: [],
         listeners: new Set(),
+        taken: new Map(),
       });
     },
     send(queueArn, body, messageAttributes = {}, senderId = account) {
+      const queue = byArn(queueArn);
+      if (queue.options.isFifo) throw new Error(`${queueArn} keeps order: send with a group`);
       const messageId = randomUuid(random);
-      put(byArn(queueArn), {
+      put(queue, {
         messageId,
         body,
         messageAttributes,
         sentAt: clock.now(),
         senderId,
         deadLetterSourceArn: undefined,
+        order: undefined,
       });
       return messageId;
     },
@@ -558,6 +693,11 @@ export function createQueues({ account, region, clock, random = systemRandom }: 
     remove: (queueArn, receiptHandle) => remove(byArn(queueArn), receiptHandle),
     messages: (queueArn) => byArn(queueArn).messages.map(shown),
     visibleCount: (queueArn) => countVisible(byArn(queueArn)),
+    oldestAgeSeconds: (queueArn) =>
+      byArn(queueArn)
+        // Whatever comes back again and again is left out (AWS documentation).
+        .messages.filter(({ receiveCount }) => receiveCount <= 3)
+        .reduce((oldest, { arrivedAt }) => Math.max(oldest, (nowMs() - arrivedAt.getTime()) / 1000), 0),
     onVisible(queueArn, listener) {
       const { listeners } = byArn(queueArn);
       listeners.add(listener);
@@ -575,6 +715,7 @@ const shown = ({
   senderId,
   receiveCount,
   deadLetterSourceArn,
+  order,
 }: Message): QueuedMessage => ({
   messageId,
   body,
@@ -583,6 +724,7 @@ const shown = ({
   senderId,
   receiveCount,
   deadLetterSourceArn,
+  ...(order !== undefined && { order }),
 });
 
 /** What SQS itself says of a message, in texts. */
@@ -594,6 +736,11 @@ export function systemAttributes(message: ReceivedMessage): Readonly<Record<stri
     ApproximateFirstReceiveTimestamp: String(message.firstReceivedAt.getTime()),
     ...(message.deadLetterSourceArn !== undefined && {
       DeadLetterQueueSourceArn: message.deadLetterSourceArn,
+    }),
+    ...(message.order !== undefined && {
+      MessageGroupId: message.order.groupId,
+      MessageDeduplicationId: message.order.deduplicationId,
+      SequenceNumber: message.order.sequenceNumber,
     }),
   };
 }

@@ -1,16 +1,19 @@
+import * as z from 'zod';
 import type { Clock } from '../clock.ts';
 import { AwsError } from './aws-error.ts';
 import type { AwsService } from './service.ts';
 import { tokenBucket } from './token-bucket.ts';
 
 /** By service and operation, as IAM names it. Standard queues of SQS have no quota on calls (AWS documentation). */
-type Call = `${'secretsmanager' | 'ssm' | 'events'}:${string}`;
+type Call = `${'secretsmanager' | 'ssm' | 'events' | 'sqs'}:${string}`;
 
 /** How many calls an account may make in one Region. */
 export interface Quota {
   /** They share one bucket. */
   readonly calls: readonly Call[];
   readonly perSecond: number;
+  /** What has a bucket of its own: the quota holds for each. Undefined where it does not hold. @default one for the account */
+  readonly of?: (input: unknown) => string | undefined;
   /** A page of AWS; where AWS publishes no number, why this one is assumed. */
   readonly source: string;
 }
@@ -110,14 +113,34 @@ const eventBridge: readonly Quota[] = [
   },
 ];
 
+const queueUrlIn = z.object({ QueueUrl: z.string().endsWith('.fifo') });
+/** Of each queue that keeps order, without high throughput. A batch is one call. */
+const fifoQueues: readonly Quota[] = [
+  ['SendMessage', 'SendMessageBatch'],
+  ['ReceiveMessage'],
+  ['DeleteMessage', 'DeleteMessageBatch'],
+  ['ChangeMessageVisibility'],
+].map((calls) => ({
+  calls: calls.map((call) => `sqs:${call}` as const),
+  perSecond: 300,
+  of: (input) => queueUrlIn.safeParse(input).data?.QueueUrl,
+  source: 'AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html',
+}));
+
 /** What a new account has. */
-export const publishedQuotas: readonly Quota[] = [...secretsManager, ...parameterStore, ...eventBridge];
+export const publishedQuotas: readonly Quota[] = [
+  ...secretsManager,
+  ...parameterStore,
+  ...eventBridge,
+  ...fifoQueues,
+];
 
 /** The same after an operator switched on high throughput of Parameter Store. */
 export const highThroughputQuotas: readonly Quota[] = [
   ...secretsManager,
   ...parameterStoreHighThroughput,
   ...eventBridge,
+  ...fifoQueues,
 ];
 
 export interface CallCount {
@@ -143,23 +166,38 @@ export interface QuotasOptions {
 /** Enforces the quotas of one account and Region. A bucket holds the calls of one second and refills continuously. */
 export function createQuotas({ clock, quotas = [] }: QuotasOptions): Quotas {
   const counts = new Map<string, CallCount>();
-  const buckets = new Map<string, () => boolean>(
-    quotas.flatMap(({ calls, perSecond }) => {
-      const bucket = tokenBucket(clock, { ratePerSecond: perSecond, burst: perSecond });
-      return calls.map((call) => [call, bucket] as const);
-    }),
-  );
+  const buckets = new Map<string, () => boolean>();
+  /** Whether the quota of a call, if it has one, has room for it. */
+  function isTaken(call: string, input: unknown): boolean {
+    const quota = quotas.find(({ calls }) => calls.some((each) => each === call));
+    if (quota === undefined) return true;
+    const { calls, perSecond, of = () => 'the account' } = quota;
+    const holder = of(input);
+    if (holder === undefined) return true;
+    const key = `${calls[0]} ${holder}`;
+    const bucket = buckets.get(key) ?? tokenBucket(clock, { ratePerSecond: perSecond, burst: perSecond });
+    buckets.set(key, bucket);
+    return bucket();
+  }
   return {
     counts,
     limit: (service) => ({
       ...service,
       async call(operation, input, context) {
         const name = `${service.name}:${operation}`;
-        const isThrottled = buckets.get(name)?.() === false;
+        const isThrottled = !isTaken(name, input);
         const { calls, throttled } = counts.get(name) ?? { calls: 0, throttled: 0 };
         counts.set(name, { calls: calls + 1, throttled: throttled + (isThrottled ? 1 : 0) });
         // In the SDK's models of SSM and EventBridge. Secrets Manager answers it as well, though its model has no such error.
-        if (isThrottled) throw new AwsError('ThrottlingException', 'Rate exceeded');
+        if (isThrottled)
+          throw service.name === 'sqs'
+            ? new AwsError(
+                'com.amazonaws.sqs#RequestThrottled',
+                'The request was denied due to request throttling.',
+                400,
+                'RequestThrottled',
+              )
+            : new AwsError('ThrottlingException', 'Rate exceeded');
         return service.call(operation, input, context);
       },
     }),

@@ -519,6 +519,7 @@ describe('resources', () => {
         name: 'lost',
         arn: 'arn:aws:sqs:eu-central-1:111122223333:lost',
         url: 'http://127.0.0.1:4566/111122223333/lost',
+        isFifo: false,
         visibilityTimeoutSeconds: 30,
         delaySeconds: 0,
         retentionSeconds: 345_600,
@@ -529,6 +530,7 @@ describe('resources', () => {
         name: 'targets',
         arn: 'arn:aws:sqs:eu-central-1:111122223333:targets',
         url: 'http://127.0.0.1:4566/111122223333/targets',
+        isFifo: false,
         visibilityTimeoutSeconds: 5400,
         delaySeconds: 0,
         retentionSeconds: 21_600,
@@ -551,6 +553,20 @@ describe('resources', () => {
       },
     },
     Parameters: { Stage: { Default: 'test' } },
+  });
+
+  test('a queue in order has a name that says so, whoever gives it', async () => {
+    const fifo = (more: object) => ({
+      Type: 'AWS::SQS::Queue',
+      Properties: { FifoQueue: true, ...more },
+    });
+    const { queues } = await read({
+      Resources: { Made: fifo({}), Named: fifo({ QueueName: 'starts.fifo' }) },
+    });
+    expect(queues.map(({ name, isFifo }) => [name, isFifo])).toEqual([
+      [expect.stringMatching(/^Example-Made-[0-9A-F]{12}\.fifo$/), true],
+      ['starts.fifo', true],
+    ]);
   });
 
   test('a mapping of a queue to a function carries its batches', async () => {
@@ -657,9 +673,11 @@ describe('resources', () => {
       template: mapped({ EventSourceArn: 'arn:aws:kinesis:::stream/s' }),
       message: 'only queues feed functions here',
     },
-    'a queue in order': {
-      template: { Resources: { Queue: { Type: 'AWS::SQS::Queue', Properties: { FifoQueue: true } } } },
-      message: 'FifoQueue',
+    'a setting of a queue in order that would be ignored': {
+      template: {
+        Resources: { Queue: { Type: 'AWS::SQS::Queue', Properties: { DeduplicationScope: 'messageGroup' } } },
+      },
+      message: 'DeduplicationScope',
     },
     'an alarm on a calculation': { template: alarmed({ Metrics: [] }), message: 'Metrics' },
     'an alarm on a percentile': {

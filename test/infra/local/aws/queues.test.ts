@@ -210,6 +210,177 @@ describe('a queue', () => {
   });
 });
 
+describe('a queue that keeps order', () => {
+  /** Hides a message for 30 s, and gives up on it after two receipts in favour of `letters.fifo`. */
+  async function startFifo() {
+    const clock = testClock();
+    const system = await startSystem({ clock });
+    const QueueUrl = `${system.endpoint.url}/${account}/starts.fifo`;
+    const redrive = { deadLetterArn: arnOf('letters.fifo'), maxReceiveCount: 2 };
+    system.queues.addQueue({ name: 'starts.fifo', isFifo: true, redrive });
+    system.queues.addQueue({ name: 'letters.fifo', isFifo: true, retentionSeconds: 600 });
+    const send = async (
+      MessageBody: string,
+      MessageGroupId: string,
+      MessageDeduplicationId = MessageBody,
+      more: object = {},
+    ) =>
+      system.sqs.send(
+        new SendMessageCommand({ QueueUrl, MessageBody, MessageGroupId, MessageDeduplicationId, ...more }),
+      );
+    const receive = async (MaxNumberOfMessages = 10): Promise<readonly Message[]> =>
+      (
+        await system.sqs.send(
+          new ReceiveMessageCommand({
+            QueueUrl,
+            MaxNumberOfMessages,
+            MessageSystemAttributeNames: ['All'],
+          }),
+        )
+      ).Messages ?? [];
+    const bodies = async (limit?: number) => (await receive(limit)).map(({ Body }) => Body);
+    const remove = async (message: Message | undefined) =>
+      system.sqs.send(new DeleteMessageCommand({ QueueUrl, ReceiptHandle: message?.ReceiptHandle }));
+    return { ...system, clock, QueueUrl, send, receive, bodies, remove };
+  }
+
+  test('hands out a group in order, and nothing more of it while something of it is out', async () => {
+    const { send, receive, bodies, remove } = await startFifo();
+    await send('a1', 'a');
+    await send('b1', 'b');
+    await send('a2', 'a');
+    await send('a3', 'a');
+    const [a1, b1] = await receive(2);
+    expect([a1?.Body, b1?.Body]).toEqual(['a1', 'b1']);
+    expect(await bodies()).toEqual([]);
+    await send('b2', 'b');
+    await remove(b1);
+    expect(await bodies()).toEqual(['b2']);
+    await remove(a1);
+    expect(await bodies()).toEqual(['a2', 'a3']);
+  });
+
+  test('holds a group back while its first message waits to come again, and no other group', async () => {
+    const { send, receive, bodies, clock, sqs, QueueUrl } = await startFifo();
+    await send('a1', 'a');
+    await send('a2', 'a');
+    const [a1] = await receive(1);
+    await sqs.send(
+      new ChangeMessageVisibilityCommand({
+        QueueUrl,
+        ReceiptHandle: a1?.ReceiptHandle,
+        VisibilityTimeout: 60,
+      }),
+    );
+    await send('b1', 'b');
+    expect(await bodies()).toEqual(['b1']);
+    await clock.advance(60_000);
+    expect(await bodies()).toEqual(['a1', 'a2', 'b1']);
+  });
+
+  test('takes a message once within five minutes, and answers the second time with the first', async () => {
+    const { send, receive, bodies, remove, clock } = await startFifo();
+    const first = await send('one', 'a', 'same');
+    const again = await send('another text', 'a', 'same');
+    expect([again.MessageId, again.SequenceNumber]).toEqual([first.MessageId, first.SequenceNumber]);
+    const [message] = await receive();
+    expect(message?.Attributes).toMatchObject({
+      MessageGroupId: 'a',
+      MessageDeduplicationId: 'same',
+      SequenceNumber: first.SequenceNumber,
+    });
+    // Also after it is gone.
+    await remove(message);
+    await clock.advance(299_999);
+    await send('one', 'a', 'same');
+    expect(await bodies()).toEqual([]);
+    await clock.advance(1);
+    await send('one', 'a', 'same');
+    expect(await bodies()).toEqual(['one']);
+  });
+
+  test('lets a group go on once it has given up on a message, which keeps its group and begins its age anew', async () => {
+    const { send, bodies, queues, clock } = await startFifo();
+    await send('a1', 'a');
+    await send('a2', 'a');
+    for (const _receipt of [1, 2]) {
+      expect(await bodies(1)).toEqual(['a1']);
+      await clock.advance(30_000);
+    }
+    expect(await bodies(1)).toEqual(['a2']);
+    expect(queues.messages(arnOf('letters.fifo'))).toMatchObject([{ body: 'a1', order: { groupId: 'a' } }]);
+    await clock.advance(599_999);
+    expect(queues.messages(arnOf('letters.fifo'))).toHaveLength(1);
+    await clock.advance(1);
+    expect(queues.messages(arnOf('letters.fifo'))).toEqual([]);
+  });
+
+  const refused: Record<string, { input: object; name: string; text: RegExp }> = {
+    'without a group': {
+      input: { MessageDeduplicationId: 'x' },
+      name: 'MissingParameter',
+      text: /MessageGroupId/,
+    },
+    'without what tells it from others': {
+      input: { MessageGroupId: 'a' },
+      name: 'InvalidParameterValue',
+      text: /MessageDeduplicationId/,
+    },
+    'with a delay of its own': {
+      input: { MessageGroupId: 'a', MessageDeduplicationId: 'x', DelaySeconds: 5 },
+      name: 'InvalidParameterValue',
+      text: /DelaySeconds/,
+    },
+  };
+  test.each(Object.entries(refused))(
+    'refuses a message %s, and of a batch that one alone',
+    async (_sentence, { input, name, text }) => {
+      const { sqs, QueueUrl, bodies } = await startFifo();
+      const alone = new SendMessageCommand({ QueueUrl, MessageBody: 'x', ...input });
+      expect(await refusalOf(sqs.send(alone))).toMatchObject({ name, message: expect.stringMatching(text) });
+      const { Successful, Failed } = await sqs.send(
+        new SendMessageBatchCommand({
+          QueueUrl,
+          Entries: [
+            { Id: 'good', MessageBody: 'good', MessageGroupId: 'a', MessageDeduplicationId: 'good' },
+            { Id: 'bad', MessageBody: 'bad', ...input },
+          ],
+        }),
+      );
+      expect(Successful?.map(({ Id }) => Id)).toEqual(['good']);
+      expect(Failed).toEqual([
+        { Id: 'bad', SenderFault: true, Code: name, Message: expect.stringMatching(text) },
+      ]);
+      expect(await bodies()).toEqual(['good']);
+    },
+  );
+
+  test('has a name that says so', async () => {
+    const { queues } = await startFifo();
+    expect(() => queues.addQueue({ name: 'starts', isFifo: true })).toThrow('.fifo');
+    expect(() => queues.addQueue({ name: 'starts.fifo' })).toThrow('.fifo');
+  });
+});
+
+test('the age of the oldest message counts from when it came, and leaves out what comes back again and again', async () => {
+  const { send, receive, queues, clock } = await startQueue({
+    redrive: { deadLetterArn: arnOf('letters'), maxReceiveCount: 9 },
+  });
+  expect(queues.oldestAgeSeconds(arnOf('targets'))).toBe(0);
+  await send('poison');
+  for (const age of [0, 30, 60]) {
+    expect(queues.oldestAgeSeconds(arnOf('targets'))).toBe(age);
+    await receive();
+    await clock.advance(30_000);
+  }
+  expect(queues.oldestAgeSeconds(arnOf('targets'))).toBe(90);
+  await receive();
+  expect(queues.oldestAgeSeconds(arnOf('targets'))).toBe(0);
+  await send('another');
+  await clock.advance(5_000);
+  expect(queues.oldestAgeSeconds(arnOf('targets'))).toBe(5);
+});
+
 describe('a batch', () => {
   test('is sent and deleted entry by entry', async () => {
     const { sqs, QueueUrl, receive, queues } = await startQueue();

@@ -1,6 +1,7 @@
 import * as eventBridgeSdk from '@aws-sdk/client-eventbridge';
 import * as secretsManagerSdk from '@aws-sdk/client-secrets-manager';
 import { CreateSecretCommand } from '@aws-sdk/client-secrets-manager';
+import * as sqsSdk from '@aws-sdk/client-sqs';
 import * as ssmSdk from '@aws-sdk/client-ssm';
 import {
   DeleteParameterCommand,
@@ -12,6 +13,7 @@ import {
 import { describe, expect, test } from 'vitest';
 import { parameterStore } from '../../../../functions/aws/parameters.ts';
 import { createParameters } from '../../../../infra/local/aws/parameters.ts';
+import { createQueues } from '../../../../infra/local/aws/queues.ts';
 import {
   createQuotas,
   highThroughputQuotas,
@@ -117,6 +119,50 @@ describe('a quota', () => {
   });
 });
 
+describe('queues', () => {
+  function startQueues() {
+    const clock = testClock();
+    const { limit } = createQuotas({ clock, quotas: publishedQuotas });
+    const queues = createQueues({ account, region, clock });
+    for (const name of ['one.fifo', 'two.fifo']) queues.addQueue({ name, isFifo: true });
+    queues.addQueue({ name: 'plain' });
+    const service = limit(queues);
+    /** Calls until one is throttled, 1,000 at most. */
+    async function served(operation: string, queue: string, more: (call: number) => object) {
+      for (let call = 0; call < 1_000; call += 1)
+        try {
+          await service.call(operation, { QueueUrl: `http://localhost/${account}/${queue}`, ...more(call) });
+        } catch (error) {
+          expect(error).toMatchObject({ queryCode: 'RequestThrottled' });
+          return call;
+        }
+      return 1_000;
+    }
+    const sending = (call: number) => ({
+      MessageBody: 'x',
+      MessageGroupId: 'a',
+      MessageDeduplicationId: `${call}`,
+    });
+    return { clock, served, sending };
+  }
+
+  test('that keep order take 300 calls a second of an action each, a batch being one of them', async () => {
+    const { clock, served, sending } = startQueues();
+    expect(await served('SendMessage', 'one.fifo', sending)).toBe(300);
+    const batch = { Entries: [{ Id: '0', ...sending(0) }] };
+    expect(await served('SendMessageBatch', 'one.fifo', () => batch)).toBe(0);
+    expect(await served('ReceiveMessage', 'one.fifo', () => ({}))).toBe(300);
+    expect(await served('SendMessage', 'two.fifo', sending)).toBe(300);
+    await clock.advance(1_000);
+    expect(await served('SendMessage', 'one.fifo', sending)).toBe(300);
+  });
+
+  test('that keep none have no quota', async () => {
+    const { served } = startQueues();
+    expect(await served('SendMessage', 'plain', () => ({ MessageBody: 'x' }))).toBe(1_000);
+  });
+});
+
 test.each(Object.entries({ publishedQuotas, highThroughputQuotas }))(
   '%s name operations of AWS, and each of them once',
   (_name, quotas) => {
@@ -124,6 +170,7 @@ test.each(Object.entries({ publishedQuotas, highThroughputQuotas }))(
       secretsmanager: secretsManagerSdk,
       ssm: ssmSdk,
       events: eventBridgeSdk,
+      sqs: sqsSdk,
     };
     const calls = quotas.flatMap((quota) => quota.calls);
     const unknown = calls.filter((call) => {
