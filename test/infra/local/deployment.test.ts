@@ -650,6 +650,73 @@ describe('what comes to nothing lies in a queue, and an alarm says so', () => {
   });
 });
 
+describe('a rule that feeds a queue', () => {
+  const fed = (sourceArn: unknown) => ({
+    Fed: rule({ source: ['queued'] }, 'Targets', { EventBusName: { Ref: 'Bus' } }),
+    TargetsPolicy: {
+      Type: 'AWS::SQS::QueuePolicy',
+      Properties: {
+        Queues: [{ Ref: 'Targets' }],
+        PolicyDocument: {
+          Version: '2012-10-17',
+          Statement: [
+            {
+              ...letIn('Rule', 'events.amazonaws.com', 'sqs:SendMessage', arnOf('Targets')),
+              Condition: {
+                ArnEquals: { 'aws:SourceArn': sourceArn },
+                StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } },
+              },
+            },
+          ],
+        },
+      },
+    },
+  });
+
+  test('puts the event there, and its function gets it from there', async () => {
+    const { deployment, calls } = await start(fed(arnOf('Fed')));
+    await request(deployment, 'queued', { order: 1 });
+    await deployment.advance(0);
+    expect(calls).toMatchObject([{ functionName: 'targets' }]);
+    const [body] = calls.flatMap(({ event }) => event as readonly string[]);
+    expect(JSON.parse(body ?? '')).toMatchObject({
+      source: 'queued',
+      'detail-type': 'Test',
+      detail: { order: 1 },
+    });
+    expect(deployment.lostRequests).toEqual([]);
+  });
+
+  test('is let in by its own ARN alone', async () => {
+    const { deployment, calls } = await start(fed(arnOf('Requested')));
+    await request(deployment, 'queued');
+    await deployment.advance(0);
+    expect(calls).toEqual([]);
+    expect(deployment.lostRequests).toMatchObject([
+      { queueName: 'lost', messageAttributes: { ERROR_CODE: { StringValue: 'NO_PERMISSIONS' } } },
+    ]);
+  });
+});
+
+test('a queue that nobody empties tells how old its oldest message is', async () => {
+  const { deployment } = await start({
+    Backlog: { Type: 'AWS::SQS::Queue', Properties: { QueueName: 'backlog' } },
+    BehindAlarm: alarm({
+      AlarmName: 'behind',
+      Namespace: 'AWS/SQS',
+      MetricName: 'ApproximateAgeOfOldestMessage',
+      Dimensions: [{ Name: 'QueueName', Value: { 'Fn::GetAtt': ['Backlog', 'QueueName'] } }],
+      Statistic: 'Maximum',
+      Threshold: 900,
+    }),
+  });
+  deployment.queues.send('arn:aws:sqs:eu-central-1:123456789012:backlog', 'an order');
+  await deployment.advance(14 * 60_000, { passes: 'all' });
+  expect(deployment.alarms.state('behind')).toBe('OK');
+  await deployment.advance(2 * 60_000, { passes: 'all' });
+  expect(deployment.alarms.state('behind')).toBe('ALARM');
+});
+
 describe('the policies of the stack are judged:', () => {
   const writeLog = allow('WriteLog', ['logs:CreateLogStream', 'logs:PutLogEvents'], '*');
   const keys = 'arn:aws:secretsmanager:eu-central-1:123456789012:secret:rekey/api-keys/*';
