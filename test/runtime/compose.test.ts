@@ -505,7 +505,7 @@ describe('the bundle of a handler', () => {
     'reconcile-users': 315,
     'record-audit': 351,
     'rotate-secret': 256,
-    'start-rotations': 312,
+    'start-rotations': 316,
     'update-consumers': 241,
   };
   test.each(Object.entries(budgets))('%s loads at most %i KiB before its first event', (handler, kib) => {
