@@ -1,4 +1,3 @@
-import { keyCapacity, sharesKey, sharesTarget, targetCapacity } from '../core/capacity.ts';
 import { type Directives, isBuried } from '../core/directives.ts';
 import { InputError, RotationRefused } from '../core/errors.ts';
 import { type CredentialFacts, type CredentialRequest, credentialRequested } from '../core/events.ts';
@@ -290,6 +289,7 @@ async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, re
       'DELETION_IN_PROGRESS',
       `${spec.name} is being deleted; wait until its parameter is gone, then request it again`,
     );
+  const { keyCapacity, sharesKey, sharesTarget, targetCapacity } = await import('../core/capacity.ts');
   const impossible = [...targetCapacity([spec]), ...keyCapacity([spec])].find(
     ({ level }) => level === 'impossible',
   );
