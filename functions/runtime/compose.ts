@@ -19,6 +19,7 @@ import { parseEnvironment, type reconcileUsersEnvironment, type rotateSecretEnvi
 import { createLog } from './logger.ts';
 import { createMeasure } from './metrics.ts';
 import { patience } from './patience.ts';
+import { createSecretMemory } from './secret-memory.ts';
 
 /** What every function has, and what some have. */
 type Environment = z.output<typeof rotateSecretEnvironment> &
@@ -78,11 +79,13 @@ export function compose<E extends Environment>(
       throw new InputError('ENVIRONMENT_INVALID', 'REKEY_TARGET_QUEUE_URL: this function has no queue');
     return (await import('./queue.ts')).openQueue(REKEY_TARGET_QUEUE_URL, { sleep });
   });
+  const secrets = secretsManager(openSecretsManager(isAwaited), redactor, clock);
   const ports: Ports = {
     http: async (request) => (await http())(request),
     sql: async (session) => (await sql())(session),
     valkey: async (session) => (await valkey())(session),
-    ...secretsManager(openSecretsManager(isAwaited), redactor, clock),
+    ...secrets,
+    readSecret: createSecretMemory(clock).over(secrets.readSecret),
     readParameter: async (request) => (await parameters()).readParameter(request),
     readParameterDate: async (request) => (await parameters()).readParameterDate(request),
     readParameters: async (request) => (await parameters()).readParameters(request),
