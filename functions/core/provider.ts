@@ -255,18 +255,20 @@ export interface OpenTarget<Target, Privileges> {
   readonly privileges: Privileges;
   readonly apiKey: Sensitive;
   /** @default a refused key is final */
-  readonly renewApiKey?: RenewApiKey | undefined;
+  readonly keyRenewal?: KeyRenewal | undefined;
   /** A standing SQL administrator, where the user chose to give one. */
   readonly admin?: { readonly username: string; readonly password: Sensitive };
   /** No wait goes past this instant: the function would be killed in the middle of a call. */
   readonly until: Date;
 }
 
-/**
- * Asked after the vendor refused this key: the key that is stored by now, or undefined where that is the refused one. Keys are replaced
- * while an instance still has the one before.
- */
-export type RenewApiKey = (refused: Sensitive) => Promise<Sensitive | undefined>;
+/** Keys are replaced while an instance still has the one before. */
+export interface KeyRenewal {
+  /** The key that goes out instead of the one of the visit, since that was refused. */
+  readonly renewed: Sensitive | undefined;
+  /** Asked after the vendor refused this key. Whether another one is at hand now. */
+  renew(refused: Sensitive): Promise<boolean>;
+}
 
 export interface LoadProvider {
   (id: string): Promise<AnyProviderDefinition | undefined>;

@@ -9,7 +9,7 @@ import {
 } from '../core/generations.ts';
 import { secretName } from '../core/names.ts';
 import type { Label, Ports, SecretDescription, SecretVersion } from '../core/ports.ts';
-import type { Login, Provider, RenewApiKey, UserPassword } from '../core/provider.ts';
+import type { KeyRenewal, Login, Provider, UserPassword } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
 import { parseApiKey, parseSecretValue, parseUser, type SecretValue } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
@@ -45,7 +45,7 @@ export async function openTarget(spec: CredentialSpec, until: Date, rekey: Rekey
       target: spec.target,
       privileges: spec.privileges,
       apiKey,
-      renewApiKey: renewing(apiKey, () => stored(apiKeySecret, parseApiKey, rekey, 0)),
+      keyRenewal: renewing(apiKey, () => stored(apiKeySecret, parseApiKey, rekey, 0)),
       until,
       ...(admin === undefined ? {} : { admin }),
     },
@@ -54,13 +54,21 @@ export async function openTarget(spec: CredentialSpec, until: Date, rekey: Rekey
 }
 
 /** Reads a refused key anew, once a visit: where that one is refused as well, it stays so. */
-function renewing(opened: Sensitive, read: () => Promise<Sensitive>): RenewApiKey {
-  let renewed: Promise<Sensitive> | undefined;
-  return async (refused) => {
-    // What keeps it from being read is not what stopped the call: the vendor's refusal is.
-    renewed ??= read().catch(() => opened);
-    const stored = await renewed;
-    return stored.equals(refused) ? undefined : stored;
+function renewing(opened: Sensitive, read: () => Promise<Sensitive>): KeyRenewal {
+  let reading: Promise<Sensitive> | undefined;
+  let renewed: Sensitive | undefined;
+  return {
+    get renewed() {
+      return renewed;
+    },
+    async renew(refused) {
+      // What keeps it from being read is not what stopped the call: the vendor's refusal is.
+      reading ??= read().catch(() => opened);
+      const stored = await reading;
+      if (stored.equals(refused)) return false;
+      renewed = stored;
+      return true;
+    },
   };
 }
 

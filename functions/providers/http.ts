@@ -4,7 +4,7 @@ import { faults } from '../core/faults.ts';
 import type { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { type HttpRequest, type HttpResponse, type Ports, TransportError } from '../core/ports.ts';
-import type { RenewApiKey } from '../core/provider.ts';
+import type { KeyRenewal } from '../core/provider.ts';
 import type { Schema } from '../core/schema.ts';
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
 import { Agent, ProxyAgent, request } from './undici.ts';
@@ -60,8 +60,8 @@ interface VendorQuestion<Answer> {
 export interface ApiAccess {
   /** Sent as the bearer token. */
   readonly apiKey: Sensitive;
-  /** Where the vendor refuses the key and this answers another one, the call is sent once more with that one. */
-  readonly renewApiKey?: RenewApiKey | undefined;
+  /** If the vendor refuses the key and another one is stored by now, the call is sent once more with that one. */
+  readonly keyRenewal?: KeyRenewal | undefined;
   /** No wait goes past this instant. */
   readonly until: Date;
 }
@@ -110,14 +110,14 @@ export function vendorApi(
   { http, now, sleep, randomBytes }: Pick<Ports, 'http' | 'now' | 'sleep' | 'randomBytes'>,
 ): VendorApi {
   const { provider, failureOf, until, requestIdHeader } = options;
-  let { apiKey } = options;
   const redactor = createRedactor();
-  for (const secret of [apiKey, ...(options.secrets ?? [])]) redactor.learn(secret);
+  for (const secret of [options.apiKey, ...(options.secrets ?? [])]) redactor.learn(secret);
 
   async function once<Answer>(
     call: VendorCall<Answer>,
     url: URL,
     body: Sensitive | undefined,
+    apiKey: Sensitive,
   ): Promise<Answer> {
     const { operation, method } = call;
     const fail = (
@@ -182,16 +182,6 @@ export function vendorApi(
     return answer.data;
   }
 
-  /** Whether another key than the refused one is at hand now. */
-  async function renewKey(refused: Sensitive): Promise<boolean> {
-    if (!apiKey.equals(refused)) return true;
-    const stored = await options.renewApiKey?.(refused);
-    if (stored === undefined) return false;
-    redactor.learn(stored);
-    apiKey = stored;
-    return true;
-  }
-
   return {
     async call(call) {
       const url = urlOf(provider, options.baseUrl, call);
@@ -200,16 +190,17 @@ export function vendorApi(
       const body = call.body === undefined ? undefined : serialized(call.body);
       let isKeyRenewed = false;
       for (let attempt = 0; ; attempt += 1) {
-        const sentWith = apiKey;
+        const apiKey = options.keyRenewal?.renewed ?? options.apiKey;
+        redactor.learn(apiKey);
         try {
-          return await once(call, url, body);
+          return await once(call, url, body, apiKey);
         } catch (error) {
           if (!(error instanceof ProviderError) || attempt >= 5) throw error;
           const { code, effect, retryAfterMs } = error.facts;
           // A refused key has changed nothing, so the call may be sent again; its guard is asked again.
           if (code === 'UNAUTHORIZED' && effect === 'none' && !isKeyRenewed) {
             isKeyRenewed = true;
-            if (await renewKey(sentWith)) continue;
+            if ((await options.keyRenewal?.renew(apiKey)) === true) continue;
           }
           // Only what certainly changed nothing is repeated here. An unclear write is resolved by whoever asked for it.
           if (effect !== 'none' || (code !== 'RATE_LIMITED' && code !== 'UNAVAILABLE')) throw error;

@@ -205,13 +205,13 @@ function open(
     target: { clusterId, database },
     privileges,
     apiKey,
-    renewApiKey,
+    keyRenewal,
     admin,
     until,
   }: OpenTarget<Target, Privileges>,
   ports: Ports,
 ): ChoosingProvider {
-  const api = cockroachDbApi({ clusterId, apiKey, renewApiKey, until }, ports);
+  const api = cockroachDbApi({ clusterId, apiKey, keyRenewal, until }, ports);
   const list = async (): Promise<readonly DatabaseUser[]> => {
     const users = (await api.users()).map(toUser);
     // A user that moves between pages while they are read is listed twice.

@@ -152,10 +152,10 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
 };
 
 function open(
-  { target: { postgresId }, apiKey, renewApiKey, until }: OpenTarget<Target, unknown>,
+  { target: { postgresId }, apiKey, keyRenewal, until }: OpenTarget<Target, unknown>,
   ports: Ports,
 ): IssuingProvider {
-  const api = renderApi({ postgresId, apiKey, renewApiKey, until }, ports);
+  const api = renderApi({ postgresId, apiKey, keyRenewal, until }, ports);
   const list = async (): Promise<readonly RenderUser[]> => (await api.users()).map(toUser);
 
   const readiness: IssuingProvider['readiness'] = async () => {

@@ -231,10 +231,10 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
 };
 
 function open(
-  { target: { databaseId }, privileges, apiKey, renewApiKey, until }: OpenTarget<Target, Privileges>,
+  { target: { databaseId }, privileges, apiKey, keyRenewal, until }: OpenTarget<Target, Privileges>,
   ports: Ports,
 ): ChoosingProvider {
-  const api = vultrApi({ databaseId, apiKey, renewApiKey, until }, ports);
+  const api = vultrApi({ databaseId, apiKey, keyRenewal, until }, ports);
   const declared: AccessControl = {
     ...privileges,
     categories: inOrder(privileges.categories),

@@ -192,10 +192,10 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
 };
 
 function open(
-  { target: { clusterId }, privileges, apiKey, renewApiKey, until }: OpenTarget<Target, Privileges>,
+  { target: { clusterId }, privileges, apiKey, keyRenewal, until }: OpenTarget<Target, Privileges>,
   ports: Ports,
 ): ChoosingProvider {
-  const api = zillizApi({ clusterId, apiKey, renewApiKey, until }, ports);
+  const api = zillizApi({ clusterId, apiKey, keyRenewal, until }, ports);
   const declared = [...new Set(privileges.roles)];
 
   let address: Address | undefined;
