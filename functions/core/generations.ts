@@ -438,6 +438,10 @@ const digestPattern = /^_[a-z2-7]{12}$/;
 export const carriesPrefix = (username: string, prefix: string): boolean =>
   username.startsWith(prefix) && digestPattern.test(username.slice(prefix.length));
 
+/** Whether the user may be this credential's own, by its name alone: made under any prefix, or adopted. False is certain. */
+export const mayBeOwn = (username: string, { adopt }: CredentialVersions['spec']): boolean =>
+  /_[a-z2-7]{12}$/.test(username) || username === adopt?.username;
+
 /** A user that was made under another prefix than the spec has now, where the version is still known that it was made for. */
 function ofFormerPrefix(
   { username, isProtected }: DatabaseUser,

@@ -1,7 +1,10 @@
 import { RotationRefused, StoreError } from './errors.ts';
 
-/** One reason for a write, read anew whenever it is called: undefined while it holds, otherwise what changed. */
-export type Fact = () => Promise<Objection | undefined>;
+/**
+ * One reason for a write, read anew whenever it is called: undefined while it holds, otherwise what changed. The facts of one question
+ * get one and the same `askedAt`, so that they may share a reading.
+ */
+export type Fact = (askedAt: Date) => Promise<Objection | undefined>;
 export type Objection = string | { readonly code: 'PAUSED'; readonly because: string };
 
 /**
@@ -12,54 +15,67 @@ export type Objection = string | { readonly code: 'PAUSED'; readonly because: st
  * Only a use case makes a guard (lifecycle/guarded-write.ts). A provider or a consumer passes it on, and may add facts to it.
  */
 export class Guard {
-  readonly #facts: readonly Fact[];
-  readonly #moreToTake: readonly Fact[];
-  /** When the facts were asked for that held last. */
-  #heldAt: Date | undefined;
+  readonly #reasons: readonly Reason[];
+  readonly #moreToTake: readonly Reason[];
   /**
    * The guard of the sends among these that take a working password or a user away, if only for a moment: a throw-away password, a
    * drop. They need more reasons than a send that makes the stored login work, otherwise they hit a user that is current by then.
    */
   readonly taking: Guard;
-  private constructor(facts: readonly Fact[], moreToTake: readonly Fact[] = []) {
-    this.#facts = facts;
+  private constructor(reasons: readonly Reason[], moreToTake: readonly Reason[] = []) {
+    this.#reasons = reasons;
     this.#moreToTake = moreToTake;
-    this.taking = moreToTake.length === 0 ? this : new Guard([...facts, ...moreToTake]);
+    this.taking = moreToTake.length === 0 ? this : new Guard([...reasons, ...moreToTake]);
   }
 
   /** For use cases only: test/architecture.test.ts refuses it in providers and consumers. */
   static of(...facts: readonly Fact[]): Guard {
-    return new Guard(facts);
+    return new Guard(facts.map(reasonOf));
   }
 
   /** A guard that holds as long as this one does and `fact` as well. */
   and(fact: Fact): Guard {
-    return new Guard([...this.#facts, fact], this.#moreToTake);
+    return new Guard([...this.#reasons, reasonOf(fact)], this.#moreToTake);
   }
 
   /** The same guard, whose `taking` holds as long as `fact` does as well. */
   takingOnlyIf(fact: Fact): Guard {
-    return new Guard(this.#facts, [...this.#moreToTake, fact]);
+    return new Guard(this.#reasons, [...this.#moreToTake, reasonOf(fact)]);
   }
 
-  /** Whether the facts were asked for within `freshMs` before `now`. A clock that went back proves nothing. */
+  /** Whether each fact was asked for within `freshMs` before `now`. A clock that went back proves nothing. */
   isFresh(now: Date): boolean {
-    const age = this.#heldAt === undefined ? Number.NaN : now.getTime() - this.#heldAt.getTime();
-    return age >= 0 && age <= freshMs;
+    return this.#reasons.every(({ heldAt }) => isFreshAt(heldAt, now));
   }
 
-  /** Reads every fact anew. Throws SUPERSEDED, or PAUSED, with the first that no longer holds. `askedAt` is the time before the first question. */
+  /**
+   * Reads every fact anew that is not fresh: guards that have a fact in common share its answer. Throws SUPERSEDED, or PAUSED, with the
+   * first that no longer holds. `askedAt` is the time before the first question.
+   */
   async ask(askedAt: Date): Promise<void> {
-    this.#heldAt = undefined;
-    const answers = await Promise.all(this.#facts.map((fact) => fact()));
+    const stale = this.#reasons.filter(({ heldAt }) => !isFreshAt(heldAt, askedAt));
+    for (const reason of stale) reason.heldAt = undefined;
+    const answers = await Promise.all(stale.map(({ fact }) => fact(askedAt)));
     const objection = answers.find((answer) => answer !== undefined);
     if (objection !== undefined) {
       const { code, because } =
         typeof objection === 'string' ? ({ code: 'SUPERSEDED', because: objection } as const) : objection;
       throw new RotationRefused(code, `${because}; this write was not sent, the next pass decides again`);
     }
-    this.#heldAt = askedAt;
+    for (const reason of stale) reason.heldAt = askedAt;
   }
+}
+
+interface Reason {
+  readonly fact: Fact;
+  /** When the fact was asked for that held last. */
+  heldAt: Date | undefined;
+}
+const reasonOf = (fact: Fact): Reason => ({ fact, heldAt: undefined });
+
+function isFreshAt(heldAt: Date | undefined, now: Date): boolean {
+  const age = heldAt === undefined ? Number.NaN : now.getTime() - heldAt.getTime();
+  return age >= 0 && age <= freshMs;
 }
 
 /** How old the answer to a guard's questions may be when its write leaves. */

@@ -28,10 +28,7 @@ export interface Ports {
 
   readonly describeSecret: Port<{ secretId: string }, SecretDescription | 'absent'>;
   /** `absent` only when Secrets Manager said that there is no such secret or no such value. */
-  readonly readSecret: Port<
-    { secretId: string; versionId?: string; label?: Label },
-    SecretVersion | 'absent'
-  >;
+  readonly readSecret: Port<SecretRead, SecretVersion | 'absent'>;
   /** `taken` when another value was already stored under this token: read it, never make another. */
   readonly writeSecret: Port<Guarded<SecretWrite>, 'written' | 'taken'>;
   /** A compare-and-swap: `moved` only if `from` held the label (or nobody did and `from` is absent). */
@@ -295,6 +292,18 @@ export interface SecretVersion {
   readonly versionId: string;
   readonly value: Sensitive;
   readonly createdAt?: Date;
+}
+
+export interface SecretRead {
+  readonly secretId: string;
+  readonly versionId?: string;
+  readonly label?: Label;
+  /**
+   * An answer of at most this age will do, and the instance keeps this answer for such requests. 0 reads anew and keeps the answer.
+   * The value of a version never changes, but a label moves: ask by label with an age only where the login before it would do as well.
+   * @default the value is read anew, and not kept
+   */
+  readonly maxAgeMs?: number;
 }
 
 export interface SecretWrite {

@@ -219,6 +219,8 @@ export interface Capabilities {
    * user with the rights the vendor gave it.
    */
   readonly privilegesNeedLogin: boolean;
+  /** Whether the vendor takes a new password only together with the current one. */
+  readonly demandsCurrentPassword: boolean;
   /** Whether the vendor tells a password again after it was set. */
   readonly passwordReadableAgain: 'always' | 'while-default' | 'never';
   /** What the vendor lets one API key write, and what a rotation needs of it, retirement of the old user included. */
@@ -257,10 +259,20 @@ export interface OpenTarget<Target, Privileges> {
   readonly target: Target;
   readonly privileges: Privileges;
   readonly apiKey: Sensitive;
+  /** @default a refused key is final */
+  readonly keyRenewal?: KeyRenewal | undefined;
   /** A standing SQL administrator, where the user chose to give one. */
   readonly admin?: { readonly username: string; readonly password: Sensitive };
   /** No wait goes past this instant: the function would be killed in the middle of a call. */
   readonly until: Date;
+}
+
+/** Keys are replaced while an instance still has the one before. */
+export interface KeyRenewal {
+  /** The key that goes out instead of the one of the visit, since that was refused. */
+  readonly renewed: Sensitive | undefined;
+  /** Asked after the vendor refused this key. Whether another one is at hand now. */
+  renew(refused: Sensitive): Promise<boolean>;
 }
 
 export interface LoadProvider {

@@ -134,7 +134,8 @@ const notPausedAnywhere = (credential: Credential, { rekey }: Scene): readonly F
 const unlessPaused =
   (credential: Credential, scene: Scene, finish: Empty['finish']): Empty['finish'] =>
   async (gone) => {
-    const objections = await Promise.all(notPausedAnywhere(credential, scene).map((fact) => fact()));
+    const askedAt = await scene.rekey.ports.now();
+    const objections = await Promise.all(notPausedAnywhere(credential, scene).map((fact) => fact(askedAt)));
     return objections.every((objection) => objection === undefined) ? finish(gone) : 'paused';
   };
 

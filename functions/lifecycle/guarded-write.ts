@@ -2,7 +2,7 @@ import * as z from 'zod/mini';
 import { type Directives, endsAt } from '../core/directives.ts';
 import { InputError } from '../core/errors.ts';
 import type { Credential } from '../core/fleet.ts';
-import { type Fact, freshMs, type Guard, sendGuarded } from '../core/guard.ts';
+import { type Fact, freshMs, type Guard, type Objection, sendGuarded } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { directivesPath, specParameterPath } from '../core/names.ts';
 import type {
@@ -16,7 +16,7 @@ import type {
 } from '../core/ports.ts';
 import { holderOf } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
-import { pausedSince, readStandingOrders } from './orders.ts';
+import { pausedSince, readStandingOrders, type StandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
@@ -131,29 +131,41 @@ export const notPaused =
     { provider, targetId }: { readonly provider: string; readonly targetId: string },
     { ports, log }: Pick<Rekey, 'ports' | 'log'>,
   ): Fact =>
-  async () => {
-    const since = await pausedSince({ provider, targetId }, { ports, log });
-    return since === undefined
-      ? undefined
-      : { code: 'PAUSED', because: `writes on ${targetId} are paused since ${since.toISOString()}` };
-  };
+  async () =>
+    pauseOf(targetId, await pausedSince({ provider, targetId }, { ports, log }));
+
+/** The objection of a pause that was read. */
+export const pauseOf = (targetId: string, since: Date | undefined): Objection | undefined =>
+  since === undefined
+    ? undefined
+    : { code: 'PAUSED', because: `writes on ${targetId} are paused since ${since.toISOString()}` };
 
 /** The credential is to stay, and its spec is the one that was read; `also` asks for more of what was ordered. */
 export const specUnchanged =
   (
     spec: CredentialSpec,
-    { ports, loadProvider, loadConsumer }: Rekey,
+    rekey: Rekey,
     also: (directives: Directives) => string | undefined = () => undefined,
   ): Fact =>
   async () => {
-    const { document, directives } = await readStandingOrders(spec.name, ports);
-    if (document === undefined) return `the spec of ${spec.name} was removed`;
-    const now = await parseSpec(jsonOf(document), { loadProvider, loadConsumer });
-    if (specDocument(now) !== specDocument(spec)) return `the spec of ${spec.name} was changed`;
-    const ending = endsAt(directives, now);
-    if (ending !== undefined && ending.at <= (await ports.now())) return `${spec.name} is to be deleted`;
-    return also(directives);
+    const orders = await readStandingOrders(spec.name, rekey.ports);
+    return (await changeOfSpec(spec, orders, rekey)) ?? also(orders.directives);
   };
+
+/** What speaks against a write for this spec in the orders that were read; undefined where nothing does. */
+export async function changeOfSpec(
+  spec: CredentialSpec,
+  { document, directives }: StandingOrders,
+  { ports, loadProvider, loadConsumer }: Rekey,
+): Promise<string | undefined> {
+  if (document === undefined) return `the spec of ${spec.name} was removed`;
+  const now = await parseSpec(jsonOf(document), { loadProvider, loadConsumer });
+  if (specDocument(now) !== specDocument(spec)) return `the spec of ${spec.name} was changed`;
+  const ending = endsAt(directives, now);
+  return ending !== undefined && ending.at <= (await ports.now())
+    ? `${spec.name} is to be deleted`
+    : undefined;
+}
 
 /** The deletion of the credential stands: ordered, or its time is over and was not prolonged. */
 export const stillEnding =

@@ -42,15 +42,34 @@ export async function readStandingOrders(
   return { document, directives };
 }
 
+/** The same with since when writes to the target are paused, still in one reading: it takes ten names. */
+export async function readOrdersAndPause(
+  name: string,
+  target: Place,
+  { ports, log }: PauseReader,
+): Promise<StandingOrders & { readonly pausedSince: Date | undefined }> {
+  const { wrong, document, directives, found } = await lookUp(name, ports, {
+    // How far an order is carried out is none.
+    kinds: directiveKinds.filter((kind) => kind !== 'sessionsEndedFor'),
+    beside: pauseParameters(target),
+  });
+  if (wrong.length > 0) throw wrongDirectives(wrong);
+  return { document, directives, pausedSince: pausedSinceIn(found, target, log) };
+}
+
 async function lookUp(
   name: string,
   ports: Pick<Ports, 'readParameters'>,
+  {
+    kinds = directiveKinds,
+    beside = [],
+  }: { readonly kinds?: readonly DirectiveKind[]; readonly beside?: readonly string[] } = {},
 ): Promise<
   StandingOrders & { readonly wrong: readonly string[]; readonly found: ReadonlyMap<string, string> }
 > {
   const spec = specParameterName(name);
-  const orders = directiveKinds.map((kind) => directiveParameter(name, kind));
-  const found = await ports.readParameters({ parameters: [spec, ...orders] });
+  const orders = kinds.map((kind) => directiveParameter(name, kind));
+  const found = await ports.readParameters({ parameters: [spec, ...orders, ...beside] });
   const stored = orders.flatMap((parameter) => {
     const document = found.get(parameter);
     return document === undefined ? [] : [{ parameter, document }];
@@ -359,23 +378,29 @@ function pauseIn(document: string | undefined): Pause | 'none' | 'unreadable' {
   return parsed.success ? parsed.data : 'unreadable';
 }
 
+const pauseParameters = (target: Place): readonly string[] => [
+  pauseParameter(undefined),
+  pauseParameter(target),
+];
+
+interface PauseReader {
+  readonly ports: Pick<Ports, 'readParameters'>;
+  readonly log: Rekey['log'];
+}
+
 /**
  * Since when writes to a target are paused, everywhere or there; undefined while they are not. Whatever cannot be read counts as a
  * pause since ever, and is named in the log: one write too few can be mended.
  */
-export async function pausedSince(
+export const pausedSince = async (target: Place, { ports, log }: PauseReader): Promise<Date | undefined> =>
+  pausedSinceIn(await ports.readParameters({ parameters: pauseParameters(target) }), target, log);
+
+function pausedSinceIn(
+  found: ReadonlyMap<string, string>,
   target: Place,
-  {
-    ports,
-    log,
-  }: {
-    readonly ports: Pick<Ports, 'readParameters'>;
-    readonly log: Rekey['log'];
-  },
-): Promise<Date | undefined> {
-  const parameters = [pauseParameter(undefined), pauseParameter(target)];
-  const found = await ports.readParameters({ parameters });
-  const since = parameters.flatMap((parameter) => {
+  log: Rekey['log'],
+): Date | undefined {
+  const since = pauseParameters(target).flatMap((parameter) => {
     const pause = pauseIn(found.get(parameter));
     if (pause === 'none') return [];
     if (pause !== 'unreadable') return pause.state === 'paused' ? [pause.at.getTime()] : [];

@@ -10,6 +10,7 @@ import type { RotationEvent, RotationFacts } from '../core/events.ts';
 import {
   type CredentialVersions,
   maxLiveUsers,
+  mayBeOwn,
   type Ownership,
   standings,
   usersInTheWay,
@@ -42,8 +43,8 @@ import { parseSecretValue, type SecretValue, secretString } from '../core/secret
 import { Sensitive } from '../core/sensitive.ts';
 import { type CredentialSpec, graceMs, parseSpec } from '../core/spec.ts';
 import { maximumAttempts, type Usernames, usernames } from '../core/username.ts';
-import { notPaused, specUnchanged } from './guarded-write.ts';
-import { readStandingOrders } from './orders.ts';
+import { changeOfSpec, pauseOf } from './guarded-write.ts';
+import { readOrdersAndPause, readStandingOrders, type StandingOrders } from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import {
   elsewhereIn,
@@ -55,6 +56,7 @@ import {
   readVersions,
   resetsCurrent,
   sameLogin,
+  sameVersionMs,
 } from './target.ts';
 
 /**
@@ -78,14 +80,15 @@ export async function rotateSecret(
       'STEP_UNKNOWN',
       `got step ${JSON.stringify(event.step.slice(0, 40))}, expected one of ${rotationSteps.join(', ')}`,
     );
-  const first = judgeStep(await describe(event, rekey), event);
+  const described = await describe(event, rekey);
+  const first = judgeStep(described.description, event);
   if (first.say === 'refuse') throw new RotationRefused(first.reason, first.advice);
   // A run that died after moving AWSCURRENT may have left its conclusion undone: finishSecret comes back for that alone.
   if (first.say === 'done' && step !== 'finishSecret') return;
 
   let rotation: Rotation;
   try {
-    rotation = await gather(event, until, rekey);
+    rotation = await gather(event, step, described, until, rekey);
   } catch (error) {
     await giveUp(event, error, undefined, rekey);
     throw error;
@@ -95,6 +98,7 @@ export async function rotateSecret(
   try {
     if (verdict.say === 'proceed') {
       assertPending(rotation);
+      await rotation.guards.seed(step);
       await steps[step](rotation);
       if (step === 'finishSecret') rekey.measure('RotationsSucceeded', 1);
     } else await conclude(rotation, publishedBefore(rotation));
@@ -103,7 +107,7 @@ export async function rotateSecret(
     // Two runs of one step do the same: if the other one has published this version, only its conclusion may be left to do.
     if (isSuperseded(error) && (await isPublishedNow(rotation))) {
       if (step === 'finishSecret') {
-        const published = await gather(event, until, rekey);
+        const published = await gather(event, step, await describe(event, rekey), until, rekey);
         await conclude(published, publishedBefore(published));
       }
       rekey.log('info', `${step} was superseded: another run has published this version`, {
@@ -234,6 +238,8 @@ interface Rotation {
   /** How the user in AWSCURRENT is proved to be the credential's own; undefined before the first rotation. */
   readonly owned: Ownership | undefined;
   readonly currentVersionId: string;
+  /** What the version holds that carries AWSPENDING; undefined where it had no value yet when the step began. */
+  readonly pending: SecretVersion | undefined;
   /** When the versions were made that the labels name, as far as they have values. */
   readonly madeAt: ReadonlyMap<string, Date>;
   /** When the login in AWSCURRENT became current, at the latest that can be told. */
@@ -243,8 +249,12 @@ interface Rotation {
   readonly currentMadeAt: Date | undefined;
   readonly until: Date;
   readonly facts: RotationFacts;
+  readonly guards: Guards;
   readonly rekey: Rekey;
 }
+
+/** What a step decides on, except for the guards that are made from it. */
+type Gathered = Omit<Rotation, 'guards'>;
 
 const steps = {
   createSecret,
@@ -255,42 +265,95 @@ const steps = {
 
 // Reasons.
 
-/** The version carries AWSPENDING for a rotation in progress, and AWSCURRENT is where it was when this step was decided on. */
-const stillPending =
-  (rotation: Rotation, orPublished: boolean): Fact =>
-  async () => {
-    const { event, description, currentVersionId, madeAt, directives, rekey } = rotation;
-    const now = await rekey.ports.describeSecret({ secretId: description.arn });
-    if (now === 'absent') return `${description.name} is gone`;
-    const verdict = judgeStep(now, event);
-    if (verdict.say === 'refuse') return verdict.advice;
-    if (verdict.say === 'done') return orPublished ? undefined : 'another run has published this version';
-    if (holderOf(now.labelsByVersion, 'AWSCURRENT') !== currentVersionId)
-      return `AWSCURRENT has moved away from ${currentVersionId}`;
-    return strayPending(event.token, now, (version) => madeAt.get(version), directives)?.because;
-  };
+/** What the step has read before it made its guards, and since when that is known. */
+interface FirstLook {
+  readonly askedAt: Date;
+  readonly orders: StandingOrders;
+}
 
-/** The credential is to stay as its spec says, and nobody has revoked this version. */
-const stillWanted = ({ event, spec, madeAt, rekey }: Rotation): Fact =>
-  specUnchanged(spec, rekey, (directives) => {
-    const made = madeAt.get(event.token);
-    return made !== undefined && isRevoked(directives, made) ? `${event.token} was revoked` : undefined;
-  });
-
-/** The reasons to change the secret. */
-const secretGuard = (rotation: Rotation): Guard =>
-  Guard.of(stillPending(rotation, false), stillWanted(rotation));
+/** The reasons to change the secret, and those to change something at the vendor; each is the same for all writes of the step. */
+interface Guards {
+  readonly secret: Guard;
+  readonly vendor: Guard;
+  /**
+   * Asks `secret` by what the step itself has just read: a value that is stored soon enough needs no look of its own, as nobody uses
+   * it yet. Of the move of AWSCURRENT, which consumers feel at once, only the orders may be known from there; the labels are read anew.
+   * So is everything for a change at the vendor: it may be refused to a login that is in use.
+   */
+  seed(step: RotationStep): Promise<void>;
+}
 
 /**
- * The reasons to change something at the vendor. Another run may publish this version meanwhile. What makes the stored login work,
- * such as creating its user after a drop, is then still due; what takes a password or the user away would lock consumers out.
+ * Guards whose facts share their readings. Another run may publish this version meanwhile. What makes the stored login work at the
+ * vendor, such as creating its user after a drop, is then still due; what takes a password or the user away would lock consumers out.
  */
-const vendorGuard = (rotation: Rotation): Guard =>
-  Guard.of(
-    stillPending(rotation, true),
-    stillWanted(rotation),
-    notPaused({ provider: rotation.spec.provider, targetId: rotation.spec.targetId }, rotation.rekey),
-  ).takingOnlyIf(stillPending(rotation, false));
+function guardsOf(rotation: Gathered, first: FirstLook): Guards {
+  const { description, facts, spec, rekey } = rotation;
+  const { provider, targetId } = spec;
+  const labels = sharedReading(() => rekey.ports.describeSecret({ secretId: description.arn }));
+  const orders = sharedReading(() => readOrdersAndPause(facts.credential, { provider, targetId }, rekey));
+  const pending =
+    ({ orPublished }: { readonly orPublished: boolean }): Fact =>
+    async (askedAt) =>
+      whyNotPending(rotation, await labels.at(askedAt), orPublished);
+  const wanted: Fact = async (askedAt) => whyUnwanted(rotation, await orders.at(askedAt));
+  const ordered = Guard.of(async (askedAt) =>
+    whyUnwanted(rotation, askedAt === first.askedAt ? first.orders : await orders.at(askedAt)),
+  );
+  const secret = ordered.and(async (askedAt) =>
+    whyNotPending(rotation, askedAt === first.askedAt ? description : await labels.at(askedAt), false),
+  );
+  return {
+    secret,
+    vendor: Guard.of(wanted, pending({ orPublished: true }), async (askedAt) =>
+      pauseOf(targetId, (await orders.at(askedAt)).pausedSince),
+    ).takingOnlyIf(pending({ orPublished: false })),
+    async seed(step) {
+      const known = step === 'finishSecret' ? ordered : secret;
+      // A write asks again itself, if there is one.
+      await known.ask(first.askedAt).catch((error: unknown) => {
+        if (!(error instanceof RotationRefused)) throw error;
+      });
+    },
+  };
+}
+
+/** One reading for all facts of one question. */
+function sharedReading<Answer>(read: () => Promise<Answer>) {
+  let last: { readonly askedAt: Date; readonly answer: Promise<Answer> } | undefined;
+  return {
+    at(askedAt: Date): Promise<Answer> {
+      if (last?.askedAt !== askedAt) last = { askedAt, answer: read() };
+      return last.answer;
+    },
+  };
+}
+
+/** Undefined while the version carries AWSPENDING for a rotation in progress, and AWSCURRENT is where it was when this step was decided on. */
+function whyNotPending(
+  { event, description, currentVersionId, madeAt, directives }: Gathered,
+  now: SecretDescription | 'absent',
+  orPublished: boolean,
+): string | undefined {
+  if (now === 'absent') return `${description.name} is gone`;
+  const verdict = judgeStep(now, event);
+  if (verdict.say === 'refuse') return verdict.advice;
+  if (verdict.say === 'done') return orPublished ? undefined : 'another run has published this version';
+  if (holderOf(now.labelsByVersion, 'AWSCURRENT') !== currentVersionId)
+    return `AWSCURRENT has moved away from ${currentVersionId}`;
+  return strayPending(event.token, now, (version) => madeAt.get(version), directives)?.because;
+}
+
+/** Undefined while the credential is to stay as its spec says, and nobody has revoked this version. */
+async function whyUnwanted(
+  { event, spec, madeAt, rekey }: Gathered,
+  orders: StandingOrders,
+): Promise<string | undefined> {
+  const changed = await changeOfSpec(spec, orders, rekey);
+  if (changed !== undefined) return changed;
+  const made = madeAt.get(event.token);
+  return made !== undefined && isRevoked(orders.directives, made) ? `${event.token} was revoked` : undefined;
+}
 
 function assertPending({ event, description, madeAt, directives }: Rotation): void {
   const stray = strayPending(event.token, description, (version) => madeAt.get(version), directives);
@@ -345,7 +408,7 @@ async function storePending(rotation: Rotation, login: Login): Promise<void> {
     value: secretString(login, { ...spec, userVersion }),
     label: 'AWSPENDING',
     ...(event.rotationToken === undefined ? {} : { rotationToken: event.rotationToken }),
-    guard: secretGuard(rotation),
+    guard: rotation.guards.secret,
   });
   // An earlier or parallel run of this step was first. Its value is the one; ours was given to nobody.
   if (written === 'taken') await requirePending(rotation);
@@ -361,15 +424,18 @@ async function assertRoomForUser(
   provider: Provider,
   chosen: string | undefined,
 ): Promise<number> {
-  const { event, spec, directives, facts, names, current, rekey } = rotation;
+  const { event, description, spec, directives, facts, names, current, rekey } = rotation;
   if (current.kind === 'login' && current.login.username === chosen) return 0;
   const users = await provider.listUsers();
   if (users.some(({ username }) => username === chosen)) return 0;
-  const state = await readState({ name: facts.credential, spec, directives }, rekey);
-  if (state === 'absent') return 0;
   const own = new Set(
     Array.from({ length: maximumAttempts }, (_, attempt) => names.generation(event.token, attempt)),
   );
+  const possible = users.filter(({ username }) => !own.has(username) && mayBeOwn(username, spec)).length;
+  // So few that there is room whatever each of them is. Where the vendor makes passwords, one more may be lost.
+  if (possible < (provider.passwords === 'chosen-by-us' ? maxLiveUsers : maxLiveUsers - 1)) return possible;
+  const state = await readState({ name: facts.credential, spec, directives }, rekey, { secret: description });
+  if (state === 'absent') return 0;
   const known = standings(
     { provider: spec.provider, targetId: spec.targetId, users, credentials: [state] },
     rekey.sha256,
@@ -469,7 +535,7 @@ async function issueLogin(rotation: Rotation, provider: IssuingProvider, others:
     const username = names.generation(event.token, attempt);
     await tellIntent(facts, username, rekey);
     // A version that was published has its user: another one would only be left over.
-    const issued = await provider.issueUser(username, vendorGuard(rotation).taking);
+    const issued = await provider.issueUser(username, rotation.guards.vendor.taking);
     if (issued !== 'lost') return issued;
     rekey.log('warn', 'the password of a new user was lost, going on with the next name', {
       ...facts,
@@ -536,7 +602,7 @@ async function orderRights(
   { isRequired }: { readonly isRequired: boolean },
 ): Promise<void> {
   try {
-    await provider.applyPrivileges(login, vendorGuard(rotation));
+    await provider.applyPrivileges(login, rotation.guards.vendor);
   } catch (error) {
     const isPaused = error instanceof RotationRefused && error.code === 'PAUSED';
     const isVendors = error instanceof ProviderError || error instanceof VerificationFailed;
@@ -559,14 +625,16 @@ const tellMade = ({ facts, rekey }: Rotation, username: string): Promise<void> =
 async function makeUser(rotation: Rotation, provider: ChoosingProvider, login: Login): Promise<void> {
   const { facts, rekey } = rotation;
   const { username, password: next } = login;
-  if ((await provider.createUser(login, vendorGuard(rotation))) === 'exists') {
+  if ((await provider.createUser(login, rotation.guards.vendor)) === 'exists') {
     const change = {
       username,
       next,
-      current: await knownPasswords(rotation, username),
+      current: rotation.spec.definition.capabilities.demandsCurrentPassword
+        ? await knownPasswords(rotation, username)
+        : [],
       isIdle: rotation.current.kind !== 'login' || rotation.current.login.username !== username,
     };
-    await provider.setPassword(change, vendorGuard(rotation));
+    await provider.setPassword(change, rotation.guards.vendor);
     await rekey.ports.publish([{ type: 'DatabaseUserPasswordChanged', detail: { ...facts, username } }]);
   } else {
     await tellMade(rotation, username);
@@ -601,7 +669,7 @@ async function finishSecret(rotation: Rotation): Promise<void> {
     label: 'AWSCURRENT',
     from: currentVersionId,
     to: event.token,
-    guard: secretGuard(rotation),
+    guard: rotation.guards.secret,
   });
   // Somebody moved it since: never by force. Secrets Manager tries the rotation again, from what is true then.
   if (moved === 'conflict' && !(await isPublishedNow(rotation)))
@@ -627,7 +695,6 @@ const publishedBefore = ({ current, currentMadeAt }: Rotation): Published => ({
 async function conclude(rotation: Rotation, { username, createdAt: since }: Published): Promise<void> {
   const { event, description, spec, facts, rekey } = rotation;
   const { ports } = rekey;
-  // Both ends are legal, with AWSPENDING on the new current version or nowhere; without it the next rotation starts clean.
   // Killed from here on, the login is published, and the retry of finishSecret comes back here to tell of it.
   const secretId = description.arn;
   // Not a reason to be read again: that this version was published stays true whatever comes after.
@@ -641,7 +708,7 @@ async function conclude(rotation: Rotation, { username, createdAt: since }: Publ
       ...(published === undefined ? {} : { from: published }),
       guard,
     });
-  if (await haveReplicasFollowed(rotation))
+  if (description.replicas !== undefined && (await haveReplicasFollowed(rotation)))
     await ports.moveLabel({ secretId, label: 'AWSPENDING', from: event.token, guard });
   // Where this comes again: Secrets Manager called the rotation done after the switch.
   const { lastRotatedAt } = description;
@@ -676,7 +743,6 @@ const replicationMs = 30_000;
 async function haveReplicasFollowed(rotation: Rotation): Promise<boolean> {
   const { event, description, facts, until, rekey } = rotation;
   const { ports } = rekey;
-  if (description.replicas === undefined) return true;
   if (description.labelsByVersion.get(event.token)?.has('AWSPENDING') !== true) return true;
   const giveUpAt = Math.min((await ports.now()).getTime() + replicationMs, until.getTime());
   for (let wait = 500; ; wait = Math.min(wait * 2, 5_000)) {
@@ -707,16 +773,26 @@ async function haveReplicasFollowed(rotation: Rotation): Promise<boolean> {
 
 // Facts.
 
+/** A description, and when it was asked for. */
+interface Described {
+  readonly description: SecretDescription;
+  readonly askedAt: Date;
+}
+
 /** The secret as described, read again while it does not know the token yet: the description may lag behind the rotation. */
-async function describe(event: RotationEvent, rekey: Rekey): Promise<SecretDescription> {
-  const description = await untilFound(
-    rekey.ports,
-    () => rekey.ports.describeSecret({ secretId: event.secretId }),
-    (answer) => answer !== 'absent' && mayProceed(answer, event.token),
+async function describe(event: RotationEvent, rekey: Rekey): Promise<Described> {
+  const { ports } = rekey;
+  const { description, askedAt } = await untilFound(
+    ports,
+    async () => {
+      const askedAt = await ports.now();
+      return { description: await ports.describeSecret({ secretId: event.secretId }), askedAt };
+    },
+    ({ description: answer }) => answer !== 'absent' && mayProceed(answer, event.token),
   );
   if (description === 'absent')
     throw new RotationRefused('SECRET_UNKNOWN', 'there is no such secret; check its ARN and region');
-  return description;
+  return { description, askedAt };
 }
 
 /** Only these two refusals can be the lag of a description; the others are somebody's decision. */
@@ -728,16 +804,23 @@ function mayProceed(description: SecretDescription, token: string): boolean {
   );
 }
 
-async function gather(event: Asked, until: Date, rekey: Rekey): Promise<Rotation> {
+async function gather(
+  event: Asked,
+  step: RotationStep,
+  described: Described,
+  until: Date,
+  rekey: Rekey,
+): Promise<Rotation> {
   const { ports } = rekey;
-  const { description, held } = await readCurrent(event, rekey);
+  const { description, askedAt, held } = await readCurrent(event, described, rekey);
   const name = credentialNameOf(description.name);
   if (name === undefined)
     throw new RotationRefused(
       'NOT_A_CREDENTIAL',
       'the secret is none of rekey; its name must be rekey/<credential>',
     );
-  const { document, directives } = await readStandingOrders(name, ports);
+  const orders = await readStandingOrders(name, ports);
+  const { document, directives } = orders;
   if (document === undefined)
     throw new RotationRefused(
       'SPEC_MISSING',
@@ -759,8 +842,10 @@ async function gather(event: Asked, until: Date, rekey: Rekey): Promise<Rotation
     );
   const known = { name, spec, directives, secret: description, versions: [] };
   const owned = current.kind === 'login' ? await ownershipOf(current, known, rekey) : undefined;
+  const isOpen = judgeStep(description, event).say === 'proceed';
+  const pending = isOpen ? await readPendingVersion(event, description, rekey) : undefined;
   let opened: Promise<Provider> | undefined;
-  return {
+  const gathered: Gathered = {
     event,
     description,
     spec,
@@ -773,7 +858,12 @@ async function gather(event: Asked, until: Date, rekey: Rekey): Promise<Rotation
     current,
     owned,
     currentVersionId: held.versionId,
-    madeAt: await datesOf(event, description, held, rekey),
+    pending,
+    // testSecret changes nothing and publishes nothing, so it needs no dates.
+    madeAt:
+      step === 'testSecret'
+        ? new Map()
+        : await datesOf(description, { current: held, pending, token: event.token }, rekey),
     // The later of the two: neither can be before the switch it stands for, and a longer grace locks nobody out.
     switchedAt: current.kind === 'login' ? latest(description.lastRotatedAt, held.createdAt) : undefined,
     isSwitchUndated: isSwitchUndated(event, description, held, rekey),
@@ -789,6 +879,7 @@ async function gather(event: Asked, until: Date, rekey: Rekey): Promise<Rotation
     },
     rekey,
   };
+  return { ...gathered, guards: guardsOf(gathered, { askedAt, orders }) };
 }
 
 /**
@@ -815,15 +906,22 @@ async function ownershipOf(
  */
 async function readCurrent(
   event: RotationEvent,
+  first: Described,
   rekey: Rekey,
-): Promise<{ readonly description: SecretDescription; readonly held: SecretVersion }> {
+): Promise<Described & { readonly held: SecretVersion }> {
   const { ports } = rekey;
-  const { description, held } = await untilFound(
+  let described: Described | undefined = first;
+  const { held, description, askedAt } = await untilFound(
     ports,
     async () => {
-      const description = await describe(event, rekey);
-      const held = await ports.readSecret({ secretId: description.arn, label: 'AWSCURRENT' });
-      return { description, held };
+      const now = described ?? (await describe(event, rekey));
+      described = undefined;
+      const held = await ports.readSecret({
+        secretId: now.description.arn,
+        label: 'AWSCURRENT',
+        maxAgeMs: 0,
+      });
+      return { ...now, held };
     },
     ({ description, held }) =>
       held === 'absent' || held.versionId === holderOf(description.labelsByVersion, 'AWSCURRENT'),
@@ -839,7 +937,7 @@ async function readCurrent(
       'none',
       `AWSCURRENT of ${description.name} was described on another version than was read; it is tried again`,
     );
-  return { description, held };
+  return { description, askedAt, held };
 }
 
 /**
@@ -860,24 +958,55 @@ function isSwitchUndated(
   return !(isDated || isStartedAt(token, versionId, sha256));
 }
 
-/** When the versions were made that tell whether the pending one is a rotation in progress. */
-async function datesOf(
+/** By its version, of which the description says that it carries AWSPENDING: whatever else carries the label is never taken for it. */
+async function readPendingVersion(
   { token }: RotationEvent,
+  { arn }: SecretDescription,
+  { ports }: Rekey,
+): Promise<SecretVersion | undefined> {
+  const found = await ports.readSecret({ secretId: arn, versionId: token, maxAgeMs: sameVersionMs });
+  return found === 'absent' ? undefined : found;
+}
+
+/**
+ * When the versions were made that tell whether the pending one is a rotation in progress. Before it has a value there is nothing to
+ * compare: nothing was done for it yet, and its date is the one that its value gets.
+ */
+async function datesOf(
   { arn, labelsByVersion }: SecretDescription,
-  current: SecretVersion,
+  {
+    current,
+    pending,
+    token,
+  }: { readonly current: SecretVersion; readonly pending: SecretVersion | undefined; readonly token: string },
   { ports }: Rekey,
 ): Promise<ReadonlyMap<string, Date>> {
   const dates = new Map<string, Date>();
-  // Before the first switch, AWSCURRENT is all that any version is compared with.
-  const isFirst = ['AWSPREVIOUS', 'REKEY_PUBLISHED'].every((label) => !holderOf(labelsByVersion, label));
-  const versions = isFirst ? 'absent' : await ports.listVersions({ secretId: arn });
-  for (const { versionId, createdAt } of versions === 'absent' ? [] : versions)
-    dates.set(versionId, createdAt);
-  if (current.createdAt !== undefined) dates.set(current.versionId, current.createdAt);
-  // A list may lag behind, and a version that is not dated passes for one that nobody revoked.
-  if (dates.has(token)) return dates;
-  const pending = await ports.readSecret({ secretId: arn, versionId: token, label: 'AWSPENDING' });
-  if (pending !== 'absent' && pending.createdAt !== undefined) dates.set(token, pending.createdAt);
+  const date = ({ versionId, createdAt }: Pick<SecretVersion, 'versionId' | 'createdAt'>): void => {
+    if (createdAt !== undefined) dates.set(versionId, createdAt);
+  };
+  date(current);
+  if (pending === undefined) return dates;
+  date(pending);
+  const published = ['AWSPREVIOUS', 'REKEY_PUBLISHED'].flatMap(
+    (label) => holderOf(labelsByVersion, label) ?? [],
+  );
+  for (const versionId of published) {
+    if (dates.has(versionId) || versionId === token) continue;
+    const found = await ports
+      .readSecret({ secretId: arn, versionId, maxAgeMs: sameVersionMs })
+      .catch((error: unknown) => {
+        if (error instanceof StoreError) return 'unreadable' as const;
+        throw error;
+      });
+    if (found === 'absent') continue;
+    if (found !== 'unreadable' && found.createdAt !== undefined) date(found);
+    else {
+      // Its key may be gone, which must not keep the login after it from being replaced. The list tells the dates of all.
+      const listed = await ports.listVersions({ secretId: arn });
+      for (const each of listed === 'absent' ? [] : listed) if (each.versionId !== token) date(each);
+    }
+  }
   return dates;
 }
 
@@ -893,19 +1022,20 @@ interface Pending {
 }
 
 /**
- * The pending login, or undefined when Secrets Manager says that the version has no value. Read by version *and* label, so
- * that whatever else carries AWSPENDING is never taken for it. Throws SECRET_MISMATCH for a user that this rotation cannot
- * have chosen.
+ * The pending login, or undefined when Secrets Manager says that the version has no value. Throws SECRET_MISMATCH for a user that
+ * this rotation cannot have chosen.
  */
 async function readPending(rotation: Rotation, tries: number): Promise<Pending | undefined> {
   const { event, description, spec, names, current, rekey } = rotation;
-  const found = await untilFound<SecretVersion | 'absent'>(
-    rekey.ports,
-    () => rekey.ports.readSecret({ secretId: description.arn, versionId: event.token, label: 'AWSPENDING' }),
-    (answer) => answer !== 'absent',
-    tries,
-  );
-  if (found === 'absent') return undefined;
+  const found =
+    rotation.pending ??
+    (await untilFound(
+      rekey.ports,
+      () => readPendingVersion(event, description, rekey),
+      (answer) => answer !== undefined,
+      tries,
+    ));
+  if (found === undefined) return undefined;
   const value = parseSecretValue(found.value, `AWSPENDING of ${description.name}`);
   // A rotation that is only tested gets a copy of the current value.
   if (value.kind === 'no-user') return undefined;
@@ -960,7 +1090,7 @@ async function knownPasswords(
     if (found.length >= maxPasswordsTried) break;
     if (versionId === event.token || versionId === currentVersionId) continue;
     const known = { spec, secret: description, versions };
-    const login = await readLogin(versionId, known, rekey).catch(unusable);
+    const login = await readLogin(versionId, known, rekey, sameVersionMs).catch(unusable);
     if (login?.username === username) found.push(login.password);
   }
   return found;

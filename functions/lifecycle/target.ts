@@ -8,30 +8,86 @@ import {
   ownership,
 } from '../core/generations.ts';
 import { secretName } from '../core/names.ts';
-import type { Label, SecretVersion } from '../core/ports.ts';
-import type { Login, Provider } from '../core/provider.ts';
+import type { Label, Ports, SecretDescription, SecretVersion } from '../core/ports.ts';
+import type { KeyRenewal, Login, Provider, UserPassword } from '../core/provider.ts';
 import { holderOf } from '../core/rotation.ts';
 import { parseApiKey, parseSecretValue, parseUser, type SecretValue } from '../core/secret-value.ts';
 import { Sensitive } from '../core/sensitive.ts';
 import type { CredentialSpec } from '../core/spec.ts';
 import type { Rekey } from './rekey.ts';
 
+/**
+ * How old a vendor's key may be when a visit to a target begins. Long enough for the steps of a rotation, and no longer: whoever replaces
+ * a key may count on the one before being out of use then. One that the vendor refuses is read anew at once.
+ */
+const keyAgeMs = 300_000;
+
 /** The provider of a spec, opened on its target with the vendor's key. Throws SECRET_INVALID when there is no key. */
 export async function openTarget(spec: CredentialSpec, until: Date, rekey: Rekey): Promise<Provider> {
+  const { apiKeySecret, adminSecret } = spec;
   const [apiKey, admin] = await Promise.all([
-    stored(spec.apiKeySecret, parseApiKey, rekey),
-    spec.adminSecret === undefined ? undefined : stored(spec.adminSecret, parseUser, rekey),
+    stored(apiKeySecret, parseApiKey, rekey, keyAgeMs),
+    adminSecret === undefined ? undefined : stored(adminSecret, parseUser, rekey, keyAgeMs),
   ]);
+  const ports =
+    admin === undefined || adminSecret === undefined
+      ? rekey.ports
+      : {
+          ...rekey.ports,
+          sql: renewingSql(
+            admin,
+            (): Promise<UserPassword> => stored(adminSecret, parseUser, rekey, 0),
+            rekey,
+          ),
+        };
   return spec.definition.open(
     {
       target: spec.target,
       privileges: spec.privileges,
       apiKey,
+      keyRenewal: renewing(apiKey, () => stored(apiKeySecret, parseApiKey, rekey, 0)),
       until,
       ...(admin === undefined ? {} : { admin }),
     },
-    rekey.ports,
+    ports,
   );
+}
+
+/** Reads a refused key anew, once a visit: where that one is refused as well, it stays so. */
+function renewing(opened: Sensitive, read: () => Promise<Sensitive>): KeyRenewal {
+  let reading: Promise<Sensitive> | undefined;
+  let renewed: Sensitive | undefined;
+  return {
+    get renewed() {
+      return renewed;
+    },
+    async renew(refused) {
+      // What keeps it from being read is not what stopped the call: the vendor's refusal is.
+      reading ??= read().catch(() => opened);
+      const stored = await reading;
+      if (stored.equals(refused)) return false;
+      renewed = stored;
+      return true;
+    },
+  };
+}
+
+/** Sessions of the administrator whose password is refused are opened once more with what is stored by now: a refused one has done nothing. */
+function renewingSql(admin: UserPassword, read: () => Promise<UserPassword>, { ports }: Rekey): Ports['sql'] {
+  let renewed: Promise<UserPassword> | undefined;
+  return async (session) => {
+    const isAdmins = session.username === admin.username && session.password.equals(admin.password);
+    if (!isAdmins) return ports.sql(session);
+    if (renewed === undefined) {
+      const outcome = await ports.sql(session);
+      if (outcome.say === 'accepted') return outcome;
+      renewed = read().catch(() => admin);
+      const stored = await renewed;
+      if (stored.username === admin.username && stored.password.equals(admin.password)) return outcome;
+    }
+    const { username, password } = await renewed;
+    return ports.sql({ ...session, username, password });
+  };
 }
 
 /**
@@ -42,8 +98,10 @@ export async function stored<T>(
   secretId: string,
   parse: (value: Sensitive, where: string) => T,
   { ports }: Rekey,
+  maxAgeMs?: number,
 ): Promise<T> {
-  const found = await ports.readSecret({ secretId, label: 'AWSCURRENT' }).catch((error: unknown) => {
+  const request = { secretId, label: 'AWSCURRENT', ...(maxAgeMs === undefined ? {} : { maxAgeMs }) } as const;
+  const found = await ports.readSecret(request).catch((error: unknown) => {
     if (error instanceof StoreError && error.code === 'STORE_REFUSED') return 'absent' as const;
     throw error;
   });
@@ -54,8 +112,12 @@ export async function stored<T>(
  * Everything that Secrets Manager knows of a credential now; `absent` when it has no secret. A value may name a user of this
  * credential at another target: its name proves it. A user that is not its own is named by none of them: only `foreignUsernames` tells.
  */
-export async function readState(credential: Credential, rekey: Rekey): Promise<CredentialState | 'absent'> {
-  const known = await readVersions(credential, rekey);
+export async function readState(
+  credential: Credential,
+  rekey: Rekey,
+  step?: StepReading,
+): Promise<CredentialState | 'absent'> {
+  const known = await readVersions(credential, rekey, step?.secret);
   if (known === 'absent') return 'absent';
   const { secret } = known;
   const { ports } = rekey;
@@ -67,7 +129,11 @@ export async function readState(credential: Credential, rekey: Rekey): Promise<C
   const username = async (label: Label): Promise<string | undefined> => {
     const versionId = holderOf(secret.labelsByVersion, label);
     if (!readable || versionId === undefined) return undefined;
-    const found = await ports.readSecret({ secretId: secret.arn, versionId });
+    const found = await ports.readSecret({
+      secretId: secret.arn,
+      versionId,
+      ...(step === undefined ? {} : { maxAgeMs: sameVersionMs }),
+    });
     if (found === 'absent') return undefined;
     const other = elsewhereIn(found, known, rekey);
     const value = other === undefined ? loginIn(found, known.spec) : undefined;
@@ -93,12 +159,21 @@ export async function readState(credential: Credential, rekey: Rekey): Promise<C
   return { ...known, ...usernames, elsewhere, userVersions };
 }
 
+/** For a step of a rotation, which has described its secret and shares values with the other steps. */
+interface StepReading {
+  readonly secret: SecretDescription;
+}
+
+/** The value of a version never changes: an answer that the step before got will do. As long as the steps of a rotation take. */
+export const sameVersionMs = 300_000;
+
 /** The same without reading any value: also of a credential whose values are unreadable or scheduled for deletion. */
 export async function readVersions(
   credential: Credential,
   { ports }: Rekey,
+  described?: SecretDescription,
 ): Promise<CredentialVersions | 'absent'> {
-  const secret = await ports.describeSecret({ secretId: secretName(credential.name) });
+  const secret = described ?? (await ports.describeSecret({ secretId: secretName(credential.name) }));
   if (secret === 'absent') return 'absent';
   const versions = await ports.listVersions({ secretId: secret.arn });
   if (versions === 'absent') return 'absent';
@@ -186,8 +261,10 @@ export async function readLogin(
   versionId: string,
   known: Known,
   rekey: Pick<Rekey, 'ports' | 'sha256'>,
+  maxAgeMs?: number,
 ): Promise<Login | undefined> {
-  const found = await rekey.ports.readSecret({ secretId: known.secret.arn, versionId });
+  const request = { secretId: known.secret.arn, versionId, ...(maxAgeMs === undefined ? {} : { maxAgeMs }) };
+  const found = await rekey.ports.readSecret(request);
   return found === 'absent' ? undefined : storedIn(found, known, rekey)?.login;
 }
 

@@ -4,6 +4,7 @@ import { faults } from '../core/faults.ts';
 import type { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { type HttpRequest, type HttpResponse, type Ports, TransportError } from '../core/ports.ts';
+import type { KeyRenewal } from '../core/provider.ts';
 import type { Schema } from '../core/schema.ts';
 import { createRedactor, Sensitive } from '../core/sensitive.ts';
 import { Agent, ProxyAgent, request } from './undici.ts';
@@ -55,11 +56,19 @@ interface VendorQuestion<Answer> {
   readonly timeoutMs?: number;
 }
 
-export interface VendorApiOptions {
-  readonly provider: string;
-  readonly baseUrl: string;
+/** With what and until when an API is called. */
+export interface ApiAccess {
   /** Sent as the bearer token. */
   readonly apiKey: Sensitive;
+  /** If the vendor refuses the key and another one is stored by now, the call is sent once more with that one. */
+  readonly keyRenewal?: KeyRenewal | undefined;
+  /** No wait goes past this instant. */
+  readonly until: Date;
+}
+
+export interface VendorApiOptions extends ApiAccess {
+  readonly provider: string;
+  readonly baseUrl: string;
   /** What else no error may repeat. */
   readonly secrets?: readonly Sensitive[];
   readonly headers?: Readonly<Record<string, string>>;
@@ -67,8 +76,6 @@ export interface VendorApiOptions {
   readonly requestIdHeader?: string;
   /** The vendor's failures in our words; undefined when `response` is a success. */
   readonly failureOf: (response: VendorResponse, now: Date) => VendorFailure | undefined;
-  /** No wait goes past this instant. */
-  readonly until: Date;
 }
 
 export interface VendorResponse {
@@ -102,14 +109,15 @@ export function vendorApi(
   options: VendorApiOptions,
   { http, now, sleep, randomBytes }: Pick<Ports, 'http' | 'now' | 'sleep' | 'randomBytes'>,
 ): VendorApi {
-  const { provider, apiKey, failureOf, until, requestIdHeader } = options;
+  const { provider, failureOf, until, requestIdHeader } = options;
   const redactor = createRedactor();
-  for (const secret of [apiKey, ...(options.secrets ?? [])]) redactor.learn(secret);
+  for (const secret of [options.apiKey, ...(options.secrets ?? [])]) redactor.learn(secret);
 
   async function once<Answer>(
     call: VendorCall<Answer>,
     url: URL,
     body: Sensitive | undefined,
+    apiKey: Sensitive,
   ): Promise<Answer> {
     const { operation, method } = call;
     const fail = (
@@ -180,12 +188,20 @@ export function vendorApi(
       for (const value of Object.values(call.body ?? {}))
         if (value instanceof Sensitive) redactor.learn(value);
       const body = call.body === undefined ? undefined : serialized(call.body);
+      let isKeyRenewed = false;
       for (let attempt = 0; ; attempt += 1) {
+        const apiKey = options.keyRenewal?.renewed ?? options.apiKey;
+        redactor.learn(apiKey);
         try {
-          return await once(call, url, body);
+          return await once(call, url, body, apiKey);
         } catch (error) {
           if (!(error instanceof ProviderError) || attempt >= 5) throw error;
           const { code, effect, retryAfterMs } = error.facts;
+          // A refused key has changed nothing, so the call may be sent again; its guard is asked again.
+          if (code === 'UNAUTHORIZED' && effect === 'none' && !isKeyRenewed) {
+            isKeyRenewed = true;
+            if ((await options.keyRenewal?.renew(apiKey)) === true) continue;
+          }
           // Only what certainly changed nothing is repeated here. An unclear write is resolved by whoever asked for it.
           if (effect !== 'none' || (code !== 'RATE_LIMITED' && code !== 'UNAVAILABLE')) throw error;
           if (code === 'RATE_LIMITED' && call.guard !== undefined && call.isDestructive) throw error;

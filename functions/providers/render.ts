@@ -1,5 +1,6 @@
 import type { Ports } from '../core/ports.ts';
 import {
+  type ApiAccess,
   failureOfStatus,
   type VendorApi,
   type VendorApiOptions,
@@ -12,7 +13,8 @@ const baseUrl = 'https://api.render.com/v1';
 
 /** Render's API, for whichever of its products. Sources: Render's OpenAPI document (2026-08) and its rate-limit page. */
 export const callRender = (
-  options: Pick<VendorApiOptions, 'provider' | 'apiKey' | 'secrets' | 'until'> &
+  options: Pick<VendorApiOptions, 'provider' | 'secrets'> &
+    ApiAccess &
     Partial<Pick<VendorApiOptions, 'failureOf'>>,
   ports: Pick<Ports, 'http' | 'now' | 'sleep' | 'randomBytes'>,
 ): VendorApi =>

@@ -21,6 +21,7 @@ import { factsOf } from './error-facts.ts';
 import { createLog } from './logger.ts';
 import { createMeasure } from './metrics.ts';
 import { patience } from './patience.ts';
+import { createSecretMemory } from './secret-memory.ts';
 
 /** What every function has. */
 export type Environment = z.output<typeof rotateSecretEnvironment>;
@@ -86,11 +87,13 @@ export function compose<E extends Environment>(
     (await import('./buses.ts')).openBuses(environment.REKEY_EVENT_BUS_NAME, { sleep }, clock),
   );
   const sha256: Sha256 = (text) => createHash('sha256').update(text, 'utf8').digest();
+  const secrets = secretsManager(openSecretsManager(isAwaited), redactor, clock);
   const ports: Ports = {
     http: async (request) => (await http())(request),
     sql: async (session) => (await sql())(session),
     valkey: async (session) => (await valkey())(session),
-    ...secretsManager(openSecretsManager(isAwaited), redactor, clock),
+    ...secrets,
+    readSecret: createSecretMemory(clock).over(secrets.readSecret),
     readParameter: async (request) => (await parameters()).readParameter(request),
     readParameterDate: async (request) => (await parameters()).readParameterDate(request),
     readParameters: async (request) => (await parameters()).readParameters(request),

@@ -48,7 +48,7 @@ const apiKey = new Sensitive('rnd_canaryKEY0123456789');
 const start = new Date('2026-03-01T12:00:00Z');
 
 function client(
-  overrides: Partial<Pick<VendorApiOptions, 'until' | 'failureOf' | 'secrets'>> & {
+  overrides: Partial<Pick<VendorApiOptions, 'until' | 'failureOf' | 'secrets' | 'keyRenewal'>> & {
     http?: Ports['http'];
   } = {},
 ) {
@@ -62,6 +62,7 @@ function client(
       requestIdHeader: 'acme-request-id',
       failureOf: overrides.failureOf ?? failureOfStatus,
       ...(overrides.secrets === undefined ? {} : { secrets: overrides.secrets }),
+      keyRenewal: overrides.keyRenewal,
       until: overrides.until ?? new Date('2026-03-01T12:10:00Z'),
     },
     {
@@ -427,5 +428,77 @@ describe('a change', () => {
       .api.call(change('DELETE', { isDestructive: true, guard: gone }))
       .catch((thrown: unknown) => thrown);
     expect(end).toMatchObject({ name: 'RotationRefused', code: 'SUPERSEDED' });
+  });
+});
+
+describe('a key that the vendor refuses', () => {
+  const stored = new Sensitive('rnd_canaryRENEWED0123456789');
+  const refused = { status: 401, body: '{}' };
+  /** What a visit knows of its key: another one is stored by now, or the same. */
+  const renewal = (answer: Sensitive | undefined) => {
+    const state: { renewed: Sensitive | undefined; asked: string[] } = { renewed: undefined, asked: [] };
+    const keyRenewal = {
+      get renewed() {
+        return state.renewed;
+      },
+      async renew(key: Sensitive) {
+        state.asked.push(key.reveal());
+        state.renewed = answer;
+        return answer !== undefined;
+      },
+    };
+    return { state, keyRenewal };
+  };
+  const keysSent = () => asked.map(({ headers }) => headers['authorization']);
+
+  test('is renewed once, and the refused call is sent again with the new one, as are all after it', async () => {
+    answers(refused, { status: 200, body: '{}' }, { status: 200, body: '{}' });
+    const { keyRenewal, state } = renewal(stored);
+    const { api } = client({ keyRenewal });
+    await api.call(change('DELETE', { isDestructive: true }));
+    await api.call({ ...question, method: 'GET' });
+    expect(state.asked).toEqual([apiKey.reveal()]);
+    expect(keysSent()).toEqual([apiKey, stored, stored].map((key) => `Bearer ${key.reveal()}`));
+  });
+
+  test('is final where the stored one is the same, or is refused as well', async () => {
+    answers(refused);
+    expect(await failure(client(renewal(undefined)).api.call(change('POST')))).toMatchObject({
+      code: 'UNAUTHORIZED',
+    });
+    expect(asked).toHaveLength(1);
+    answers(refused, refused, refused);
+    expect(await failure(client(renewal(stored)).api.call(change('POST')))).toMatchObject({
+      code: 'UNAUTHORIZED',
+    });
+    expect(asked).toHaveLength(3);
+  });
+
+  test('is not renewed where the refused call may have changed something', async () => {
+    answers({ status: 500, body: '{}' });
+    const { keyRenewal, state } = renewal(stored);
+    const failureOf: VendorApiOptions['failureOf'] = () => ({ code: 'UNAUTHORIZED', effect: 'unknown' });
+    expect(await failure(client({ keyRenewal, failureOf }).api.call(change('POST')))).toMatchObject({
+      effect: 'unknown',
+    });
+    expect(state.asked).toEqual([]);
+    expect(asked).toHaveLength(1);
+  });
+
+  test('asks its reasons again before it is sent again', async () => {
+    answers(refused, { status: 200, body: '{}' });
+    let looks = 0;
+    const once = Guard.of(async () => (looks++ === 0 ? undefined : 'a label moved'));
+    const send = undiciHttp({});
+    const http: Ports['http'] = async (request) => {
+      if (request.guard instanceof Guard) await request.guard.ask(new Date(start.getTime() + looks * 10_000));
+      return send(request);
+    };
+    const { keyRenewal } = renewal(stored);
+    const end = await client({ http, keyRenewal })
+      .api.call(change('POST', { guard: once }))
+      .catch((thrown: unknown) => thrown);
+    expect(end).toMatchObject({ code: 'SUPERSEDED' });
+    expect(asked).toHaveLength(1);
   });
 });

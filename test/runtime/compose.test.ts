@@ -492,7 +492,7 @@ describe('the bundle of a handler', () => {
     'receive-webhook': 224,
     'reconcile-users': 318,
     'record-audit': 351,
-    'rotate-secret': 256,
+    'rotate-secret': 259,
     'start-rotations': 319,
     'update-consumers': 244,
   };

@@ -54,6 +54,7 @@ const capabilities = {
   strategies: ['replace-user'],
   drainObservedBy: 'user-list',
   privilegesNeedLogin: false,
+  demandsCurrentPassword: false,
   writes: { perMinute: 30, perRotation: 3 },
   parallelRotations: 1,
 } as const;

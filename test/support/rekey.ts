@@ -18,6 +18,7 @@ import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
+import { createSecretMemory, type SecretMemory } from '../../functions/runtime/secret-memory.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
@@ -147,6 +148,7 @@ export async function startTestRekey(
   let kill: Kill | undefined;
   let interruption: Interruption | undefined;
   let isInterrupted = false;
+  let warm: SecretMemory | undefined;
   let calls: string[] = [];
   /** Of each call, whether it may have changed something outside. */
   let changes: boolean[] = [];
@@ -199,7 +201,10 @@ export async function startTestRekey(
     });
     const rekey: Rekey = {
       // Around the calls that die or come late: a write that was held up is judged by what is so when it leaves.
-      ports: guardWrites(mortal, clock.now),
+      ports: guardWrites(
+        { ...mortal, readSecret: (warm ?? createSecretMemory(clock.now)).over(mortal.readSecret) },
+        clock.now,
+      ),
       loadProvider,
       loadConsumer,
       sha256: (text) => createHash('sha256').update(text).digest(),
@@ -300,6 +305,10 @@ export async function startTestRekey(
       interruption = next;
       calls = [];
       changes = [];
+    },
+    /** From here on invocations meet one warm instance, or each one a cold one. @default cold */
+    setWarm(isWarm: boolean) {
+      warm = isWarm ? createSecretMemory(clock.now) : undefined;
     },
     /** A CredentialRequested event, once; what an earlier run of it left is there. Of now, unless it comes late or again. */
     request: (

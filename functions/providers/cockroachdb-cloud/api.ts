@@ -4,6 +4,7 @@ import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import type { Sensitive } from '../../core/sensitive.ts';
 import {
+  type ApiAccess,
   failureOfStatus,
   retryAfterMs,
   type VendorFailure,
@@ -69,16 +70,16 @@ const pageSize = '500';
 const mostPages = 1_000;
 
 export function cockroachDbApi(
-  { clusterId, apiKey, until }: { clusterId: string; apiKey: Sensitive; until: Date },
+  { clusterId, ...access }: ApiAccess & { readonly clusterId: string },
   ports: Ports,
 ): CockroachDbApi {
   const provider = 'cockroachdb-cloud';
   const headers = { 'cc-version': apiVersion };
   const api = vendorApi(
-    { provider, baseUrl, apiKey, headers, requestIdHeader: 'x-request-id', failureOf, until },
+    { provider, baseUrl, headers, requestIdHeader: 'x-request-id', failureOf, ...access },
     ports,
   );
-  const site = vendorApi({ provider, baseUrl: host, apiKey, failureOf, until }, ports);
+  const site = vendorApi({ provider, baseUrl: host, failureOf, ...access }, ports);
   const here = ['clusters', clusterId];
   const users = [...here, 'sql-users'];
   return {

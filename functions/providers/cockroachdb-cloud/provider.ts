@@ -186,6 +186,7 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
     strategies: ['replace-user', 'alternate-users', 'reset-password'],
     drainObservedBy: 'sql',
     privilegesNeedLogin: true,
+    demandsCurrentPassword: false,
     passwordReadableAgain: 'never',
     // 10 requests a second for a service account (docs page cloud-api), reads included: so every call of a rotation and of the
     // retirement after it is counted, with the user list on one page of 500.
@@ -203,10 +204,17 @@ export const cockroachdbCloud: ProviderDefinition<Target, Privileges> = {
 };
 
 function open(
-  { target: { clusterId, database }, privileges, apiKey, admin, until }: OpenTarget<Target, Privileges>,
+  {
+    target: { clusterId, database },
+    privileges,
+    apiKey,
+    keyRenewal,
+    admin,
+    until,
+  }: OpenTarget<Target, Privileges>,
   ports: Ports,
 ): ChoosingProvider {
-  const api = cockroachDbApi({ clusterId, apiKey, until }, ports);
+  const api = cockroachDbApi({ clusterId, apiKey, keyRenewal, until }, ports);
   const list = async (): Promise<readonly DatabaseUser[]> => {
     const users = (await api.users()).map(toUser);
     // A user that moves between pages while they are read is listed twice.

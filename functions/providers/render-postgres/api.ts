@@ -3,7 +3,7 @@ import { ProviderError } from '../../core/errors.ts';
 import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
-import type { VendorApi, VendorFailure, VendorResponse } from '../http.ts';
+import type { ApiAccess, VendorApi, VendorFailure, VendorResponse } from '../http.ts';
 import { callRender, renderFailureOf } from '../render.ts';
 
 /**
@@ -142,10 +142,10 @@ const pageSize = 100;
 const mostPages = 200;
 
 export function renderApi(
-  { postgresId, apiKey, until }: { postgresId: string; apiKey: Sensitive; until: Date },
+  { postgresId, ...access }: ApiAccess & { readonly postgresId: string },
   ports: Ports,
 ): RenderApi {
-  const api: VendorApi = callRender({ provider: 'render-postgres', apiKey, failureOf, until }, ports);
+  const api: VendorApi = callRender({ provider: 'render-postgres', failureOf, ...access }, ports);
   const here = ['postgres', postgresId];
   async function everyPage<Item extends { readonly cursor: string }>(
     operation: string,

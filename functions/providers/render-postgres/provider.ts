@@ -7,6 +7,7 @@ import type {
   Endpoint,
   IssuingProvider,
   Login,
+  OpenTarget,
   ProviderDefinition,
 } from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
@@ -135,6 +136,7 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
     strategies: ['replace-user'],
     drainObservedBy: 'user-list',
     privilegesNeedLogin: false,
+    demandsCurrentPassword: false,
     passwordReadableAgain: 'while-default',
     // 30 writes a minute (rate-limit page; recorded answers of 2026 show 100). Reads have a budget of their own. A rotation
     // makes a user and deletes one, and for a service on Render sets a variable and deploys.
@@ -149,11 +151,14 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
   targetOf: ({ targetId }) => ({ postgresId: targetId }),
   // `require`, as libpq's verify-full needs a root file that most images lack; rekey's own logins always verify.
   ready: (login) => ({ url: postgresUrl(login, 'require') }),
-  open: ({ target, apiKey, until }, ports) => open(target, apiKey, until, ports),
+  open,
 };
 
-function open({ postgresId }: Target, apiKey: Sensitive, until: Date, ports: Ports): IssuingProvider {
-  const api = renderApi({ postgresId, apiKey, until }, ports);
+function open(
+  { target: { postgresId }, apiKey, keyRenewal, until }: OpenTarget<Target, unknown>,
+  ports: Ports,
+): IssuingProvider {
+  const api = renderApi({ postgresId, apiKey, keyRenewal, until }, ports);
   const list = async (): Promise<readonly RenderUser[]> => (await api.users()).map(toUser);
 
   const readiness: IssuingProvider['readiness'] = async () => {

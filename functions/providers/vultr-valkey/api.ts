@@ -4,6 +4,7 @@ import type { Guard } from '../../core/guard.ts';
 import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import {
+  type ApiAccess,
   type Change,
   failureOfStatus,
   retryAfterMs,
@@ -137,11 +138,11 @@ export interface VultrApi {
 const mostPages = 1_000;
 
 export function vultrApi(
-  { databaseId, apiKey, until }: { databaseId: string; apiKey: Sensitive; until: Date },
+  { databaseId, ...access }: ApiAccess & { readonly databaseId: string },
   ports: Ports,
 ): VultrApi {
   const provider = 'vultr-valkey';
-  const api = vendorApi({ provider, baseUrl, apiKey, failureOf, until }, ports);
+  const api = vendorApi({ provider, baseUrl, failureOf, ...access }, ports);
   const here = ['databases', databaseId];
   const users = [...here, 'users'];
   const incomplete = (message: string): ProviderError =>

@@ -211,6 +211,7 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
     drainObservedBy: 'client-list',
     // Through the API, so that a user is never published with the rights of its birth, whether it was tried or not.
     privilegesNeedLogin: false,
+    demandsCurrentPassword: false,
     passwordReadableAgain: 'always',
     // 30 requests a second for a source address (OpenAPI document), reads included: so every call of a rotation and of the
     // retirement after it is counted, the looks at the database before and after each change among them.
@@ -233,10 +234,10 @@ export const vultrValkey: ProviderDefinition<Target, Privileges> = {
 };
 
 function open(
-  { target: { databaseId }, privileges, apiKey, until }: OpenTarget<Target, Privileges>,
+  { target: { databaseId }, privileges, apiKey, keyRenewal, until }: OpenTarget<Target, Privileges>,
   ports: Ports,
 ): ChoosingProvider {
-  const api = vultrApi({ databaseId, apiKey, until }, ports);
+  const api = vultrApi({ databaseId, apiKey, keyRenewal, until }, ports);
   const declared: AccessControl = {
     ...privileges,
     categories: inOrder(privileges.categories),

@@ -5,6 +5,7 @@ import type { Ports } from '../../core/ports.ts';
 import type { UserPassword } from '../../core/provider.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import {
+  type ApiAccess,
   type Change,
   failureOfStatus,
   messageOf,
@@ -89,23 +90,23 @@ const provider = 'zilliz-cloud';
 const requestIdHeader = 'requestid';
 
 export function zillizApi(
-  { clusterId, apiKey, until }: { clusterId: string; apiKey: Sensitive; until: Date },
+  { clusterId, ...access }: ApiAccess & { readonly clusterId: string },
   ports: Ports,
 ): ZillizApi {
   const control = vendorApi(
-    { provider, baseUrl, apiKey, requestIdHeader, failureOf: controlPlaneFailure, until },
+    { provider, baseUrl, requestIdHeader, failureOf: controlPlaneFailure, ...access },
     ports,
   );
-  const clusterApi = (at: Address, token: Sensitive, secrets: readonly Sensitive[] = []) =>
+  const { until } = access;
+  const clusterApi = (at: Address, as: ApiAccess, secrets: readonly Sensitive[] = []) =>
     vendorApi(
       {
         provider,
         baseUrl: `https://${at.host}:${at.port}/v2/vectordb`,
-        apiKey: token,
         secrets,
         requestIdHeader,
         failureOf: clusterFailure,
-        until,
+        ...as,
       },
       ports,
     );
@@ -127,7 +128,7 @@ export function zillizApi(
     },
 
     users(at) {
-      const api = clusterApi(at, apiKey);
+      const api = clusterApi(at, access);
       const settled =
         at.isNew === true ? untilAuthenticated(until, ports) : <T>(call: () => Promise<T>) => call();
       const ask = <Answer>(
@@ -189,7 +190,7 @@ export function zillizApi(
     async probe(at, { username, password }) {
       // The user name has no colon, and the cluster splits at the first one.
       const token = new Sensitive(`${username}:${password.reveal()}`);
-      await clusterApi(at, token, [password]).call({
+      await clusterApi(at, { apiKey: token, until }, [password]).call({
         operation: 'verify',
         method: 'POST',
         path: ['collections', 'list'],

@@ -172,6 +172,7 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
     strategies: ['replace-user', 'alternate-users', 'reset-password'],
     drainObservedBy: 'nothing',
     privilegesNeedLogin: false,
+    demandsCurrentPassword: true,
     passwordReadableAgain: 'never',
     // No limit is documented for users and roles; 5 requests a second are for collections (docs page limits), and kept here
     // too. Reads count there: so every call of a rotation of two roles and of the retirement after it is counted.
@@ -194,10 +195,10 @@ export const zillizCloud: ProviderDefinition<Target, Privileges> = {
 };
 
 function open(
-  { target: { clusterId }, privileges, apiKey, until }: OpenTarget<Target, Privileges>,
+  { target: { clusterId }, privileges, apiKey, keyRenewal, until }: OpenTarget<Target, Privileges>,
   ports: Ports,
 ): ChoosingProvider {
-  const api = zillizApi({ clusterId, apiKey, until }, ports);
+  const api = zillizApi({ clusterId, apiKey, keyRenewal, until }, ports);
   const declared = [...new Set(privileges.roles)];
 
   let address: Address | undefined;
