@@ -1,4 +1,5 @@
 import { ArnFormat } from 'aws-cdk-lib';
+import type { Table } from 'aws-cdk-lib/aws-dynamodb';
 import type { EventBus } from 'aws-cdk-lib/aws-events';
 import { Effect } from 'aws-cdk-lib/aws-iam';
 import type { Bucket } from 'aws-cdk-lib/aws-s3';
@@ -17,14 +18,12 @@ import {
   apiKeySecretPrefix,
   directivesPath,
   eventSource,
-  findingsPath,
   pausePath,
   secretPrefix,
-  sightingsPath,
   specParameterPath,
-  targetsPath,
   webhookSecretPrefix,
 } from '../functions/core/names.ts';
+import { places } from '../functions/core/notes.ts';
 import { arnOf, functionName, type StatementProps } from './handler.ts';
 import { keyStatements, onlyStages, type SecretStorage } from './secret-storage.ts';
 
@@ -35,6 +34,8 @@ export interface AccessProps {
   readonly targets: IQueue;
   /** Where the audit trail lies. */
   readonly auditBucket: Bucket;
+  /** What passes remember. */
+  readonly notes: Table;
   /** Where the secrets of credentials lie. */
   readonly storage: SecretStorage;
 }
@@ -115,7 +116,7 @@ const eventsOf = (...types: readonly string[]): NonNullable<StatementProps['cond
 /** What each function may do: exactly what its use case calls, on rekey's own things. */
 export function accessOf(
   scope: Construct,
-  { bus, targets, auditBucket, storage }: AccessProps,
+  { bus, targets, auditBucket, notes, storage }: AccessProps,
 ): {
   readonly rotateSecret: Statements;
   readonly createUser: Statements;
@@ -152,8 +153,6 @@ export function accessOf(
   const ordersOf = (...kinds: readonly string[]): readonly string[] =>
     kinds.map((kind) => `${directives}/${kind}`);
   const pauses = parametersUnder(pausePath);
-  const findings = parametersUnder(findingsPath);
-  const sightings = parametersUnder(sightingsPath);
   const rotator = arnOf(
     scope,
     'lambda',
@@ -211,6 +210,19 @@ export function accessOf(
     resources: [...resources],
     wildcard: wildcards.parameters,
   });
+  /** Of these places only. `ForAllValues` alone would also be true of a call without the key (AWS documentation). */
+  const onNotes = (sid: string, actions: readonly string[], ...of: readonly string[]): StatementProps => ({
+    sid,
+    actions: actions.map((action) => `dynamodb:${action}`),
+    resources: [notes.tableArn],
+    conditions: {
+      Null: { 'dynamodb:LeadingKeys': 'false' },
+      'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': [...of] },
+    },
+  });
+  /** One by one, under keys that are known. */
+  const keepNotes = (...of: readonly string[]): StatementProps =>
+    onNotes('KeepNotes', ['GetItem', 'PutItem', 'DeleteItem'], ...of);
   /** What a credential is to be, what was ordered for it, and whether its writes are paused. */
   const readWhatIsWanted = onParameters(
     'ReadWhatIsWanted',
@@ -336,7 +348,8 @@ export function accessOf(
         ...ordersOf('rotateBefore', 'revokeBefore', 'revokeAnyway'),
         pauses,
       ),
-      onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
+      keepNotes(places.findings('schedule')),
+      onNotes('KeepBreakers', ['Query', 'PutItem', 'DeleteItem'], places.breakers),
       ...onSecrets(
         { sid: 'LookAtSecrets', actions: ['DescribeSecret', 'ListSecretVersionIds'] },
         rotateByOurs,
@@ -348,7 +361,7 @@ export function accessOf(
       ...publish(published.startRotations),
     ],
     deleteUser: [
-      readFleetAnd(targetsPath),
+      readFleetAnd(),
       readWhatIsWanted,
       onParameters('EndSpecs', ['DeleteParameter'], specs),
       onParameters(
@@ -364,11 +377,17 @@ export function accessOf(
         ),
       ),
       onParameters('ForgetOrders', ['DeleteParameter'], directives),
-      onParameters(
-        'KeepFindingsAndSightings',
-        ['GetParameter', 'PutParameter', 'DeleteParameter'],
-        findings,
-        sightings,
+      keepNotes(places.findings('retire'), places.formerTargets, places.goneTargets),
+      onNotes('ListNotes', ['Query'], places.formerTargets, places.goneTargets),
+      onNotes('KeepNotesOfDeletions', ['Query', 'PutItem', 'DeleteItem'], places.deletions('*')),
+      onNotes('KeepNotesOfSessions', ['GetItem', 'Query', 'PutItem', 'DeleteItem'], places.sessions('*')),
+      // Of targets and credentials that are deleted.
+      onNotes(
+        'ForgetNotes',
+        ['DeleteItem'],
+        places.findings('consumers'),
+        places.findings('reconcile'),
+        places.users,
       ),
       ...onSecrets(
         {
@@ -399,12 +418,13 @@ export function accessOf(
       ...publish(published.deleteUser),
     ],
     reconcileUsers: [
-      readFleetAnd(targetsPath),
+      readFleetAnd(),
       // A rotation that it rolls forward reads all of it.
       readWhatIsWanted,
       onParameters('OrderRotations', ['PutParameter'], ...ordersOf('rotateBefore', 'changeBefore')),
-      onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
-      onParameters('KeepSightings', ['GetParameter', 'PutParameter'], sightings),
+      keepNotes(places.findings('reconcile'), places.formerTargets),
+      onNotes('ListFormerTargets', ['Query'], places.formerTargets),
+      onNotes('KeepSightings', ['GetItem', 'PutItem'], places.users, places.webhooks),
       {
         sid: 'FindSecretsWithoutSpec',
         actions: ['secretsmanager:ListSecrets'],
@@ -434,7 +454,7 @@ export function accessOf(
     ],
     updateConsumers: [
       readWhatIsWanted,
-      onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
+      keepNotes(places.findings('consumers')),
       ...onSecrets(
         { sid: 'LookAtSecrets', actions: ['DescribeSecret'] },
         // For the keys to consumers' platforms as well. A consumer that was handed AWSPENDING would be locked out if the rotation fails.

@@ -35,6 +35,7 @@ import { Alarms } from './alarms.ts';
 import { Audit, type AuditLock } from './audit.ts';
 import { Dashboard } from './dashboard.ts';
 import { addHandler, type HandlerCode } from './handler.ts';
+import { noteTable } from './notes.ts';
 import { networkOf, optionFaults } from './options.ts';
 import { DeployedRekey, type DeployedRekeyProps, type RekeySystem } from './rekey-system.ts';
 import { Schedule } from './schedule.ts';
@@ -203,7 +204,8 @@ export class Rekey extends Construct implements RekeySystem {
       retentionPeriod: Duration.hours(6),
       deadLetterQueue: { queue: lostTargets, maxReceiveCount: 3 },
     });
-    const access = accessOf(this, { bus, targets, auditBucket: this.audit.bucket, storage: this });
+    const notes = noteTable(this, 'Notes');
+    const access = accessOf(this, { bus, targets, auditBucket: this.audit.bucket, notes, storage: this });
     const network = networkOf(this, props);
     const shared = { code, logRetention, ...(network === undefined ? {} : { network }) };
     const environment = { REKEY_EVENT_BUS_NAME: bus.eventBusName, HTTPS_PROXY: httpsProxy };
@@ -227,6 +229,7 @@ export class Rekey extends Construct implements RekeySystem {
     this.rotationFunctionArn = this.rotateSecret.functionArn;
     this.rotatable = [mayRotate, this.rotateSecret];
     const targetQueue = { REKEY_TARGET_QUEUE_URL: targets.queueUrl };
+    const noteTableName = { REKEY_NOTE_TABLE_NAME: notes.tableName };
     const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotationFunctionArn };
 
     this.createUser = addHandler(this, 'CreateUser', {
@@ -253,6 +256,7 @@ export class Rekey extends Construct implements RekeySystem {
         ...environment,
         ...rotationFunction,
         ...targetQueue,
+        ...noteTableName,
       } satisfies z.input<typeof startRotationsEnvironment>,
       statements: access.startRotations,
       lostRequests,
@@ -262,7 +266,7 @@ export class Rekey extends Construct implements RekeySystem {
       handler: 'delete-user',
       description: 'rekey: retires superseded users and finishes deletions',
       timeout: Duration.minutes(15),
-      environment: environment satisfies z.input<typeof deleteUserEnvironment>,
+      environment: { ...environment, ...noteTableName } satisfies z.input<typeof deleteUserEnvironment>,
       statements: access.deleteUser,
       lostRequests,
     });
@@ -285,6 +289,7 @@ export class Rekey extends Construct implements RekeySystem {
       environment: {
         ...environment,
         ...targetQueue,
+        ...noteTableName,
         REKEY_WEBHOOK_BASE_URL: this.webhooks.baseUrl,
       } satisfies z.input<typeof reconcileUsersEnvironment>,
       statements: access.reconcileUsers,
@@ -296,7 +301,7 @@ export class Rekey extends Construct implements RekeySystem {
       description: 'rekey: hands a new login to consumers that cannot read Secrets Manager',
       // A deploy of a Render service takes minutes; what is not live by then is brought on by reconcile-users.
       timeout: Duration.minutes(15),
-      environment: environment satisfies z.input<typeof updateConsumersEnvironment>,
+      environment: { ...environment, ...noteTableName } satisfies z.input<typeof updateConsumersEnvironment>,
       statements: access.updateConsumers,
       lostRequests,
     });

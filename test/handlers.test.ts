@@ -44,6 +44,7 @@ vi.stubEnv('REKEY_LOG_LEVEL', 'ERROR');
 vi.stubEnv('REKEY_EVENT_BUS_NAME', 'rekey-bus');
 vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', rotationFunctionArn);
 vi.stubEnv('REKEY_WEBHOOK_BASE_URL', webhookBaseUrl);
+vi.stubEnv('REKEY_NOTE_TABLE_NAME', 'rekey');
 vi.stubEnv('REKEY_TARGET_QUEUE_URL', 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-targets');
 
 const secretKeyArn = 'arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d';

@@ -79,6 +79,17 @@ export interface Ports {
   /** Every parameter below a path, at any depth, all pages read. */
   readonly listParameters: Port<{ path: string }, readonly ListedParameter[]>;
 
+  /** What a pass remembered under `place` and `key`. Expired notes count as absent. Strongly consistent. */
+  readonly readNote: Port<{ place: string; key: string }, Note | 'absent'>;
+  /** Every note of a place, all pages read. */
+  readonly listNotes: Port<{ place: string }, readonly Note[]>;
+  /** `conflict` if `ifRevision` is given and the stored note has another revision (or 'absent' was expected and there is one). */
+  readonly writeNote: Port<
+    { place: string; key: string; document: string; expiresAt: Date; ifRevision?: number | 'absent' },
+    'written' | 'conflict'
+  >;
+  readonly deleteNote: Port<{ place: string; key: string }, 'deleted' | 'absent'>;
+
   /** All events were accepted by the bus, or it throws. */
   readonly publish: Port<readonly RekeyEvent[], void>;
   /** One event on a bus of the user's own; accepted, or it throws. */
@@ -246,6 +257,13 @@ export interface ListedSecret {
 export interface ListedParameter {
   readonly parameter: string;
   readonly document: string;
+}
+
+export interface Note {
+  readonly key: string;
+  readonly document: string;
+  readonly revision: number;
+  readonly expiresAt: Date;
 }
 
 /** Ids only, as in every event. */

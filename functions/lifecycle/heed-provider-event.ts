@@ -1,4 +1,3 @@
-import { StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
 import { readFleet } from './fleet.ts';
@@ -42,12 +41,6 @@ export function providerEventHeeder(
     log('info', 'a target is looked at after an event of its vendor', {
       targets: targets.map(({ provider, targetId }) => targetKey(provider, targetId)),
     });
-    try {
-      await noteReceived(because.endpoint, rekey);
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
-      // The look is queued, which is what counts; the next webhook is noted again.
-      log('warn', error.message, { code: error.code });
-    }
+    await noteReceived(because.endpoint, rekey);
   };
 }

@@ -40,22 +40,29 @@ export interface Extras<E> {
   readonly isAwaited?: boolean;
   /** @default the ports to the audit trail throw */
   readonly openArchive?: (environment: E, ports: Pick<Ports, 'sleep'>) => ArchivePorts;
+  /** @default the ports to the notes of passes throw */
+  readonly openNotes?: (environment: E, clock: () => Date) => NotePorts;
 }
 
 type ArchivePorts = Pick<Ports, 'archive' | 'readArchive' | 'listArchive'>;
+type NotePorts = Pick<Ports, 'readNote' | 'listNotes' | 'writeNote' | 'deleteNote'>;
 
-function noArchive(): ArchivePorts {
-  const refuse = async (): Promise<never> => {
-    throw new InputError('ENVIRONMENT_INVALID', 'REKEY_AUDIT_BUCKET: this function has no audit trail');
-  };
-  return { archive: refuse, readArchive: refuse, listArchive: refuse };
-}
+const refuse = async (): Promise<never> => {
+  throw new InputError('ENVIRONMENT_INVALID', 'this function has no such store');
+};
+const noArchive = (): ArchivePorts => ({ archive: refuse, readArchive: refuse, listArchive: refuse });
+const noNotes = (): NotePorts => ({
+  readNote: refuse,
+  listNotes: refuse,
+  writeNote: refuse,
+  deleteNote: refuse,
+});
 
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
 export function compose<E extends Environment>(
   environment: E,
   redactor: Redactor,
-  { isAwaited = false, openArchive = noArchive }: Extras<E> = {},
+  { isAwaited = false, openArchive = noArchive, openNotes = noNotes }: Extras<E> = {},
 ): Composed {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
@@ -94,6 +101,7 @@ export function compose<E extends Environment>(
     notify: async (notified) => (await buses()).notify(notified),
     enqueue: async (tasks) => (await queue())(tasks),
     ...openArchive(environment, { sleep }),
+    ...openNotes(environment, clock),
     now: async () => clock(),
     sleep,
     randomBytes: async (size) => randomBytes(size),
@@ -106,6 +114,7 @@ export function compose<E extends Environment>(
     sha256: (text) => createHash('sha256').update(text, 'utf8').digest(),
     log,
     measure: createMeasure(log),
+    unwritten: new Map(),
   };
 }
 

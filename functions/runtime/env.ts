@@ -29,6 +29,15 @@ const targetQueue = {
   REKEY_TARGET_QUEUE_URL: z.url({ protocol: /^https?$/, error: 'expected the http(s) URL of a queue' }),
 };
 
+const noteTable = {
+  /** The table of what passes remember. */
+  REKEY_NOTE_TABLE_NAME: z.string().check(
+    z.regex(/^[A-Za-z0-9_.-]{3,255}$/, {
+      error: 'expected the name of a DynamoDB table',
+    }),
+  ),
+};
+
 const keyArn = z.string().check(
   z.regex(/^arn:[^:]+:kms:[^:]+:\d{12}:key\/[A-Za-z0-9-]+$/, {
     error: 'expected the ARN of a KMS key',
@@ -54,8 +63,13 @@ const secretStorage = {
 /** What each function reads from its environment: parsed here, provided by the construct from the same schema. */
 export const rotateSecretEnvironment = z.object(common);
 export const createUserEnvironment = z.object({ ...common, ...rotationFunction, ...secretStorage });
-export const startRotationsEnvironment = z.object({ ...common, ...rotationFunction, ...targetQueue });
-export const deleteUserEnvironment = z.object(common);
+export const startRotationsEnvironment = z.object({
+  ...common,
+  ...rotationFunction,
+  ...targetQueue,
+  ...noteTable,
+});
+export const deleteUserEnvironment = z.object({ ...common, ...noteTable });
 export const reconcileUsersEnvironment = z.object({
   ...common,
   /** What a webhook of ours points to, but for the name of its endpoint: a vendor is asked how the one that points there is doing. */
@@ -63,8 +77,9 @@ export const reconcileUsersEnvironment = z.object({
     .url({ protocol: /^https?$/, error: 'expected an http(s) URL' })
     .check(z.regex(/\/$/, { error: 'expected a / at the end' })),
   ...targetQueue,
+  ...noteTable,
 });
-export const updateConsumersEnvironment = z.object(common);
+export const updateConsumersEnvironment = z.object({ ...common, ...noteTable });
 export const receiveWebhookEnvironment = z.object(common);
 export const recordAuditEnvironment = z.object({
   ...common,

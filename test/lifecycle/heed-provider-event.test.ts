@@ -29,7 +29,10 @@ function startDispatcher() {
   let enqueue: Ports['enqueue'] = async (tasks) => void queued.push(...tasks);
   const queued: QueuedTask[] = [];
   const written: unknown[] = [];
-  let write: Ports['writeParameter'] = async (request) => void written.push(request);
+  let write: Ports['writeNote'] = async (request) => {
+    written.push(request);
+    return 'written';
+  };
   const waiting = new Map<string, Date>();
   const calls: string[] = [];
   const used: Partial<Ports> = {
@@ -39,7 +42,8 @@ function startDispatcher() {
         ? [spec('orders-api', postgresId), spec('orders-jobs', postgresId), spec('invoices', otherId)]
         : [],
     enqueue: (tasks) => enqueue(tasks),
-    writeParameter: (request) => write(request),
+    listNotes: async () => [],
+    writeNote: (request) => write(request),
   };
   const ports = new Proxy(used as Ports, {
     get(target, name: keyof Ports) {
@@ -59,7 +63,7 @@ function startDispatcher() {
     queue: (next: Ports['enqueue']) => {
       enqueue = next;
     },
-    store: (next: Ports['writeParameter']) => {
+    store: (next: Ports['writeNote']) => {
       write = next;
     },
     told: (target: string | undefined, isCaughtUp?: boolean) =>
@@ -102,8 +106,10 @@ const because = {
 };
 const task = { provider: 'render-postgres', targetId: postgresId, because, delaySeconds: 60 };
 const note = {
-  parameter: '/rekey/sightings/webhooks/render/received',
+  place: 'webhooks',
+  key: 'render/received',
   document: '{"at":"2026-07-15T12:00:00.000Z"}',
+  expiresAt: new Date('2026-10-13T12:00:00Z'),
 };
 
 describe('what a vendor told', () => {
@@ -132,9 +138,9 @@ describe('what a vendor told', () => {
     expect(world.calls.filter((call) => call !== 'now')).toEqual([
       'listParameters',
       'listParameters',
-      'listParameters',
+      'listNotes',
       'enqueue',
-      'writeParameter',
+      'writeNote',
     ]);
   });
 
@@ -157,7 +163,7 @@ describe('what a vendor told', () => {
 
   test('has its target looked at also where it cannot be noted that it came', async () => {
     world.store(async () => {
-      throw new StoreError('STORE_UNAVAILABLE', 'unknown', 'PutParameter failed');
+      throw new StoreError('STORE_UNAVAILABLE', 'unknown', 'PutItem failed');
     });
     await world.told(postgresId);
     expect(world.queued).toEqual([task]);

@@ -14,6 +14,7 @@ import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { type StartReport, startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
+import { startNotes } from '../support/notes.ts';
 
 const functionArn = 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret';
 const targets = {
@@ -81,6 +82,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
   const nameOf = (arn: string): string => /secret:rekey\/(.+)-.{6}$/.exec(arn)?.[1] ?? arn;
 
   const parameters = new Map<string, string>();
+  const notes = startNotes(clock.now);
   const published: RekeyEvent[] = [];
   const measured: [MetricName, number][] = [];
   const started: { at: string; credential: string; token: string; everyDays: number }[] = [];
@@ -145,6 +147,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
       [...parameters].flatMap(([parameter, document]) =>
         parameter.startsWith(path) && path !== hidden ? [{ parameter, document }] : [],
       ),
+    ...notes.ports,
     publish: async (events) => {
       published.push(...events);
     },
@@ -195,6 +198,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     ports,
     secretsManager,
     parameters,
+    notes,
     published,
     measured,
     started,
@@ -961,7 +965,7 @@ describe('what a pass tells', () => {
       'BreakerChanged half-open',
       'BreakerChanged closed',
     ]);
-    expect([...world.parameters.keys()].filter((name) => name.includes('breakers'))).toEqual([]);
+    expect(await world.notes.stored('breakers')).toEqual({});
   });
 
   test('is nothing new while a credential cannot be read, and nothing twice afterwards', async () => {

@@ -15,6 +15,7 @@ import { parseSecretValue } from '../../functions/core/secret-value.ts';
 import { createRedactor, Sensitive } from '../../functions/core/sensitive.ts';
 import { type Creation, createUser } from '../../functions/lifecycle/create-user.ts';
 import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
+import type { Unwritten } from '../../functions/lifecycle/notes.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
@@ -25,6 +26,7 @@ import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from './aws-client.ts';
+import { startNotes } from './notes.ts';
 import { isChange, type TestVendors } from './vendors.ts';
 
 const account = '123456789012';
@@ -90,6 +92,8 @@ const reading: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'readParameterDate',
   'readParameters',
   'listParameters',
+  'readNote',
+  'listNotes',
 ]);
 
 /** The ports that leave the process for somewhere that remembers; the others cannot tell a killed run from a slow one. */
@@ -115,6 +119,10 @@ export const outward: ReadonlySet<keyof Ports> = new Set<keyof Ports>([
   'writeParameter',
   'deleteParameter',
   'listParameters',
+  'readNote',
+  'listNotes',
+  'writeNote',
+  'deleteNote',
   'publish',
   'notify',
   'enqueue',
@@ -146,6 +154,8 @@ export async function startTestRekey(
   const logged: string[] = [];
   const measured: { readonly metric: MetricName; readonly value: number }[] = [];
   const tasks: TargetTask[] = [];
+  /** What a function instance that lives on keeps in mind; it ends with the invocation that is killed in it. */
+  const unwritten: Unwritten = new Map();
 
   /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. It may last so long. */
   async function invocation<Answer>(
@@ -157,6 +167,7 @@ export async function startTestRekey(
     let isDead = false;
     const die = (): Promise<never> => {
       isDead = true;
+      unwritten.clear();
       death.reject(new Error('killed'));
       return new Promise(() => undefined);
     };
@@ -196,6 +207,7 @@ export async function startTestRekey(
       sha256: (text) => createHash('sha256').update(text).digest(),
       log: (_level, message, fields) => logged.push(`${message} ${JSON.stringify(fields ?? {})}`),
       measure: (metric, value) => measured.push({ metric, value }),
+      unwritten,
     };
     return Promise.race([use(rekey, until), death.promise]);
   }
@@ -225,9 +237,11 @@ export async function startTestRekey(
   });
   const parameters = createParameters({ account, region, clock });
   const { limit, counts: callCounts } = createQuotas({ clock, quotas });
+  const notes = startNotes(clock.now, limit);
   const awsPorts = {
     ...secretsManagerPorts(clientOf(limit(secretsManager)), createRedactor(), clock.now),
     ...parameterStore(clientOf(limit(parameters)), clock.now),
+    ...notes.ports,
     publish: eventBridge(clientOf(limit(bus)), busName, { sleep: clock.sleep }),
     notify: otherBuses(clientOf(limit(bus)), { sleep: clock.sleep }, clock.now),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),
@@ -263,6 +277,7 @@ export async function startTestRekey(
   return {
     secretsManager,
     parameters,
+    notes,
     bus,
     /** What rekey asked of AWS; a test that calls a service itself is not counted. */
     callCounts,

@@ -4,7 +4,7 @@ import type { AwsService } from './service.ts';
 import { tokenBucket } from './token-bucket.ts';
 
 /** By service and operation, as IAM names it. Standard queues of SQS have no quota on calls (AWS documentation). */
-type Call = `${'secretsmanager' | 'ssm' | 'events'}:${string}`;
+type Call = `${'secretsmanager' | 'ssm' | 'events' | 'dynamodb'}:${string}`;
 
 /** How many calls an account may make in one Region. */
 export interface Quota {
@@ -110,14 +110,27 @@ const eventBridge: readonly Quota[] = [
   },
 ];
 
+const onDemandPage = 'amazondynamodb/latest/developerguide/on-demand-capacity-mode.html';
+/** Of a new table on demand; here every call is one unit, as long as its items are small. */
+const dynamoDb: readonly Quota[] = [
+  { calls: ['dynamodb:PutItem', 'dynamodb:DeleteItem'], perSecond: 4_000, source: onDemandPage },
+  { calls: ['dynamodb:GetItem', 'dynamodb:Query'], perSecond: 12_000, source: onDemandPage },
+];
+
 /** What a new account has. */
-export const publishedQuotas: readonly Quota[] = [...secretsManager, ...parameterStore, ...eventBridge];
+export const publishedQuotas: readonly Quota[] = [
+  ...secretsManager,
+  ...parameterStore,
+  ...eventBridge,
+  ...dynamoDb,
+];
 
 /** The same after an operator switched on high throughput of Parameter Store. */
 export const highThroughputQuotas: readonly Quota[] = [
   ...secretsManager,
   ...parameterStoreHighThroughput,
   ...eventBridge,
+  ...dynamoDb,
 ];
 
 export interface CallCount {

@@ -1,3 +1,4 @@
+import * as dynamoDbSdk from '@aws-sdk/client-dynamodb';
 import * as eventBridgeSdk from '@aws-sdk/client-eventbridge';
 import * as secretsManagerSdk from '@aws-sdk/client-secrets-manager';
 import { CreateSecretCommand } from '@aws-sdk/client-secrets-manager';
@@ -124,6 +125,7 @@ test.each(Object.entries({ publishedQuotas, highThroughputQuotas }))(
       secretsmanager: secretsManagerSdk,
       ssm: ssmSdk,
       events: eventBridgeSdk,
+      dynamodb: dynamoDbSdk,
     };
     const calls = quotas.flatMap((quota) => quota.calls);
     const unknown = calls.filter((call) => {
