@@ -1,6 +1,7 @@
 import { parseCredentialRequested } from './core/events.ts';
 import { createUser } from './lifecycle/create-user.ts';
 import { createUserEnvironment } from './runtime/env.ts';
+import { openNotes } from './runtime/notes.ts';
 import { queuedHandlerOf, type Use } from './runtime/queued-events.ts';
 
 const create: Use<typeof createUserEnvironment> = async (event, until, rekey, environment) => {
@@ -13,8 +14,12 @@ const create: Use<typeof createUserEnvironment> = async (event, until, rekey, en
 };
 
 /** Takes `CredentialRequested` out of its queue. */
-export const handler = queuedHandlerOf(createUserEnvironment, {
-  direct: create,
-  event: create,
-  leastTimeMs: 45_000,
-});
+export const handler = queuedHandlerOf(
+  createUserEnvironment,
+  {
+    direct: create,
+    event: create,
+    leastTimeMs: 45_000,
+  },
+  { openNotes },
+);

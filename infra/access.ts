@@ -1,4 +1,5 @@
 import { ArnFormat } from 'aws-cdk-lib';
+import type { Table } from 'aws-cdk-lib/aws-dynamodb';
 import type { EventBus } from 'aws-cdk-lib/aws-events';
 import { Effect } from 'aws-cdk-lib/aws-iam';
 import type { Bucket } from 'aws-cdk-lib/aws-s3';
@@ -17,14 +18,12 @@ import {
   apiKeySecretPrefix,
   directivesPath,
   eventSource,
-  findingsPath,
   pausePath,
   secretPrefix,
-  sightingsPath,
   specParameterPath,
-  targetsPath,
   webhookSecretPrefix,
 } from '../functions/core/names.ts';
+import { places } from '../functions/core/notes.ts';
 import { arnOf, functionName, type StatementProps } from './handler.ts';
 import { keyStatements, onlyStages, type SecretStorage } from './secret-storage.ts';
 
@@ -34,6 +33,8 @@ export interface AccessProps {
   readonly queues: Queues;
   /** Where the audit trail lies. */
   readonly auditBucket: Bucket;
+  /** What passes remember. */
+  readonly notes: Table;
   /** Where the secrets of credentials lie. */
   readonly storage: SecretStorage;
 }
@@ -134,7 +135,7 @@ const eventsOf = (...types: readonly string[]): NonNullable<StatementProps['cond
 /** What each function may do: exactly what its use case calls, on rekey's own things. */
 export function accessOf(
   scope: Construct,
-  { bus, queues, auditBucket, storage }: AccessProps,
+  { bus, queues, auditBucket, notes, storage }: AccessProps,
 ): {
   readonly rotateSecret: Statements;
   readonly createUser: Statements;
@@ -171,8 +172,6 @@ export function accessOf(
   const ordersOf = (...kinds: readonly string[]): readonly string[] =>
     kinds.map((kind) => `${directives}/${kind}`);
   const pauses = parametersUnder(pausePath);
-  const findings = parametersUnder(findingsPath);
-  const sightings = parametersUnder(sightingsPath);
   const rotator = arnOf(
     scope,
     'lambda',
@@ -230,6 +229,26 @@ export function accessOf(
     resources: [...resources],
     wildcard: wildcards.parameters,
   });
+  /** Of these places only. `ForAllValues` alone would also be true of a call without the key (AWS documentation). */
+  const onNotes = (sid: string, actions: readonly string[], ...of: readonly string[]): StatementProps => ({
+    sid,
+    actions: actions.map((action) => `dynamodb:${action}`),
+    resources: [notes.tableArn],
+    conditions: {
+      Null: { 'dynamodb:LeadingKeys': 'false' },
+      'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': [...of] },
+    },
+  });
+  /** One by one, under keys that are known. */
+  const keepNotes = (...of: readonly string[]): StatementProps =>
+    onNotes('KeepNotes', ['GetItem', 'PutItem', 'DeleteItem'], ...of);
+  /** Labels and dates of all secrets, 100 a page. */
+  const listSecrets: StatementProps = {
+    sid: 'ListSecrets',
+    actions: ['secretsmanager:ListSecrets'],
+    resources: ['*'],
+    wildcard: wildcards.listing,
+  };
   /** What a credential is to be, what was ordered for it, and whether its writes are paused. */
   const readWhatIsWanted = onParameters(
     'ReadWhatIsWanted',
@@ -324,6 +343,8 @@ export function accessOf(
     createUser: [
       readFleetAnd(),
       readWhatIsWanted,
+      onNotes('KeepMembers', ['GetItem', 'PutItem'], places.members),
+      onNotes('ListFormerTargets', ['Query'], places.formerTargets),
       {
         ...onParameters('MakeSpecs', ['PutParameter'], specs),
         // A spec written over would send a credential that exists to another target, with its consumers. A call that does not say
@@ -372,7 +393,10 @@ export function accessOf(
         ...ordersOf('rotateBefore', 'revokeBefore', 'revokeAnyway'),
         pauses,
       ),
-      onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
+      keepNotes(places.findings('schedule')),
+      onNotes('KeepNotesOfTheFleet', ['Query', 'PutItem', 'DeleteItem'], places.breakers, places.members),
+      onNotes('ListFormerTargets', ['Query'], places.formerTargets),
+      listSecrets,
       ...onSecrets(
         { sid: 'LookAtSecrets', actions: ['DescribeSecret', 'ListSecretVersionIds'] },
         rotateByOurs,
@@ -386,7 +410,7 @@ export function accessOf(
       ...publish(published.startRotations),
     ],
     deleteUser: [
-      readFleetAnd(targetsPath),
+      readFleetAnd(),
       readWhatIsWanted,
       onParameters('EndSpecs', ['DeleteParameter'], specs),
       onParameters(
@@ -402,11 +426,20 @@ export function accessOf(
         ),
       ),
       onParameters('ForgetOrders', ['DeleteParameter'], directives),
-      onParameters(
-        'KeepFindingsAndSightings',
-        ['GetParameter', 'PutParameter', 'DeleteParameter'],
-        findings,
-        sightings,
+      keepNotes(places.findings('retire'), places.formerTargets, places.goneTargets),
+      onNotes('ListNotes', ['Query'], places.formerTargets, places.goneTargets, places.settled),
+      onNotes('LookUpMembers', ['GetItem'], places.members),
+      onNotes('NoteSettledTargets', ['PutItem'], places.settled),
+      listSecrets,
+      onNotes('KeepNotesOfDeletions', ['Query', 'PutItem', 'DeleteItem'], places.deletions('*')),
+      onNotes('KeepNotesOfSessions', ['GetItem', 'Query', 'PutItem', 'DeleteItem'], places.sessions('*')),
+      // Of targets and credentials that are deleted.
+      onNotes(
+        'ForgetNotes',
+        ['DeleteItem'],
+        places.findings('consumers'),
+        places.findings('reconcile'),
+        places.users,
       ),
       ...onSecrets(
         {
@@ -438,18 +471,14 @@ export function accessOf(
       ...publish(published.deleteUser),
     ],
     reconcileUsers: [
-      readFleetAnd(targetsPath),
+      readFleetAnd(),
       // A rotation that it rolls forward reads all of it.
       readWhatIsWanted,
       onParameters('OrderRotations', ['PutParameter'], ...ordersOf('rotateBefore', 'changeBefore')),
-      onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
-      onParameters('KeepSightings', ['GetParameter', 'PutParameter'], sightings),
-      {
-        sid: 'FindSecretsWithoutSpec',
-        actions: ['secretsmanager:ListSecrets'],
-        resources: ['*'],
-        wildcard: wildcards.listing,
-      },
+      keepNotes(places.findings('reconcile'), places.formerTargets, places.members),
+      onNotes('ListNotes', ['Query'], places.formerTargets, places.looks, places.members),
+      onNotes('KeepSightings', ['GetItem', 'PutItem'], places.looks, places.users, places.webhooks),
+      listSecrets,
       ...onSecrets({
         sid: 'MendSecrets',
         actions: [
@@ -469,7 +498,7 @@ export function accessOf(
     ],
     updateConsumers: [
       readWhatIsWanted,
-      onParameters('KeepFindings', ['GetParameter', 'PutParameter', 'DeleteParameter'], findings),
+      keepNotes(places.findings('consumers')),
       ...onSecrets(
         { sid: 'LookAtSecrets', actions: ['DescribeSecret'] },
         // For the keys to consumers' platforms as well. A consumer that was handed AWSPENDING would be locked out if the rotation fails.

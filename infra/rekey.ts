@@ -36,6 +36,7 @@ import { Alarms } from './alarms.ts';
 import { Audit, type AuditLock } from './audit.ts';
 import { Dashboard } from './dashboard.ts';
 import { addHandler, type HandlerCode } from './handler.ts';
+import { noteTable } from './notes.ts';
 import { networkOf, optionFaults } from './options.ts';
 import { addDeadLetterQueue, addEventQueue, addQueue, EventsTo, feed, visibilityFor } from './queues.ts';
 import { DeployedRekey, type DeployedRekeyProps, type RekeySystem } from './rekey-system.ts';
@@ -215,7 +216,8 @@ export class Rekey extends Construct implements RekeySystem {
       vendorEvents: eventQueue('ReconcileUsersEvents', timeouts.reconcileUsers),
       newLogins: eventQueue('UpdateConsumersEvents', timeouts.updateConsumers),
     };
-    const access = accessOf(this, { bus, queues, auditBucket: this.audit.bucket, storage: this });
+    const notes = noteTable(this, 'Notes');
+    const access = accessOf(this, { bus, queues, auditBucket: this.audit.bucket, notes, storage: this });
     const network = networkOf(this, props);
     const shared = { code, logRetention, ...(network === undefined ? {} : { network }) };
     const environment = { REKEY_EVENT_BUS_NAME: bus.eventBusName, HTTPS_PROXY: httpsProxy };
@@ -240,6 +242,7 @@ export class Rekey extends Construct implements RekeySystem {
     this.rotatable = [mayRotate, this.rotateSecret];
     const lostRequestQueue = { REKEY_LOST_REQUEST_QUEUE_URL: lostRequests.queueUrl };
     const urgentTargetQueue = { REKEY_URGENT_TARGET_QUEUE_URL: queues.urgentTargets.queueUrl };
+    const noteTableName = { REKEY_NOTE_TABLE_NAME: notes.tableName };
     const rotationFunction = { REKEY_ROTATION_FUNCTION_ARN: this.rotationFunctionArn };
 
     this.createUser = addHandler(this, 'CreateUser', {
@@ -253,6 +256,7 @@ export class Rekey extends Construct implements RekeySystem {
         ...rotationFunction,
         ...lostRequestQueue,
         ...storageEnvironment(this, this),
+        ...noteTableName,
       } satisfies z.input<typeof createUserEnvironment>,
       statements: access.createUser,
       lostRequests,
@@ -268,6 +272,7 @@ export class Rekey extends Construct implements RekeySystem {
         ...lostRequestQueue,
         ...urgentTargetQueue,
         REKEY_START_QUEUE_URL: queues.starts.queueUrl,
+        ...noteTableName,
       } satisfies z.input<typeof startRotationsEnvironment>,
       statements: access.startRotations,
       lostRequests,
@@ -277,7 +282,9 @@ export class Rekey extends Construct implements RekeySystem {
       handler: 'delete-user',
       description: 'rekey: retires superseded users and finishes deletions',
       timeout: timeouts.deleteUser,
-      environment: { ...environment, ...lostRequestQueue } satisfies z.input<typeof deleteUserEnvironment>,
+      environment: { ...environment, ...lostRequestQueue, ...noteTableName } satisfies z.input<
+        typeof deleteUserEnvironment
+      >,
       statements: access.deleteUser,
       lostRequests,
     });
@@ -302,6 +309,7 @@ export class Rekey extends Construct implements RekeySystem {
         ...lostRequestQueue,
         ...urgentTargetQueue,
         REKEY_TARGET_QUEUE_URL: queues.targets.queueUrl,
+        ...noteTableName,
         REKEY_WEBHOOK_BASE_URL: this.webhooks.baseUrl,
       } satisfies z.input<typeof reconcileUsersEnvironment>,
       statements: access.reconcileUsers,
@@ -312,7 +320,7 @@ export class Rekey extends Construct implements RekeySystem {
       handler: 'update-consumers',
       description: 'rekey: hands a new login to consumers that cannot read Secrets Manager',
       timeout: timeouts.updateConsumers,
-      environment: { ...environment, ...lostRequestQueue } satisfies z.input<
+      environment: { ...environment, ...lostRequestQueue, ...noteTableName } satisfies z.input<
         typeof updateConsumersEnvironment
       >,
       statements: access.updateConsumers,

@@ -105,7 +105,7 @@ describe('the direction of imports', () => {
       .filter((file) => file.endsWith('.ts'))
       .flatMap((file) => importsOf(join('infra', file)).map((target) => ({ file, target })));
     const allowed =
-      /^functions\/(core\/(capacity|names|secret-value|spec|spec-schema|events|errors|metrics|consumer|provider|calendar|findings|queued-events)|runtime\/env|providers\/([a-z-]+\/provider|index)|consumers\/[a-z-]+)\.ts$/;
+      /^functions\/(core\/(capacity|names|notes|secret-value|spec|spec-schema|events|errors|metrics|consumer|provider|calendar|findings|queued-events)|runtime\/env|providers\/([a-z-]+\/provider|index)|consumers\/[a-z-]+)\.ts$/;
     expect(infra.filter(({ target }) => target.startsWith('functions/') && !allowed.test(target))).toEqual(
       [],
     );

@@ -60,6 +60,7 @@ vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', rotationFunctionArn);
 vi.stubEnv('REKEY_WEBHOOK_BASE_URL', webhookBaseUrl);
 for (const queue of ['TARGET', 'URGENT_TARGET', 'START', 'LOST_REQUEST'])
   vi.stubEnv(`REKEY_${queue}_QUEUE_URL`, 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-queue');
+vi.stubEnv('REKEY_NOTE_TABLE_NAME', 'rekey');
 
 const secretKeyArn = 'arn:aws:kms:eu-central-1:111122223333:key/0a1b2c3d';
 vi.stubEnv('REKEY_SECRET_KEY_ARN', secretKeyArn);

@@ -7,7 +7,7 @@ export const isNamed = (error: unknown, name: string): boolean =>
 const denied =
   /^(AccessDenied.*|KmsAccessDenied|UnrecognizedClientException|ExpiredToken.*|DecryptionFailure|EncryptionFailure|InvalidSignature.*)$/;
 const busy =
-  /^(Throttling.*|KmsThrottled|TooManyRequests.*|TooManyUpdates|RequestThrottled.*|LimitExceededException|RequestLimitExceeded)$/;
+  /^(Throttling.*|Provisioned.*|KmsThrottled|TooManyRequests.*|TooManyUpdates|RequestThrottled.*|LimitExceededException|RequestLimitExceeded)$/;
 const broken = /^(InternalService.*|InternalServer.*|ServiceUnavailable.*|TimeoutError)$/;
 
 /**

@@ -129,7 +129,7 @@ export interface StoreDetail {
   readonly requestId?: string;
 }
 
-/** Secrets Manager, Parameter Store or EventBridge failed. */
+/** Secrets Manager, Parameter Store, DynamoDB or EventBridge failed. */
 export class StoreError extends Error {
   override readonly name = 'StoreError';
   readonly code: StoreCode;

@@ -18,30 +18,6 @@ export const specParameterPath = '/rekey/credentials/';
 export const directivesPath = '/rekey/directives/';
 /** Where writes are paused, by order: `all`, or `<provider>/<target>`. See lifecycle/orders.ts. Losing one lets writes go on. */
 export const pausePath = '/rekey/pause/';
-/** Which findings were published already: see lifecycle/announce.ts. Losing one only repeats an announcement. */
-export const findingsPath = '/rekey/findings/';
-/**
- * What was seen at a vendor last: lists of users, and how its webhooks were doing. See lifecycle/sightings.ts and
- * watch-webhooks.ts. Losing one costs the difference between two looks.
- */
-export const sightingsPath = '/rekey/sightings/';
-/** Holds who was there when a target was looked at last. */
-export const seenUsersParameter = (target: string): string => `${sightingsPath}users/${target}`;
-/** Holds when a webhook of this endpoint was received last. */
-export const webhookReceivedParameter = (endpoint: string): string =>
-  `${sightingsPath}webhooks/${endpoint}/received`;
-/** Holds how the webhook was doing when it was looked at last with one API key, which a digest stands for. */
-export const webhookWatchParameter = (endpoint: string, key: string): string =>
-  `${sightingsPath}webhooks/${endpoint}/${key}`;
-/** Holds since when it has not told of what it should have told of. */
-export const webhookMissedParameter = (endpoint: string, key: string): string =>
-  `${webhookWatchParameter(endpoint, key)}/missed`;
-/** What is known of a credential's targets beside its spec: see former-targets.ts and gone-targets.ts. */
-export const targetsPath = `${sightingsPath}targets/`;
-/** Holds the targets that versions of the credential's secret name and its spec does not. */
-export const formerTargetsParameter = (credential: string): string => `${targetsPath}${credential}/former`;
-/** Below it, one parameter a target holds how often the vendor said that it is gone, while the credential is being deleted. */
-export const goneTargetsPath = (credential: string): string => `${targetsPath}${credential}/gone/`;
 export const secretPrefix = 'rekey/';
 /** API keys of the vendors: one secret a key, readable by the functions, never rotated by them. */
 export const apiKeySecretPrefix = 'rekey/api-keys/';

@@ -170,13 +170,10 @@ export function parseSeenUsers(document: string): SeenUsers | undefined {
   };
 }
 
-/**
- * A text of JSON in ASCII: what a parameter holds is counted in bytes. Without braces in it, as Parameter Store refuses values that
- * refer to other parameters, `{{ssm:…}}` (AWS documentation), and anybody may name a user like that.
- */
+/** A text of JSON in ASCII: what a note holds is counted in bytes. */
 const quoted = (text: string): string =>
   JSON.stringify(text).replaceAll(
-    /[{}\u007f-\uffff]/g,
+    /[\u007f-\uffff]/g,
     (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );
 

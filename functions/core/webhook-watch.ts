@@ -1,6 +1,7 @@
 import * as z from 'zod/mini';
 import type { Finding } from './findings.ts';
 import { jsonOf } from './json.ts';
+import { tableName } from './notes.ts';
 import type { WebhookDelivery, WebhookStanding } from './provider.ts';
 
 /**
@@ -127,10 +128,10 @@ export function judgeWebhook(standing: WebhookStanding, facts: WebhookFacts, now
   }
 }
 
-/** What a person has to know of it, and can do. `parameter` is where it is remembered that there was a webhook. */
+/** What a person has to know of it, and can do. `note` is where it is remembered that there was a webhook. */
 export function webhookDisabled(
   verdict: WebhookVerdict,
-  { provider, endpoint, url, parameter }: WebhookPlace,
+  { provider, endpoint, url, note }: WebhookPlace,
 ): readonly Finding[] {
   const finding = { kind: 'WebhookDisabled', provider, target: '' } as const;
   switch (verdict.say) {
@@ -151,7 +152,7 @@ export function webhookDisabled(
         {
           ...finding,
           details: `the webhook ${verdict.id} of ${endpoint} is not there any more`,
-          remedy: `make it again at the vendor with the URL ${url} and store its signing secret in rekey/webhooks/${endpoint}; if none is wanted any more, delete the parameter ${parameter}`,
+          remedy: `make it again at the vendor with the URL ${url} and store its signing secret in rekey/webhooks/${endpoint}; if none is wanted any more, delete the item with the place ${note.place} and the key ${note.key} from the DynamoDB table ${tableName}`,
         },
       ];
     case 'silent':
@@ -171,7 +172,7 @@ export interface WebhookPlace {
   readonly provider: string;
   readonly endpoint: string;
   readonly url: string;
-  readonly parameter: string;
+  readonly note: { readonly place: string; readonly key: string };
 }
 
 // Catching up.

@@ -1,7 +1,8 @@
 import * as z from 'zod/mini';
 import { type Finding, fingerprint } from '../core/findings.ts';
 import { jsonOf } from '../core/json.ts';
-import { findingsPath } from '../core/names.ts';
+import { places } from '../core/notes.ts';
+import { forget, maxCharacters, recall, remember } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 
 /** Which of the functions looks after the findings; each keeps its own list, so that none overwrites another's. */
@@ -19,15 +20,18 @@ export interface Announced {
  * and place must be given at once, the gravest first: what is missing counts as mended, and is published again should it come back.
  *
  * Published first, noted afterwards: a crash between the two says something twice, never not at all. So do two passes at once.
+ * If the note cannot be read, all of them are published, once a pass. If it can be read and not be written, each function instance
+ * publishes them once: see notes.ts.
  */
 export async function announce(
   { scope, place, isPartial = false }: Announced,
   findings: readonly Finding[],
-  { ports, sha256, log }: Rekey,
-): Promise<readonly (Finding & { readonly since: Date })[]> {
-  const parameter = `${findingsPath}${scope}/${place}`;
-  const stored = await ports.readParameter({ parameter });
-  const before = notesIn(stored);
+  rekey: Rekey,
+): Promise<readonly SeenFinding[]> {
+  const { ports, sha256, log } = rekey;
+  const note = { place: places.findings(scope), key: place };
+  const stored = await recall(note, rekey);
+  const before = stored === 'unreadable' ? new Map<string, string>() : notesIn(stored.document);
   const now = (await ports.now()).toISOString();
   const seen = findings.map((finding) => {
     const mark = markOf(finding, sha256);
@@ -46,16 +50,19 @@ export async function announce(
   for (const { finding } of fresh) log('warn', `found ${finding.kind}`, { ...finding });
   if (fresh.length > 0)
     await ports.publish(fresh.map(({ finding }) => ({ type: 'DriftFound', detail: finding })));
-  const document = documentOf(notes);
-  if (notes.size === 0 && stored !== 'absent') await ports.deleteParameter({ parameter });
-  else if (notes.size > 0 && document !== stored) await ports.writeParameter({ parameter, document });
+  if (stored !== 'unreadable') {
+    if (notes.size > 0) await remember(note, documentOf(notes), stored, rekey);
+    else if (stored.document !== undefined) await forget(note, rekey, stored);
+  }
   return seen.map(({ finding, since }) => ({ ...finding, since: new Date(since) }));
 }
+
+export type SeenFinding = Finding & { readonly since: Date };
 
 /** Since when each finding has been there, by its mark. */
 type Notes = ReadonlyMap<string, string>;
 
-/** 48 bits: enough for the few hundred findings of one place, and short enough for them to fit into one parameter. */
+/** 48 bits: enough for the findings of one place, and short enough for tens of thousands to fit into one note. */
 const markOf = (finding: Finding, sha256: Rekey['sha256']): string =>
   Buffer.from(sha256(fingerprint(finding)).subarray(0, 6)).toString('base64url');
 
@@ -63,8 +70,8 @@ const markOf = (finding: Finding, sha256: Rekey['sha256']): string =>
 const documentSchema = z.record(z.iso.datetime(), z.string());
 
 /** A document that somebody spoiled reads as none: losing one only repeats an announcement. */
-function notesIn(stored: string | 'absent'): Notes {
-  const parsed = documentSchema.safeParse(stored === 'absent' ? {} : jsonOf(stored));
+function notesIn(stored: string | undefined): Notes {
+  const parsed = documentSchema.safeParse(stored === undefined ? {} : jsonOf(stored));
   const groups = Object.entries(parsed.data ?? {});
   return new Map(
     groups.flatMap(([since, marks]) => marks.split(' ').map((mark): [string, string] => [mark, since])),
@@ -79,15 +86,13 @@ function documentOf(notes: Notes): string {
   );
 }
 
-/** A standard parameter holds 4 KB (AWS documentation). */
-export const mostCharacters = 4_096;
 const charactersOf = { braces: 2, mark: 9, instant: 31 };
 
-/** As many as fit into one parameter, in the given order. */
+/** As many as fit into one note, in the given order. */
 function fitting(all: Iterable<readonly [string, string]>): Notes {
   const notes = new Map<string, string>();
   const instants = new Set<string>();
-  let left = mostCharacters - charactersOf.braces;
+  let left = maxCharacters - charactersOf.braces;
   for (const [mark, since] of all) {
     const size = charactersOf.mark + (instants.has(since) ? 0 : charactersOf.instant);
     if (notes.has(mark) || size > left) continue;

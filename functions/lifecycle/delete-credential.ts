@@ -366,7 +366,7 @@ async function forget(credential: Credential, { at }: Ending, { rekey }: Scene):
   await guard.ask(await ports.now());
   await buryCredential(name, await ports.now(), ports);
   await ports.deleteParameter({ parameter: specParameterName(name), guard });
-  await forgetTargets(name, ports);
+  await forgetTargets(name, rekey);
   await forgetOrders(name, ports);
   return 'deleted';
 }

@@ -14,15 +14,8 @@ import {
   targetsOf,
 } from '../core/fleet.ts';
 import { type CredentialState, standings } from '../core/generations.ts';
-import {
-  directivesPath,
-  goneTargetsPath,
-  secretPrefix,
-  specParameterName,
-  specParameterPath,
-  targetsPath,
-} from '../core/names.ts';
-import type { ListedParameter } from '../core/ports.ts';
+import { directivesPath, secretPrefix, specParameterName, specParameterPath } from '../core/names.ts';
+import { places } from '../core/notes.ts';
 import type { DatabaseUser, Provider, Readiness } from '../core/provider.ts';
 import { endingOf, judgeUser } from '../core/retirement.ts';
 import { announce } from './announce.ts';
@@ -30,11 +23,12 @@ import { type DeletionStage, type Empty, emptyCredential } from './delete-creden
 import { finishRevocations } from './finish-revocation.ts';
 import { type Fleet, readFleet, readFleetOf } from './fleet.ts';
 import { forgetFulfilled } from './forget-fulfilled.ts';
-import { findFormerTargets, forgetTargets, formerTargetsIn, keepFormerTargets } from './former-targets.ts';
-import { noteGone, noteThere } from './gone-targets.ts';
+import { findFormerTargets, forgetTargets, keepFormerTargets, readFormerTargets } from './former-targets.ts';
+import { credentialsWithGoneTargets, forgetGoneTargets, noteGone, noteThere } from './gone-targets.ts';
 import { slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { readTarget } from './members.ts';
+import { forget, recallAll, rememberAll } from './notes.ts';
 import {
   forgetOrders,
   forgetTombstones,
@@ -107,15 +101,15 @@ export async function deleteUsers(
   rekey: Rekey,
 ): Promise<DeletionReport> {
   const { ports } = rekey;
-  const noted = invocation.is === 'order' ? await note(invocation, rekey) : undefined;
+  const order = invocation.is === 'order' ? await note(invocation, rekey) : undefined;
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
-  const notes = await ports.listParameters({ path: targetsPath });
-  const former = new Map(formerTargetsIn(notes));
+  const noted = await readFormerTargets(rekey);
+  const former = new Map(noted === 'unreadable' ? [] : noted);
   const fleet =
     invocation.is === 'pass'
       ? await readFleet(rekey)
       : await fleetAround(invocation.credential, former, rekey);
-  const credentials = fleet.credentials.map((credential) => withOrder(credential, noted));
+  const credentials = fleet.credentials.map((credential) => withOrder(credential, order));
   const errors: unknown[] = [];
   const now = await ports.now();
   const ending = credentials.filter(
@@ -123,8 +117,9 @@ export async function deleteUsers(
       (invocation.is === 'pass' || credential.name === invocation.credential) &&
       endingOf(credential, now) !== undefined,
   );
-  if (invocation.is === 'pass' && !dryRun) await forgetSightings(notes, ending, rekey);
-  const unread = await findAllTargets(ending, former, { dryRun, errors }, rekey);
+  if (invocation.is === 'pass' && !dryRun) await forgetSightings(ending, rekey);
+  const areNotesKnown = noted !== 'unreadable';
+  const unread = await findAllTargets(ending, former, { dryRun, errors, areNotesKnown }, rekey);
   const targets = targetsOf(placed(credentials, former));
   const pass: Pass = {
     dryRun,
@@ -153,15 +148,16 @@ export async function deleteUsers(
       return made;
     });
   let visits = await look();
-  for (let more = 0; noted !== undefined && more < maxMoreLooks && isAnyoneHeld(visits, noted); more += 1) {
+  for (let more = 0; order !== undefined && more < maxMoreLooks && isAnyoneHeld(visits, order); more += 1) {
     await ports.sleep(lookAgainMs);
     visits = await look();
   }
   if (invocation.is === 'pass' && !dryRun) {
     rekey.measure('RetiredStillConnectedAge', Math.max(0, ...visits.map(({ connectedS }) => connectedS)));
     await forgetLostOrders(fleet, until, rekey);
-    await forgetLostTargets(notes, credentials, rekey);
+    await forgetLostTargets(former, credentials, rekey);
   }
+  await forgetTargetsWithout(visits, targets, rekey);
   if (errors.length > 0) throw errors[0];
   return { dryRun, targets: visits.map(({ report }) => report) };
 }
@@ -230,15 +226,17 @@ function fromElsewhere<Item>(items: readonly Item[], now: Date): readonly Item[]
 async function findAllTargets(
   ending: readonly Credential[],
   former: Map<string, readonly FormerTarget[]>,
-  { dryRun, errors }: Pick<Pass, 'dryRun' | 'errors'>,
+  { errors, ...ways }: Pick<Pass, 'dryRun' | 'errors'> & { readonly areNotesKnown: boolean },
   rekey: Rekey,
 ): Promise<ReadonlySet<string>> {
   const unread = new Set<string>();
   await inParallel(ending, targetsAtOnce, async ({ name, ...credential }) => {
     const [declared = { name, ...credential }] = placed([{ name, ...credential }], former);
     try {
-      const found = await findFormerTargets(declared, { dryRun }, rekey);
-      if (found.length > 0 || former.has(name)) former.set(name, found);
+      const found = await findFormerTargets(declared, ways, rekey);
+      // Its notes are all that could tell where else it has users.
+      if (found === 'unknown') unread.add(name);
+      else if (found.length > 0 || former.has(name)) former.set(name, found);
     } catch (error) {
       rekey.log('error', 'the versions of a credential that is to go could not be read', {
         credential: name,
@@ -253,32 +251,52 @@ async function findAllTargets(
 
 /** The same of what was noted of their targets. */
 async function forgetLostTargets(
-  notes: readonly ListedParameter[],
+  former: ReadonlyMap<string, unknown>,
   credentials: readonly Credential[],
-  { ports }: Rekey,
+  rekey: Rekey,
 ): Promise<void> {
   const known = new Set(credentials.map(({ name }) => name));
-  const lost = new Set(notes.map(({ parameter }) => parameter.slice(targetsPath.length).split('/')[0] ?? ''));
+  const lost = new Set([...former.keys(), ...(await credentialsWithGoneTargets(rekey))]);
   for (const name of lost)
-    if (!known.has(name) && (await ports.readParameter({ parameter: specParameterName(name) })) === 'absent')
-      await forgetTargets(name, ports);
+    if (
+      !known.has(name) &&
+      (await rekey.ports.readParameter({ parameter: specParameterName(name) })) === 'absent'
+    )
+      await forgetTargets(name, rekey);
+}
+
+/** Nothing is remembered of targets whose last credential has just been deleted: no pass comes there any more. */
+async function forgetTargetsWithout(
+  visits: readonly Visit[],
+  targets: readonly Target[],
+  rekey: Rekey,
+): Promise<void> {
+  const deleted = new Set(
+    visits.flatMap(({ report: { credentials } }) =>
+      credentials.flatMap(({ credential, stage }) => (stage === 'deleted' ? [credential] : [])),
+    ),
+  );
+  for (const name of deleted) await forget({ place: places.findings('consumers'), key: name }, rekey);
+  for (const { provider, targetId, credentials } of targets) {
+    if (!credentials.every(({ name }) => deleted.has(name))) continue;
+    const key = targetKey(provider, targetId);
+    for (const place of [places.findings('reconcile'), places.findings('retire'), places.users])
+      await forget({ place, key }, rekey);
+    for (const place of [places.deletions(key), places.sessions(key)]) {
+      const notes = await recallAll(place, rekey);
+      if (notes !== 'unreadable') await rememberAll(place, new Map(), notes, rekey);
+    }
+  }
 }
 
 /**
  * Sightings of a gone target count only while the credential is to go. While it is not, no pass takes them back when the vendor has
  * the target: if the time of one was prolonged, its count starts again.
  */
-async function forgetSightings(
-  notes: readonly ListedParameter[],
-  ending: readonly Credential[],
-  { ports }: Rekey,
-): Promise<void> {
+async function forgetSightings(ending: readonly Credential[], rekey: Rekey): Promise<void> {
   const kept = new Set(ending.map(({ name }) => name));
-  for (const { parameter } of notes) {
-    const name = parameter.slice(targetsPath.length).split('/')[0] ?? '';
-    if (parameter.startsWith(goneTargetsPath(name)) && !kept.has(name))
-      await ports.deleteParameter({ parameter });
-  }
+  for (const name of await credentialsWithGoneTargets(rekey))
+    if (!kept.has(name)) await forgetGoneTargets(name, rekey);
 }
 
 /** What was ordered for credentials that are gone: a pass that died at the very end of a deletion left it. */
@@ -342,7 +360,7 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       states: [],
       logins: new Map(),
       proofs: new Map(),
-      notes: await readNotes(target, rekey),
+      ...(await readNotes(target, rekey)),
       takeWrite: ({ spec }) => takeWrite(spec.apiKeySecret, spec.definition.capabilities.writes, pass.writes),
       users,
       findings: [],

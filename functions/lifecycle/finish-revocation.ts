@@ -1,4 +1,3 @@
-import * as z from 'zod/mini';
 import { isRevoked } from '../core/directives.ts';
 import { RotationRefused } from '../core/errors.ts';
 import type { SessionsEnd } from '../core/events.ts';
@@ -6,12 +5,13 @@ import type { Finding } from '../core/findings.ts';
 import { targetKey } from '../core/fleet.ts';
 import type { CredentialState, KnownUser } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
-import { jsonOf } from '../core/json.ts';
-import { findingsPath, specParameterName } from '../core/names.ts';
+import { specParameterName } from '../core/names.ts';
+import { places } from '../core/notes.ts';
 import type { EndedSessions, Login } from '../core/provider.ts';
 import { type RevokedSessions, revokedSessions } from '../core/revoked-sessions.ts';
 import { holderOf } from '../core/rotation.ts';
 import { labelsUnchanged, notPaused } from './guarded-write.ts';
+import { recall, recallAll, rememberAll } from './notes.ts';
 import { keepDirective, pausedSince } from './orders.ts';
 import {
   type Candidate,
@@ -102,7 +102,8 @@ async function endTheirSessions(
     openedBefore: openedBefore.toISOString(),
   };
   const guard = Guard.of(labelsUnchanged(secret, rekey), notPaused(target, rekey));
-  const before = (await readMarks(scene))[username];
+  const noted = await recall({ place: placeOf(scene), key: username }, rekey);
+  const before = noted === 'unreadable' ? undefined : noted.document;
   const change = markOf(`${versionId} ${state.directives.revokeBefore?.toISOString()}`, scene);
   try {
     // Before anything is said of it: an intent that is told and never acted on reads like a crash.
@@ -161,18 +162,11 @@ async function endTheirSessions(
 
 // What was told, by the name of the user: a mark of what was to be ended, and one of what came of it.
 
-const marksSchema = z.catch(z.record(z.string(), z.string()), {});
-
-const marksParameter = ({ target: { provider, targetId } }: Scene): string =>
-  `${findingsPath}sessions/${targetKey(provider, targetId)}`;
+const placeOf = ({ target: { provider, targetId } }: Scene): string =>
+  places.sessions(targetKey(provider, targetId));
 
 const markOf = (text: string, { rekey: { sha256 } }: Scene): string =>
   Buffer.from(sha256(text).subarray(0, 6)).toString('base64url');
-
-async function readMarks(scene: Scene): Promise<Readonly<Record<string, string>>> {
-  const stored = await scene.rekey.ports.readParameter({ parameter: marksParameter(scene) });
-  return marksSchema.parse(stored === 'absent' ? {} : jsonOf(stored));
-}
 
 /** Losing one only says something twice. So those of users that are gone are dropped on the way. */
 async function keepMarks(
@@ -180,19 +174,22 @@ async function keepMarks(
   markFor: () => string | undefined,
   scene: Scene,
 ): Promise<void> {
-  const { ports } = scene.rekey;
-  const parameter = marksParameter(scene);
-  const before = await readMarks(scene);
+  const { rekey } = scene;
+  const place = placeOf(scene);
+  const recalled = await recallAll(place, rekey);
+  const before = recalled === 'unreadable' ? new Map() : recalled;
   const listed = new Set(scene.listed.map(({ username }) => username));
-  const marks = new Map(Object.entries(before).filter(([username]) => listed.has(username)));
+  const marks = new Map(
+    [...before].flatMap(([username, { document }]) =>
+      listed.has(username) ? [[username, document] as const] : [],
+    ),
+  );
   for (const { user } of users) {
     const mark = markFor();
     if (mark === undefined) marks.delete(user.username);
     else marks.set(user.username, mark);
   }
-  if (marks.size > 0)
-    await ports.writeParameter({ parameter, document: JSON.stringify(Object.fromEntries(marks)) });
-  else if (Object.keys(before).length > 0) await ports.deleteParameter({ parameter });
+  await rememberAll(place, marks, before, rekey);
 }
 
 // Adopted users.

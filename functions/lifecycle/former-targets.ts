@@ -9,9 +9,18 @@ import {
 } from '../core/fleet.ts';
 import type { CredentialVersions } from '../core/generations.ts';
 import { jsonOf } from '../core/json.ts';
-import { formerTargetsParameter, targetsPath } from '../core/names.ts';
-import type { ListedParameter, VersionListing } from '../core/ports.ts';
-import { mostCharacters } from './announce.ts';
+import { places } from '../core/notes.ts';
+import type { VersionListing } from '../core/ports.ts';
+import { forgetGoneTargets } from './gone-targets.ts';
+import {
+  type Address,
+  forget,
+  maxCharacters,
+  type NoteContext,
+  recall,
+  recallAll,
+  remember,
+} from './notes.ts';
 import type { Rekey } from './rekey.ts';
 import { readElsewhere, readVersions } from './target.ts';
 
@@ -32,27 +41,23 @@ const noteSchema = z.record(
   }),
 );
 
-/** By credential, from the parameters below `targetsPath`. An unreadable note counts as none. */
-export function formerTargetsIn(
-  listed: readonly ListedParameter[],
-): ReadonlyMap<string, readonly FormerTarget[]> {
-  return new Map(
-    listed.flatMap(({ parameter, document }): [string, readonly FormerTarget[]][] => {
-      const name = parameter.slice(targetsPath.length).split('/')[0] ?? '';
-      if (parameter !== formerTargetsParameter(name)) return [];
-      const noted = Object.entries(noteSchema.safeParse(jsonOf(document)).data ?? {});
-      return [
-        [
-          name,
-          noted.map(([key, note]) => {
-            const [provider = '', targetId = ''] = key.split('/');
-            return { provider, targetId, ...note };
-          }),
-        ],
-      ];
-    }),
-  );
+const addressOf = (credential: string): Address => ({ place: places.formerTargets, key: credential });
+
+/** By credential. */
+export async function readFormerTargets(
+  rekey: NoteContext,
+): Promise<ReadonlyMap<string, readonly FormerTarget[]> | 'unreadable'> {
+  const notes = await recallAll(places.formerTargets, rekey);
+  if (notes === 'unreadable') return notes;
+  return new Map([...notes].map(([name, { document }]) => [name, formerTargetsIn(document)]));
 }
+
+/** An unreadable document counts as none. */
+const formerTargetsIn = (document: string): readonly FormerTarget[] =>
+  Object.entries(noteSchema.safeParse(jsonOf(document)).data ?? {}).map(([key, note]) => {
+    const [provider = '', targetId = ''] = key.split('/');
+    return { provider, targetId, ...note };
+  });
 
 const documentOf = (former: readonly FormerTarget[]): string =>
   JSON.stringify(
@@ -64,22 +69,21 @@ const documentOf = (former: readonly FormerTarget[]): string =>
   );
 
 /** Afterwards nothing is noted of the credential's targets. */
-export async function forgetTargets(
-  name: string,
-  { listParameters, deleteParameter }: Pick<Rekey['ports'], 'listParameters' | 'deleteParameter'>,
-): Promise<void> {
-  // Of all credentials, as IAM judges a listing by its path.
-  const listed = await listParameters({ path: targetsPath });
-  for (const { parameter } of listed)
-    if (parameter.startsWith(`${targetsPath}${name}/`)) await deleteParameter({ parameter });
+export async function forgetTargets(name: string, rekey: NoteContext): Promise<void> {
+  await forget(addressOf(name), rekey);
+  await forgetGoneTargets(name, rekey);
 }
 
-/** Every target that has to be looked after: those of the specs, and those that versions of their secrets still name. */
+/**
+ * Every target that has to be looked after: those of the specs, and those that versions of their secrets still name. Where the latter
+ * cannot be read, they wait for the next pass, and the others do not.
+ */
 export async function everyTarget(
   credentials: readonly Credential[],
-  { ports }: Pick<Rekey, 'ports'>,
+  rekey: NoteContext,
 ): Promise<readonly Target[]> {
-  return targetsOf(placed(credentials, formerTargetsIn(await ports.listParameters({ path: targetsPath }))));
+  const former = await readFormerTargets(rekey);
+  return targetsOf(placed(credentials, former === 'unreadable' ? new Map() : former));
 }
 
 const keyOf = ({ provider, targetId }: FormerTarget): string => targetKey(provider, targetId);
@@ -99,51 +103,64 @@ export function onceEach(
   });
 }
 
+/** Another pass notes what it has found at the same time; three in a row are none that would ever end. */
+const maxTries = 3;
+
 /**
  * Afterwards the targets in `elsewhere`, which were just read, are noted, and those that no version names any more are not. Answers
- * all that are known. Asks for nothing where the credential has not moved.
+ * all that are known. Asks for nothing where the credential has not moved, and changes no note in a dry run.
  */
 export async function keepFormerTargets(
   { name, spec, moved }: Credential,
   elsewhere: readonly FormerTarget[],
   { versions }: Pick<CredentialVersions, 'versions'>,
-  { ports, log }: Rekey,
+  rekey: NoteContext,
+  { dryRun = false }: { readonly dryRun?: boolean } = {},
 ): Promise<readonly FormerTarget[]> {
   const before = moved?.former ?? [];
   if (moved === undefined && elsewhere.length === 0) return before;
   const to = targetKey(spec.provider, moved?.to ?? spec.targetId);
   const isListed = (one: FormerTarget): boolean =>
     versions.some(({ versionId }) => versionId === one.versionId);
-  // Values never change: as long as the version is there, it names the target, whatever was read now.
-  const standing = before.filter(isListed).map((one) => ({ ...one, labels: [] }));
-  const former = onceEach([...standing, ...elsewhere], versions).filter((one) => keyOf(one) !== to);
-  const parameter = formerTargetsParameter(name);
-  const document = documentOf(former);
-  if (moved !== undefined && document === documentOf(before) && former.length > 0) return former;
-  if (former.length === 0) await ports.deleteParameter({ parameter });
-  else if (document.length <= mostCharacters) await ports.writeParameter({ parameter, document });
-  else log('error', 'a credential has more former targets than can be noted', { credential: name });
-  return former;
+  const withThose = (noted: readonly FormerTarget[]): readonly FormerTarget[] => {
+    // Values never change: as long as the version is there, it names the target, whatever was read now.
+    const standing = noted.filter(isListed).map((one) => ({ ...one, labels: [] }));
+    return onceEach([...standing, ...elsewhere], versions).filter((one) => keyOf(one) !== to);
+  };
+  if (dryRun) return withThose(before);
+  const address = addressOf(name);
+  for (let tries = 1; ; tries += 1) {
+    // Read again: what another pass has found since must not be lost.
+    const stored = await recall(address, rekey);
+    if (stored === 'unreadable') return withThose(before);
+    const former = withThose(stored.document === undefined ? [] : formerTargetsIn(stored.document));
+    const document = documentOf(former);
+    if (former.length === 0) {
+      if (stored.document !== undefined) await forget(address, rekey, stored);
+      return former;
+    }
+    if (document.length > maxCharacters) {
+      rekey.log('error', 'a credential has more former targets than can be noted', { credential: name });
+      return former;
+    }
+    const outcome = await remember(address, document, stored, rekey);
+    if (outcome !== 'conflict' || tries >= maxTries) return former;
+  }
 }
 
 /**
  * The same after a reading of every version that Secrets Manager still has, labels or not: before a credential is deleted, as nothing
- * can prove its users afterwards. Changes no note in a dry run.
+ * can prove its users afterwards. `unknown` where neither the versions nor the notes can be read.
  */
 export async function findFormerTargets(
   credential: Credential,
-  { dryRun }: { readonly dryRun: boolean },
+  { dryRun, areNotesKnown }: { readonly dryRun: boolean; readonly areNotesKnown: boolean },
   rekey: Rekey,
-): Promise<readonly FormerTarget[]> {
+): Promise<readonly FormerTarget[] | 'unknown'> {
   const known = await readVersions(credential, rekey);
   // What is scheduled for deletion cannot be read.
-  if (known === 'absent' || known.secret.deletedAt !== undefined) return credential.moved?.former ?? [];
+  if (known === 'absent' || known.secret.deletedAt !== undefined)
+    return areNotesKnown ? (credential.moved?.former ?? []) : 'unknown';
   const elsewhere = await readElsewhere(known, rekey);
-  if (!dryRun) return keepFormerTargets(credential, elsewhere, known, rekey);
-  const silent = {
-    ...rekey.ports,
-    writeParameter: async () => undefined,
-    deleteParameter: async () => 'absent' as const,
-  };
-  return keepFormerTargets(credential, elsewhere, known, { ...rekey, ports: silent });
+  return keepFormerTargets(credential, elsewhere, known, rekey, { dryRun });
 }

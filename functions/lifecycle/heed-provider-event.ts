@@ -39,13 +39,7 @@ export function providerEventHeeder(
     log('info', 'a target is looked at after an event of its vendor', {
       targets: targets.map(({ provider, targetId }) => targetKey(provider, targetId)),
     });
-    try {
-      await noteReceived(because.endpoint, rekey);
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
-      // The look is queued, which is what counts; the next webhook is noted again.
-      log('warn', error.message, { code: error.code });
-    }
+    await noteReceived(because.endpoint, rekey);
   };
 }
 

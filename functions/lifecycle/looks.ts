@@ -1,5 +1,6 @@
 import { StoreError } from '../core/errors.ts';
 import { type Members, type TargetTask, targetKey } from '../core/fleet.ts';
+import { places } from '../core/notes.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
@@ -7,7 +8,7 @@ import type { Rekey } from './rekey.ts';
  * queue: a pass sends none for a target that was looked at lately, and a worker drops the task that an earlier one has made needless.
  * A note that is lost or cannot be written costs one more look.
  */
-const place = 'looks';
+const place = places.looks;
 const keepMs = 7 * 86_400_000;
 /** A pass comes each hour: the look that it has caused may be as young as this when the next one comes. */
 const lately = 30 * 60_000;

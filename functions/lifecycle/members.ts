@@ -1,6 +1,7 @@
 import { StoreError } from '../core/errors.ts';
 import { type Members, membersSchema, type Target, targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
+import { places } from '../core/notes.ts';
 import { type BrokenSpec, type Fleet, mayHaveBrokenSpecs, readFleet, readFleetOf } from './fleet.ts';
 import { everyTarget } from './former-targets.ts';
 import type { Rekey } from './rekey.ts';
@@ -12,7 +13,7 @@ import type { Rekey } from './rekey.ts';
  */
 
 /** One note a target, by its key. */
-const place = 'members';
+const place = places.members;
 
 const keepMs = 7 * 86_400_000;
 

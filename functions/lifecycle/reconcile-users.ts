@@ -1,7 +1,7 @@
 import type { ConsumerStanding } from '../core/consumer.ts';
 import type { DirectiveKind } from '../core/directives.ts';
 import { consumerDetails, fleetFindings, targetFindings, targetMoved } from '../core/drift.ts';
-import { InputError, RotationRefused, VerificationFailed } from '../core/errors.ts';
+import { InputError, RotationRefused, StoreError, VerificationFailed } from '../core/errors.ts';
 import type { Invocation, RekeyEvent } from '../core/events.ts';
 import type { Finding, Repair } from '../core/findings.ts';
 import {
@@ -218,15 +218,23 @@ async function reconcileTarget(
     until,
     rekey,
   );
+  const findings = [
+    ...survey.unreadable,
+    ...(await movedFindings(target, survey, rekey)),
+    ...targetFindings(survey.snapshot),
+  ];
+  const since = await rekey.ports.now();
+  let unpublished: StoreError | undefined;
   const announced = await announce(
     { scope: 'reconcile', place: targetKey(target.provider, target.targetId), isPartial: survey.isPartial },
-    [
-      ...survey.unreadable,
-      ...(await movedFindings(target, survey, rekey)),
-      ...targetFindings(survey.snapshot),
-    ],
+    findings,
     rekey,
-  );
+  ).catch((error: unknown) => {
+    if (!(error instanceof StoreError)) throw error;
+    // A bus that takes nothing keeps no repair from its turn. Afterwards this target fails, so that its findings are published.
+    unpublished = error;
+    return findings.map((finding) => ({ ...finding, since }));
+  });
   for (const reading of survey.readings.values()) await keepPublishedMark(reading, rekey);
   let repaired = 0;
   let isDone = true;
@@ -268,6 +276,7 @@ async function reconcileTarget(
   // Last: no finding and no repair waits for what a vendor says of its webhooks.
   await watchFor(survey, watch, until, rekey);
   await tellSightings(survey, before, causes, rekey);
+  if (unpublished !== undefined) throw unpublished;
   return isDone;
 }
 

@@ -2,6 +2,7 @@ import type { MetricName } from '../core/metrics.ts';
 import type { Ports } from '../core/ports.ts';
 import type { Plugins } from '../core/spec.ts';
 import type { Sha256 } from '../core/username.ts';
+import type { Unwritten } from './notes.ts';
 
 /** What every use case is given: the ways out, the providers, and two pure or harmless helpers. */
 export interface Rekey extends Plugins {
@@ -15,6 +16,8 @@ export interface Rekey extends Plugins {
   ) => void;
   /** One reading of a metric. */
   readonly measure: (metric: MetricName, value: number) => void;
+  /** What this function instance could not note. @default nothing is kept in mind from one invocation to the next */
+  readonly unwritten?: Unwritten;
 }
 
 /** Waits that grow from 200 ms: Secrets Manager is eventually consistent in everything (AWS documentation). */

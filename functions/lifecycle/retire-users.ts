@@ -12,7 +12,7 @@ import { type Credential, specAt, storedSpec, type Target, targetKey } from '../
 import type { CredentialState, CredentialVersions } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
-import { findingsPath } from '../core/names.ts';
+import { places } from '../core/notes.ts';
 import type { ListedParameter } from '../core/ports.ts';
 import {
   type DatabaseUser,
@@ -25,7 +25,6 @@ import {
 } from '../core/provider.ts';
 import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
-import { mostCharacters } from './announce.ts';
 import { consumerName, openConsumers } from './consumers.ts';
 import {
   labelsUnchanged,
@@ -35,6 +34,7 @@ import {
   specUnchanged,
   stillEnding,
 } from './guarded-write.ts';
+import { type RecalledNotes, recallAll, rememberAll } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 import { openTarget, readLogin } from './target.ts';
 
@@ -82,6 +82,8 @@ export interface Scene {
   /** By the name of the credential: what came of trying the login in AWSCURRENT in this visit. */
   readonly proofs: Map<string, Promise<NonNullable<Observed['current']>>>;
   readonly notes: Map<string, Note>;
+  /** The same as it is stored. */
+  readonly storedNotes: RecalledNotes;
   /** Takes one of the writes that this pass may ask of the vendor; false when none is left. */
   readonly takeWrite: (credential: Credential) => boolean;
   readonly users: UserReport[];
@@ -112,7 +114,7 @@ export interface Candidate {
 export const secondReadingMs = 5_000;
 /** A deletion with its two looks at the list takes so long at least. */
 const longestDeletionMs = 60_000;
-/** So many intents fit into one parameter, or nearly. */
+/** One target must not take the time of all; the next pass takes the rest. */
 const mostAtOnce = 25;
 
 /** Afterwards each candidate is gone, or reported with the reason why it is not. Answers whether all are gone. */
@@ -559,27 +561,34 @@ const noteSchema = z.object({
   /** The intent was published. Without it no outcome is told: the user went by another hand. */
   isTold: z.optional(z.literal(true)),
 });
-const notesSchema = z.catch(z.record(z.string(), noteSchema), {});
 type Note = z.output<typeof noteSchema>;
 
-const notesParameter = ({ provider, targetId }: Target): string =>
-  `${findingsPath}deleting/${targetKey(provider, targetId)}`;
+const placeOf = ({ provider, targetId }: Pick<Target, 'provider' | 'targetId'>): string =>
+  places.deletions(targetKey(provider, targetId));
 
 /** By name of the user. Losing one only loses the word that a deletion was successful, when its pass died right after it. */
-export async function readNotes(target: Target, { ports }: Rekey): Promise<Map<string, Note>> {
-  const stored = await ports.readParameter({ parameter: notesParameter(target) });
-  return new Map(Object.entries(notesSchema.parse(stored === 'absent' ? {} : jsonOf(stored))));
+export async function readNotes(target: Target, rekey: Rekey): Promise<Pick<Scene, 'notes' | 'storedNotes'>> {
+  const recalled = await recallAll(placeOf(target), rekey);
+  const storedNotes: RecalledNotes = recalled === 'unreadable' ? new Map() : recalled;
+  const notes = new Map(
+    [...storedNotes].flatMap(([username, { document }]): [string, Note][] => {
+      const { data } = noteSchema.safeParse(jsonOf(document));
+      return data === undefined ? [] : [[username, data]];
+    }),
+  );
+  return { notes, storedNotes };
 }
 
-async function saveNotes({ rekey: { ports }, target, notes, dryRun }: Scene): Promise<void> {
+/** One note a user: two passes at one target never write over what the other has noted of another user. */
+async function saveNotes({ rekey, target, notes, storedNotes, dryRun }: Scene): Promise<void> {
   if (dryRun) return;
-  const parameter = notesParameter(target);
-  const documentOf = (kept: Iterable<readonly [string, Note]>) => JSON.stringify(Object.fromEntries(kept));
-  const kept = [...notes];
-  // Those of users that cannot be deleted pile up: the oldest give way.
-  while (documentOf(kept).length > mostCharacters) kept.shift();
-  if (kept.length === 0) await ports.deleteParameter({ parameter });
-  else await ports.writeParameter({ parameter, document: documentOf(kept) });
+  // Of one that neither was told nor failed there is nothing to say, should it be gone.
+  const documents = new Map(
+    [...notes].flatMap(([username, note]): [string, string][] =>
+      note.isTold || note.failed !== undefined ? [[username, JSON.stringify(note)]] : [],
+    ),
+  );
+  await rememberAll(placeOf(target), documents, storedNotes, rekey);
 }
 
 async function markTold(username: string, scene: Scene): Promise<void> {

@@ -3,6 +3,7 @@ import { StoreError } from '../core/errors.ts';
 import { type Credential, storedSpec, type Target, targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName } from '../core/names.ts';
+import { places } from '../core/notes.ts';
 import type { ListedSecret } from '../core/ports.ts';
 import { specDocument } from '../core/spec.ts';
 import type { Rekey } from './rekey.ts';
@@ -11,7 +12,7 @@ import type { Rekey } from './rekey.ts';
  * Targets on which delete-user has nothing to do until a label moves, a spec or an order changes, or a grace is over. A pass visits only
  * the others: most targets of a fleet cost it nothing but their share of the list of secrets. If a note is lost, its target is visited.
  */
-const place = 'settled';
+const place = places.settled;
 
 /** A target is visited after so long in any case. */
 const maxSettledMs = 6 * 3_600_000;

@@ -1,6 +1,6 @@
 import { ProviderError } from '../core/errors.ts';
 import { type Target, type TargetTask, targetKey } from '../core/fleet.ts';
-import { seenUsersParameter } from '../core/names.ts';
+import { places } from '../core/notes.ts';
 import type { VendorWebhooks } from '../core/provider.ts';
 import {
   type Cause,
@@ -10,27 +10,29 @@ import {
   seenUsersDocument,
   withCauses,
 } from '../core/sightings.ts';
-import { mostCharacters } from './announce.ts';
 import { inParallel } from './in-parallel.ts';
+import { maxCharacters, type Recalled, recall, remember } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 import type { Survey } from './survey-target.ts';
 import { webhookUse } from './watch-webhooks.ts';
 
 /** What the look before has left. */
 export interface Before {
-  readonly stored: string | 'absent';
+  readonly stored: Recalled | 'unreadable';
   /** Undefined before the first look. */
   readonly seen: SeenUsers | undefined;
 }
 
+const noteOf = ({ provider, targetId }: Pick<Target, 'provider' | 'targetId'>) => ({
+  place: places.users,
+  key: targetKey(provider, targetId),
+});
+
 /** Reads what was seen of a target's users last. */
-export async function lastSeen(
-  { provider, targetId }: Pick<Target, 'provider' | 'targetId'>,
-  { ports }: Rekey,
-): Promise<Before> {
-  const parameter = seenUsersParameter(targetKey(provider, targetId));
-  const stored = await ports.readParameter({ parameter });
-  return { stored, seen: stored === 'absent' ? undefined : parseSeenUsers(stored) };
+export async function lastSeen(target: Pick<Target, 'provider' | 'targetId'>, rekey: Rekey): Promise<Before> {
+  const stored = await recall(noteOf(target), rekey);
+  const isKnown = stored !== 'unreadable' && stored.document !== undefined;
+  return { stored, seen: isKnown ? parseSeenUsers(stored.document) : undefined };
 }
 
 /** The vendor's events that this look is made because of; none where a pass has made it. */
@@ -39,10 +41,11 @@ export type Causes = readonly NonNullable<TargetTask['because']>[];
 const causesAtOnce = 5;
 
 /**
- * Publishes who has come and who has gone since the look before, and notes who is there now. A look that could not see everything
- * says nothing and notes nothing: the next one does both.
+ * Publishes who has come and who has gone since the look before, and notes who is there now. A look that could not see everything, or
+ * not read what the one before has noted, says nothing and notes nothing: the next one does both.
  *
- * Published first, noted afterwards: a crash between the two says something twice, never not at all. So do two looks at once.
+ * Published first, noted afterwards: a crash between the two says something twice, never not at all. So do two looks at once, and the
+ * list of the slower one, which may be older, does not take the place of the other's.
  */
 export async function tellSightings(
   survey: Survey,
@@ -54,7 +57,7 @@ export async function tellSightings(
   const { snapshot, gone, isPartial } = survey;
   const [webhooks] = survey.webhooks;
   const { provider, targetId, users, hasBrokenSpecs } = snapshot;
-  if (isPartial || !snapshot.readiness.ready) return;
+  if (isPartial || !snapshot.readiness.ready || stored === 'unreadable') return;
   const { sightings, now } = compare({ provider, targetId, seen, users, gone, hasBrokenSpecs });
   if (sightings.length > 0) {
     const use = webhooks === undefined ? undefined : await webhookUse(webhooks, rekey);
@@ -71,15 +74,14 @@ export async function tellSightings(
       await use?.noteMissed();
     }
   }
-  const { document, left } = seenUsersDocument(now, mostCharacters);
+  const { document, left } = seenUsersDocument(now, maxCharacters);
   if (left > 0)
     log('warn', 'there are more users than can be noted: of the others nobody is told that they come or go', {
       provider,
       target: targetId,
       left,
     });
-  if (document !== stored)
-    await ports.writeParameter({ parameter: seenUsersParameter(targetKey(provider, targetId)), document });
+  await remember(noteOf({ provider, targetId }), document, stored, rekey);
 }
 
 const sentences = {

@@ -12,11 +12,13 @@ import type { Finding } from '../core/findings.ts';
 import { targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { hasChanged, listedCandidate, namesToRead } from '../core/listed-candidates.ts';
-import { findingsPath, secretName, secretPrefix } from '../core/names.ts';
+import { secretName, secretPrefix } from '../core/names.ts';
+import { places } from '../core/notes.ts';
 import { specDocument } from '../core/spec.ts';
 import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
 import { noteMembers } from './members.ts';
+import { type RecalledNotes, recallAll, rememberAll } from './notes.ts';
 import { readPauses } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
@@ -171,35 +173,30 @@ async function tell({ plan, pauses }: Pick<Started, 'plan' | 'pauses'>, rekey: R
 
 const documentSchema = z.record(z.string(), z.unknown());
 
-/** A mark of the target, so short that hundreds fit into one parameter, with the state that was published last. */
-const notedSchema = z.catch(z.record(z.string(), z.enum(['opened', 'half-open'])), {});
-const breakersParameter = `${findingsPath}schedule/breakers`;
+const notedSchema = z.enum(['opened', 'half-open']);
 
-/** Published first, noted afterwards: a crash between the two says something twice, never not at all. */
-async function tellBreakers(
-  targets: readonly PlannedTarget[],
-  { ports, sha256 }: Pick<Rekey, 'ports' | 'sha256'>,
-): Promise<void> {
-  const stored = await ports.readParameter({ parameter: breakersParameter });
-  const noted = new Map(Object.entries(notedSchema.parse(stored === 'absent' ? {} : jsonOf(stored))));
+/**
+ * One note for each breaker that is not closed, so that an outage of a vendor with a thousand targets fits. Published first, noted
+ * afterwards: a crash between the two says something twice, never not at all.
+ */
+async function tellBreakers(targets: readonly PlannedTarget[], rekey: Rekey): Promise<void> {
+  const recalled = await recallAll(places.breakers, rekey);
+  const noted: RecalledNotes = recalled === 'unreadable' ? new Map() : recalled;
   const seen = targets.map(({ provider, target, breaker, isWhole }) => {
-    const mark = Buffer.from(sha256(targetKey(provider, target)).subarray(0, 9)).toString('base64url');
-    const before = noted.get(mark) ?? 'closed';
+    const key = targetKey(provider, target);
+    const before = notedSchema.safeParse(noted.get(key)?.document).data ?? 'closed';
     // What could not be read may be what failed: the state stays until all of it is known.
     const state = isWhole ? breaker.state : before;
-    return { provider, target, mark, before, state, failures: breaker.failures };
+    return { provider, target, key, before, state, failures: breaker.failures };
   });
   const events = seen.flatMap(({ provider, target, before, failures, state }): RekeyEvent[] =>
     state === before ? [] : [{ type: 'BreakerChanged', detail: { provider, target, state, failures } }],
   );
-  if (events.length > 0) await ports.publish(events);
-  const open = Object.fromEntries(
-    seen.flatMap(({ mark, state }) => (state === 'closed' ? [] : [[mark, state]])),
+  if (events.length > 0) await rekey.ports.publish(events);
+  const open = new Map(
+    seen.flatMap(({ key, state }): [string, string][] => (state === 'closed' ? [] : [[key, state]])),
   );
-  const document = JSON.stringify(open);
-  if (Object.keys(open).length === 0) {
-    if (stored !== 'absent') await ports.deleteParameter({ parameter: breakersParameter });
-  } else if (document !== stored) await ports.writeParameter({ parameter: breakersParameter, document });
+  await rememberAll(places.breakers, open, noted, rekey);
 }
 
 /** A pause of a target that no spec names stops nothing: whoever ordered it may have mistyped, and believe that writes are paused. */

@@ -1,7 +1,7 @@
 import { ProviderError } from '../core/errors.ts';
 import type { ProviderEvent } from '../core/events.ts';
 import type { Target } from '../core/fleet.ts';
-import { webhookMissedParameter, webhookReceivedParameter, webhookWatchParameter } from '../core/names.ts';
+import { places, webhookMissedKey, webhookReceivedKey, webhookWatchKey } from '../core/notes.ts';
 import type { VendorWebhooks, WebhookDelivery, WebhookStanding } from '../core/provider.ts';
 import {
   catchUpOf,
@@ -18,7 +18,8 @@ import {
   webhookDisabled,
   webhookMemoryDocument,
 } from '../core/webhook-watch.ts';
-import { announce, mostCharacters } from './announce.ts';
+import { announce } from './announce.ts';
+import { anything, type Recalled, recall, remember } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 import { isExpected } from './stuck-rotation.ts';
 
@@ -29,7 +30,7 @@ export interface OpenedWebhooks {
   readonly apiKeySecret: string;
 }
 
-/** One name for a key and the webhook of its workspace, fit for a parameter's name. */
+/** One name for a key and the webhook of its workspace. The name of the secret may be known to few. */
 const keyDigest = ({ apiKeySecret }: OpenedWebhooks, { sha256 }: Rekey): string =>
   Buffer.from(sha256(apiKeySecret).subarray(0, 8)).toString('hex');
 
@@ -51,53 +52,76 @@ export function watchersOf(targets: readonly Target[]): ReadonlyMap<Target, read
 
 // What was noted.
 
-async function readFacts(opened: OpenedWebhooks, rekey: Rekey): Promise<WebhookFacts & { stored: string }> {
-  const { endpoint } = opened.webhooks;
-  const digest = keyDigest(opened, rekey);
-  const [stored, received, missed] = await Promise.all(
-    [
-      webhookWatchParameter(endpoint, digest),
-      webhookReceivedParameter(endpoint),
-      webhookMissedParameter(endpoint, digest),
-    ].map((parameter) => rekey.ports.readParameter({ parameter })),
-  );
-  const parsed = <T>(document: string | undefined, parse: (document: string) => T): T | undefined =>
-    document === undefined || document === 'absent' ? undefined : parse(document);
+/** The events that were told are known by about a thousand of their ids: the vendor goes on trying for little more than a day. */
+const maxMemoryCharacters = 40_000;
+
+type NoteName = 'watch' | 'received' | 'missed';
+
+/** What is known of the webhook, and the notes that it was read from. */
+interface Noted extends WebhookFacts {
+  readonly notes: Readonly<Record<NoteName, Recalled>>;
+}
+
+const addressesOf = (
+  endpoint: string,
+  digest: string,
+): Readonly<Record<NoteName, { place: string; key: string }>> => ({
+  watch: { place: places.webhooks, key: webhookWatchKey(endpoint, digest) },
+  received: { place: places.webhooks, key: webhookReceivedKey(endpoint) },
+  missed: { place: places.webhooks, key: webhookMissedKey(endpoint, digest) },
+});
+
+async function readFacts(opened: OpenedWebhooks, rekey: Rekey): Promise<Noted | 'unreadable'> {
+  const { watch, received, missed } = addressesOf(opened.webhooks.endpoint, keyDigest(opened, rekey));
+  const [watchNote, receivedNote, missedNote] = await Promise.all([
+    recall(watch, rekey),
+    recall(received, rekey),
+    recall(missed, rekey),
+  ]);
+  if (watchNote === 'unreadable' || receivedNote === 'unreadable' || missedNote === 'unreadable')
+    return 'unreadable';
+  const parsed = <T>({ document }: Recalled, parse: (document: string) => T): T | undefined =>
+    document === undefined ? undefined : parse(document);
   return {
-    stored: stored ?? 'absent',
-    memory: parsed(stored, parseWebhookMemory),
-    receivedAt: parsed(received, parseInstant),
-    missedAt: parsed(missed, parseInstant),
+    notes: { watch: watchNote, received: receivedNote, missed: missedNote },
+    memory: parsed(watchNote, parseWebhookMemory),
+    receivedAt: parsed(receivedNote, parseInstant),
+    missedAt: parsed(missedNote, parseInstant),
   };
 }
 
-/** Whether a webhook should have told of what is seen now, and the note that it has not. */
+/** Whether a webhook should have told of what is seen now, and the note that it has not. Where its notes cannot be read, none should. */
 export async function webhookUse(
   opened: OpenedWebhooks,
   rekey: Rekey,
 ): Promise<{ readonly shouldHaveTold: boolean; readonly noteMissed: () => Promise<void> }> {
-  const { ports } = rekey;
   const facts = await readFacts(opened, rekey);
-  const now = await ports.now();
+  if (facts === 'unreadable') return { shouldHaveTold: false, noteMissed: async () => undefined };
+  const now = await rekey.ports.now();
   return {
     shouldHaveTold: shouldHaveTold(facts, now),
     async noteMissed() {
       // For how long it has been silent is counted from the first of them.
       if (isUnanswered(facts)) return;
-      await ports.writeParameter({
-        parameter: webhookMissedParameter(opened.webhooks.endpoint, keyDigest(opened, rekey)),
-        document: instantDocument(now),
-      });
+      const { missed } = addressesOf(opened.webhooks.endpoint, keyDigest(opened, rekey));
+      await remember(missed, instantDocument(now), facts.notes.missed, rekey);
     },
   };
 }
 
 /** Notes that a webhook of this endpoint came. Losing a note makes a webhook look silent until the next one. */
-export async function noteReceived(endpoint: string, { ports }: Pick<Rekey, 'ports'>): Promise<void> {
-  await ports.writeParameter({
-    parameter: webhookReceivedParameter(endpoint),
-    document: instantDocument(await ports.now()),
-  });
+export async function noteReceived(endpoint: string, rekey: Rekey): Promise<void> {
+  const { received } = addressesOf(endpoint, '');
+  await remember(received, instantDocument(await rekey.ports.now()), anything, rekey);
+}
+
+/** Written again, as they are, before they expire. */
+async function renew({ notes }: Noted, opened: OpenedWebhooks, rekey: Rekey): Promise<void> {
+  const addresses = addressesOf(opened.webhooks.endpoint, keyDigest(opened, rekey));
+  for (const name of ['received', 'missed'] as const) {
+    const { document } = notes[name];
+    if (document !== undefined) await remember(addresses[name], document, notes[name], rekey);
+  }
 }
 
 // The watch.
@@ -117,8 +141,14 @@ export async function watchWebhook(
     const url = `${webhookBaseUrl}${webhooks.endpoint}`;
     const standing = await webhooks.standing(url);
     const facts = await readFacts(opened, rekey);
+    if (facts === 'unreadable') {
+      // What the vendor says of it counts all the same. Its events wait: which of them were told is not known.
+      const nothing = { memory: undefined, receivedAt: undefined, missedAt: undefined };
+      return await judge(standing, nothing, url, opened, rekey);
+    }
     await judge(standing, facts, url, opened, rekey);
     await catchUp(standing, facts, opened, rekey);
+    await renew(facts, opened, rekey);
   } catch (error) {
     if (!isExpected(error)) throw error;
     log('warn', error.message, { provider, endpoint: webhooks.endpoint, code: error.code });
@@ -140,7 +170,7 @@ async function judge(
     provider,
     endpoint,
     url,
-    parameter: webhookWatchParameter(endpoint, digest),
+    note: addressesOf(endpoint, digest).watch,
   });
   if (verdict.say !== 'not-in-use') rekey.measure('WebhooksDisabled', findings.length);
   if (standing.is === 'unreadable') rekey.log('info', standing.reason, { provider, endpoint });
@@ -155,7 +185,7 @@ const detailsWithinMs = 6 * 3_600_000;
 /** Published first, noted afterwards: a crash between the two publishes an event twice, and it is recorded once, by its id. */
 async function catchUp(
   standing: WebhookStanding,
-  { memory, stored }: WebhookFacts & { readonly stored: string },
+  { memory, notes }: Noted,
   opened: OpenedWebhooks,
   rekey: Rekey,
 ): Promise<void> {
@@ -181,9 +211,9 @@ async function catchUp(
   }
   // None was ever there, and nothing is to be remembered.
   if (memory === undefined && standing.is === 'absent') return;
-  const document = webhookMemoryDocument(next, mostCharacters);
-  const parameter = webhookWatchParameter(webhooks.endpoint, keyDigest(opened, rekey));
-  if (document !== stored) await ports.writeParameter({ parameter, document });
+  const document = webhookMemoryDocument(next, maxMemoryCharacters);
+  const { watch } = addressesOf(webhooks.endpoint, keyDigest(opened, rekey));
+  await remember(watch, document, notes.watch, rekey);
 }
 
 /** As much as the vendor says of them, and until when nothing is left out. */

@@ -44,6 +44,8 @@ export interface Extras<E> {
   readonly openArchive?: (environment: E, ports: Pick<Ports, 'sleep'>) => ArchivePorts;
   /** @default the ports to the queues throw */
   readonly openQueues?: (environment: E, tools: QueueTools) => QueuePorts;
+  /** @default the ports to the notes of passes throw */
+  readonly openNotes?: (environment: E, clock: () => Date) => NotePorts;
 }
 
 export interface QueueTools extends Pick<Ports, 'sleep'> {
@@ -53,9 +55,10 @@ export interface QueueTools extends Pick<Ports, 'sleep'> {
 
 type ArchivePorts = Pick<Ports, 'archive' | 'readArchive' | 'listArchive'>;
 export type QueuePorts = Pick<Ports, 'enqueue' | 'enqueueStart' | 'postpone' | 'setAside'>;
+type NotePorts = Pick<Ports, 'readNote' | 'listNotes' | 'writeNote' | 'deleteNote'>;
 
 const refuse = async (): Promise<never> => {
-  throw new InputError('ENVIRONMENT_INVALID', 'this function has no such queue, nor an audit trail');
+  throw new InputError('ENVIRONMENT_INVALID', 'this function has no such queue or store');
 };
 const noArchive = (): ArchivePorts => ({ archive: refuse, readArchive: refuse, listArchive: refuse });
 const noQueues = (): QueuePorts => ({
@@ -64,12 +67,18 @@ const noQueues = (): QueuePorts => ({
   postpone: refuse,
   setAside: refuse,
 });
+const noNotes = (): NotePorts => ({
+  readNote: refuse,
+  listNotes: refuse,
+  writeNote: refuse,
+  deleteNote: refuse,
+});
 
 /** The only place that wires. One a function instance, so that clients, connections and API answers stay warm. */
 export function compose<E extends Environment>(
   environment: E,
   redactor: Redactor,
-  { isAwaited = false, openArchive = noArchive, openQueues = noQueues }: Extras<E> = {},
+  { isAwaited = false, openArchive = noArchive, openQueues = noQueues, openNotes = noNotes }: Extras<E> = {},
 ): Composed {
   const sleep: Ports['sleep'] = async (ms) => {
     await pause(ms);
@@ -105,6 +114,7 @@ export function compose<E extends Environment>(
     notify: async (notified) => (await buses()).notify(notified),
     ...openQueues(environment, { sleep, sha256, scrub: redactor.scrub }),
     ...openArchive(environment, { sleep }),
+    ...openNotes(environment, clock),
     now: async () => clock(),
     sleep,
     randomBytes: async (size) => randomBytes(size),
@@ -117,6 +127,7 @@ export function compose<E extends Environment>(
     sha256,
     log,
     measure: createMeasure(log),
+    unwritten: new Map(),
   };
 }
 

@@ -32,6 +32,15 @@ const urgentTargetQueue = { REKEY_URGENT_TARGET_QUEUE_URL: queueUrl() };
 /** For those whose events come out of a queue: it takes what can never succeed. Its URL also says where their own queues are. */
 const lostRequestQueue = { REKEY_LOST_REQUEST_QUEUE_URL: queueUrl() };
 
+const noteTable = {
+  /** The table of what passes remember. */
+  REKEY_NOTE_TABLE_NAME: z.string().check(
+    z.regex(/^[A-Za-z0-9_.-]{3,255}$/, {
+      error: 'expected the name of a DynamoDB table',
+    }),
+  ),
+};
+
 const keyArn = z.string().check(
   z.regex(/^arn:[^:]+:kms:[^:]+:\d{12}:key\/[A-Za-z0-9-]+$/, {
     error: 'expected the ARN of a KMS key',
@@ -61,16 +70,18 @@ export const createUserEnvironment = z.object({
   ...rotationFunction,
   ...secretStorage,
   ...lostRequestQueue,
+  ...noteTable,
 });
 export const startRotationsEnvironment = z.object({
   ...common,
   ...rotationFunction,
   ...urgentTargetQueue,
   ...lostRequestQueue,
+  ...noteTable,
   /** Rotations that are to be started, which the function itself sends and takes. */
   REKEY_START_QUEUE_URL: queueUrl(),
 });
-export const deleteUserEnvironment = z.object({ ...common, ...lostRequestQueue });
+export const deleteUserEnvironment = z.object({ ...common, ...lostRequestQueue, ...noteTable });
 export const reconcileUsersEnvironment = z.object({
   ...common,
   /** What a webhook of ours points to, but for the name of its endpoint: a vendor is asked how the one that points there is doing. */
@@ -81,8 +92,9 @@ export const reconcileUsersEnvironment = z.object({
   REKEY_TARGET_QUEUE_URL: queueUrl(),
   ...urgentTargetQueue,
   ...lostRequestQueue,
+  ...noteTable,
 });
-export const updateConsumersEnvironment = z.object({ ...common, ...lostRequestQueue });
+export const updateConsumersEnvironment = z.object({ ...common, ...lostRequestQueue, ...noteTable });
 export const receiveWebhookEnvironment = z.object(common);
 export const recordAuditEnvironment = z.object({
   ...common,

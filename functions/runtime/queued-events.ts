@@ -10,7 +10,14 @@ import {
 import type { Schema } from '../core/schema.ts';
 import { inParallel } from '../lifecycle/in-parallel.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
-import { type Environment, handlerOf, once, type QueuePorts, type QueueTools } from './compose.ts';
+import {
+  type Environment,
+  type Extras,
+  handlerOf,
+  once,
+  type QueuePorts,
+  type QueueTools,
+} from './compose.ts';
 import { factsOf } from './error-facts.ts';
 import type { QueueUrls } from './queue.ts';
 
@@ -55,6 +62,7 @@ export interface QueuedUses<E> {
 export function queuedHandlerOf<E extends Environment & QueueUrls>(
   schema: Schema<E>,
   uses: QueuedUses<E>,
+  extras: Pick<Extras<E>, 'openNotes'> = {},
 ): ReturnType<typeof handlerOf<E>> {
   const use: UseOf<E> = async (event, until, rekey, environment) => {
     const messages = parseQueuedMessages(event);
@@ -78,7 +86,7 @@ export function queuedHandlerOf<E extends Environment & QueueUrls>(
     ];
     return { batchItemFailures: again.map(({ messageId }) => ({ itemIdentifier: messageId })) };
   };
-  return handlerOf(schema, use, { openQueues });
+  return handlerOf(schema, use, { ...extras, openQueues });
 }
 
 /** Loaded when they are called first: most invocations send nothing, and nothing of theirs fails. */

@@ -31,6 +31,7 @@ const environment = {
   AWS_ENDPOINT_URL: 'http://127.0.0.1:9',
   REKEY_EVENT_BUS_NAME: 'rekey',
   REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret',
+  REKEY_NOTE_TABLE_NAME: 'rekey',
   REKEY_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/123456789012/rekey-targets',
   REKEY_WEBHOOK_BASE_URL: 'https://example.com/webhooks/',
   REKEY_AUDIT_BUCKET: 'rekey-audit',

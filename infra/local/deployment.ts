@@ -22,6 +22,7 @@ import { createScheduler, type Scheduler, type SchedulerOptions } from './aws/sc
 import type { Variants } from './aws/secrets-manager/model.ts';
 import { createSecretsManager, type SecretsManager } from './aws/secrets-manager.ts';
 import type { Authorize } from './aws/service.ts';
+import { startDynalite } from './aws/tables.ts';
 import { createTopics, type Topics } from './aws/topics.ts';
 import { type Clock, isMovable } from './clock.ts';
 import {
@@ -310,6 +311,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     ...(options.variants === undefined ? {} : { variants: options.variants }),
   });
   const parameters = createParameters({ account, region, clock });
+  const tables = await startDynalite({ account, region });
   const s3 = createS3({
     buckets: [],
     clock,
@@ -321,7 +323,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     ...(options.quotas === undefined ? {} : { quotas: options.quotas }),
   });
   const endpoint = await startAwsEndpoint({
-    services: [secretsManager, bus, parameters, queues].map(quotas.limit),
+    services: [secretsManager, bus, parameters, queues, tables.service].map(quotas.limit),
     // The only service of the stack that is spoken to in REST.
     otherwise: s3.serve,
     clock,
@@ -332,6 +334,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
   const stack = await readServed().catch(async (error: unknown) => {
     await Promise.all(httpApis.map((api) => api.close()));
     await endpoint.close();
+    await tables.stop();
     throw error;
   });
   const authorizer = createAuthorizer({ account, policies: stack.policies });
@@ -523,6 +526,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
     await Promise.all(ending);
     await Promise.all(errands);
     await endpoint.close();
+    await tables.stop();
   }
 
   try {
@@ -560,6 +564,7 @@ export async function startDeployment(options: DeploymentOptions): Promise<Deplo
       });
     for (const { name, defaultRetention: objectLock } of stack.buckets)
       s3.addBucket({ name, ...(objectLock === undefined ? {} : { objectLock }) });
+    for (const table of stack.tables) await tables.addTable(table);
     const create = (service: typeof secretsManager | typeof parameters, operation: string, input: object) =>
       service.call(operation, input);
     for (const [name, value] of Object.entries(options.secrets))

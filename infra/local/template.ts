@@ -25,6 +25,7 @@ export interface LocalStack {
   readonly archives: readonly ArchiveRecord[];
   readonly httpApis: readonly HttpApiRecord[];
   readonly buckets: readonly BucketRecord[];
+  readonly tables: readonly TableRecord[];
   readonly queues: readonly QueueRecord[];
   readonly eventSources: readonly EventSourceRecord[];
   readonly schedules: readonly ScheduleRecord[];
@@ -120,6 +121,15 @@ export interface BucketRecord {
   readonly defaultRetention:
     | { readonly mode: 'GOVERNANCE' | 'COMPLIANCE'; readonly days: number }
     | undefined;
+}
+
+export interface TableRecord {
+  readonly logicalId: string;
+  readonly name: string;
+  readonly arn: string;
+  readonly partitionKey: string;
+  readonly sortKey: string;
+  readonly expiryAttribute: string | undefined;
 }
 
 export interface QueueRecord {
@@ -414,6 +424,24 @@ const schemas = {
     PublicAccessBlockConfiguration: z.unknown().optional(),
     Tags: z.unknown().optional(),
   }),
+  'AWS::DynamoDB::Table': z.strictObject({
+    TableName: z.string().optional(),
+    KeySchema: z.tuple([
+      z.strictObject({ AttributeName: z.string(), KeyType: z.literal('HASH') }),
+      z.strictObject({ AttributeName: z.string(), KeyType: z.literal('RANGE') }),
+    ]),
+    AttributeDefinitions: z.array(
+      z.strictObject({ AttributeName: z.string(), AttributeType: z.literal('S') }),
+    ),
+    BillingMode: z.literal('PAY_PER_REQUEST'),
+    TimeToLiveSpecification: z
+      .strictObject({ AttributeName: z.string(), Enabled: z.literal(true) })
+      .optional(),
+    // Nobody but our own processes comes here, and at rest it is gone with them.
+    SSESpecification: z.unknown().optional(),
+    PointInTimeRecoverySpecification: z.unknown().optional(),
+    Tags: z.unknown().optional(),
+  }),
   'AWS::SQS::Queue': z.strictObject({
     QueueName: z.string().optional(),
     FifoQueue: z.boolean().default(false),
@@ -638,6 +666,10 @@ function readResources(
         );
         return identity(name, `arn:aws:s3:::${name}`, name);
       }
+      case 'AWS::DynamoDB::Table': {
+        const name = property('TableName', generated);
+        return identity(name, arnOf('dynamodb', `table/${name}`), name);
+      }
       case 'AWS::SQS::Queue': {
         const isFifo = resource.Properties['FifoQueue'] === true;
         const name = property('QueueName', isFifo ? `${generated}.fifo` : generated);
@@ -841,6 +873,14 @@ function readResources(
         defaultRetention: retention && { mode: retention.Mode, days: retention.Days },
       };
     }),
+    tables: all('AWS::DynamoDB::Table').map(({ logicalId, name, arn, properties }) => ({
+      logicalId,
+      name,
+      arn,
+      partitionKey: properties.KeySchema[0].AttributeName,
+      sortKey: properties.KeySchema[1].AttributeName,
+      expiryAttribute: properties.TimeToLiveSpecification?.AttributeName,
+    })),
     queues: queues.map(({ logicalId, name, arn, ref, properties }) => ({
       logicalId,
       name,

@@ -169,7 +169,7 @@ describe('a webhook', () => {
     provider: 'acme-postgres',
     endpoint: 'acme',
     url: 'https://example.com/webhooks/acme',
-    parameter: '/rekey/sightings/webhooks/acme/0123456789abcdef',
+    note: { place: 'webhooks', key: 'acme/0123456789abcdef' },
   };
   test('that is good, or is none, is no finding', () => {
     expect(webhookDisabled({ say: 'good' }, place)).toEqual([]);
@@ -180,7 +180,7 @@ describe('a webhook', () => {
     [
       { say: 'deleted', id: 'whk-1' } as const,
       /whk-1 .*not there/,
-      /https:\/\/example.com\/webhooks\/acme .*rekey\/webhooks\/acme;.*\/rekey\/sightings\/webhooks\/acme\/0123456789abcdef/,
+      /https:\/\/example.com\/webhooks\/acme .*rekey\/webhooks\/acme;.*place webhooks and the key acme\/0123456789abcdef from the DynamoDB table rekey/,
     ],
     [{ say: 'silent' } as const, /no webhook of acme has told/, /https:\/\/example.com\/webhooks\/acme/],
   ])('is found with what there is to do: %j', (verdict, details, remedy) => {

@@ -73,6 +73,8 @@ describe('I7, I9, I22: a call that is carried out and answered with an error', (
     'createParameter',
     'writeParameter',
     'deleteParameter',
+    'writeNote',
+    'deleteNote',
     'publish',
     'notify',
     'enqueue',

@@ -18,6 +18,7 @@ import * as z from 'zod';
 import type { credentialChanged } from '../../functions/consumers/event-bridge.ts';
 import { type DirectiveKind, directiveKinds, directiveParameter } from '../../functions/core/directives.ts';
 import type { CredentialOrder, PauseOrder, RekeyEvent } from '../../functions/core/events.ts';
+import { places } from '../../functions/core/notes.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import { type Authorizer, createAuthorizer } from '../../infra/local/authorization.ts';
 import type { Authorization } from '../../infra/local/aws/service.ts';
@@ -97,6 +98,19 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(root, { recursive: true }));
 
+/** Where notes lie; of places that are made by target, those of one. */
+const notePlaces = [
+  ...(['reconcile', 'retire', 'schedule', 'consumers'] as const).map(places.findings),
+  places.users,
+  places.webhooks,
+  places.formerTargets,
+  places.goneTargets,
+  places.deletions('zilliz-cloud/in01-1'),
+  places.sessions('zilliz-cloud/in01-1'),
+  places.breakers,
+  'something/new',
+];
+
 /** One of each kind of thing that a function could lay hands on, by what people call it. */
 function things(): Readonly<Record<string, Thing>> {
   const arn = (service: string, rest: string) =>
@@ -110,6 +124,7 @@ function things(): Readonly<Record<string, Thing>> {
         : { 'secretsmanager:resource/AllowRotationLambdaArn': arn('lambda', `function:${rotator}`) },
   });
   const parameter = (name: string): Thing => ({ type: 'parameter', arn: arn('ssm', `parameter${name}`) });
+  const note = (context: Context): Thing => ({ type: 'table', arn: arn('dynamodb', 'table/rekey'), context });
   const bus = (name: string): Thing => ({ type: 'event-bus', arn: arn('events', `event-bus/${name}`) });
   const logStream = (of: string): Thing => ({
     type: 'log-stream',
@@ -129,13 +144,16 @@ function things(): Readonly<Record<string, Thing>> {
     'all specs': parameter('/rekey/credentials'),
     'a spec': parameter('/rekey/credentials/orders'),
     'all orders': parameter('/rekey/directives'),
-    'all notes of targets': parameter('/rekey/sightings/targets'),
     ...Object.fromEntries(
       directiveKinds.map((kind) => [`the order ${kind}`, parameter(directiveParameter('orders', kind))]),
     ),
     'a pause': parameter('/rekey/pause/all'),
-    'a finding': parameter('/rekey/findings/orders'),
-    'a sighting': parameter('/rekey/sightings/users/orders'),
+    ...Object.fromEntries(
+      notePlaces.map((place) => [`a note in ${place}`, note({ 'dynamodb:LeadingKeys': [place] })]),
+    ),
+    'a note in more than one place': note({ 'dynamodb:LeadingKeys': [...notePlaces] }),
+    'a note anywhere': note({}),
+    'a table of others': { type: 'table', arn: arn('dynamodb', 'table/other-app') },
     'another parameter of rekey': parameter('/rekey/something/new'),
     'a parameter of others': parameter('/other-app/db'),
     'the bus': bus('rekey'),
@@ -186,7 +204,7 @@ interface Thing {
   /** In the words of the service authorization reference. */
   readonly type: string;
   readonly arn: string;
-  readonly context?: Readonly<Record<string, string>>;
+  readonly context?: Context;
 }
 
 type Context = NonNullable<Authorization['context']>;
@@ -209,7 +227,7 @@ const ways = (action: string): readonly Context[] => {
 };
 
 /** All services that a function of rekey has to do with. */
-const services = ['events', 'kms', 'lambda', 'logs', 's3', 'secretsmanager', 'sqs', 'ssm'];
+const services = ['dynamodb', 'events', 'kms', 'lambda', 'logs', 's3', 'secretsmanager', 'sqs', 'ssm'];
 
 /**
  * What IAM answers for each action that there is, on each thing that it can be done to, as a list of actions by thing. An action
@@ -253,6 +271,8 @@ const namesAction = (pattern: string, action: string): boolean =>
 
 /** What Lambda and the function do to a queue that feeds it. */
 const work = ['ChangeMessageVisibility', 'DeleteMessage', 'GetQueueAttributes', 'ReceiveMessage'];
+const keep = ['DeleteItem', 'GetItem', 'PutItem'];
+const keepAndList = [...keep, 'Query'];
 
 /** Beside its own log, and the queue of what it lost. By thing, without the prefix of the service. */
 const wanted: Record<string, Record<string, readonly string[]>> = {
@@ -307,10 +327,11 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
       PutParameter: ['rotateBefore', 'revokeBefore', 'revokeAnyway'],
     }),
     'a pause': ['GetParameter', 'GetParameters', 'PutParameter'],
-    'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'the queue UrgentTargets': ['SendMessage'],
     'the queue Starts': [...work, 'SendMessage'],
     'the queue StartRotationsEvents': work,
+    'a note in findings/schedule': keep,
+    'a note in breakers': ['DeleteItem', 'PutItem', 'Query'],
     'the function rekey-rotate-secret': ['InvokeFunction'],
     'the bus': ['PutEvents'],
   },
@@ -341,10 +362,15 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
       ],
     }),
     'a pause': ['GetParameter', 'GetParameters'],
-    'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
-    'a sighting': ['DeleteParameter', 'GetParameter', 'PutParameter'],
-    'all notes of targets': ['DeleteParameter', 'GetParameter', 'GetParametersByPath', 'PutParameter'],
     'the queue DeleteUserEvents': work,
+    'a note in findings/retire': keep,
+    'a note in findings/reconcile': ['DeleteItem'],
+    'a note in findings/consumers': ['DeleteItem'],
+    'a note in users': ['DeleteItem'],
+    'a note in former-targets': keepAndList,
+    'a note in gone-targets': keepAndList,
+    'a note in deletions/zilliz-cloud/in01-1': ['DeleteItem', 'PutItem', 'Query'],
+    'a note in sessions/zilliz-cloud/in01-1': keepAndList,
     'the bus': ['PutEvents'],
   },
   'rekey-reconcile-users': {
@@ -364,12 +390,13 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'all orders': ['GetParametersByPath'],
     ...onOrders(['GetParameter', 'GetParameters'], { PutParameter: ['rotateBefore', 'changeBefore'] }),
     'a pause': ['GetParameter', 'GetParameters'],
-    'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
-    'a sighting': ['GetParameter', 'PutParameter'],
-    'all notes of targets': ['GetParameter', 'GetParametersByPath', 'PutParameter'],
     'the queue Targets': [...work, 'SendMessage'],
     'the queue UrgentTargets': [...work, 'SendMessage'],
     'the queue ReconcileUsersEvents': work,
+    'a note in findings/reconcile': keep,
+    'a note in former-targets': keepAndList,
+    'a note in users': ['GetItem', 'PutItem'],
+    'a note in webhooks': ['GetItem', 'PutItem'],
     'the bus': ['PutEvents'],
     'the bus of a consumer': ['PutEvents'],
   },
@@ -380,8 +407,8 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'a spec': ['GetParameter', 'GetParameters'],
     ...onOrders(['GetParameter', 'GetParameters']),
     'a pause': ['GetParameter', 'GetParameters'],
-    'a finding': ['DeleteParameter', 'GetParameter', 'PutParameter'],
     'the queue UpdateConsumersEvents': work,
+    'a note in findings/consumers': keep,
     'the bus': ['PutEvents'],
     'the bus of a consumer': ['PutEvents'],
   },
@@ -757,6 +784,10 @@ const actionsByPort = {
   writeParameter: ['ssm:PutParameter'],
   deleteParameter: ['ssm:DeleteParameter'],
   listParameters: ['ssm:GetParametersByPath'],
+  readNote: ['dynamodb:GetItem'],
+  listNotes: ['dynamodb:Query'],
+  writeNote: ['dynamodb:PutItem'],
+  deleteNote: ['dynamodb:DeleteItem'],
   publish: ['events:PutEvents'],
   notify: ['events:PutEvents'],
   archive: ['s3:PutObject'],

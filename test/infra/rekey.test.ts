@@ -872,6 +872,34 @@ describe('the webhook address', () => {
   });
 });
 
+describe('what passes remember', () => {
+  test('is in a table that lets it expire, can be set back to any second, and outlives the stack', () => {
+    template.hasResource('AWS::DynamoDB::Table', {
+      DeletionPolicy: 'RetainExceptOnCreate',
+      UpdateReplacePolicy: 'Retain',
+      Properties: {
+        TableName: 'rekey',
+        BillingMode: 'PAY_PER_REQUEST',
+        PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true },
+        SSESpecification: { SSEEnabled: true },
+      },
+    });
+    expect(stack.tables).toMatchObject([
+      { name: 'rekey', partitionKey: 'place', sortKey: 'key', expiryAttribute: 'expiresAt' },
+    ]);
+  });
+
+  test('is out of reach of the functions that anybody or Secrets Manager calls', () => {
+    for (const name of [
+      'rekey-rotate-secret',
+      'rekey-receive-webhook',
+      'rekey-create-user',
+      'rekey-record-audit',
+    ])
+      expect(JSON.stringify(functionNamed(name).roleStatements)).not.toContain('dynamodb');
+  });
+});
+
 describe('the audit trail', () => {
   const bucketOf = (of: Template = template) => Object.values(of.findResources('AWS::S3::Bucket'))[0];
 
@@ -1022,6 +1050,7 @@ describe('every function', () => {
   test('finds exactly the environment that it reads', () => {
     const read = (schema: Schema<unknown>, name: string) => schema.parse(functionNamed(name).environment);
     const bus = { REKEY_EVENT_BUS_NAME: 'rekey', REKEY_LOG_LEVEL: 'INFO' };
+    const notes = { REKEY_NOTE_TABLE_NAME: 'rekey' };
     expect(read(rotateSecretEnvironment, 'rekey-rotate-secret')).toEqual(bus);
     const lost = { REKEY_LOST_REQUEST_QUEUE_URL: queueNamed('LostRequests').url };
     const urgent = { REKEY_URGENT_TARGET_QUEUE_URL: queueNamed('UrgentTargets').url };
@@ -1034,18 +1063,20 @@ describe('every function', () => {
       ...bus,
       ...lost,
       ...urgent,
+      ...notes,
       REKEY_ROTATION_FUNCTION_ARN: rotator,
       REKEY_START_QUEUE_URL: queueNamed('Starts').url,
     });
-    expect(read(deleteUserEnvironment, 'rekey-delete-user')).toEqual({ ...bus, ...lost });
+    expect(read(deleteUserEnvironment, 'rekey-delete-user')).toEqual({ ...bus, ...lost, ...notes });
     expect(read(reconcileUsersEnvironment, 'rekey-reconcile-users')).toEqual({
       ...bus,
       ...lost,
       ...urgent,
+      ...notes,
       REKEY_TARGET_QUEUE_URL: queueNamed('Targets').url,
       REKEY_WEBHOOK_BASE_URL: expect.stringMatching(/^https:.*\/webhooks\/$/),
     });
-    expect(read(updateConsumersEnvironment, 'rekey-update-consumers')).toEqual({ ...bus, ...lost });
+    expect(read(updateConsumersEnvironment, 'rekey-update-consumers')).toEqual({ ...bus, ...lost, ...notes });
     expect(read(receiveWebhookEnvironment, 'rekey-receive-webhook')).toEqual(bus);
     expect(read(recordAuditEnvironment, 'rekey-record-audit')).toEqual({
       ...bus,
@@ -1057,6 +1088,7 @@ describe('every function', () => {
           'REKEY_AUDIT_BUCKET',
           'REKEY_EVENT_BUS_NAME',
           'REKEY_LOST_REQUEST_QUEUE_URL',
+          'REKEY_NOTE_TABLE_NAME',
           'REKEY_ROTATION_FUNCTION_ARN',
           'REKEY_START_QUEUE_URL',
           'REKEY_TARGET_QUEUE_URL',
@@ -1094,7 +1126,17 @@ describe('least privilege', () => {
       paths.map((path) => `ssm:${here}:parameter/rekey/${path}`),
     );
   const readFleet = listed('credentials', 'directives');
-  const readFleetAndFormerTargets = listed('credentials', 'directives', 'sightings/targets');
+  const onNotes = (actions: string[], ...places: string[]) =>
+    statement(
+      'Allow',
+      actions.map((action) => `dynamodb:${action}`),
+      [`dynamodb:${here}:table/rekey`],
+      {
+        Null: { 'dynamodb:LeadingKeys': ['false'] },
+        'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': places },
+      },
+    );
+  const keepNotes = (...places: string[]) => onNotes(['DeleteItem', 'GetItem', 'PutItem'], ...places);
   const orders = (...kinds: string[]) =>
     kinds.toSorted().map((kind) => `ssm:${here}:parameter/rekey/directives/\\*/${kind}`);
   const parameters = (actions: string[], ...paths: string[]) =>
@@ -1233,7 +1275,8 @@ describe('least privilege', () => {
             ['ssm:PutParameter'],
             [...orders('rotateBefore', 'revokeBefore', 'revokeAnyway'), parametersUnder('pause')],
           ),
-          parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
+          keepNotes('findings/schedule'),
+          onNotes(['DeleteItem', 'PutItem', 'Query'], 'breakers'),
           onSecrets('DescribeSecret', 'ListSecretVersionIds'),
           rotateByOurs,
           giveUpRotations,
@@ -1250,7 +1293,7 @@ describe('least privilege', () => {
     'delete-user ends specs, orders and secrets, and makes none': {
       name: 'rekey-delete-user',
       want: [
-        readFleetAndFormerTargets,
+        readFleet,
         readWhatIsWanted,
         parameters(['DeleteParameter'], 'credentials'),
         statement(
@@ -1266,7 +1309,11 @@ describe('least privilege', () => {
           ),
         ),
         parameters(['DeleteParameter'], 'directives'),
-        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings', 'sightings'),
+        keepNotes('findings/retire', 'former-targets', 'gone-targets'),
+        onNotes(['Query'], 'former-targets', 'gone-targets'),
+        onNotes(['DeleteItem', 'PutItem', 'Query'], 'deletions/*'),
+        onNotes(['DeleteItem', 'GetItem', 'PutItem', 'Query'], 'sessions/*'),
+        onNotes(['DeleteItem'], 'findings/consumers', 'findings/reconcile', 'users'),
         onSecrets(
           'CancelRotateSecret',
           'DeleteSecret',
@@ -1303,11 +1350,12 @@ describe('least privilege', () => {
     'reconcile-users mends secrets, orders rotations, and works on its queues': {
       name: 'rekey-reconcile-users',
       want: [
-        readFleetAndFormerTargets,
+        readFleet,
         readWhatIsWanted,
         statement('Allow', ['ssm:PutParameter'], orders('rotateBefore', 'changeBefore')),
-        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
-        parameters(['GetParameter', 'PutParameter'], 'sightings'),
+        keepNotes('findings/reconcile', 'former-targets'),
+        onNotes(['Query'], 'former-targets'),
+        onNotes(['GetItem', 'PutItem'], 'users', 'webhooks'),
         statement('Allow', ['secretsmanager:ListSecrets'], ['*']),
         onSecrets(
           'DescribeSecret',
@@ -1329,7 +1377,7 @@ describe('least privilege', () => {
       name: 'rekey-update-consumers',
       want: [
         readWhatIsWanted,
-        parameters(['DeleteParameter', 'GetParameter', 'PutParameter'], 'findings'),
+        keepNotes('findings/consumers'),
         onSecrets('DescribeSecret'),
         secretStatement('Allow', ['GetSecretValue'], secrets, onlyCurrent),
         neverChange('DescribeSecret'),

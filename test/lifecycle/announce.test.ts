@@ -1,10 +1,13 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
+import { StoreError } from '../../functions/core/errors.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
 import type { Finding } from '../../functions/core/findings.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import { type Announced, announce } from '../../functions/lifecycle/announce.ts';
+import type { Unwritten } from '../../functions/lifecycle/notes.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
+import { startNotes } from '../support/notes.ts';
 
 const foreign = (username: string): Finding => ({
   kind: 'ForeignUser',
@@ -15,33 +18,31 @@ const foreign = (username: string): Finding => ({
   remedy: 'leave it, or delete it',
 });
 const place: Announced = { scope: 'reconcile', place: 'zilliz-cloud/in01-1' };
-const parameter = '/rekey/findings/reconcile/zilliz-cloud/in01-1';
+const findings = 'findings/reconcile';
 
-/** A Parameter Store and a bus in memory, with room for as much as a standard parameter holds. */
+/** A table of notes and a bus in memory. */
 function world() {
-  const store = new Map<string, string>();
   const events: RekeyEvent[] = [];
   const warnings: string[] = [];
   const calls: string[] = [];
   let now = new Date('2026-03-01T12:00:00Z');
+  const notes = startNotes(() => now);
+  const unwritten: Unwritten = new Map();
+  const refused = new Set<keyof Ports>();
   let dying: keyof Ports | undefined;
   const port =
-    <Request, Answer>(name: keyof Ports, act: (request: Request) => Answer) =>
+    <Request, Answer>(name: keyof Ports, act: (request: Request) => Promise<Answer>) =>
     async (request: Request): Promise<Answer> => {
       calls.push(name);
       if (dying === name) throw new Error('killed');
+      if (refused.has(name)) throw new StoreError('STORE_REFUSED', 'none', `${name} was refused`);
       return act(request);
     };
   const used: Partial<Ports> = {
-    readParameter: port('readParameter', ({ parameter }) => store.get(parameter) ?? 'absent'),
-    writeParameter: port('writeParameter', ({ parameter, document }) => {
-      if (document.length > 4_096) throw new Error('ValidationException: a standard parameter holds 4 KB');
-      store.set(parameter, document);
-    }),
-    deleteParameter: port('deleteParameter', ({ parameter }) =>
-      store.delete(parameter) ? 'deleted' : 'absent',
-    ),
-    publish: port('publish', (told) => void events.push(...told)),
+    readNote: port('readNote', notes.ports.readNote),
+    writeNote: port('writeNote', notes.ports.writeNote),
+    deleteNote: port('deleteNote', notes.ports.deleteNote),
+    publish: port('publish', async (told) => void events.push(...told)),
     now: async () => now,
   };
   const ports = new Proxy(used as Ports, {
@@ -55,11 +56,15 @@ function world() {
     sha256: (text) => createHash('sha256').update(text).digest(),
     log: (_level, message) => void warnings.push(message),
     measure: () => undefined,
+    unwritten,
     loadProvider: async () => undefined,
     loadConsumer: async () => undefined,
   };
   return {
-    store,
+    stored: () => notes.stored(findings),
+    put: notes.put,
+    refused,
+    unwritten,
     calls,
     warnings,
     dieAt(name: keyof Ports | undefined) {
@@ -75,15 +80,15 @@ function world() {
 
 describe('a finding', () => {
   test('is published in the first pass that has it, and in none of the next', async () => {
-    const { announce, told, store, calls } = world();
+    const { announce, told, stored, calls } = world();
     await announce([foreign('a'), foreign('b')]);
     await announce([foreign('b'), foreign('a')]);
     const { length } = calls;
     await announce([foreign('a'), foreign('b')]);
     expect(told()).toEqual(['a', 'b']);
-    expect([...store.keys()]).toEqual([parameter]);
+    expect(Object.keys(await stored())).toEqual([place.place]);
     // Nothing new: nothing is written either.
-    expect(calls.slice(length)).toEqual(['readParameter']);
+    expect(calls.slice(length)).toEqual(['readNote']);
   });
 
   test('is published once where one pass has it twice', async () => {
@@ -93,10 +98,10 @@ describe('a finding', () => {
   });
 
   test('is published again when it comes back after it was gone', async () => {
-    const { announce, told, store } = world();
+    const { announce, told, stored } = world();
     await announce([foreign('a')]);
     await announce([]);
-    expect(store.size).toBe(0);
+    expect(await stored()).toEqual({});
     await announce([foreign('a')]);
     expect(told()).toEqual(['a', 'a']);
   });
@@ -144,7 +149,7 @@ describe('killed', () => {
 
   test('between publishing and noting, it is published twice, and then no more', async () => {
     const { announce, told, dieAt } = world();
-    dieAt('writeParameter');
+    dieAt('writeNote');
     await expect(announce([foreign('a')])).rejects.toThrow('killed');
     dieAt(undefined);
     await announce([foreign('a')]);
@@ -155,7 +160,7 @@ describe('killed', () => {
   test('before it was forgotten, it is forgotten by the next pass', async () => {
     const { announce, told, dieAt } = world();
     await announce([foreign('a')]);
-    dieAt('deleteParameter');
+    dieAt('deleteNote');
     await expect(announce([])).rejects.toThrow('killed');
     dieAt(undefined);
     await announce([]);
@@ -172,30 +177,100 @@ test('two passes at once publish it twice at most, and never not at all', async 
 });
 
 test('notes that somebody spoiled are read as none', async () => {
-  const { announce, told, store } = world();
+  const { announce, told, put } = world();
   for (const spoiled of ['{', '[]', '{"yesterday":"x"}', '{"2026-03-01T12:00:00.000Z":7}']) {
-    store.set(parameter, spoiled);
+    await put(findings, place.place, spoiled);
     await announce([foreign('a')]);
     await announce([foreign('a')]);
   }
   expect(told()).toEqual(['a', 'a', 'a', 'a']);
 });
 
-test('more than one parameter can note wait until others are mended: the gravest come first, each is published once', async () => {
-  const { announce, told, store, warnings, move } = world();
-  const many = Array.from({ length: 1_000 }, (_, index) => foreign(`user_${index}`));
+test('more than one note can hold wait until others are mended: the gravest come first, each is published once', async () => {
+  const { announce, told, stored, warnings, move } = world();
+  const many = Array.from({ length: 45_000 }, (_, index) => foreign(`user_${index}`));
   await announce(many);
   const { length: first } = told();
-  expect(first).toBeGreaterThan(400);
-  expect(first).toBeLessThan(1_000);
+  expect(first).toBeGreaterThan(40_000);
+  expect(first).toBeLessThan(45_000);
   expect(told()).toEqual(many.slice(0, first).map(({ username }) => username));
-  expect(store.get(parameter)?.length).toBeLessThanOrEqual(4_096);
+  expect((await stored())[place.place]?.length).toBeLessThanOrEqual(380_000);
   expect(warnings.filter((warning) => warning === 'found ForeignUser')).toHaveLength(first);
   expect(warnings).toContain('there are more findings than can be noted');
   await announce(many);
   expect(told()).toHaveLength(first);
   move(1_000);
-  await announce(many.slice(300));
+  await announce(many.slice(3_000));
   expect(new Set(told()).size).toBe(told().length);
-  expect(told().length).toBeGreaterThan(first + 200);
+  expect(told().length).toBeGreaterThan(first + 2_000);
+});
+
+describe('where the table of notes', () => {
+  const dayMs = 86_400_000;
+
+  test('takes no writes, a function instance publishes a finding once, and another one once more', async () => {
+    const { announce, told, refused, unwritten, stored, warnings } = world();
+    refused.add('writeNote');
+    for (let pass = 0; pass < 3; pass += 1) await announce([foreign('a')]);
+    expect(told()).toEqual(['a']);
+    expect(warnings.filter((warning) => warning.includes('writeNote'))).toHaveLength(3);
+    unwritten.clear();
+    await announce([foreign('a')]);
+    expect(told()).toEqual(['a', 'a']);
+    refused.clear();
+    await announce([foreign('a'), foreign('b')]);
+    await announce([foreign('a'), foreign('b')]);
+    expect(told()).toEqual(['a', 'a', 'b']);
+    expect(Object.keys(await stored())).toEqual([place.place]);
+  });
+
+  test('deletes nothing, a finding that was mended and comes back is published again', async () => {
+    const { announce, told, refused } = world();
+    await announce([foreign('a')]);
+    refused.add('deleteNote');
+    await announce([]);
+    await announce([foreign('a')]);
+    expect(told()).toEqual(['a', 'a']);
+    refused.clear();
+    await announce([foreign('a')]);
+    expect(told()).toEqual(['a', 'a']);
+  });
+
+  test('cannot be read, every finding is published once a pass, and nothing that is noted is lost', async () => {
+    const { announce, told, refused, move } = world();
+    await announce([foreign('a')]);
+    refused.add('readNote');
+    move(dayMs);
+    await announce([foreign('a'), foreign('a'), foreign('b')]);
+    await announce([foreign('a')]);
+    expect(told()).toEqual(['a', 'a', 'b', 'a']);
+    refused.clear();
+    const [seen] = await announce([foreign('a')]);
+    expect(seen?.since.toISOString()).toBe('2026-03-01T12:00:00.000Z');
+    expect(told()).toHaveLength(4);
+  });
+
+  test('was written by somebody else since, what an instance could not write counts no more', async () => {
+    const { announce, told, refused, put } = world();
+    await announce([foreign('a')]);
+    refused.add('writeNote');
+    await announce([foreign('a'), foreign('b')]);
+    refused.clear();
+    await put(findings, place.place, '{}');
+    await announce([foreign('b')]);
+    expect(told()).toEqual(['a', 'b', 'b']);
+  });
+
+  test('has let a note expire, it counts as none; while a pass comes now and then, none does', async () => {
+    const { announce, told, move } = world();
+    await announce([foreign('a')]);
+    for (let month = 0; month < 12; month += 1) {
+      move(31 * dayMs);
+      await announce([foreign('a')]);
+    }
+    expect(told()).toEqual(['a']);
+    move(91 * dayMs);
+    await announce([foreign('a')]);
+    expect(told()).toEqual(['a', 'a']);
+  });
 });

@@ -116,7 +116,7 @@ describe('a superseded user', () => {
       await world.setPasswordByHand(made, username, anotherPassword);
     };
     // The note of the intent: the deletion has not left.
-    rekey().interruptAt({ call: 'writeParameter', when: 'after', by });
+    rekey().interruptAt({ call: 'writeNote', when: 'after', by });
     await rekey().sweep();
     expect(await works(superseded), 'the last login that works').toBe(true);
   });
@@ -184,7 +184,7 @@ describe('DatabaseUserDeleted', () => {
       move(minuteMs);
       await order('RekeyPaused');
     };
-    rekey().interruptAt({ call: 'writeParameter', when: 'after', by });
+    rekey().interruptAt({ call: 'writeNote', when: 'after', by });
     await rekey().sweep();
     await putLabel(made, 'AWSCURRENT', (await labels(made))['AWSPREVIOUS']);
     move(minuteMs);

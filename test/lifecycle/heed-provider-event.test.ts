@@ -22,7 +22,10 @@ function startDispatcher() {
   let enqueue: Ports['enqueue'] = async (tasks) => void queued.push(...tasks);
   const queued: QueuedTask[] = [];
   const written: unknown[] = [];
-  let write: Ports['writeParameter'] = async (request) => void written.push(request);
+  let write: Ports['writeNote'] = async (request) => {
+    written.push(request);
+    return 'written';
+  };
   const waiting = new Map<string, Date>();
   let isRefused = false;
   const calls: string[] = [];
@@ -41,7 +44,8 @@ function startDispatcher() {
           };
     },
     enqueue: (tasks) => enqueue(tasks),
-    writeParameter: (request) => write(request),
+    listNotes: async () => [],
+    writeNote: (request) => write(request),
   };
   const ports = new Proxy(used as Ports, {
     get(target, name: keyof Ports) {
@@ -64,7 +68,7 @@ function startDispatcher() {
     queue: (next: Ports['enqueue']) => {
       enqueue = next;
     },
-    store: (next: Ports['writeParameter']) => {
+    store: (next: Ports['writeNote']) => {
       write = next;
     },
     told: (target: string | undefined, isCaughtUp?: boolean) =>
@@ -113,8 +117,10 @@ const task = {
   urgent: true,
 };
 const note = {
-  parameter: '/rekey/sightings/webhooks/render/received',
+  place: 'webhooks',
+  key: 'render/received',
   document: '{"at":"2026-07-15T12:00:00.000Z"}',
+  expiresAt: new Date('2026-10-13T12:00:00Z'),
 };
 
 describe('what a vendor told', () => {
@@ -147,7 +153,7 @@ describe('what a vendor told', () => {
       ...reads,
       ...reads,
       'enqueue',
-      'writeParameter',
+      'writeNote',
     ]);
   });
 
@@ -176,7 +182,7 @@ describe('what a vendor told', () => {
 
   test('has its target looked at also where it cannot be noted that it came', async () => {
     world.store(async () => {
-      throw new StoreError('STORE_UNAVAILABLE', 'unknown', 'PutParameter failed');
+      throw new StoreError('STORE_UNAVAILABLE', 'unknown', 'PutItem failed');
     });
     await world.told(postgresId);
     expect(world.queued).toEqual([task]);

@@ -107,9 +107,11 @@ afterEach(async () => {
       open(id);
     }
   }
-  for (const name of made.splice(0))
-    for (const parameter of [`/rekey/credentials/${name}`, `/rekey/sightings/targets/${name}/former`])
-      await rekey.parameters.call('DeleteParameter', { Name: parameter }).catch(() => undefined);
+  for (const name of made.splice(0)) {
+    const parameter = `/rekey/credentials/${name}`;
+    await rekey.parameters.call('DeleteParameter', { Name: parameter }).catch(() => undefined);
+    await rekey.notes.ports.deleteNote({ place: 'former-targets', key: name });
+  }
 });
 
 let begin = 0;
@@ -172,12 +174,20 @@ async function login(name: string, label = 'AWSCURRENT'): Promise<Login> {
 }
 const hasSpec = async (name: string) => (await rekey.parameter(`/rekey/credentials/${name}`)) !== undefined;
 const isScheduled = async (name: string) => 'DeletedDate' in (await rekey.describe(name));
-/** All that rekey keeps about the credential in Parameter Store, but for its tombstone. */
+/** All that rekey keeps about the credential in Parameter Store, but for its tombstone, and about its targets. */
 async function kept(name: string): Promise<readonly string[]> {
   const listed = await rekey.invoke(({ ports }) => ports.listParameters({ path: '/rekey/' }));
-  return listed
+  const parameters = listed
     .map(({ parameter }) => parameter)
     .filter((parameter) => parameter.includes(`/${name}/`) && !parameter.endsWith('/deletedAt'));
+  const notes = await Promise.all(
+    ['former-targets', 'gone-targets'].map(async (place) =>
+      Object.keys(await rekey.notes.stored(place)).flatMap((key) =>
+        key.split('/')[0] === name ? [`${place} ${key}`] : [],
+      ),
+    ),
+  );
+  return [...parameters, ...notes.flat()];
 }
 const usersAt = (id: string, name: string) =>
   (vendors().zilliz.api.clusters.get(id)?.users() ?? [])
@@ -308,7 +318,7 @@ describe('a target that is gone', () => {
     }
   }
   const noted = async (name: string) => {
-    const document = await rekey.parameter(`/rekey/sightings/targets/${name}/gone/zilliz-cloud/${one}`);
+    const document = (await rekey.notes.stored('gone-targets'))[`${name}/zilliz-cloud/${one}`];
     return document === undefined ? undefined : JSON.parse(document);
   };
 
@@ -324,26 +334,26 @@ describe('a target that is gone', () => {
 
   test('is counted for itself: two passes at once, each at another target of the credential, lose no sighting', async () => {
     const name = 'moves-nowhere';
-    await rekey.invoke(async ({ ports }) => {
+    await rekey.invoke(async ({ ports, log }) => {
       const see = (targetId: string, through = ports) =>
         noteGone(
           name,
           { provider: 'zilliz-cloud', targetId },
           { said: 'gone', orderedAt: undefined, dryRun: false },
-          { ports: through },
+          { ports: through, log },
         );
       // The other pass comes between reading and writing.
       const overtaken: typeof ports = {
         ...ports,
-        async writeParameter(request) {
+        async writeNote(request) {
           await see(two);
-          return ports.writeParameter(request);
+          return ports.writeNote(request);
         },
       };
       await see(one, overtaken);
       const sightings = [await see(one), await see(two)].map(({ gone }) => gone.sightings);
       expect(sightings).toEqual([2, 2]);
-      await forgetTargets(name, ports);
+      await forgetTargets(name, { ports, log });
     });
     expect(await kept(name)).toEqual([]);
   });
@@ -513,7 +523,7 @@ describe('a spec that names another target than its secret', () => {
     expect(rekey.failures[0]).toMatchObject({ code: 'SECRET_MISMATCH', effect: 'none' });
     expect(usersAt(two, name)).toEqual([]);
     await rekey.sweep();
-    expect(await kept(name)).toEqual([`/rekey/sightings/targets/${name}/former`]);
+    expect(await kept(name)).toEqual([`former-targets ${name}`]);
     await moveTo(name, one);
     await rekey.sweep();
     expect(await kept(name)).toEqual([]);

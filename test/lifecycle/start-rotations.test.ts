@@ -15,7 +15,7 @@ import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { type StartReport, startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
-import { memoryNotes } from '../support/notes.ts';
+import { startNotes } from '../support/notes.ts';
 
 const functionArn = 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret';
 const targets = {
@@ -93,6 +93,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
   const nameOf = (arn: string): string => /secret:rekey\/(.+)-.{6}$/.exec(arn)?.[1] ?? arn;
 
   const parameters = new Map<string, string>();
+  const notes = startNotes(clock.now);
   const published: RekeyEvent[] = [];
   const measured: [MetricName, number][] = [];
   const started: { at: string; credential: string; token: string; everyDays: number }[] = [];
@@ -112,7 +113,6 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
   const secretPorts = secretsManagerPorts(clientOf(secretsManager), createRedactor(), clock.now);
   const ports: { -readonly [Name in keyof Ports]: Ports[Name] } = {
     ...secretPorts,
-    ...memoryNotes(clock.now),
     readSecret: unused,
     writeSecret: unused,
     createSecret: unused,
@@ -161,6 +161,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
       [...parameters].flatMap(([parameter, document]) =>
         parameter.startsWith(path) && path !== hidden ? [{ parameter, document }] : [],
       ),
+    ...notes.ports,
     publish: async (events) => {
       published.push(...events);
     },
@@ -225,6 +226,7 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     ports,
     secretsManager,
     parameters,
+    notes,
     published,
     measured,
     started,
@@ -1030,7 +1032,7 @@ describe('what a pass tells', () => {
       'BreakerChanged half-open',
       'BreakerChanged closed',
     ]);
-    expect([...world.parameters.keys()].filter((name) => name.includes('breakers'))).toEqual([]);
+    expect(await world.notes.stored('breakers')).toEqual({});
   });
 
   test('is nothing new while a credential cannot be read, and nothing twice afterwards', async () => {

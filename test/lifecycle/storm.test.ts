@@ -13,7 +13,7 @@ import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { tokenBucket } from '../../infra/local/aws/token-bucket.ts';
 import { createVirtualClock } from '../simulation/virtual-clock.ts';
-import { memoryNotes } from '../support/notes.ts';
+import { startNotes } from '../support/notes.ts';
 
 /**
  * An emergency on a clock of its own: one credential a target, the default quotas of an account, the SDK's three attempts, and the queues
@@ -123,7 +123,7 @@ async function emergency({ credentials: n, compromised }: Emergency) {
   };
   const messages: { readonly credential: string; readonly id: string }[] = [];
   const ports: Partial<Ports> = {
-    ...memoryNotes(clock.now),
+    ...startNotes(clock.now).ports,
     now: async () => clock.now(),
     sleep: (ms) => clock.sleep(ms),
     async listParameters({ path }) {

@@ -20,6 +20,7 @@ import {
 } from '../../functions/lifecycle/watch-webhooks.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { credentialState, sha256 } from '../support/credentials.ts';
+import { startNotes } from '../support/notes.ts';
 
 const webhookBaseUrl = 'https://example.com/webhooks/';
 const minuteMs = 60_000;
@@ -31,10 +32,10 @@ const unavailable = new ProviderError('acme is away', {
   operation: 'readEvent',
 });
 
-/** A vendor with one webhook, Parameter Store and a bus, on a clock of their own. */
+/** A vendor with one webhook, a table of notes and a bus, on a clock of their own. */
 function startWorld() {
   let now = new Date('2026-07-15T12:00:00Z');
-  const parameters = new Map<string, string>();
+  const notes = startNotes(() => now);
   const published: RekeyEvent[] = [];
   const measured: [string, number][] = [];
   const logged: string[] = [];
@@ -51,9 +52,7 @@ function startWorld() {
   };
   const ports: Partial<Ports> = {
     now: async () => now,
-    readParameter: async ({ parameter }) => parameters.get(parameter) ?? 'absent',
-    writeParameter: async ({ parameter, document }) => void parameters.set(parameter, document),
-    deleteParameter: async ({ parameter }) => (parameters.delete(parameter) ? 'deleted' : 'absent'),
+    ...notes.ports,
     publish: async (events) => void published.push(...events),
   };
   /** Those that say how a call goes, if it does. */
@@ -94,7 +93,7 @@ function startWorld() {
   };
   return {
     vendor,
-    parameters,
+    notes,
     published,
     measured,
     logged,
@@ -146,7 +145,7 @@ describe('a webhook of ours', () => {
     expect(world.findings()).toEqual(['the webhook whk-1 is switched off']);
     world.vendor.standing = { is: 'enabled', id: 'whk-1' };
     await world.watch();
-    expect([...world.parameters.keys()].filter((name) => name.startsWith('/rekey/findings/'))).toEqual([]);
+    expect(await world.notes.stored('findings/reconcile')).toEqual({});
     world.vendor.standing = { is: 'disabled', id: 'whk-1' };
     await world.watch();
     expect(world.findings()).toHaveLength(2);
@@ -172,11 +171,14 @@ describe('a webhook of ours', () => {
     const remedies = world.published.flatMap(({ type, detail }) =>
       type === 'DriftFound' ? [detail.remedy] : [],
     );
-    const [parameter = ''] = /\/rekey\/sightings\/\S+$/.exec(remedies[0] ?? '') ?? [];
-    expect(world.parameters.delete(parameter)).toBe(true);
+    const [, place = '', key = ''] =
+      /delete the item with the place (\S+) and the key (\S+) from the DynamoDB table rekey$/.exec(
+        remedies[0] ?? '',
+      ) ?? [];
+    expect(await world.notes.ports.deleteNote({ place, key })).toBe('deleted');
     world.measured.length = 0;
     await world.watch();
-    expect([...world.parameters.keys()]).toEqual([]);
+    for (const each of ['webhooks', 'findings/reconcile']) expect(await world.notes.stored(each)).toEqual({});
     expect(world.measured).toEqual([]);
   });
 
@@ -185,7 +187,7 @@ describe('a webhook of ours', () => {
     await world.watch();
     expect(world.published).toEqual([]);
     expect(world.measured).toEqual([]);
-    expect(world.parameters.size).toBe(0);
+    expect(await world.notes.stored('webhooks')).toEqual({});
     expect((await world.use()).shouldHaveTold).toBe(false);
   });
 
@@ -238,15 +240,12 @@ describe('a webhook of ours', () => {
     world.calls.length = 0;
     world.move(hourMs);
     await world.watch();
-    expect(world.calls).toEqual([
-      ...['readParameter', 'readParameter', 'readParameter', 'readParameter'],
-      'writeParameter',
-    ]);
+    expect(world.calls).toEqual([...['readNote', 'readNote', 'readNote', 'readNote'], 'writeNote']);
     world.vendor.standing = { is: 'unreadable', reason: 'no' };
     await world.watch();
     world.calls.length = 0;
     await world.watch();
-    expect(world.calls).not.toContain('writeParameter');
+    expect(world.calls).not.toContain('writeNote');
   });
 });
 
@@ -358,7 +357,8 @@ describe('events that the vendor could not deliver', () => {
   test('are not lost when a note was spoiled: they are told once more', async () => {
     world.vendor.deliveries = [world.lost('evt-1', 2 * hourMs)];
     await world.watch();
-    for (const name of world.parameters.keys()) world.parameters.set(name, 'no JSON');
+    for (const key of Object.keys(await world.notes.stored('webhooks')))
+      await world.notes.put('webhooks', key, 'no JSON');
     await world.watch();
     expect(world.caughtUp().map(({ providerEventId }) => providerEventId)).toEqual(['evt-1', 'evt-1']);
     await world.watch();

@@ -420,12 +420,13 @@ describe('a user that the vendor does not let go', () => {
     await rekey.invoke((inner, until) => {
       const ports: typeof inner.ports = {
         ...inner.ports,
-        writeParameter: async (request) => {
-          const isFirstNote = !isNoted && request.parameter.includes('/deleting/');
+        writeNote: async (request) => {
+          const isFirstNote = !isNoted && request.place.startsWith('deletions/');
           isNoted ||= isFirstNote;
-          await inner.ports.writeParameter(request);
+          const outcome = await inner.ports.writeNote(request);
           // Longer than what a guard read before counts.
           if (isFirstNote) vendors().clock.move(3_000);
+          return outcome;
         },
         // Somebody switches rotation off right before the provider would be asked.
         describeSecret: async (request) => {

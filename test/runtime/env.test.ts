@@ -23,6 +23,7 @@ const valid = {
   REKEY_START_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-starts.fifo',
   REKEY_LOST_REQUEST_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/rekey-lost-requests',
   REKEY_AUDIT_BUCKET: 'rekey-audit',
+  REKEY_NOTE_TABLE_NAME: 'rekey',
   REKEY_WEBHOOK_BASE_URL: 'https://a1b2c3d4e5.execute-api.eu-central-1.amazonaws.com/webhooks/',
 };
 const proxy = 'http://egress:canary-Pr0xy-pass@proxy.example.com:3128';
@@ -32,7 +33,7 @@ const functions: Record<string, { schema: Schema<unknown>; own: readonly (keyof 
   'rotate-secret': { schema: rotateSecretEnvironment, own: [] },
   'create-user': {
     schema: createUserEnvironment,
-    own: ['REKEY_ROTATION_FUNCTION_ARN', 'REKEY_LOST_REQUEST_QUEUE_URL'],
+    own: ['REKEY_ROTATION_FUNCTION_ARN', 'REKEY_LOST_REQUEST_QUEUE_URL', 'REKEY_NOTE_TABLE_NAME'],
   },
   'start-rotations': {
     schema: startRotationsEnvironment,
@@ -41,19 +42,27 @@ const functions: Record<string, { schema: Schema<unknown>; own: readonly (keyof 
       'REKEY_URGENT_TARGET_QUEUE_URL',
       'REKEY_START_QUEUE_URL',
       'REKEY_LOST_REQUEST_QUEUE_URL',
+      'REKEY_NOTE_TABLE_NAME',
     ],
   },
-  'delete-user': { schema: deleteUserEnvironment, own: ['REKEY_LOST_REQUEST_QUEUE_URL'] },
+  'delete-user': {
+    schema: deleteUserEnvironment,
+    own: ['REKEY_LOST_REQUEST_QUEUE_URL', 'REKEY_NOTE_TABLE_NAME'],
+  },
   'reconcile-users': {
     schema: reconcileUsersEnvironment,
     own: [
       'REKEY_TARGET_QUEUE_URL',
       'REKEY_URGENT_TARGET_QUEUE_URL',
       'REKEY_LOST_REQUEST_QUEUE_URL',
+      'REKEY_NOTE_TABLE_NAME',
       'REKEY_WEBHOOK_BASE_URL',
     ],
   },
-  'update-consumers': { schema: updateConsumersEnvironment, own: ['REKEY_LOST_REQUEST_QUEUE_URL'] },
+  'update-consumers': {
+    schema: updateConsumersEnvironment,
+    own: ['REKEY_LOST_REQUEST_QUEUE_URL', 'REKEY_NOTE_TABLE_NAME'],
+  },
   'record-audit': { schema: recordAuditEnvironment, own: ['REKEY_AUDIT_BUCKET'] },
   'receive-webhook': { schema: receiveWebhookEnvironment, own: [] },
 };
@@ -133,6 +142,7 @@ test('every wrong variable is named at once, with what was expected and what to 
     REKEY_START_QUEUE_URL: 'rekey-starts.fifo',
     REKEY_LOST_REQUEST_QUEUE_URL: 'rekey-lost-requests',
     REKEY_AUDIT_BUCKET: 'rekey_audit',
+    REKEY_NOTE_TABLE_NAME: 'my notes',
     REKEY_WEBHOOK_BASE_URL: 'webhooks/',
   });
   expect({ code, effect }).toEqual({ code: 'ENVIRONMENT_INVALID', effect: 'none' });
@@ -143,6 +153,7 @@ test('every wrong variable is named at once, with what was expected and what to 
   for (const queue of ['TARGET', 'URGENT_TARGET', 'START', 'LOST_REQUEST'])
     expect(message).toContain(`REKEY_${queue}_QUEUE_URL: expected the http(s) URL of a queue`);
   expect(message).toContain('REKEY_AUDIT_BUCKET: expected the name of a bucket');
+  expect(message).toContain('REKEY_NOTE_TABLE_NAME: expected the name of a DynamoDB table');
   expect(message).toContain('REKEY_WEBHOOK_BASE_URL: expected an http(s) URL');
   expect(message).toContain('deploy the stack again');
 });
@@ -174,6 +185,10 @@ describe('a variable is refused', () => {
     'that is no name of a bucket': {
       variable: 'REKEY_AUDIT_BUCKET',
       values: [undefined, '', 'ab', 'Rekey-Audit', 'arn:aws:s3:::rekey-audit'],
+    },
+    'that is no name of a table': {
+      variable: 'REKEY_NOTE_TABLE_NAME',
+      values: [undefined, '', 'my notes', 'arn:aws:dynamodb:eu-central-1:111122223333:table/rekey'],
     },
     'that is no http proxy': {
       variable: 'HTTPS_PROXY',
@@ -210,6 +225,7 @@ describe('no value is in the error', () => {
       REKEY_ROTATION_FUNCTION_ARN: 'canary password',
       REKEY_TARGET_QUEUE_URL: 'canary password',
       REKEY_AUDIT_BUCKET: 'canary password',
+      REKEY_NOTE_TABLE_NAME: 'canary password',
       REKEY_LOG_LEVEL: 'canary password',
       HTTPS_PROXY: 'canary password',
     },

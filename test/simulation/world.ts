@@ -23,6 +23,7 @@ import { createParameters } from '../../infra/local/aws/parameters.ts';
 import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from '../support/aws-client.ts';
+import { startNotes } from '../support/notes.ts';
 import { webhookBaseUrl } from '../support/rekey.ts';
 import { randomOfRun } from './random.ts';
 import { createSimulatedVendors } from './vendors.ts';
@@ -72,6 +73,7 @@ export async function createSimulation({ start, run, odds, specs, quotas = [] }:
   });
   const parameters = createParameters({ account, region, clock });
   const { limit, counts: callCounts } = createQuotas({ clock, quotas });
+  const notes = startNotes(clock.now, limit);
   const counts = { rotations: 0, deaths: 0, failures: 0, passes: 0, invocations: 0 };
   const measured = new Map<MetricName, number>();
   const defects: unknown[] = [];
@@ -106,6 +108,7 @@ export async function createSimulation({ start, run, odds, specs, quotas = [] }:
   const awsPorts = {
     ...secretsManagerPorts(clientOf(limit(secretsManager)), createRedactor(), clock.now),
     ...parameterStore(clientOf(limit(parameters)), clock.now),
+    ...notes.ports,
     publish: eventBridge(clientOf(limit(bus)), busName, { sleep: (ms) => clock.sleep(ms) }),
     notify: otherBuses(clientOf(limit(bus)), { sleep: (ms) => clock.sleep(ms) }, clock.now),
     enqueue: async (added: readonly TargetTask[]) => void tasks.push(...added),

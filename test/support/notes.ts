@@ -1,27 +1,36 @@
-import type { Note, Ports } from '../../functions/core/ports.ts';
+import { noteTable } from '../../functions/aws/notes.ts';
+import { tableName } from '../../functions/core/notes.ts';
+import type { Ports } from '../../functions/core/ports.ts';
+import type { AwsService } from '../../infra/local/aws/service.ts';
+import { createTables } from '../../infra/local/aws/tables.ts';
+import { clientOf } from './aws-client.ts';
 
-/** The ports to the table of notes, over a map. */
-export function memoryNotes(
-  now: () => Date,
-): Pick<Ports, 'readNote' | 'listNotes' | 'writeNote' | 'deleteNote'> {
-  const places = new Map<string, Map<string, Note>>();
-  const at = (place: string, key: string): Note | 'absent' => {
-    const note = places.get(place)?.get(key);
-    return note === undefined || note.expiresAt <= now() ? 'absent' : note;
-  };
+/** The table of notes in this process: its ports, and what is in it, expired or not. */
+export function startNotes(clock: () => Date, limit: (service: AwsService) => AwsService = (all) => all) {
+  const tables = createTables({
+    account: '123456789012',
+    region: 'eu-central-1',
+    tables: [{ name: tableName, partitionKey: 'place', sortKey: 'key' }],
+  });
+  const ports: Pick<Ports, 'readNote' | 'listNotes' | 'writeNote' | 'deleteNote'> = noteTable(
+    clientOf(limit(tables)),
+    tableName,
+    clock,
+  );
   return {
-    readNote: async ({ place, key }) => at(place, key),
-    listNotes: async ({ place }) =>
-      [...(places.get(place)?.values() ?? [])].filter(({ expiresAt }) => expiresAt > now()),
-    writeNote: async ({ place, key, document, expiresAt, ifRevision }) => {
-      const before = at(place, key);
-      const revision = before === 'absent' ? 0 : before.revision;
-      if (ifRevision !== undefined && ifRevision !== (before === 'absent' ? 'absent' : revision))
-        return 'conflict';
-      const notes = places.get(place) ?? new Map<string, Note>();
-      places.set(place, notes.set(key, { key, document, expiresAt, revision: revision + 1 }));
-      return 'written';
+    ports,
+    /** Documents of a place, by key. */
+    async stored(place: string): Promise<Readonly<Record<string, string>>> {
+      const { Items } = (await tables.call('Query', {
+        TableName: tableName,
+        KeyConditionExpression: '#place = :place',
+        ExpressionAttributeNames: { '#place': 'place' },
+        ExpressionAttributeValues: { ':place': { S: place } },
+      })) as { readonly Items: readonly { readonly key: { S: string }; readonly document: { S: string } }[] };
+      return Object.fromEntries(Items.map(({ key, document }) => [key.S, document.S]));
     },
-    deleteNote: async ({ place, key }) => (places.get(place)?.delete(key) === true ? 'deleted' : 'absent'),
+    /** Puts a document there as somebody at the table would. */
+    put: (place: string, key: string, document: string) =>
+      ports.writeNote({ place, key, document, expiresAt: new Date(clock().getTime() + 90 * 86_400_000) }),
   };
 }

@@ -15,6 +15,7 @@ import { parseSecretValue } from '../../functions/core/secret-value.ts';
 import { createRedactor, Sensitive } from '../../functions/core/sensitive.ts';
 import { type Creation, createUser } from '../../functions/lifecycle/create-user.ts';
 import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
+import type { Unwritten } from '../../functions/lifecycle/notes.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
@@ -26,7 +27,7 @@ import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
 import { clientOf } from './aws-client.ts';
-import { memoryNotes } from './notes.ts';
+import { startNotes } from './notes.ts';
 import { isChange, type TestVendors } from './vendors.ts';
 
 const account = '123456789012';
@@ -157,6 +158,8 @@ export async function startTestRekey(
   const measured: { readonly metric: MetricName; readonly value: number }[] = [];
   const tasks: QueuedTask[] = [];
   const ordered: StartTask[] = [];
+  /** What a function instance that lives on keeps in mind; it ends with the invocation that is killed in it. */
+  const unwritten: Unwritten = new Map();
 
   /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. It may last so long. */
   async function invocation<Answer>(
@@ -168,6 +171,7 @@ export async function startTestRekey(
     let isDead = false;
     const die = (): Promise<never> => {
       isDead = true;
+      unwritten.clear();
       death.reject(new Error('killed'));
       return new Promise(() => undefined);
     };
@@ -210,6 +214,7 @@ export async function startTestRekey(
       sha256: (text) => createHash('sha256').update(text).digest(),
       log: (_level, message, fields) => logged.push(`${message} ${JSON.stringify(fields ?? {})}`),
       measure: (metric, value) => measured.push({ metric, value }),
+      unwritten,
     };
     return Promise.race([use(rekey, until), death.promise]);
   }
@@ -238,14 +243,14 @@ export async function startTestRekey(
     },
   });
   const parameters = createParameters({ account, region, clock });
-  const notes = memoryNotes(clock.now);
   const { limit, counts: callCounts } = createQuotas({ clock, quotas });
+  const notes = startNotes(clock.now, limit);
   const awsPorts = {
     ...secretsManagerPorts(clientOf(limit(secretsManager)), createRedactor(), clock.now),
     ...parameterStore(clientOf(limit(parameters)), clock.now),
+    ...notes.ports,
     publish: eventBridge(clientOf(limit(bus)), busName, { sleep: clock.sleep }),
     notify: otherBuses(clientOf(limit(bus)), { sleep: clock.sleep }, clock.now),
-    ...notes,
     enqueue: async (added: readonly QueuedTask[]) => void tasks.push(...added),
     enqueueStart: async (added: readonly StartTask[]) => void ordered.push(...added),
     randomBytes: async (size: number) => randomBytes(size),
@@ -280,6 +285,7 @@ export async function startTestRekey(
   return {
     secretsManager,
     parameters,
+    notes,
     bus,
     /** What rekey asked of AWS; a test that calls a service itself is not counted. */
     callCounts,
@@ -351,8 +357,8 @@ export async function startTestRekey(
       invocation(async (rekey, until) => {
         // As if the last looks were long enough ago: a test need not move the clock for the next one.
         if (call.is === 'pass')
-          for (const { key } of await notes.listNotes({ place: 'looks' }))
-            await notes.deleteNote({ place: 'looks', key });
+          for (const { key } of await notes.ports.listNotes({ place: 'looks' }))
+            await notes.ports.deleteNote({ place: 'looks', key });
         const { reconcileUsers } = await import('../../functions/lifecycle/reconcile-users.ts');
         return reconcileUsers(call, { webhookBaseUrl }, until, rekey);
       }),

@@ -5,7 +5,7 @@ import type { AwsService } from './service.ts';
 import { tokenBucket } from './token-bucket.ts';
 
 /** By service and operation, as IAM names it. Standard queues of SQS have no quota on calls (AWS documentation). */
-type Call = `${'secretsmanager' | 'ssm' | 'events' | 'sqs'}:${string}`;
+type Call = `${'secretsmanager' | 'ssm' | 'events' | 'sqs' | 'dynamodb'}:${string}`;
 
 /** How many calls an account may make in one Region. */
 export interface Quota {
@@ -126,6 +126,12 @@ const fifoQueues: readonly Quota[] = [
   of: (input) => queueUrlIn.safeParse(input).data?.QueueUrl,
   source: 'AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html',
 }));
+const onDemandPage = 'amazondynamodb/latest/developerguide/on-demand-capacity-mode.html';
+/** Of a new table on demand; here every call is one unit, as long as its items are small. */
+const dynamoDb: readonly Quota[] = [
+  { calls: ['dynamodb:PutItem', 'dynamodb:DeleteItem'], perSecond: 4_000, source: onDemandPage },
+  { calls: ['dynamodb:GetItem', 'dynamodb:Query'], perSecond: 12_000, source: onDemandPage },
+];
 
 /** What a new account has. */
 export const publishedQuotas: readonly Quota[] = [
@@ -133,6 +139,7 @@ export const publishedQuotas: readonly Quota[] = [
   ...parameterStore,
   ...eventBridge,
   ...fifoQueues,
+  ...dynamoDb,
 ];
 
 /** The same after an operator switched on high throughput of Parameter Store. */
@@ -141,6 +148,7 @@ export const highThroughputQuotas: readonly Quota[] = [
   ...parameterStoreHighThroughput,
   ...eventBridge,
   ...fifoQueues,
+  ...dynamoDb,
 ];
 
 export interface CallCount {

@@ -411,8 +411,8 @@ describe('resources', () => {
   });
 
   test('what has no counterpart here is listed', async () => {
-    const { unknown } = await read({ Resources: { Table: { Type: 'AWS::DynamoDB::Table' } } });
-    expect(unknown).toEqual([{ logicalId: 'Table', type: 'AWS::DynamoDB::Table' }]);
+    const { unknown } = await read({ Resources: { Cache: { Type: 'AWS::DAX::Cluster' } } });
+    expect(unknown).toEqual([{ logicalId: 'Cache', type: 'AWS::DAX::Cluster' }]);
   });
 
   const scheduled = (properties: object = {}, target: object = {}) => ({

@@ -1,3 +1,4 @@
+import * as dynamoDbSdk from '@aws-sdk/client-dynamodb';
 import * as eventBridgeSdk from '@aws-sdk/client-eventbridge';
 import * as secretsManagerSdk from '@aws-sdk/client-secrets-manager';
 import { CreateSecretCommand } from '@aws-sdk/client-secrets-manager';
@@ -171,6 +172,7 @@ test.each(Object.entries({ publishedQuotas, highThroughputQuotas }))(
       ssm: ssmSdk,
       events: eventBridgeSdk,
       sqs: sqsSdk,
+      dynamodb: dynamoDbSdk,
     };
     const calls = quotas.flatMap((quota) => quota.calls);
     const unknown = calls.filter((call) => {

@@ -1,0 +1,7 @@
+// dynalite has no types of its own.
+declare module 'dynalite' {
+  import type { Server } from 'node:http';
+
+  const dynalite: (options: { readonly createTableMs: number }) => Server;
+  export = dynalite;
+}
