@@ -791,6 +791,15 @@ describe('rotations of one target at once', () => {
     ).toContain('a: TARGET_BUSY until 2026-04-05T12:10:00');
   });
 
+  test('leave a place to the routine ones of a crowded window beside one in flight', () => {
+    const given: Given = { parallelRotations: 2 };
+    const crowd = Array.from({ length: 2_000 }, (_, index) => due(`m${index}`, given));
+    const starts = plan(april, inFlight('x', '11:50', given), ...crowd).rotations.flatMap(
+      ({ verdict: says }) => (says.say === 'start' ? [says.inMinutes] : []),
+    );
+    expect(starts).toEqual([0, 1, 2, 3, 4]);
+  });
+
   test('do not make routine rotations follow each other any sooner, where there is time', () => {
     const given: Given = { parallelRotations: 2 };
     expect(verdicts(plan(april, inFlight('x', '11:55', given), due('a', given)))).toContain(
