@@ -859,6 +859,17 @@ describe('the spacing of a target', () => {
     expect(startsOf(april, ...many(1_000, { writes: { perMinute: 4, perRotation: 8 } }))).toEqual([0, 4]);
   });
 
+  test('is never less than a rotation takes, whenever the passes come', () => {
+    const now = '2026-04-05T12:00:20Z';
+    expect(startsOf(now, succeededAt('z', '12:00'), ...many(1_000))).toEqual([1, 2, 3, 4]);
+  });
+
+  test('gives a first rotation half an hour, however many there are', () => {
+    const made: Given = { ...fresh, versions: [['v1', '2026-04-05T11:59:00Z', 'AWSCURRENT']] };
+    expect(startsOf(april, ...many(3, made))).toEqual([0]);
+    expect(startsOf(april, ...many(15, made))).toEqual([0, 2, 4]);
+  });
+
   test('is ten minutes, too, between credentials that have no window', () => {
     const always = many(100, { rotation: {} });
     expect(startsOf(april, ...always.slice(0, 50))).toEqual([0]);
