@@ -541,12 +541,13 @@ function startOrHold(
   // Of a credential that cannot be read nobody knows whether it is being rotated; a revocation does not wait for that.
   if (!target.isWhole && !isRevoked) return hold('TARGET_BUSY');
 
-  const spacedMinute = order === undefined ? minuteOf(target, nowMs) : 0;
   // A start in a later minute keeps the invocation waiting, and it could not look again for what was ordered.
-  const minutes = hasOrder ? 1 : plannedMinutes;
-  if (spacedMinute >= minutes || !hasRoom(target, spacedMinute))
+  const minutes = hasOrder || order !== undefined ? 1 : plannedMinutes;
+  let minute = order === undefined ? minuteOf(target, nowMs) : 0;
+  while (minute < minutes && !hasRoom(target, minute)) minute += 1;
+  if (minute >= minutes)
     return hasRoom(target, 0) ? hold('SPACING', target.nextStart) : hold('TARGET_BUSY', roomAt(target));
-  const inMinutes = budget.next(spec, spacedMinute);
+  const inMinutes = budget.next(spec, minute);
   if (inMinutes >= plannedMinutes) return hold('BUDGET', nowMs + plannedMinutes * 60_000);
   const startsAt = nowMs + inMinutes * 60_000;
   if (startsAt >= closesAt)
@@ -557,7 +558,7 @@ function startOrHold(
   return { say: 'start', because, inMinutes };
 }
 
-/** The whole minute from now in which the spacing lets the next routine rotation start: never too early, but for parts of one minute. */
+/** The minute from now in which the spacing lets the next routine rotation start; after the first one, a part of a minute too early. */
 const minuteOf = ({ nextStart, planned }: TargetState, now: number): number =>
   Math.max(0, (planned.length > 0 ? Math.floor : Math.ceil)((nextStart - now) / 60_000));
 

@@ -791,6 +791,15 @@ describe('rotations of one target at once', () => {
     ).toContain('a: TARGET_BUSY until 2026-04-05T12:10:00');
   });
 
+  test('leave a place to the routine ones of a crowded window beside one in flight', () => {
+    const given: Given = { parallelRotations: 2 };
+    const crowd = Array.from({ length: 2_000 }, (_, index) => due(`m${index}`, given));
+    const starts = plan(april, inFlight('x', '11:50', given), ...crowd).rotations.flatMap(
+      ({ verdict: says }) => (says.say === 'start' ? [says.inMinutes] : []),
+    );
+    expect(starts).toEqual([0, 1, 2, 3, 4]);
+  });
+
   test('do not make routine rotations follow each other any sooner, where there is time', () => {
     const given: Given = { parallelRotations: 2 };
     expect(verdicts(plan(april, inFlight('x', '11:55', given), due('a', given)))).toContain(
@@ -848,6 +857,17 @@ describe('the spacing of a target', () => {
     ]);
     // Half of four writes a minute, and eight for each: one rotation in four minutes.
     expect(startsOf(april, ...many(1_000, { writes: { perMinute: 4, perRotation: 8 } }))).toEqual([0, 4]);
+  });
+
+  test('is never less than a rotation takes, whenever the passes come', () => {
+    const now = '2026-04-05T12:00:20Z';
+    expect(startsOf(now, succeededAt('z', '12:00'), ...many(1_000))).toEqual([1, 2, 3, 4]);
+  });
+
+  test('gives a first rotation half an hour, however many there are', () => {
+    const made: Given = { ...fresh, versions: [['v1', '2026-04-05T11:59:00Z', 'AWSCURRENT']] };
+    expect(startsOf(april, ...many(3, made))).toEqual([0]);
+    expect(startsOf(april, ...many(15, made))).toEqual([0, 2, 4]);
   });
 
   test('is ten minutes, too, between credentials that have no window', () => {
