@@ -147,7 +147,7 @@ export class Alarms extends Construct {
   }
 
   private addFunctions({ rotateSecret, reconcileUsers, passes }: AlarmsProps): void {
-    // The other functions end in the queue of lost requests when they fail, and wait in Lambda's own queue when throttled.
+    // What the other functions fail on comes again out of its queue, or lies in that of lost requests.
     this.add(
       'RotateSecretErrors',
       {

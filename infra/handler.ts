@@ -47,7 +47,10 @@ export interface HandlerProps {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** All that the function may do, beside writing its own log and to `lostRequests`. */
   readonly statements: readonly StatementProps[];
-  /** Takes events that failed in the function to the last try. @default nothing calls it asynchronously */
+  /**
+   * Takes what failed in the function to the last try where it was called asynchronously, as by a schedule, and what the function
+   * itself sets aside of its queue. @default it is called synchronously only
+   */
   readonly lostRequests?: IQueue;
 }
 

@@ -1,4 +1,4 @@
-import { Aws, Duration, Validations } from 'aws-cdk-lib';
+import { Aws, Duration, Names, Validations } from 'aws-cdk-lib';
 import { CfnRule, type IRuleTarget, type RuleTargetConfig } from 'aws-cdk-lib/aws-events';
 import { PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { EventSourceMapping, type Function as LambdaHandler } from 'aws-cdk-lib/aws-lambda';
@@ -89,7 +89,7 @@ export class EventsTo implements IRuleTarget {
     for (const queue of [this.queue, this.lostRequests])
       queue.addToResourcePolicy(
         new PolicyStatement({
-          sid: `AllowEventRule${rule.node.path.replaceAll(/[^A-Za-z0-9]/g, '')}`,
+          sid: `AllowEventRule${Names.nodeUniqueId(rule.node)}`,
           principals: [new ServicePrincipal('events.amazonaws.com')],
           actions: ['sqs:SendMessage'],
           resources: [queue.queueArn],

@@ -33,6 +33,9 @@ const environment = {
   REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:123456789012:function:rekey-rotate-secret',
   REKEY_NOTE_TABLE_NAME: 'rekey',
   REKEY_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/123456789012/rekey-targets',
+  REKEY_URGENT_TARGET_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/123456789012/rekey-urgent-targets',
+  REKEY_START_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/123456789012/rekey-starts.fifo',
+  REKEY_LOST_REQUEST_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/123456789012/rekey-lost-requests',
   REKEY_WEBHOOK_BASE_URL: 'https://example.com/webhooks/',
   REKEY_AUDIT_BUCKET: 'rekey-audit',
 };

@@ -1,9 +1,10 @@
+import { createHash } from 'node:crypto';
 import { CreateSecretCommand } from '@aws-sdk/client-secrets-manager';
 import { SQSClient } from '@aws-sdk/client-sqs';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { eventBridge, otherBuses } from '../../functions/aws/bus.ts';
 import { parameterStore } from '../../functions/aws/parameters.ts';
-import { targetQueue } from '../../functions/aws/queue.ts';
+import { redelivery, startQueue as startsPort, targetQueue } from '../../functions/aws/queue.ts';
 import { secretsManager } from '../../functions/aws/secrets.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
 import { createRedactor, Sensitive } from '../../functions/core/sensitive.ts';
@@ -801,41 +802,43 @@ describe('events', () => {
   });
 });
 
+const queueUrl = `https://sqs.${region}.amazonaws.com/${account}/targets`;
+const queueArn = `arn:aws:sqs:${region}:${account}:targets`;
+/** The port on the real SDK, against a local queue behind a loopback endpoint. */
+async function startQueue({ faults = [], maxAttempts = 1 }: { faults?: Fault[]; maxAttempts?: number } = {}) {
+  const clock = testClock();
+  const queues = createQueues({ account, region, clock });
+  queues.addQueue({ name: 'targets' });
+  queues.addQueue({ name: 'starts.fifo', isFifo: true });
+  queues.addQueue({ name: 'lost' });
+  const endpoint = await startAwsEndpoint({ services: [queues], onCall: () => faults.shift() });
+  const client = new SQSClient({
+    endpoint: endpoint.url,
+    region,
+    maxAttempts,
+    credentials: { accessKeyId: 'AKIDTEST', secretAccessKey: 'not-a-key' },
+  });
+  onTestFinished(async () => {
+    client.destroy();
+    queues.stop();
+    await endpoint.close();
+  });
+  const sleep = async () => undefined;
+  const sha256 = (text: string) => createHash('sha256').update(text).digest();
+  return {
+    clock,
+    queues,
+    ...redelivery(client, queueUrl.replace(/targets$/, 'lost')),
+    enqueueStart: startsPort(client, queueUrl.replace(/targets$/, 'starts.fifo'), { sleep }, sha256),
+    enqueue: targetQueue(client, queueUrl, { sleep }),
+    enqueueElsewhere: targetQueue(client, `${queueUrl}-gone`, { sleep }),
+    bodies: () => queues.messages(queueArn).map(({ body }) => JSON.parse(body)),
+  };
+}
+
 describe('tasks', () => {
-  const queueUrl = `https://sqs.${region}.amazonaws.com/${account}/targets`;
-  const queueArn = `arn:aws:sqs:${region}:${account}:targets`;
   const tasks = (count: number) =>
     Array.from({ length: count }, (_, index) => ({ provider: 'acme', targetId: `db-${index}` }));
-
-  /** The port on the real SDK, against a local queue behind a loopback endpoint. */
-  async function startQueue({
-    faults = [],
-    maxAttempts = 1,
-  }: {
-    faults?: Fault[];
-    maxAttempts?: number;
-  } = {}) {
-    const queues = createQueues({ account, region, clock: testClock() });
-    queues.addQueue({ name: 'targets' });
-    const endpoint = await startAwsEndpoint({ services: [queues], onCall: () => faults.shift() });
-    const client = new SQSClient({
-      endpoint: endpoint.url,
-      region,
-      maxAttempts,
-      credentials: { accessKeyId: 'AKIDTEST', secretAccessKey: 'not-a-key' },
-    });
-    onTestFinished(async () => {
-      client.destroy();
-      queues.stop();
-      await endpoint.close();
-    });
-    const sleep = async () => undefined;
-    return {
-      enqueue: targetQueue(client, queueUrl, { sleep }),
-      enqueueElsewhere: targetQueue(client, `${queueUrl}-gone`, { sleep }),
-      bodies: () => queues.messages(queueArn).map(({ body }) => JSON.parse(body)),
-    };
-  }
 
   test('are all in the queue, however many are sent at once', async () => {
     const { enqueue, bodies } = await startQueue();
@@ -882,5 +885,60 @@ describe('tasks', () => {
     const { enqueue, bodies } = await startQueue({ faults });
     expect(await rejectionOf(enqueue(tasks(12)))).toMatchObject({ code: 'STORE_DENIED', effect: 'applied' });
     expect(bodies()).toEqual(tasks(10));
+  });
+});
+
+describe('starts', () => {
+  const startsArn = `arn:aws:sqs:${region}:${account}:starts.fifo`;
+  const start = (credential: string) => ({ provider: 'acme', targetId: 'db-1', credential });
+
+  test('are in the queue once each, however often they are sent, and come one target after the other', async () => {
+    const { enqueueStart, queues } = await startQueue({ faults: [{ fault: 'reset-after' }], maxAttempts: 3 });
+    const names = Array.from({ length: 12 }, (_, index) => `orders-${index}`);
+    await enqueueStart(names.map((name) => ({ ...start(name), id: `${name} now` })));
+    await enqueueStart([{ ...start('orders-3'), id: 'orders-3 now' }]);
+    const kept = queues.messages(startsArn);
+    expect(kept.map(({ body }) => JSON.parse(body))).toEqual(names.map(start));
+    expect(new Set(kept.map(({ order }) => order?.groupId))).toEqual(new Set(['acme/db-1']));
+  });
+});
+
+describe('a message that failed', () => {
+  test('is handed out again when it was postponed to', async () => {
+    const { queues, clock, postpone } = await startQueue();
+    queues.send(queueArn, 'an order');
+    const [received] = queues.receive(queueArn, 10);
+    await postpone({ queueArn, receiptHandle: received?.receiptHandle ?? '', seconds: 120 });
+    await clock.advance(119_999);
+    expect(queues.receive(queueArn, 10)).toEqual([]);
+    await clock.advance(1);
+    expect(queues.receive(queueArn, 10)).toMatchObject([{ body: 'an order', receiveCount: 2 }]);
+  });
+
+  test('lies aside with its reason', async () => {
+    const { queues, setAside } = await startQueue();
+    const message = 'EVENT_INVALID: detail: expected an object – “x”';
+    await setAside({ body: '{}', messageId: 'm-1', queueArn, code: 'EVENT_INVALID', message });
+    expect(queues.messages(`arn:aws:sqs:${region}:${account}:lost`)).toMatchObject([
+      {
+        body: '{}',
+        messageAttributes: {
+          ERROR_CODE: { DataType: 'String', StringValue: 'EVENT_INVALID' },
+          ERROR_MESSAGE: { DataType: 'String', StringValue: message },
+          MESSAGE_ID: { DataType: 'String', StringValue: 'm-1' },
+        },
+      },
+    ]);
+  });
+
+  test('whose receipt is none any more is not postponed, and the caller is told', async () => {
+    const { postpone } = await startQueue();
+    const receiptHandle = Buffer.from(`${'0'.repeat(8)}-0000-4000-8000-${'0'.repeat(12)}#1`).toString(
+      'base64url',
+    );
+    expect(await rejectionOf(postpone({ queueArn, receiptHandle, seconds: 1 }))).toMatchObject({
+      name: 'StoreError',
+      code: 'STORE_REFUSED',
+    });
   });
 });

@@ -92,29 +92,45 @@ const administration: Reason = {
   test: 'are encrypted under a key that CloudWatch may use for them, and that is renewed every year',
 };
 
+const failedEvent: Reason = {
+  because: 'no event of the run fails, so that none is to come again soon',
+  file: 'test/storm.test.ts',
+  test: 'outlive a Parameter Store that serves nobody for six hours',
+};
+const queuedStart: Reason = {
+  because: 'no pass of the run hands a start on',
+  file: 'test/aws/queue.test.ts',
+  test: 'is in the group of its target, under an id that its sender chose and SQS takes',
+};
+
 /** Policy, statement and action of every permission that a run of the whole life can do without. */
 export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyCreateUserRoleDefaultPolicy MakeSecrets secretsmanager:PutSecretValue': adoption,
   'RekeyCreateUserRoleDefaultPolicy OrderRotations ssm:PutParameter': restored,
   'RekeyCreateUserRoleDefaultPolicy ReadVendorKeys secretsmanager:GetSecretValue': adoption,
+  'RekeyCreateUserRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
   'RekeyCreateUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:DeleteParameter': breakers,
   'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:PutParameter': breakers,
   'RekeyStartRotationsRoleDefaultPolicy AskWorkers sqs:SendMessage': openReset,
   'RekeyStartRotationsRoleDefaultPolicy GiveUpRotations secretsmanager:UpdateSecretVersionStage': strayLabel,
-  'RekeyStartRotations.Permissions RekeyPauseOrderedAllowEventRuleRekeyStartRotations lambda:InvokeFunction':
-    pause,
+  'RekeyStartRotationsRoleDefaultPolicy QueueStarts sqs:SendMessage': queuedStart,
+  'RekeyStartRotationsEventsPolicy AllowEventRuleRekeyPauseOrdered sqs:SendMessage': pause,
   'RekeyStartRotationsRoleDefaultPolicy Publish events:PutEvents': breakers,
+  'RekeyStartRotationsRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
   'RekeyStartRotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyDeleteUserRoleDefaultPolicy GiveUpRotations secretsmanager:UpdateSecretVersionStage': endedRotation,
+  'RekeyDeleteUserRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
   'RekeyDeleteUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyReconcileUsersRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': withoutSpec,
   'RekeyReconcileUsersRoleDefaultPolicy OrderRotations ssm:PutParameter': vanished,
   'RekeyReconcileUsersRoleDefaultPolicy MendSecrets secretsmanager:PutSecretValue': stuck,
   'RekeyReconcileUsersRoleDefaultPolicy MendSecrets secretsmanager:UpdateSecretVersionStage': movedLabel,
+  'RekeyReconcileUsersRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
   'RekeyReconcileUsersRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyUpdateConsumersRoleDefaultPolicy KeepFindings ssm:DeleteParameter': consumerBehind,
   'RekeyUpdateConsumersRoleDefaultPolicy KeepFindings ssm:PutParameter': consumerBehind,
+  'RekeyUpdateConsumersRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
   'RekeyUpdateConsumersRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyRecordAuditRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeySchedulestartrotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
@@ -140,5 +156,6 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
  */
 export const sometimesIdlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyStartRotationsRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,
+  'RekeyDeleteUserRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,
   'RekeyStartRotationsRoleDefaultPolicy KeepOrdersAndPauses ssm:PutParameter': twoOrders,
 };

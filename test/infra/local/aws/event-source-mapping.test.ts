@@ -185,6 +185,61 @@ test('never more batches run at one time than the mapping allows, and none is fo
   expect(bodies().flat()).toEqual(['a', 'b', 'c', 'd', 'e']);
 });
 
+test('a queue that keeps order feeds batches of a group one after the other, and those of others beside it', async () => {
+  const clock = testClock();
+  const queues = createQueues({ account, region, clock });
+  queues.addQueue({ name: 'starts.fifo', isFifo: true, visibilityTimeoutSeconds: 90 });
+  const fifoArn = `arn:aws:sqs:${region}:${account}:starts.fifo`;
+  const running = new Map<string, number>();
+  const seen: string[] = [];
+  const gates: (() => void)[] = [];
+  const source = startEventSource(
+    { queueArn: fifoArn, functionArn, batchSize: 1, maximumConcurrency: 10, reportsItemFailures: true },
+    {
+      region,
+      queues,
+      async invoke(_arn, event) {
+        const [{ body, attributes } = { body: '', attributes: { MessageGroupId: '' } }] = (
+          event as { Records: { body: string; attributes: { MessageGroupId: string } }[] }
+        ).Records;
+        const { MessageGroupId: group } = attributes;
+        expect(running.get(group) ?? 0).toBe(0);
+        running.set(group, 1);
+        seen.push(body);
+        await new Promise<void>((open) => gates.push(open));
+        running.set(group, 0);
+        return { ok: true, payload: null };
+      },
+    },
+  );
+  onTestFinished(async () => {
+    queues.stop();
+    await source.stop();
+  });
+  for (const [body, MessageGroupId] of [
+    ['a1', 'a'],
+    ['a2', 'a'],
+    ['b1', 'b'],
+    ['a3', 'a'],
+  ])
+    await queues.call('SendMessage', {
+      QueueUrl: `http://localhost/${account}/starts.fifo`,
+      MessageBody: body,
+      MessageGroupId,
+      MessageDeduplicationId: body,
+    });
+  await settle();
+  expect(seen).toEqual(['a1', 'b1']);
+  while (seen.length < 4) {
+    gates.shift()?.();
+    await settle();
+  }
+  for (const open of gates.splice(0)) open();
+  await settle();
+  expect(seen).toEqual(['a1', 'b1', 'a2', 'a3']);
+  expect(queues.messages(fifoArn)).toEqual([]);
+});
+
 test('after a stop nothing more is taken', async () => {
   const { send, source, bodies, left } = start(failing());
   await source.stop();
