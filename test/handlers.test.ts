@@ -18,12 +18,9 @@ vi.mock('../functions/lifecycle/reconcile-users.ts', () => ({
 vi.mock('../functions/lifecycle/update-consumers.ts', () => ({
   updateConsumers: useCase('updateConsumers'),
 }));
-vi.mock('../functions/lifecycle/carry-out-starts.ts', () => ({
-  carryOutStarts: useCase('carryOutStarts', { batchItemFailures: [{ itemIdentifier: 'm-2' }] }),
-}));
-vi.mock('../functions/lifecycle/orders.ts', () => ({
-  noteOrder: async (given: unknown) => void used.push(['noteOrder', given]),
-  notePause: async (given: unknown) => void used.push(['notePause', given]),
+vi.mock('../functions/lifecycle/carry-out-orders.ts', () => ({
+  takeOrder: useCase('takeOrder'),
+  carryOutOrders: useCase('carryOutOrders', { failed: ['m-2'] }),
 }));
 const asked = vi.hoisted((): unknown[][] => []);
 vi.mock('../functions/runtime/queue.ts', () => ({
@@ -134,7 +131,7 @@ const takes: Record<
   { kinds: readonly (keyof typeof events)[]; use: string; given: readonly unknown[]; answer: unknown }
 > = {
   'start-rotations': {
-    kinds: ['pass', 'order'],
+    kinds: ['pass'],
     use: 'startRotations',
     given: [{ rotationFunctionArn }],
     answer: { started: ['orders-api'] },
@@ -190,19 +187,13 @@ describe('out of a queue', () => {
   };
   const paused = { 'detail-type': 'RekeyPaused', time: '2026-03-01T12:00:00Z', detail: {} };
 
-  test('start-rotations stores every order of a batch before it carries any out, in one pass', async () => {
+  test('start-rotations takes every order of a batch', async () => {
     expect(await invoke('start-rotations', batch(events.order, paused, rotated))).toEqual(failed());
     expect(used).toEqual([
-      ['noteOrder', read.order],
-      ['notePause', { is: 'pause', order: 'RekeyPaused', on: undefined, orderedAt }],
-      ['noteOrder', { is: 'order', order: 'CredentialRotationRequested', credential: 'billing', orderedAt }],
-      ['startRotations', { is: 'pass', dryRun: false }, { rotationFunctionArn }],
+      ['takeOrder', read.order],
+      ['takeOrder', { is: 'pause', order: 'RekeyPaused', on: undefined, orderedAt }],
+      ['takeOrder', { is: 'order', order: 'CredentialRotationRequested', credential: 'billing', orderedAt }],
     ]);
-  });
-
-  test('start-rotations stores the orders of a full batch, and leaves the pass to the last one', async () => {
-    await invoke('start-rotations', batch(...Array.from({ length: 10 }, () => rotated)));
-    expect(used.map(([name]) => name)).toEqual(Array.from({ length: 10 }, () => 'noteOrder'));
   });
 
   test('start-rotations hands starts to what carries them out, and answers which come again', async () => {
@@ -214,7 +205,7 @@ describe('out of a queue', () => {
       { messageId: 'm-1', ...start },
       { messageId: 'm-2', ...start, credential: 'billing' },
     ];
-    expect(used).toEqual([['carryOutStarts', { is: 'starts', starts }, { rotationFunctionArn }]]);
+    expect(used).toEqual([['carryOutOrders', starts, { rotationFunctionArn }]]);
   });
 
   test('start-rotations sets aside what is neither, and does the rest', async () => {
@@ -226,7 +217,7 @@ describe('out of a queue', () => {
       ['setAside', 'EVENT_INVALID'],
       ['setAside', 'EVENT_INVALID'],
     ]);
-    expect(used.map(([name]) => name)).toEqual(['carryOutStarts']);
+    expect(used.map(([name]) => name)).toEqual(['carryOutOrders']);
   });
 
   test('delete-user sees to orders and rotated credentials, one after the other', async () => {

@@ -890,12 +890,7 @@ describe('what passes remember', () => {
   });
 
   test('is out of reach of the functions that anybody or Secrets Manager calls', () => {
-    for (const name of [
-      'rekey-rotate-secret',
-      'rekey-receive-webhook',
-      'rekey-create-user',
-      'rekey-record-audit',
-    ])
+    for (const name of ['rekey-rotate-secret', 'rekey-receive-webhook', 'rekey-record-audit'])
       expect(JSON.stringify(functionNamed(name).roleStatements)).not.toContain('dynamodb');
   });
 });
@@ -1057,6 +1052,7 @@ describe('every function', () => {
     expect(read(createUserEnvironment, 'rekey-create-user')).toEqual({
       ...bus,
       ...lost,
+      ...notes,
       REKEY_ROTATION_FUNCTION_ARN: rotator,
     });
     expect(read(startRotationsEnvironment, 'rekey-start-rotations')).toEqual({
@@ -1202,6 +1198,7 @@ describe('least privilege', () => {
       queuesNamed(...names),
     );
   const sendTo = (...names: string[]) => statement('Allow', ['sqs:SendMessage'], queuesNamed(...names));
+  const listSecrets = statement('Allow', ['secretsmanager:ListSecrets'], ['*']);
   const writeLog = (name: string) =>
     statement(
       'Allow',
@@ -1237,6 +1234,8 @@ describe('least privilege', () => {
         want: [
           readFleet,
           readWhatIsWanted,
+          onNotes(['GetItem', 'PutItem'], 'members'),
+          onNotes(['Query'], 'former-targets'),
           {
             ...parameters(['PutParameter'], 'credentials'),
             conditions: { StringEqualsIfExists: { 'ssm:Overwrite': ['false'] } },
@@ -1276,7 +1275,9 @@ describe('least privilege', () => {
             [...orders('rotateBefore', 'revokeBefore', 'revokeAnyway'), parametersUnder('pause')],
           ),
           keepNotes('findings/schedule'),
-          onNotes(['DeleteItem', 'PutItem', 'Query'], 'breakers'),
+          onNotes(['DeleteItem', 'PutItem', 'Query'], 'breakers', 'members'),
+          onNotes(['Query'], 'former-targets'),
+          listSecrets,
           onSecrets('DescribeSecret', 'ListSecretVersionIds'),
           rotateByOurs,
           giveUpRotations,
@@ -1310,7 +1311,10 @@ describe('least privilege', () => {
         ),
         parameters(['DeleteParameter'], 'directives'),
         keepNotes('findings/retire', 'former-targets', 'gone-targets'),
-        onNotes(['Query'], 'former-targets', 'gone-targets'),
+        onNotes(['Query'], 'former-targets', 'gone-targets', 'settled'),
+        onNotes(['GetItem'], 'members'),
+        onNotes(['PutItem'], 'settled'),
+        listSecrets,
         onNotes(['DeleteItem', 'PutItem', 'Query'], 'deletions/*'),
         onNotes(['DeleteItem', 'GetItem', 'PutItem', 'Query'], 'sessions/*'),
         onNotes(['DeleteItem'], 'findings/consumers', 'findings/reconcile', 'users'),
@@ -1353,10 +1357,10 @@ describe('least privilege', () => {
         readFleet,
         readWhatIsWanted,
         statement('Allow', ['ssm:PutParameter'], orders('rotateBefore', 'changeBefore')),
-        keepNotes('findings/reconcile', 'former-targets'),
-        onNotes(['Query'], 'former-targets'),
-        onNotes(['GetItem', 'PutItem'], 'users', 'webhooks'),
-        statement('Allow', ['secretsmanager:ListSecrets'], ['*']),
+        keepNotes('findings/reconcile', 'former-targets', 'members'),
+        onNotes(['Query'], 'former-targets', 'looks', 'members'),
+        onNotes(['GetItem', 'PutItem'], 'looks', 'users', 'webhooks'),
+        listSecrets,
         onSecrets(
           'DescribeSecret',
           'GetSecretValue',
@@ -1421,14 +1425,14 @@ describe('least privilege', () => {
     const onEverything = Object.values(template.findResources('AWS::IAM::Policy'))
       .flatMap(({ Properties }) => Properties.PolicyDocument.Statement)
       .filter(({ Resource }: { Resource: unknown }) => [Resource].flat().includes('*'));
-    expect(onEverything).toEqual([
-      {
-        Sid: 'FindSecretsWithoutSpec',
+    expect(onEverything).toEqual(
+      ['start-rotations', 'delete-user', 'reconcile-users'].map(() => ({
+        Sid: 'ListSecrets',
         Effect: 'Allow',
         Action: 'secretsmanager:ListSecrets',
         Resource: '*',
-      },
-    ]);
+      })),
+    );
     template.allResourcesProperties('AWS::IAM::Role', { ManagedPolicyArns: Match.absent() });
   });
 

@@ -25,6 +25,7 @@ beforeEach(() => {
     return true;
   });
   vi.useFakeTimers({ now: new Date('2026-03-01T12:00:00Z') });
+  vi.stubEnv('REKEY_NOTE_TABLE_NAME', 'rekey');
   vi.stubEnv('AWS_REGION', 'eu-central-1');
   vi.stubEnv('REKEY_EVENT_BUS_NAME', 'rekey-bus');
   vi.stubEnv(
