@@ -320,3 +320,42 @@ describe('I12: a current login that is refused once', () => {
     expect(refusals(one)).toHaveLength(1);
   });
 });
+
+describe('a value that createSecret is about to store', () => {
+  /** createSecret, before whose write somebody takes AWSPENDING off and so much time passes. */
+  const storeAfter = async (ms: number): Promise<{ outcome: unknown; isStored: boolean }> => {
+    const one = await credential({ strategy: 'reset-password' });
+    // A rotation that died before its first step did anything.
+    rekey.secretsManager.setVariants({ retryDelaysMs: [] });
+    rekey.killAt({ call: 1, when: 'before' });
+    const pending = await rekey.rotate(one.name);
+    rekey.killAt(undefined);
+    const outcome = await failureOf(
+      rekey.invoke(async (inner, until) => {
+        const { ARN: secretId } = await rekey.describe(one.name);
+        const writeSecret: Ports['writeSecret'] = async (request) => {
+          await secrets('UpdateSecretVersionStage', {
+            SecretId: `rekey/${one.name}`,
+            VersionStage: 'AWSPENDING',
+            RemoveFromVersionId: pending,
+          });
+          vendors().clock.move(ms);
+          return inner.ports.writeSecret(request);
+        };
+        const ports = { ...inner.ports, writeSecret };
+        return rotateSecret({ step: 'createSecret', secretId, token: pending }, until, { ...inner, ports });
+      }),
+    );
+    const answer = await secrets('GetSecretValue', {
+      SecretId: `rekey/${one.name}`,
+      VersionId: pending,
+    }).catch(() => undefined);
+    return { outcome, isStored: answer !== undefined };
+  };
+
+  test('is not stored any more where AWSPENDING was taken off more than two seconds after the step looked', async () => {
+    const { outcome, isStored } = await storeAfter(2_100);
+    expect(outcome).toMatchObject({ code: 'SUPERSEDED', effect: 'none' });
+    expect(isStored).toBe(false);
+  });
+});
