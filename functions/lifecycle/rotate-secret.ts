@@ -710,6 +710,7 @@ async function conclude(rotation: Rotation, { username, createdAt: since }: Publ
       ...(published === undefined ? {} : { from: published }),
       guard,
     });
+  // Otherwise AWSPENDING stays: Secrets Manager takes it off when the rotation has succeeded, and on AWSCURRENT it opens no rotation.
   if (description.replicas !== undefined && (await haveReplicasFollowed(rotation)))
     await ports.moveLabel({ secretId, label: 'AWSPENDING', from: event.token, guard });
   // Where this comes again: Secrets Manager called the rotation done after the switch.
