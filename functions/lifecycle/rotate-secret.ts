@@ -566,6 +566,8 @@ async function setSecret(rotation: Rotation): Promise<void> {
       if (spec.verify === 'none' || (await provider.verify(login)) === 'rejected') {
         if (isInUse(rotation, login)) await orderRightsFirst(rotation, provider);
         await makeUser(rotation, provider, login);
+        // Of a user that nobody uses, its rights are part of what the provider has just promised; testSecret reads them again.
+        if (!isInUse(rotation, login)) return;
       }
       // After the password, as setting one has given rights back in the past (CockroachDB release notes, 2021-08-09).
       // Without a login of ours, too: a vendor whose privileges need one takes no `"verify": "none"`.
@@ -708,6 +710,7 @@ async function conclude(rotation: Rotation, { username, createdAt: since }: Publ
       ...(published === undefined ? {} : { from: published }),
       guard,
     });
+  // Otherwise AWSPENDING stays: Secrets Manager takes it off when the rotation has succeeded, and on AWSCURRENT it opens no rotation.
   if (description.replicas !== undefined && (await haveReplicasFollowed(rotation)))
     await ports.moveLabel({ secretId, label: 'AWSPENDING', from: event.token, guard });
   // Where this comes again: Secrets Manager called the rotation done after the switch.

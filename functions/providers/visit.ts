@@ -1,3 +1,5 @@
+import { freshMs } from '../core/guard.ts';
+import type { Ports } from '../core/ports.ts';
 import type { Endpoint, Login, UserPassword } from '../core/provider.ts';
 
 /** `read`, done once while a provider is open, which is one visit to a target. A failed reading is not kept. */
@@ -9,6 +11,25 @@ export function oncePerVisit<T>(read: () => Promise<T>): () => Promise<T> {
       throw error;
     });
     return kept;
+  };
+}
+
+/**
+ * `read`, whose answer also counts for whoever asks within `freshMs` after it was asked for: as long as the reasons of a write do. For
+ * what is asked again after a change or a refusal, call `read` itself.
+ */
+export function sharedForAMoment<T>(read: () => Promise<T>, { now }: Pick<Ports, 'now'>): () => Promise<T> {
+  let last: { readonly askedAt: Date; readonly answer: Promise<T> } | undefined;
+  return async () => {
+    const askedAt = await now();
+    const ageMs = last === undefined ? Number.NaN : askedAt.getTime() - last.askedAt.getTime();
+    if (last !== undefined && ageMs >= 0 && ageMs <= freshMs) return last.answer;
+    const mine = { askedAt, answer: read() };
+    last = mine;
+    mine.answer.catch(() => {
+      if (last === mine) last = undefined;
+    });
+    return mine.answer;
   };
 }
 

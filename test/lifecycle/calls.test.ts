@@ -63,40 +63,40 @@ const bounds: Readonly<Record<string, Readonly<Record<Instance, Calls>>>> = {
     warm: { reads: 18, writes: 3, parameters: 6, requests: 11, sessions: 3 },
   },
   'cockroachdb-cloud, replace-user': {
-    cold: { reads: 21, writes: 3, parameters: 5, requests: 14, sessions: 14 },
-    warm: { reads: 17, writes: 3, parameters: 5, requests: 14, sessions: 14 },
+    cold: { reads: 21, writes: 3, parameters: 5, requests: 13, sessions: 13 },
+    warm: { reads: 17, writes: 3, parameters: 5, requests: 13, sessions: 13 },
   },
   'cockroachdb-cloud, alternate-users': {
-    cold: { reads: 21, writes: 3, parameters: 5, requests: 13, sessions: 12 },
-    warm: { reads: 15, writes: 3, parameters: 5, requests: 13, sessions: 12 },
+    cold: { reads: 21, writes: 3, parameters: 5, requests: 12, sessions: 11 },
+    warm: { reads: 15, writes: 3, parameters: 5, requests: 12, sessions: 11 },
   },
   'cockroachdb-cloud, reset-password': {
-    cold: { reads: 21, writes: 3, parameters: 5, requests: 11, sessions: 9 },
-    warm: { reads: 15, writes: 3, parameters: 5, requests: 11, sessions: 9 },
+    cold: { reads: 21, writes: 3, parameters: 5, requests: 10, sessions: 9 },
+    warm: { reads: 15, writes: 3, parameters: 5, requests: 10, sessions: 9 },
   },
   'vultr-valkey, replace-user': {
-    cold: { reads: 21, writes: 3, parameters: 5, requests: 22, sessions: 4 },
-    warm: { reads: 17, writes: 3, parameters: 5, requests: 22, sessions: 4 },
+    cold: { reads: 21, writes: 3, parameters: 5, requests: 16, sessions: 4 },
+    warm: { reads: 17, writes: 3, parameters: 5, requests: 16, sessions: 4 },
   },
   'vultr-valkey, alternate-users': {
-    cold: { reads: 21, writes: 3, parameters: 5, requests: 18, sessions: 4 },
-    warm: { reads: 15, writes: 3, parameters: 5, requests: 18, sessions: 4 },
+    cold: { reads: 21, writes: 3, parameters: 5, requests: 11, sessions: 4 },
+    warm: { reads: 15, writes: 3, parameters: 5, requests: 11, sessions: 4 },
   },
   'vultr-valkey, reset-password': {
-    cold: { reads: 21, writes: 3, parameters: 5, requests: 15, sessions: 5 },
-    warm: { reads: 15, writes: 3, parameters: 5, requests: 15, sessions: 5 },
+    cold: { reads: 21, writes: 3, parameters: 5, requests: 9, sessions: 5 },
+    warm: { reads: 15, writes: 3, parameters: 5, requests: 9, sessions: 5 },
   },
   'zilliz-cloud, replace-user': {
-    cold: { reads: 21, writes: 3, parameters: 5, requests: 20, sessions: 0 },
-    warm: { reads: 15, writes: 3, parameters: 5, requests: 20, sessions: 0 },
+    cold: { reads: 21, writes: 3, parameters: 5, requests: 18, sessions: 0 },
+    warm: { reads: 15, writes: 3, parameters: 5, requests: 18, sessions: 0 },
   },
   'zilliz-cloud, alternate-users': {
-    cold: { reads: 23, writes: 3, parameters: 5, requests: 18, sessions: 0 },
-    warm: { reads: 17, writes: 3, parameters: 5, requests: 18, sessions: 0 },
+    cold: { reads: 23, writes: 3, parameters: 5, requests: 16, sessions: 0 },
+    warm: { reads: 17, writes: 3, parameters: 5, requests: 16, sessions: 0 },
   },
   'zilliz-cloud, reset-password': {
-    cold: { reads: 23, writes: 3, parameters: 5, requests: 14, sessions: 0 },
-    warm: { reads: 17, writes: 3, parameters: 5, requests: 14, sessions: 0 },
+    cold: { reads: 23, writes: 3, parameters: 5, requests: 13, sessions: 0 },
+    warm: { reads: 17, writes: 3, parameters: 5, requests: 13, sessions: 0 },
   },
 };
 

@@ -90,7 +90,7 @@ describe('I26: AWSPENDING that somebody puts on the version of AWSPREVIOUS', () 
   });
 });
 
-describe('I26: AWSPENDING is left on the current version, as a replica lags behind, and AWSCURRENT is rolled back by hand', () => {
+describe('I26: AWSPENDING is left on the current version, and AWSCURRENT is rolled back by hand', () => {
   /** Rotated, with both labels on the new version, and rolled back. */
   async function rolledBack(one: Made): Promise<{ older: string; newer: string }> {
     const { AWSCURRENT: newer = '', AWSPREVIOUS: older = '' } = await labels(one);

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { StoreError } from '../../functions/core/errors.ts';
 import type { LabelMove, Ports } from '../../functions/core/ports.ts';
 import type { Login } from '../../functions/core/provider.ts';
 import { reconcileUsers } from '../../functions/lifecycle/reconcile-users.ts';
@@ -318,5 +319,82 @@ describe('I12: a current login that is refused once', () => {
     const one = await doubted();
     expect(await lookWith(one, () => true)).toBe('second');
     expect(refusals(one)).toHaveLength(1);
+  });
+});
+
+/** A rotation that died before its first step did anything; answers its token. */
+async function untouchedRotation({ name }: Made): Promise<string> {
+  rekey.secretsManager.setVariants({ retryDelaysMs: [] });
+  rekey.killAt({ call: 1, when: 'before' });
+  const pending = await rekey.rotate(name);
+  rekey.killAt(undefined);
+  return pending;
+}
+
+describe('I26: a pending version that is older than AWSPREVIOUS is no rotation', () => {
+  const moveLabel = ({ name }: Made, VersionStage: string, ends: object) =>
+    secrets('UpdateSecretVersionStage', { SecretId: `rekey/${name}`, VersionStage, ...ends });
+
+  test.each(['can be read', 'cannot be read, as its key is gone'])('where AWSPREVIOUS %s', async (how) => {
+    const one = await credential({ strategy: 'reset-password' });
+    const { AWSCURRENT: first = '' } = await rekey.labels(one.name);
+    const pending = await untouchedRotation(one);
+    await rekey.step(one.name, 'createSecret', pending);
+    await moveLabel(one, 'AWSPENDING', { RemoveFromVersionId: pending });
+    vendors().clock.move(hourMs);
+    const published = await rekey.rotate(one.name);
+    // Rolled back by hand, and no label but AWSPREVIOUS tells of it.
+    await moveLabel(one, 'AWSCURRENT', { RemoveFromVersionId: published, MoveToVersionId: first });
+    await moveLabel(one, 'REKEY_PUBLISHED', { RemoveFromVersionId: published });
+    await moveLabel(one, 'AWSPENDING', { MoveToVersionId: pending });
+    const refused = await failureOf(
+      rekey.invoke(async (inner, until) => {
+        const { ARN: secretId } = await rekey.describe(one.name);
+        const readSecret: Ports['readSecret'] = async (request) => {
+          if (how !== 'can be read' && request.versionId === published)
+            throw new StoreError('STORE_REFUSED', 'none', 'the key of this version is gone');
+          return inner.ports.readSecret(request);
+        };
+        const ports = { ...inner.ports, readSecret };
+        return rotateSecret({ step: 'setSecret', secretId, token: pending }, until, { ...inner, ports });
+      }),
+    );
+    expect(refused).toMatchObject({ code: 'VERSION_NOT_PENDING' });
+    expect((await rekey.labels(one.name))['AWSCURRENT']).toBe(first);
+  });
+});
+
+describe('a value that createSecret is about to store', () => {
+  /** createSecret, before whose write somebody takes AWSPENDING off and so much time passes. */
+  const storeAfter = async (ms: number): Promise<{ outcome: unknown; isStored: boolean }> => {
+    const one = await credential({ strategy: 'reset-password' });
+    const pending = await untouchedRotation(one);
+    const outcome = await failureOf(
+      rekey.invoke(async (inner, until) => {
+        const { ARN: secretId } = await rekey.describe(one.name);
+        const writeSecret: Ports['writeSecret'] = async (request) => {
+          await secrets('UpdateSecretVersionStage', {
+            SecretId: `rekey/${one.name}`,
+            VersionStage: 'AWSPENDING',
+            RemoveFromVersionId: pending,
+          });
+          vendors().clock.move(ms);
+          return inner.ports.writeSecret(request);
+        };
+        const ports = { ...inner.ports, writeSecret };
+        return rotateSecret({ step: 'createSecret', secretId, token: pending }, until, { ...inner, ports });
+      }),
+    );
+    const answer = await secrets('GetSecretValue', {
+      SecretId: `rekey/${one.name}`,
+      VersionId: pending,
+    }).catch(() => undefined);
+    return { outcome, isStored: answer !== undefined };
+  };
+
+  test('is not stored any more where AWSPENDING was taken off more than two seconds after the step looked', async () => {
+    const { outcome, isStored } = await storeAfter(2_100);
+    expect(outcome).toMatchObject({ code: 'SUPERSEDED', effect: 'none' });
+    expect(isStored).toBe(false);
   });
 });

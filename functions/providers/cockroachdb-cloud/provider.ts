@@ -15,7 +15,7 @@ import { usernamePattern } from '../../core/username.ts';
 import { afterChanges, deleteListed, findListed, undoCreation, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, loginUnreachable, postgresUrl, verifyBySql } from '../sql.ts';
 import { throwAwayPassword } from '../throw-away-password.ts';
-import { atEndpoint, oncePerVisit } from '../visit.ts';
+import { atEndpoint, oncePerVisit, sharedForAMoment } from '../visit.ts';
 import { cockroachDbApi } from './api.ts';
 
 // Options.
@@ -228,8 +228,9 @@ function open(
         `${JSON.stringify(username)} is no name that rekey makes or changes`,
       );
   };
+  const cluster = sharedForAMoment(api.cluster, ports);
   const endpoint = oncePerVisit(async () => {
-    const [{ plan }, connection] = await Promise.all([api.cluster(), api.connection(database)]);
+    const [{ plan }, connection] = await Promise.all([cluster(), api.connection(database)]);
     return plan === 'ADVANCED' ? { ...connection, ca: await api.certificateAuthority() } : connection;
   });
   const loginOf = atEndpoint(endpoint);
@@ -500,7 +501,7 @@ function open(
     id: 'cockroachdb-cloud',
     passwords: 'chosen-by-us',
     async readiness() {
-      const { state } = await api.cluster();
+      const { state } = await cluster();
       // LOCKED: "other operations should not proceed" (OpenAPI document).
       if (state === 'CREATED') return { ready: true };
       const isGone = state.toUpperCase() === 'DELETED';

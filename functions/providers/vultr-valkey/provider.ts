@@ -18,7 +18,7 @@ import { confirmEnded } from '../ended-sessions.ts';
 import { afterChanges, type Deletion, deleteListed, findListed, undoCreation } from '../listed-users.ts';
 import { throwAwayPassword } from '../throw-away-password.ts';
 import { codeOf, verifyByAuth } from '../valkey.ts';
-import { atEndpoint, oncePerVisit } from '../visit.ts';
+import { atEndpoint, oncePerVisit, sharedForAMoment } from '../visit.ts';
 import { type AccessControl, type VultrDatabase, vultrApi } from './api.ts';
 
 // Options.
@@ -244,9 +244,10 @@ function open(
     commands: inOrder(privileges.commands),
   };
 
+  const describeDatabase = sharedForAMoment(api.database, ports);
   const list = async (): Promise<readonly DatabaseUser[]> => {
     const users = await api.users();
-    const database = await api.database();
+    const database = await describeDatabase();
     // A user that moves between pages while they are read is listed twice.
     return [...new Map(users.map((user) => [user.username, toUser(user, database)])).values()];
   };
@@ -264,7 +265,7 @@ function open(
 
   /** Where the database is and how many replicas it has, read once a visit. */
   const whereabouts = oncePerVisit(async () => {
-    const database = await api.database();
+    const database = await describeDatabase();
     const endpoint = toEndpoint(database);
     if (endpoint === undefined) throw notReady('endpoint', 'Vultr does not say yet where to connect');
     return { endpoint, replicas: database.read_replicas.length };
@@ -293,7 +294,7 @@ function open(
         `${JSON.stringify(username)} is no name that rekey makes or changes`,
       );
     if (!usernamePattern.test(username) || reserved.has(username)) throw refuse();
-    const database = await api.database();
+    const database = await describeDatabase();
     if (username === database.user) throw refuse();
     const before = toReadiness(database);
     if (!before.ready) throw notReady(operation, before.reason);
@@ -510,7 +511,7 @@ function open(
   return {
     id: 'vultr-valkey',
     passwords: 'chosen-by-us',
-    readiness: async () => toReadiness(await api.database()),
+    readiness: async () => toReadiness(await describeDatabase()),
     listUsers: list,
     endpoint,
 

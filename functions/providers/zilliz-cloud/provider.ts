@@ -15,6 +15,7 @@ import type { Sensitive } from '../../core/sensitive.ts';
 import { usernamePattern } from '../../core/username.ts';
 import type { Change } from '../http.ts';
 import { afterChanges, deleteListed, findListed } from '../listed-users.ts';
+import { sharedForAMoment } from '../visit.ts';
 import {
   type Address,
   type Cluster,
@@ -201,11 +202,12 @@ function open(
   const api = zillizApi({ clusterId, apiKey, keyRenewal, until }, ports);
   const declared = [...new Set(privileges.roles)];
 
+  const describeCluster = sharedForAMoment(api.cluster, ports);
   let address: Address | undefined;
   /** Where the cluster is. Read once an invocation; no call is made to a cluster that is not ready for it. */
   async function locate(operation: string): Promise<Address> {
     if (address !== undefined) return address;
-    const cluster = await api.cluster();
+    const cluster = await describeCluster();
     const state = readinessOf(cluster);
     if (!state.ready)
       throw failed(
@@ -453,7 +455,7 @@ function open(
   return {
     id: 'zilliz-cloud',
     passwords: 'chosen-by-us',
-    readiness: async () => readinessOf(await api.cluster()),
+    readiness: async () => readinessOf(await describeCluster()),
     listUsers: list,
     endpoint,
 
