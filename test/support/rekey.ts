@@ -147,6 +147,7 @@ export async function startTestRekey(
   let kill: Kill | undefined;
   let interruption: Interruption | undefined;
   let isInterrupted = false;
+  const refused = new Set<keyof Ports>();
   let calls: string[] = [];
   /** Of each call, whether it may have changed something outside. */
   let changes: boolean[] = [];
@@ -173,6 +174,7 @@ export async function startTestRekey(
     };
     const mortal = interpose(vendors().ports(until, awsPorts), async (name, request, call) => {
       if (isDead) return new Promise(() => undefined);
+      if (refused.has(name)) throw new StoreError('STORE_UNAVAILABLE', 'none', `${name} is told to fail`);
       if (!outward.has(name) || isInterrupted) return call();
       calls.push(name);
       changes.push(!reading.has(name) || isChange(request));
@@ -303,6 +305,11 @@ export async function startTestRekey(
       interruption = next;
       calls = [];
       changes = [];
+    },
+    /** From here on these ports alone fail, without having done anything. */
+    refuse(...names: readonly (keyof Ports)[]) {
+      refused.clear();
+      for (const name of names) refused.add(name);
     },
     /** A CredentialRequested event, once; what an earlier run of it left is there. Of now, unless it comes late or again. */
     request: (
