@@ -14,6 +14,7 @@ import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { compose, handlerOf } from '../../functions/runtime/compose.ts';
 import { EarlyAgent } from '../../functions/runtime/early-agent.ts';
 import { createUserEnvironment, rotateSecretEnvironment } from '../../functions/runtime/env.ts';
+import { openNotes } from '../../functions/runtime/notes.ts';
 import { bundle, eagerFiles } from '../../infra/bundle.ts';
 
 const loaded = vi.hoisted((): string[] => []);
@@ -45,6 +46,15 @@ vi.mock('../../functions/runtime/queue.ts', () => {
       async (tasks) => {
         queued.push({ queueUrl, tasks });
       },
+  };
+});
+
+vi.mock('../../functions/runtime/note-table.ts', () => {
+  loaded.push('notes');
+  return {
+    openNoteTable: (tableName: string) => ({
+      listNotes: async ({ place }: { place: string }) => [{ key: `${tableName} ${place}` }],
+    }),
   };
 });
 
@@ -437,6 +447,30 @@ describe('what few functions need', () => {
     );
   });
 
+  test('is refused where the function remembers nothing', async () => {
+    const { ports } = compose(environment, createRedactor());
+    const address = { place: 'users', key: 'acme/db-1' };
+    for (const call of [
+      ports.readNote(address),
+      ports.listNotes(address),
+      ports.deleteNote(address),
+      ports.writeNote({ ...address, document: '{}', expiresAt: new Date() }),
+    ])
+      await expect(call).rejects.toThrow('ENVIRONMENT_INVALID');
+    expect(loaded).toEqual([]);
+  });
+
+  test('that reads the first note loads the client of the table, where the function has one', async () => {
+    const { ports } = compose({ ...environment, REKEY_NOTE_TABLE_NAME: 'rekey' }, createRedactor(), {
+      openNotes,
+    });
+    await ports.now();
+    expect(loaded).toEqual([]);
+    expect(await ports.listNotes({ place: 'users' })).toEqual([{ key: 'rekey users' }]);
+    await ports.listNotes({ place: 'users' });
+    expect(loaded).toEqual(['notes']);
+  });
+
   test('is made once, with the egress proxy of the environment', async () => {
     const HTTPS_PROXY = 'http://proxy.example.com:3128';
     const { ports } = compose({ ...environment, HTTPS_PROXY }, createRedactor());
@@ -474,6 +508,29 @@ describe('the bundle of a handler', () => {
   };
   const heavy =
     /node_modules\/(pg|pg-[a-z-]+|undici|iovalkey|zod\/v4\/classic|@aws-sdk\/client-(?!secrets-manager)[a-z]+)\/|^functions\/(providers|consumers)\/(?!index\.ts$)/;
+
+  test('that remembers nothing has no client of the table of notes in any of its chunks', () => {
+    const reach = (output: string, seen = new Set<string>()): ReadonlySet<string> => {
+      seen.add(output);
+      for (const { path } of metafile.outputs[output]?.imports ?? [])
+        if (path in metafile.outputs && !seen.has(path)) reach(path, seen);
+      return seen;
+    };
+    const withTable = handlers.filter((handler) => {
+      const own = Object.entries(metafile.outputs).find(([, { entryPoint }]) => entryPoint === handler)?.[0];
+      return [...reach(own ?? '')].some((output) =>
+        Object.keys(metafile.outputs[output]?.inputs ?? {}).some((source) =>
+          source.includes('@aws-sdk/client-dynamodb/'),
+        ),
+      );
+    });
+    expect(withTable).toEqual([
+      'functions/start-rotations.ts',
+      'functions/delete-user.ts',
+      'functions/reconcile-users.ts',
+      'functions/update-consumers.ts',
+    ]);
+  });
 
   const handlers = [
     'functions/rotate-secret.ts',
