@@ -3,7 +3,15 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
+import type { FormerTarget } from '../../functions/core/fleet.ts';
 import type { Ports } from '../../functions/core/ports.ts';
+import { parseSpec } from '../../functions/core/spec.ts';
+import {
+  forgetTargets,
+  keepFormerTargets,
+  readFormerTargets,
+} from '../../functions/lifecycle/former-targets.ts';
+import { noteGone, noteThere } from '../../functions/lifecycle/gone-targets.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
@@ -234,6 +242,79 @@ test('the list of users of a slower look does not take the place of a newer one'
   expect(told.map(({ username }) => username).toSorted()).toEqual(['early', 'early', 'late']);
   const note = (await rekey.notes.stored('users'))[`zilliz-cloud/${clusterId}`];
   expect(note).toContain('late');
+});
+
+describe('two passes at once', () => {
+  const target = { provider: 'zilliz-cloud', targetId: 'in01-gone' };
+  /** The other pass comes between reading and writing. */
+  const overtaken = (inner: Rekey, by: () => Promise<unknown>): Rekey => ({
+    ...inner,
+    ports: {
+      ...inner.ports,
+      async writeNote(request) {
+        await by();
+        return inner.ports.writeNote(request);
+      },
+    },
+  });
+
+  test('of which one finds the target that the other has seen gone: what was seen before proves nothing', async () => {
+    const said = { said: 'gone', orderedAt: undefined, dryRun: false };
+    const see = (pass: Rekey) => noteGone('goes', target, said, pass);
+    await rekey.invoke(async (pass) => {
+      await see(pass);
+      move(12 * hourMs);
+      await see(pass);
+      move(12 * hourMs);
+      await see(overtaken(pass, () => noteThere('goes', target, pass)));
+      move(hourMs);
+      const { gone, isProven } = await see(pass);
+      expect([gone.sightings, isProven]).toEqual([1, false]);
+      await forgetTargets('goes', pass);
+    });
+  });
+
+  test('that find two former targets of one credential note both of them', async () => {
+    const spec = await parseSpec(
+      {
+        name: 'moves',
+        provider: 'zilliz-cloud',
+        target: { clusterId: 'in01-now' },
+        apiKeySecret: 'rekey/api-keys/zilliz',
+        usernamePrefix: 'moves',
+      },
+      { loadProvider, loadConsumer },
+    );
+    const former = (targetId: string, versionId: string): FormerTarget => ({
+      provider: 'zilliz-cloud',
+      targetId,
+      database: '',
+      versionId,
+      username: `moves_${versionId}`,
+      labels: ['AWSCURRENT'],
+      isAdopted: false,
+    });
+    const versions = ['v1', 'v2'].map((versionId) => ({
+      versionId,
+      labels: new Set<string>(),
+      createdAt: vendors().clock.now(),
+    }));
+    const keep = (one: FormerTarget, pass: Rekey) =>
+      keepFormerTargets({ name: 'moves', spec, directives: {} }, [one], { versions }, pass);
+    await rekey.invoke(async (pass) => {
+      let isOvertaken = false;
+      const other = async () => {
+        if (isOvertaken) return;
+        isOvertaken = true;
+        await keep(former('in01-two', 'v2'), pass);
+      };
+      await keep(former('in01-one', 'v1'), overtaken(pass, other));
+      const noted = await readFormerTargets(pass);
+      const known = noted === 'unreadable' ? [] : (noted.get('moves') ?? []);
+      expect(known.map(({ targetId }) => targetId)).toEqual(['in01-one', 'in01-two']);
+      await forgetTargets('moves', pass);
+    });
+  });
 });
 
 test('nothing is left of three previews that were made, looked at and deleted', async () => {
