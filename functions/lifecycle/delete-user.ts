@@ -283,8 +283,8 @@ async function forgetTargetsWithout(
     for (const place of [places.findings('reconcile'), places.findings('retire'), places.users])
       await forget({ place, key }, rekey);
     for (const place of [places.deletions(key), places.sessions(key)]) {
-      const notes = await recallAll(place, rekey);
-      if (notes !== 'unreadable') await rememberAll(place, new Map(), notes, rekey);
+      const { notes } = await recallAll(place, rekey);
+      await rememberAll(place, new Map(), notes, rekey);
     }
   }
 }

@@ -176,8 +176,7 @@ async function keepMarks(
 ): Promise<void> {
   const { rekey } = scene;
   const place = placeOf(scene);
-  const recalled = await recallAll(place, rekey);
-  const before = recalled === 'unreadable' ? new Map() : recalled;
+  const { notes: before } = await recallAll(place, rekey);
   const listed = new Set(scene.listed.map(({ username }) => username));
   const marks = new Map(
     [...before].flatMap(([username, { document }]) =>

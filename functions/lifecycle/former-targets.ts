@@ -47,8 +47,8 @@ const addressOf = (credential: string): Address => ({ place: places.formerTarget
 export async function readFormerTargets(
   rekey: NoteContext,
 ): Promise<ReadonlyMap<string, readonly FormerTarget[]> | 'unreadable'> {
-  const notes = await recallAll(places.formerTargets, rekey);
-  if (notes === 'unreadable') return notes;
+  const { notes, isWhole } = await recallAll(places.formerTargets, rekey);
+  if (!isWhole) return 'unreadable';
   return new Map([...notes].map(([name, { document }]) => [name, formerTargetsIn(document)]));
 }
 

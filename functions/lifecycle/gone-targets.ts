@@ -91,14 +91,13 @@ export async function noteThere(credential: string, target: Place, rekey: NoteCo
 
 /** The credentials that a sighting is noted of. */
 export async function credentialsWithGoneTargets(rekey: NoteContext): Promise<ReadonlySet<string>> {
-  const notes = await recallAll(places.goneTargets, rekey);
-  return new Set(notes === 'unreadable' ? [] : [...notes.keys()].map((key) => key.split('/')[0] ?? ''));
+  const { notes } = await recallAll(places.goneTargets, rekey);
+  return new Set([...notes.keys()].map((key) => key.split('/')[0] ?? ''));
 }
 
 /** Afterwards no sighting counts for the credential. */
 export async function forgetGoneTargets(name: string, rekey: NoteContext): Promise<void> {
-  const notes = await recallAll(places.goneTargets, rekey);
-  if (notes === 'unreadable') return;
+  const { notes } = await recallAll(places.goneTargets, rekey);
   for (const [key, note] of notes)
     if (key.startsWith(goneTargetKey(name))) await forget({ place: places.goneTargets, key }, rekey, note);
 }

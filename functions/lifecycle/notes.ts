@@ -67,23 +67,30 @@ export async function recall(address: Address, context: NoteContext): Promise<Re
 /** The notes of a place that there are, by key. */
 export type RecalledNotes = Map<string, Recalled & { readonly document: string }>;
 
-/** Every note of a place; to be kept up with `rememberAll`. */
-export async function recallAll(place: string, context: NoteContext): Promise<RecalledNotes | 'unreadable'> {
+/**
+ * Every note of a place; to be kept up with `rememberAll`. `isWhole` is false where the table did not answer: then they are no more than
+ * what this instance knows by itself.
+ */
+export async function recallAll(
+  place: string,
+  context: NoteContext,
+): Promise<{ readonly notes: RecalledNotes; readonly isWhole: boolean }> {
   const { ports, log } = context;
   const kept = keptIn(place, context);
   const notes: RecalledNotes = new Map();
+  let isWhole = true;
   try {
     for (const note of await ports.listNotes({ place })) notes.set(note.key, note);
     for (const [key, own] of kept) if (isSuperseded(own, notes.get(key) ?? 'absent')) kept.delete(key);
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     log('warn', error.message, { place, code: error.code });
-    if (kept.size === 0) return 'unreadable';
+    isWhole = false;
   }
   for (const [key, { document, over: revision }] of kept)
     if (document === undefined) notes.delete(key);
     else notes.set(key, { document, revision, expiresAt: new Date(0) });
-  return notes;
+  return { notes, isWhole };
 }
 
 /**
@@ -188,14 +195,14 @@ function keptIn(place: string, { unwritten = new Map() }: NoteContext): Map<stri
   return kept;
 }
 
-/** Whether somebody has written the note since this instance could not. */
+/** Whether somebody has written the note since this instance could not, or has deleted what it could not delete. */
 function isSuperseded(
   own: UnwrittenNote | undefined,
   stored: Pick<Note, 'revision'> | Recalled | 'absent',
 ): boolean {
   if (own === undefined) return false;
-  const revision = stored === 'absent' ? stored : stored.revision;
-  return own.over !== revision && !(own.over === 'unknown' && stored === 'absent');
+  if (stored === 'absent') return own.document === undefined || typeof own.over === 'number';
+  return own.over !== stored.revision;
 }
 
 /** As if it had expired, so that the next one who remembers it writes it. */

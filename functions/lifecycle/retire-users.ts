@@ -568,8 +568,7 @@ const placeOf = ({ provider, targetId }: Pick<Target, 'provider' | 'targetId'>):
 
 /** By name of the user. Losing one only loses the word that a deletion was successful, when its pass died right after it. */
 export async function readNotes(target: Target, rekey: Rekey): Promise<Pick<Scene, 'notes' | 'storedNotes'>> {
-  const recalled = await recallAll(placeOf(target), rekey);
-  const storedNotes: RecalledNotes = recalled === 'unreadable' ? new Map() : recalled;
+  const { notes: storedNotes } = await recallAll(placeOf(target), rekey);
   const notes = new Map(
     [...storedNotes].flatMap(([username, { document }]): [string, Note][] => {
       const { data } = noteSchema.safeParse(jsonOf(document));

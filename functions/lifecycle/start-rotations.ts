@@ -18,7 +18,7 @@ import { specDocument } from '../core/spec.ts';
 import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
 import { noteMembers } from './members.ts';
-import { type RecalledNotes, recallAll, rememberAll } from './notes.ts';
+import { recallAll, rememberAll } from './notes.ts';
 import { readPauses } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
@@ -180,8 +180,7 @@ const notedSchema = z.enum(['opened', 'half-open']);
  * afterwards: a crash between the two says something twice, never not at all.
  */
 async function tellBreakers(targets: readonly PlannedTarget[], rekey: Rekey): Promise<void> {
-  const recalled = await recallAll(places.breakers, rekey);
-  const noted: RecalledNotes = recalled === 'unreadable' ? new Map() : recalled;
+  const { notes: noted } = await recallAll(places.breakers, rekey);
   const seen = targets.map(({ provider, target, breaker, isWhole }) => {
     const key = targetKey(provider, target);
     const before = notedSchema.safeParse(noted.get(key)?.document).data ?? 'closed';

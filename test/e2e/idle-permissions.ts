@@ -40,6 +40,16 @@ const breakers: Reason = {
   file: 'test/lifecycle/start-rotations.test.ts',
   test: 'is that a breaker opened, lets one try, and closed, each once',
 };
+const overdue: Reason = {
+  because: 'no rotation of the run is overdue or switched off',
+  file: 'test/lifecycle/start-rotations.test.ts',
+  test: 'is what is overdue and what is switched off, once, with how long',
+};
+const revokedSessions: Reason = {
+  because: 'no login that leaks in the run is of a user that stays',
+  file: 'test/lifecycle/delete-user.test.ts',
+  test: 'under reset-password the connections of a revoked password end after the switch, and the user stays',
+};
 const endedRotation: Reason = {
   because: 'no credential of the run is deleted while it rotates',
   file: 'test/lifecycle/delete-user.test.ts',
@@ -110,8 +120,10 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyCreateUserRoleDefaultPolicy ReadVendorKeys secretsmanager:GetSecretValue': adoption,
   'RekeyCreateUserRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
   'RekeyCreateUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
-  'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:DeleteParameter': breakers,
-  'RekeyStartRotationsRoleDefaultPolicy KeepFindings ssm:PutParameter': breakers,
+  'RekeyStartRotationsRoleDefaultPolicy KeepNotes dynamodb:DeleteItem': overdue,
+  'RekeyStartRotationsRoleDefaultPolicy KeepNotes dynamodb:PutItem': overdue,
+  'RekeyStartRotationsRoleDefaultPolicy KeepBreakers dynamodb:DeleteItem': breakers,
+  'RekeyStartRotationsRoleDefaultPolicy KeepBreakers dynamodb:PutItem': breakers,
   'RekeyStartRotationsRoleDefaultPolicy AskWorkers sqs:SendMessage': openReset,
   'RekeyStartRotationsRoleDefaultPolicy GiveUpRotations secretsmanager:UpdateSecretVersionStage': strayLabel,
   'RekeyStartRotationsRoleDefaultPolicy QueueStarts sqs:SendMessage': queuedStart,
@@ -121,6 +133,9 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyStartRotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyDeleteUserRoleDefaultPolicy GiveUpRotations secretsmanager:UpdateSecretVersionStage': endedRotation,
   'RekeyDeleteUserRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
+  'RekeyDeleteUserRoleDefaultPolicy KeepNotesOfSessions dynamodb:DeleteItem': revokedSessions,
+  'RekeyDeleteUserRoleDefaultPolicy KeepNotesOfSessions dynamodb:GetItem': revokedSessions,
+  'RekeyDeleteUserRoleDefaultPolicy KeepNotesOfSessions dynamodb:PutItem': revokedSessions,
   'RekeyDeleteUserRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyReconcileUsersRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': withoutSpec,
   'RekeyReconcileUsersRoleDefaultPolicy OrderRotations ssm:PutParameter': vanished,
@@ -131,6 +146,8 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyUpdateConsumersRoleDefaultPolicy KeepFindings ssm:DeleteParameter': consumerBehind,
   'RekeyUpdateConsumersRoleDefaultPolicy KeepFindings ssm:PutParameter': consumerBehind,
   'RekeyUpdateConsumersRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
+  'RekeyUpdateConsumersRoleDefaultPolicy KeepNotes dynamodb:DeleteItem': consumerBehind,
+  'RekeyUpdateConsumersRoleDefaultPolicy KeepNotes dynamodb:PutItem': consumerBehind,
   'RekeyUpdateConsumersRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeyRecordAuditRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
   'RekeySchedulestartrotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,

@@ -1431,6 +1431,7 @@ describe('while writes are paused', () => {
     expect(await order(made)).not.toBe('none');
     vendors().clock.move(1_000);
     await pause('RekeyResumed');
+    await rekey.start();
     await rekey.secretsManager.idle();
     expect((await current(made)).username).not.toBe(username);
     expect(await works(made)).toBe(true);

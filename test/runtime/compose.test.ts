@@ -463,6 +463,29 @@ describe('the bundle of a handler', () => {
   const heavy =
     /node_modules\/(pg|pg-[a-z-]+|undici|iovalkey|zod\/v4\/classic|@aws-sdk\/client-(?!secrets-manager)[a-z]+)\/|^functions\/(providers|consumers)\/(?!index\.ts$)/;
 
+  test('that remembers nothing has no client of the table of notes in any of its chunks', () => {
+    const reach = (output: string, seen = new Set<string>()): ReadonlySet<string> => {
+      seen.add(output);
+      for (const { path } of metafile.outputs[output]?.imports ?? [])
+        if (path in metafile.outputs && !seen.has(path)) reach(path, seen);
+      return seen;
+    };
+    const withTable = handlers.filter((handler) => {
+      const own = Object.entries(metafile.outputs).find(([, { entryPoint }]) => entryPoint === handler)?.[0];
+      return [...reach(own ?? '')].some((output) =>
+        Object.keys(metafile.outputs[output]?.inputs ?? {}).some((source) =>
+          source.includes('@aws-sdk/client-dynamodb/'),
+        ),
+      );
+    });
+    expect(withTable).toEqual([
+      'functions/start-rotations.ts',
+      'functions/delete-user.ts',
+      'functions/reconcile-users.ts',
+      'functions/update-consumers.ts',
+    ]);
+  });
+
   const handlers = [
     'functions/rotate-secret.ts',
     'functions/create-user.ts',

@@ -150,6 +150,7 @@ export async function startTestRekey(
   let interruption: Interruption | undefined;
   let isInterrupted = false;
   let warm: SecretMemory | undefined;
+  const refused = new Set<keyof Ports>();
   let calls: string[] = [];
   /** Of each call, whether it may have changed something outside. */
   let changes: boolean[] = [];
@@ -177,6 +178,7 @@ export async function startTestRekey(
     };
     const mortal = interpose(vendors().ports(until, awsPorts), async (name, request, call) => {
       if (isDead) return new Promise(() => undefined);
+      if (refused.has(name)) throw new StoreError('STORE_UNAVAILABLE', 'none', `${name} is told to fail`);
       if (!outward.has(name) || isInterrupted) return call();
       calls.push(name);
       changes.push(!reading.has(name) || isChange(request));
@@ -315,6 +317,11 @@ export async function startTestRekey(
     /** From here on invocations meet one warm instance, or each one a cold one. @default cold */
     setWarm(isWarm: boolean) {
       warm = isWarm ? createSecretMemory(clock.now) : undefined;
+    },
+    /** From here on these ports alone fail, without having done anything. */
+    refuse(...names: readonly (keyof Ports)[]) {
+      refused.clear();
+      for (const name of names) refused.add(name);
     },
     /** A CredentialRequested event, once; what an earlier run of it left is there. Of now, unless it comes late or again. */
     request: (
