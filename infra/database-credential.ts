@@ -390,44 +390,50 @@ export class DatabaseCredential extends Construct implements ExistingCredential 
   private sharedWithOthers(): string[] {
     if (this.spec === undefined) return [];
     const { name, provider, targetId, usernamePrefix } = this.spec;
-    const all = this.declaredHere();
-    return all
-      .slice(0, all.indexOf(this.spec))
-      .flatMap((other) => [
-        ...(other.name === name
-          ? [`credentialName: another credential is called ${name}; give each a name of its own`]
-          : []),
-        ...(other.provider === provider &&
-        other.targetId === targetId &&
-        other.usernamePrefix === usernamePrefix
-          ? [
-              `usernamePrefix: ${other.name} has ${usernamePrefix} on ${provider} ${targetId}, too; give one of them another prefix`,
-            ]
-          : []),
-      ]);
+    return this.declaredBefore().flatMap((other) => [
+      ...(other.name === name
+        ? [`credentialName: another credential is called ${name}; give each a name of its own`]
+        : []),
+      ...(other.provider === provider &&
+      other.targetId === targetId &&
+      other.usernamePrefix === usernamePrefix
+        ? [
+            `usernamePrefix: ${other.name} has ${usernamePrefix} on ${provider} ${targetId}, too; give one of them another prefix`,
+          ]
+        : []),
+    ]);
   }
 
   /** Whether all that share its target or its API key can be rotated in their windows. The first of them tells. */
   private capacityFaults(level: CapacityFault['level']): readonly string[] {
     const { spec } = this;
     if (spec === undefined) return [];
-    const all = this.declaredHere();
-    const [onTarget, ofKey] = [sharesTarget, sharesKey].map((shares) =>
-      all.filter((other) => shares(other, spec)),
+    const all = this.declared();
+    const sharing = (shares: (one: CredentialSpec, other: CredentialSpec) => boolean) => {
+      const isOne = (other: DatabaseCredential): boolean =>
+        other.spec !== undefined && shares(other.spec, spec) && (other === this || isSamePlace(other, this));
+      // All others stop at the first, as there may be thousands.
+      return all.find(isOne) === this ? all.filter(isOne).flatMap((other) => other.spec ?? []) : [];
+    };
+    return [...targetCapacity(sharing(sharesTarget)), ...keyCapacity(sharing(sharesKey))].flatMap((fault) =>
+      fault.level === level ? [fault.text] : [],
     );
-    return [
-      ...(onTarget?.[0] === spec ? targetCapacity(onTarget) : []),
-      ...(ofKey?.[0] === spec ? keyCapacity(ofKey) : []),
-    ].flatMap((fault) => (fault.level === level ? [fault.text] : []));
   }
 
-  /** All in its place, in the order of declaration. Another stage of the app may have the same again, for another account. */
-  private declaredHere(): readonly CredentialSpec[] {
+  /** Of two that share something one tells. */
+  private declaredBefore(): readonly CredentialSpec[] {
+    const all = this.declared();
+    return all
+      .slice(0, all.indexOf(this))
+      .filter((other) => isSamePlace(other, this))
+      .flatMap(({ spec }) => spec ?? []);
+  }
+
+  /** All, in the order of declaration. Another stage of the app may have the same again, for another account. */
+  private declared(): readonly DatabaseCredential[] {
     return (Stage.of(this) ?? this.node.root).node
       .findAll()
-      .filter((construct) => construct instanceof DatabaseCredential)
-      .filter((other) => other === this || isSamePlace(other, this))
-      .flatMap(({ spec }) => (spec === undefined ? [] : [spec]));
+      .filter((construct) => construct instanceof DatabaseCredential);
   }
 }
 
