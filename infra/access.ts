@@ -395,6 +395,8 @@ export function accessOf(
       ),
       keepNotes(places.findings('schedule')),
       onNotes('KeepNotesOfTheFleet', ['Query', 'PutItem', 'DeleteItem'], places.breakers, places.members),
+      // Whether another rotation of the target is under way.
+      onNotes('LookUpMembers', ['GetItem'], places.members),
       onNotes('ListFormerTargets', ['Query'], places.formerTargets),
       listSecrets,
       ...onSecrets(

@@ -1,9 +1,14 @@
+import type { Candidate } from '../core/due.ts';
 import { InputError, StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
-import type { Credential } from '../core/fleet.ts';
+import { type Credential, targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
+import { listedCandidate } from '../core/listed-candidates.ts';
+import { secretName } from '../core/names.ts';
+import { openVersion } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
+import { notedMembers } from './members.ts';
 import { noteOrder, notePause, readStandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
@@ -166,12 +171,58 @@ async function lookAt(
   const credentials = [...names].flatMap((name) => known.get(name) ?? []);
   try {
     const candidates = await readCandidates(credentials, unread, run);
-    const { started, held, failed } = await startDue(candidates, names, run);
-    return { started, held, failed: [...unread, ...failed] };
+    const { started, held, failed } = await startDue(
+      [...candidates, ...(await rotatingBeside(credentials, rekey))],
+      names,
+      run,
+    );
+    return {
+      started,
+      held: held.filter(({ credential }) => names.has(credential)),
+      failed: [...unread, ...failed],
+    };
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     return { started: [], held: [], failed: [...names].map((name) => failureOf(name, error, rekey)) };
   }
+}
+
+/**
+ * Other credentials of the same targets whose rotation is open: the target is busy. Of these nothing else counts, so they are planned as
+ * if their rotation was switched off. If the members of a target are not noted, its orders do not wait for them.
+ */
+async function rotatingBeside(
+  credentials: readonly Credential[],
+  rekey: Rekey,
+): Promise<readonly Candidate[]> {
+  const { ports, log } = rekey;
+  const targets = Map.groupBy(credentials, ({ spec }) => targetKey(spec.provider, spec.targetId));
+  const found = await inParallel([...targets.values()], readingsAtOnce, async (ordered) => {
+    const [first] = ordered;
+    if (first === undefined) return [];
+    try {
+      const members = (await notedMembers(first.spec, rekey))?.credentials ?? [];
+      const others = members.filter((name) => !ordered.some((each) => each.name === name));
+      return await inParallel(others, readingsAtOnce, async (name): Promise<readonly Candidate[]> => {
+        const secret = await ports.describeSecret({ secretId: secretName(name) });
+        if (secret === 'absent' || openVersion(secret) === undefined) return [];
+        const listed = { ...secret, rotationEnabled: false, isManaged: false };
+        return [listedCandidate({ name, spec: first.spec, directives: {} }, listed)];
+      });
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      log(
+        'warn',
+        'whether a target is busy could not be read; an ordered rotation does not wait for others',
+        {
+          target: first.spec.targetId,
+          code: error.code,
+        },
+      );
+      return [];
+    }
+  });
+  return found.flat(2);
 }
 
 /** None where the credential is gone since, or its spec cannot be read. */

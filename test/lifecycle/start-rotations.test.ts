@@ -746,6 +746,21 @@ describe('an order', () => {
     expect(report.held).toEqual([]);
   });
 
+  test('waits for a rotation that a pass has started on its target', async () => {
+    await world.establish('one');
+    await world.declare('two');
+    world.rotations.set('two', 'hangs');
+    world.move(dayMs);
+    expect(names(await world.start())).toEqual(['two']);
+    world.move(minuteMs);
+    const ordered = world.start(world.order('CredentialCompromised', 'one'));
+    const begun = world.clock.now().getTime();
+    while (world.clock.now().getTime() < begun + 30_000) await nextTurn();
+    expect(world.started.map(({ credential }) => credential)).toEqual(['two']);
+    world.release();
+    expect((await ordered).started).toMatchObject([{ credential: 'one', because: 'REVOKED' }]);
+  });
+
   test('waits no longer than four minutes: the next pass carries it out', async () => {
     await world.establish('one');
     await world.establish('two');
