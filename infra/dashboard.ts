@@ -234,10 +234,11 @@ function cost({ alarms, functions }: DashboardProps): IWidget[] {
         '| Lambda, calls | as on the left | 0.20 a million |',
         `| alarms | ${alarms.all.length} | 0.10 a month |`,
         `| metrics | up to ${Object.keys(lines).length} | 0.30 a month |`,
+        `| queues that feed a function: Lambda asks each all the time | ${Object.keys(waiting).length} | about 0.26 a month |`,
         '| key of the alarm topic, unless it is yours | 1 | 1.00 a month |',
         '| this dashboard | 1 | 3.00 a month |',
         '',
-        'Not counted, as they are cents for a few hundred credentials: calls of Secrets Manager, events, queues, logs, audit records. A NAT gateway, where there is one, costs more than all of it.',
+        'Not counted, as they are cents for a few hundred credentials: calls of Secrets Manager, events, messages, logs, audit records. A NAT gateway, where there is one, costs more than all of it.',
       ].join('\n'),
     }),
   ];

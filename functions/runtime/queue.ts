@@ -31,6 +31,10 @@ export function openQueues(urls: QueueUrls, { sha256, scrub, ...ports }: QueueTo
     },
     enqueueStart: async (starts) => startQueue(client, urlOf('REKEY_START_QUEUE_URL'), ports, sha256)(starts),
     postpone: async (request) => redelivery(client, urlOf('REKEY_LOST_REQUEST_QUEUE_URL')).postpone(request),
-    setAside: async (request) => redelivery(client, urlOf('REKEY_LOST_REQUEST_QUEUE_URL')).setAside(request),
+    setAside: async (request) =>
+      redelivery(client, urlOf('REKEY_LOST_REQUEST_QUEUE_URL')).setAside({
+        ...request,
+        message: scrub(request.message),
+      }),
   };
 }

@@ -185,10 +185,11 @@ async function giveBack(
       if (!(failure instanceof StoreError)) throw failure;
       log('error', failure.message, { ...factsOf(failure), messageId });
     }
-  const seconds = redelivery === 'lost' ? secondsUntilTry(receiveCount) : redelivery.seconds;
+  const wait = redelivery === 'lost' ? secondsUntilTry(receiveCount) : redelivery.seconds;
+  const seconds = spread(wait, messageId);
   log('warn', `${messageOf(error)}; the event comes again`, { ...facts, seconds });
   measure('RetriedEventAge', Math.max(0, (await ports.now()).getTime() - sentAt.getTime()) / 1000);
-  return postpone(message, spread(seconds, messageId), rekey);
+  return postpone(message, seconds, rekey);
 }
 
 /** If this fails, the message comes again after the visibility timeout of its queue: late, and not lost. */

@@ -298,6 +298,19 @@ describe('a message that failed', () => {
     });
   });
 
+  test('is set aside whatever its reason holds: SQS refuses empty texts and control characters', async () => {
+    const { mock, setAside } = failing();
+    mock.on(SendMessageCommand).resolves({});
+    const lost = { body: '{}', messageId: 'm-1', queueArn, code: 'DEFECT' };
+    // A pair of surrogates is cut in its middle.
+    for (const message of ['', 'a\u0000b\u001b[0m\uFFFF\n', `${'x'.repeat(3_999)}\u{1F511}`])
+      await setAside({ ...lost, message });
+    const reasons = mock
+      .commandCalls(SendMessageCommand)
+      .map(({ args: [{ input }] }) => input.MessageAttributes?.['ERROR_MESSAGE']?.StringValue);
+    expect(reasons).toEqual([undefined, 'a b [0m \n', `${'x'.repeat(3_999)} `]);
+  });
+
   test.each(['postpone', 'setAside'] as const)('says so where AWS does not let it: %s', async (port) => {
     const { mock, ...ports } = failing();
     mock.onAnyCommand().rejects(awsError('AccessDenied', { status: 403 }));

@@ -265,6 +265,8 @@ describe('the costs', () => {
     const [text = ''] = widgets('text').map(({ properties }) => properties.markdown);
     expect(text).toContain(`| alarms | ${idsOf('AWS::CloudWatch::Alarm').length} |`);
     expect(text).toContain(`| metrics | up to ${Object.keys(metrics).length} |`);
+    const fed = Object.keys(template.findResources('AWS::Lambda::EventSourceMapping')).length;
+    expect(text).toContain(`Lambda asks each all the time | ${fed} |`);
     expect(text).toContain('Other Regions have other prices');
   });
 });

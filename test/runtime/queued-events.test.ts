@@ -139,7 +139,7 @@ describe('an event that fails', () => {
       messageId: 'b',
       queueArn,
       tries: 3,
-      seconds: 60,
+      seconds: 63,
     });
     expect(reading).toMatchObject({ RetriedEventAge: 60 });
   });
