@@ -504,7 +504,7 @@ describe('the bundle of a handler', () => {
     'receive-webhook': 224,
     'reconcile-users': 316,
     'record-audit': 351,
-    'rotate-secret': 259,
+    'rotate-secret': 260,
     'start-rotations': 313,
     'update-consumers': 241,
   };
