@@ -218,9 +218,9 @@ const places: Record<
     act: (name) => rekey.rotate(name),
     failed: () => 'CredentialRotationFailed',
   },
-  'a rotation gives it its privileges': {
+  'a rotation puts the privileges of the one user in order': {
     change: 'applyPrivileges',
-    arrange: () => credential(zilliz),
+    arrange: () => credential({ ...zilliz, strategy: 'reset-password' }),
     act: (name) => rekey.rotate(name),
     failed: () => 'CredentialRotationFailed',
   },

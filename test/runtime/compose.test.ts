@@ -515,7 +515,7 @@ describe('the bundle of a handler', () => {
     'receive-webhook': 224,
     'reconcile-users': 330,
     'record-audit': 351,
-    'rotate-secret': 259,
+    'rotate-secret': 260,
     'start-rotations': 332,
     'update-consumers': 247,
   };
