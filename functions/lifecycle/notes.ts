@@ -5,19 +5,19 @@ import type { Rekey } from './rekey.ts';
 
 /**
  * What passes remember, in the table `rekey`. All of it is best effort: a note that cannot be read or written is logged, and keeps no
- * repair, revocation, deletion, event or metric from happening. What is remembered only saves saying something twice.
+ * repair, revocation, deletion, event or metric from happening. Without its notes, a pass publishes again what was published before.
  *
  * Every note expires, so that nothing stays of what is gone; a note of what is still there is written again long before that.
  *
  * What could not be written, the function instance keeps in mind, and reads it as if it were stored until somebody has written the
- * note: otherwise a table that takes no writes would let every pass publish the same again. An instance lives for hours at most,
- * and the next one says it once more.
+ * note. Otherwise, while the table takes no writes, every pass would publish the same again. An instance lives for hours at most; the
+ * next one publishes it once more.
  */
 
 const dayMs = 86_400_000;
-/** How long a note is kept that nobody writes again. Longer than any stack stands still and is to go on from what it knew. */
-export const keptMs = 90 * dayMs;
-/** A note of what is still there is written again when so much of that is left. */
+/** How long a note is kept that nobody writes again. A stack that stands still for longer publishes its findings again. */
+const keptMs = 90 * dayMs;
+/** A note of what is still there is written again once no more than this is left. */
 const renewedMs = 60 * dayMs;
 
 /** An item of DynamoDB holds 400 KB (AWS documentation), its names and keys included. Documents are ASCII. */

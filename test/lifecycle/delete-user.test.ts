@@ -766,6 +766,8 @@ describe('a pass', () => {
       'readParameters',
       'listParameters',
       'http',
+      'readNote',
+      'listNotes',
       'sql',
     ];
     expect([...new Set(rekey.calls)].filter((call) => !reading.includes(call))).toEqual([]);
