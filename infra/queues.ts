@@ -1,5 +1,5 @@
-import { Aws, Duration, Names, Validations } from 'aws-cdk-lib';
-import { CfnRule, type IRuleTarget, type RuleTargetConfig } from 'aws-cdk-lib/aws-events';
+import { Aws, Duration, Validations } from 'aws-cdk-lib';
+import { CfnRule, type IRule, type IRuleTarget, type RuleTargetConfig } from 'aws-cdk-lib/aws-events';
 import { PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { EventSourceMapping, type Function as LambdaHandler } from 'aws-cdk-lib/aws-lambda';
 import { type IQueue, Queue, QueueEncryption, type QueueProps } from 'aws-cdk-lib/aws-sqs';
@@ -86,19 +86,7 @@ export class EventsTo implements IRuleTarget {
   }
 
   bind(rule: Parameters<IRuleTarget['bind']>[0]): RuleTargetConfig {
-    for (const queue of [this.queue, this.lostRequests])
-      queue.addToResourcePolicy(
-        new PolicyStatement({
-          sid: `AllowEventRule${Names.nodeUniqueId(rule.node)}`,
-          principals: [new ServicePrincipal('events.amazonaws.com')],
-          actions: ['sqs:SendMessage'],
-          resources: [queue.queueArn],
-          conditions: {
-            ArnEquals: { 'aws:SourceArn': CfnRule.arnForRule(rule) },
-            StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID },
-          },
-        }),
-      );
+    for (const queue of [this.queue, this.lostRequests]) letSend(queue, rule);
     return {
       arn: this.queue.queueArn,
       targetResource: this.queue,
@@ -106,4 +94,25 @@ export class EventsTo implements IRuleTarget {
       retryPolicy: retries,
     };
   }
+}
+
+/** By the queue: the one statement of its policy that lets rules send, and these rules. */
+const senders = new WeakMap<Queue, { readonly statement: PolicyStatement; readonly rules: string[] }>();
+
+/** One statement for all rules: the policy of a queue has room for ten conditions (AWS documentation). */
+function letSend(queue: Queue, rule: IRule): void {
+  const { statement, rules } = senders.get(queue) ?? {
+    statement: new PolicyStatement({
+      sid: 'AllowEventRules',
+      principals: [new ServicePrincipal('events.amazonaws.com')],
+      actions: ['sqs:SendMessage'],
+      resources: [queue.queueArn],
+      conditions: { StringEquals: { 'aws:SourceAccount': Aws.ACCOUNT_ID } },
+    }),
+    rules: [],
+  };
+  if (rules.length === 0) queue.addToResourcePolicy(statement);
+  rules.push(CfnRule.arnForRule(rule));
+  statement.addCondition('ArnEquals', { 'aws:SourceArn': [...rules] });
+  senders.set(queue, { statement, rules });
 }

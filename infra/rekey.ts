@@ -346,7 +346,7 @@ export class Rekey extends Construct implements RekeySystem {
       handler: this.reconcileUsers,
       batchSize: 5,
       // The least that there is: drift may wait some minutes, and the vendors' rate limits belong to rotations first.
-      maxConcurrency: 2,
+      maxConcurrency: 5,
     });
     feed(this, 'UrgentTargetsToReconcileUsers', {
       queue: queues.urgentTargets,

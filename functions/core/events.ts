@@ -327,6 +327,8 @@ export type Invocation =
         readonly provider: string;
         readonly targetId: string;
         readonly credential: string;
+        readonly kind: 'rotateBefore' | 'revokeBefore';
+        readonly at: string;
       }[];
     }
   /** A vendor told of something; `target` is undefined where there is nothing to look at because of it. */
@@ -453,7 +455,13 @@ const invocationSchemas = {
             messageId: z.string(),
             body: z.pipe(
               z.pipe(z.string(), z.transform(jsonOf)),
-              z.strictObject({ provider: providerId(), targetId: targetId(), ...credentialDetail() }),
+              z.strictObject({
+                provider: providerId(),
+                targetId: targetId(),
+                ...credentialDetail(),
+                kind: z.enum(['rotateBefore', 'revokeBefore']),
+                at: z.iso.datetime(),
+              }),
             ),
           }),
         ),
@@ -544,7 +552,8 @@ const descriptions: Readonly<Record<Invocation['is'], string>> = {
   pause: `an event of detail type ${pauseOrders.join(' or ')} with detail {} or {"provider": "…", "target": "…"}`,
   rotated: 'an event of detail type CredentialRotated',
   messages: 'messages of the queue of targets',
-  starts: 'messages of the queue of starts, each {"provider": "…", "targetId": "…", "credential": "…"}',
+  starts:
+    'messages of the queue of starts, each {"provider": "…", "targetId": "…", "credential": "…", "kind": "rotateBefore" or "revokeBefore", "at": "…"}',
   'provider-event': 'an event of detail type ProviderEventReceived',
   'label-moved': "Secrets Manager's event Secret Label Updated",
 };

@@ -89,6 +89,9 @@ export interface StartTask {
   readonly provider: string;
   readonly targetId: string;
   readonly credential: string;
+  /** What was ordered of versions that were made before `at`, an ISO 8601 instant. */
+  readonly kind: 'rotateBefore' | 'revokeBefore';
+  readonly at: string;
   /** Says what is asked for: the same start, asked for again within five minutes, is not queued again. */
   readonly id: string;
 }

@@ -1,3 +1,4 @@
+import { isBuried } from '../core/directives.ts';
 import type { Candidate } from '../core/due.ts';
 import { InputError, StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
@@ -5,11 +6,11 @@ import { type Credential, targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { listedCandidate } from '../core/listed-candidates.ts';
 import { secretName } from '../core/names.ts';
-import { openVersion } from '../core/rotation.ts';
+import { holderOf, openVersion } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
 import { notedMembers } from './members.ts';
-import { noteOrder, notePause, readStandingOrders } from './orders.ts';
+import { keepDirective, noteOrder, notePause, readStandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type FailedRotation,
@@ -49,7 +50,8 @@ export async function takeOrder(
       return await takeOnce(invocation, rekey);
     } catch (error) {
       const leftMs = until.getTime() - (await now()).getTime() - marginMs;
-      if (!(error instanceof StoreError) || leftMs < waitMs) throw error;
+      if (!(error instanceof StoreError && error.code === 'STORE_UNAVAILABLE') || leftMs < waitMs)
+        throw error;
       rekey.log('warn', 'an order could not be stored yet; it is tried again', { code: error.code });
     }
     await sleep(waitMs);
@@ -70,8 +72,9 @@ async function takeOnce(
   const spec = await readableSpec(credential, noted.document, rekey);
   if (spec === undefined) return;
   const { provider, targetId } = spec;
+  const { kind, at } = noted;
   const id = [invocation.order, credential, invocation.orderedAt.toISOString()].join(' ');
-  await rekey.ports.enqueueStart([{ provider, targetId, credential, id }]);
+  await rekey.ports.enqueueStart([{ provider, targetId, credential, kind, at: at.toISOString(), id }]);
 }
 
 /** Undefined where the stored spec cannot be read: nothing can be started for it, and reconcile-users reports it. */
@@ -94,6 +97,9 @@ async function readableSpec(
 export interface QueuedStart {
   readonly messageId: string;
   readonly credential: string;
+  /** What the order asks of versions that were made before `at`. */
+  readonly kind: 'rotateBefore' | 'revokeBefore';
+  readonly at: string;
 }
 
 export interface CarriedOut {
@@ -108,6 +114,8 @@ export interface CarriedOut {
 const waitMs = 4 * 60_000;
 const lookMs = 10_000;
 const readingsAtOnce = 10;
+/** As the queue of starts is deployed. */
+const maxWorkers = 10;
 
 /**
  * Starts the ordered rotations of these credentials, and waits until they have ended: the queue gives their targets to no other worker
@@ -121,7 +129,7 @@ export async function carryOutOrders(
   rekey: Rekey,
 ): Promise<CarriedOut> {
   const { ports, log } = rekey;
-  const run = { ...options, until, dryRun: false, rekey };
+  const run = { ...options, until, dryRun: false, rekey, workers: maxWorkers };
   const lookUntil = Math.min((await ports.now()).getTime() + waitMs, until.getTime()) - lookMs;
   const started: StartedRotation[] = [];
   const held = new Map<string, HeldRotation>();
@@ -133,7 +141,9 @@ export async function carryOutOrders(
     failed = new Set(look.failed.map(({ credential }) => credential));
     started.push(...look.started);
     for (const { credential } of look.started) held.delete(credential);
-    for (const each of look.held) if (!isIn(started, each)) held.set(each.credential, each);
+    for (const each of look.held)
+      if (!isIn(started, each) && each.reason !== 'NOT_DUE') held.set(each.credential, each);
+      else held.delete(each.credential);
     left = new Set([
       ...failed,
       ...look.started.map(({ credential }) => credential),
@@ -143,19 +153,60 @@ export async function carryOutOrders(
     await ports.sleep(lookMs);
   }
   for (const { credential, ...why } of held.values())
-    log('warn', 'an ordered rotation is left to the next passes', { credential, ...why });
+    log('warn', 'an ordered rotation has to wait', { credential, ...why });
+  // What waits for another rotation comes again; what is held by a pause or a window, the passes find.
+  const again = new Set([...failed, ...left].filter((name) => !isStarted(started, name) || failed.has(name)));
+  for (const start of starts) if (!(await isStillStored(start, rekey))) again.add(start.credential);
   return {
     started,
     held: [...held.values()],
-    failed: starts.flatMap(({ messageId, credential }) => (failed.has(credential) ? [messageId] : [])),
+    failed: starts.flatMap(({ messageId, credential }) => (again.has(credential) ? [messageId] : [])),
   };
 }
 
-/** Why a rotation is held that is open itself, or waits for one that is. */
-const passing: ReadonlySet<HeldRotation['reason']> = new Set(['TARGET_BUSY', 'CHANGED']);
+/** Why a rotation is held that is open itself, or waits for what passes within minutes. */
+const passing: ReadonlySet<HeldRotation['reason']> = new Set([
+  'BUDGET',
+  'CHANGED',
+  'OUT_OF_TIME',
+  'TARGET_BUSY',
+]);
 
 const isIn = (started: readonly StartedRotation[], { credential }: HeldRotation): boolean =>
-  started.some((each) => each.credential === credential);
+  isStarted(started, credential);
+const isStarted = (started: readonly StartedRotation[], name: string): boolean =>
+  started.some(({ credential }) => credential === name);
+
+/**
+ * Parameter Store deletes without a condition: a function that took an older order of the credential away, because it was carried out,
+ * may have deleted this one. It is stored again, unless the version that is current now is younger. False where that cannot be told.
+ */
+async function isStillStored({ credential, kind, at }: QueuedStart, { ports, log }: Rekey): Promise<boolean> {
+  try {
+    const { document, directives } = await readStandingOrders(credential, ports);
+    const ordered = new Date(at);
+    const stored = directives[kind];
+    if (document === undefined || isBuried(directives, ordered)) return true;
+    if (stored !== undefined && stored >= ordered) return true;
+    const secret = await ports.describeSecret({ secretId: secretName(credential) });
+    if (secret === 'absent') return true;
+    const versions = await ports.listVersions({ secretId: secret.arn });
+    const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
+    const madeAt =
+      versions === 'absent' ? undefined : versions.find(({ versionId }) => versionId === current)?.createdAt;
+    if (madeAt !== undefined && madeAt > ordered) return true;
+    log('warn', 'an order was taken away before it was carried out; it is stored again', {
+      credential,
+      kind,
+    });
+    await keepDirective('latest', { credential, kind, at: ordered, stored }, ports);
+    return false;
+  } catch (error) {
+    if (error instanceof StoreError) return false;
+    if (error instanceof InputError) return true;
+    throw error;
+  }
+}
 
 /** One look at these credentials, and the starts that it allows. What could not be read is in `failed`, and read by the next look. */
 async function lookAt(
@@ -173,7 +224,6 @@ async function lookAt(
     const candidates = await readCandidates(credentials, unread, run);
     const { started, held, failed } = await startDue(
       [...candidates, ...(await rotatingBeside(credentials, rekey))],
-      names,
       run,
     );
     return {

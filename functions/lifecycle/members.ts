@@ -4,6 +4,7 @@ import { jsonOf } from '../core/json.ts';
 import { places } from '../core/notes.ts';
 import { type BrokenSpec, type Fleet, mayHaveBrokenSpecs, readFleet, readFleetOf } from './fleet.ts';
 import { everyTarget } from './former-targets.ts';
+import { maxCharacters } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
@@ -46,8 +47,12 @@ export async function noteMembers({ credentials, broken }: Fleet, rekey: Rekey):
       const before = noted.get(key);
       noted.delete(key);
       const isKept = before !== undefined && before.expiresAt.getTime() - now.getTime() > keepMs / 2;
-      if (isKept && before.document === document) continue;
-      await ports.writeNote({ place, key, document, expiresAt: new Date(now.getTime() + keepMs) });
+      // Of a target with more credentials than a note holds, events read the fleet.
+      if ((isKept && before.document === document) || document.length > maxCharacters) continue;
+      // What was noted since the list was read is younger than the fleet that was read.
+      const ifRevision = before?.revision ?? 'absent';
+      const expiresAt = new Date(now.getTime() + keepMs);
+      await ports.writeNote({ place, key, document, expiresAt, ifRevision });
     }
     for (const key of noted.keys()) await ports.deleteNote({ place, key });
   } catch (error) {

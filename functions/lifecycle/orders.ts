@@ -108,6 +108,9 @@ export interface NotedOrder {
   readonly credential: string;
   /** The spec as it is stored. */
   readonly document: string;
+  /** What the order asks of versions that were made before `at`. */
+  readonly kind: 'rotateBefore' | 'revokeBefore';
+  readonly at: Date;
   /** All that stands for the credential now, this order included: a listing of parameters may not show it yet. */
   readonly directives: Directives;
 }
@@ -141,7 +144,8 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
   const at = await instantOf(invocation, ports);
   for (const kind of kinds)
     noted[kind] = await keepDirective('latest', { credential, kind, at, stored: directives[kind] }, ports);
-  return { credential, document, directives: { ...directives, ...noted } };
+  const kind = order === 'CredentialRotationRequested' ? 'rotateBefore' : 'revokeBefore';
+  return { credential, document, kind, at, directives: { ...directives, ...noted } };
 }
 
 /**

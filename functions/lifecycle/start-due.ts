@@ -18,6 +18,7 @@ import { backstopDays } from '../core/spec.ts';
 import { notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { readPauses } from './orders.ts';
+import { takeTurn } from './pace.ts';
 import { paced } from './paced.ts';
 import type { Rekey } from './rekey.ts';
 
@@ -45,6 +46,8 @@ export interface FailedRotation {
 
 export interface StartRun {
   readonly rotationFunctionArn: string;
+  /** So many invocations at most do the same at one time, and share the quotas of the account. @default 1 */
+  readonly workers?: number;
   readonly until: Date;
   readonly dryRun: boolean;
   readonly rekey: Rekey;
@@ -52,7 +55,6 @@ export interface StartRun {
 
 export interface Started {
   readonly plan: Plan;
-  readonly pauses: ReadonlyMap<string, Date>;
   readonly started: readonly StartedRotation[];
   readonly held: readonly HeldRotation[];
   readonly failed: readonly FailedRotation[];
@@ -75,9 +77,9 @@ const startMs = 5_000;
 export async function readCandidates(
   credentials: readonly Credential[],
   failed: FailedRotation[],
-  { rekey, dryRun }: Pick<StartRun, 'rekey' | 'dryRun'>,
+  { rekey, dryRun, workers = 1 }: Pick<StartRun, 'rekey' | 'dryRun' | 'workers'>,
 ): Promise<readonly Candidate[]> {
-  const read = paced(readingsPerSecond, rekey.ports, (credential: Credential) =>
+  const read = paced(readingsPerSecond / workers, rekey.ports, (credential: Credential) =>
     readCandidate(credential, failed, rekey),
   );
   return inParallel(credentials, readingsAtOnce, async (credential) => {
@@ -105,15 +107,8 @@ async function readCandidate(
   }
 }
 
-/**
- * Starts what the plan of these candidates says is to be started now. A start that fails is reported and stops no other. `areRead` are
- * the names of those whose secrets were described: of the others a list says that nothing is to be done about them.
- */
-export async function startDue(
-  candidates: readonly Candidate[],
-  areRead: ReadonlySet<string>,
-  run: StartRun,
-): Promise<Started> {
+/** Starts what the plan of these candidates says is to be started now. A start that fails is reported and stops no other. */
+export async function startDue(candidates: readonly Candidate[], run: StartRun): Promise<Started> {
   const { rekey, dryRun } = run;
   const { ports } = rekey;
   const pauses = await readPauses(ports);
@@ -135,9 +130,7 @@ export async function startDue(
   for (const { candidate, because, inMinutes } of starts) {
     const credential = candidate.name;
     const at = new Date(now.getTime() + inMinutes * 60_000);
-    const neighbours = (byTarget.get(keyOf(candidate)) ?? [])
-      .map((rotation) => rotation.candidate)
-      .filter(({ name }) => areRead.has(name));
+    const neighbours = (byTarget.get(keyOf(candidate)) ?? []).map((rotation) => rotation.candidate);
     const outcome: Outcome = dryRun
       ? { versionId: tokenOf(candidate, rekey) }
       : await startAt(at, candidate, neighbours, run);
@@ -146,7 +139,7 @@ export async function startDue(
     else if ('reason' in outcome) held.push({ credential, ...outcome });
     else failed.push({ credential, ...outcome });
   }
-  return { plan, pauses, started, held, failed };
+  return { plan, started, held, failed };
 }
 
 /**
@@ -214,7 +207,7 @@ async function startAt(
   at: Date,
   candidate: Candidate,
   neighbours: readonly Candidate[],
-  { rekey, until, rotationFunctionArn }: StartRun,
+  { rekey, until, rotationFunctionArn, workers = 1 }: StartRun,
 ): Promise<Outcome> {
   const { ports } = rekey;
   const { secret, spec } = candidate;
@@ -223,7 +216,8 @@ async function startAt(
     const now = await ports.now();
     const waitMs = Math.max(0, at.getTime() - now.getTime());
     if (now.getTime() + waitMs + startMs >= until.getTime()) return { reason: 'OUT_OF_TIME' };
-    await ports.sleep(waitMs > 0 ? waitMs : startGapMs);
+    await ports.sleep(waitMs > 0 ? waitMs : startGapMs * Math.ceil(workers / 4));
+    if (!(await takeTurn(spec, rekey))) return { reason: 'BUDGET' };
 
     // Labels may have moved since the plan: by Secrets Manager's own schedule, by another pass, by hand.
     let reason: 'CHANGED' | 'TARGET_BUSY' | undefined;

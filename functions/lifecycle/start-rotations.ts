@@ -1,6 +1,7 @@
 import * as z from 'zod/mini';
 import {
   type Candidate,
+  type Plan,
   type PlannedRotation,
   type PlannedTarget,
   planRotations,
@@ -25,7 +26,6 @@ import {
   type FailedRotation,
   type HeldRotation,
   readCandidates,
-  type Started,
   type StartedRotation,
   startDue,
 } from './start-due.ts';
@@ -85,7 +85,7 @@ export async function startRotations(
   );
   const byName = new Map(read.map((candidate) => [candidate.name, candidate]));
   const candidates = seen.map((candidate) => byName.get(candidate.name) ?? candidate);
-  const { plan, started, held, failed } = await startDue(candidates, toRead, run);
+  const { plan, started, held, failed } = await startDue(candidates, run);
   const notRead = unlooked(candidates, toRead);
   const targets = plan.targets.map((target) => ({
     ...target,
@@ -93,8 +93,8 @@ export async function startRotations(
   }));
   // Last, as what is started matters more than what is told: the next pass tells it, should this one end here.
   if (!dryRun) {
+    await tell({ plan: { ...plan, targets }, pauses }, notRead, rekey);
     await noteMembers(fleet, rekey);
-    await tell({ plan: { ...plan, targets }, pauses }, rekey);
   }
   const report: StartReport = {
     dryRun,
@@ -133,7 +133,11 @@ const unlooked = (candidates: readonly Candidate[], read: ReadonlySet<string>): 
 // What is told.
 
 /** Metrics, adoptions, breakers and findings of the last look. */
-async function tell({ plan, pauses }: Pick<Started, 'plan' | 'pauses'>, rekey: Rekey): Promise<void> {
+async function tell(
+  { plan, pauses }: { readonly plan: Plan; readonly pauses: ReadonlyMap<string, Date> },
+  notRead: ReadonlySet<string>,
+  rekey: Rekey,
+): Promise<void> {
   const { ports, measure } = rekey;
   const now = await ports.now();
   const pausedMs = [...pauses.values()].map((since) => now.getTime() - since.getTime());
@@ -142,7 +146,6 @@ async function tell({ plan, pauses }: Pick<Started, 'plan' | 'pauses'>, rekey: R
     deadline === undefined ? 0 : now.getTime() - deadline.getTime(),
   );
   measure('RotationOverdueAge', Math.max(0, ...overdueMs) / 1000);
-  measure('BreakersOpen', plan.targets.filter(({ breaker }) => breaker.state !== 'closed').length);
 
   const requests = plan.rotations.flatMap(({ verdict, candidate: { spec } }): RekeyEvent[] =>
     verdict.say === 'adopt'
@@ -155,13 +158,14 @@ async function tell({ plan, pauses }: Pick<Started, 'plan' | 'pauses'>, rekey: R
       : [],
   );
   if (requests.length > 0) await ports.publish(requests);
-  await tellBreakers(plan.targets, rekey);
+  measure('BreakersOpen', await tellBreakers(plan.targets, rekey));
   await announce(
     {
       scope: 'schedule',
       place: 'fleet',
       // What could not be read counts as it was noted. Of all others it is known, and published.
-      isPartial: plan.rotations.some(({ candidate }) => candidate.secret === 'unreadable'),
+      isPartial:
+        notRead.size > 0 || plan.rotations.some(({ candidate }) => candidate.secret === 'unreadable'),
     },
     [
       ...pausesWithoutTarget(pauses, plan.targets),
@@ -177,9 +181,9 @@ const notedSchema = z.enum(['opened', 'half-open']);
 
 /**
  * One note for each breaker that is not closed, so that an outage of a vendor with a thousand targets fits. Published first, noted
- * afterwards: a crash between the two says something twice, never not at all.
+ * afterwards: a crash between the two says something twice, never not at all. Answers how many are not closed.
  */
-async function tellBreakers(targets: readonly PlannedTarget[], rekey: Rekey): Promise<void> {
+async function tellBreakers(targets: readonly PlannedTarget[], rekey: Rekey): Promise<number> {
   const { notes: noted } = await recallAll(places.breakers, rekey);
   const seen = targets.map(({ provider, target, breaker, isWhole }) => {
     const key = targetKey(provider, target);
@@ -196,6 +200,7 @@ async function tellBreakers(targets: readonly PlannedTarget[], rekey: Rekey): Pr
     seen.flatMap(({ key, state }): [string, string][] => (state === 'closed' ? [] : [[key, state]])),
   );
   await rememberAll(places.breakers, open, noted, rekey);
+  return open.size;
 }
 
 /** A pause of a target that no spec names stops nothing: whoever ordered it may have mistyped, and believe that writes are paused. */

@@ -229,7 +229,17 @@ describe('a start', () => {
       mock.commandCalls(SendMessageBatchCommand).flatMap(({ args: [{ input }] }) => input.Entries ?? []);
     return { enqueueStart, entries };
   }
-  const start = { provider: 'acme', targetId: 'db-1', credential: 'orders', id: 'orders because of v1' };
+  const start = {
+    provider: 'acme',
+    targetId: 'db-1',
+    credential: 'orders',
+    kind: 'rotateBefore',
+    at: '2026-03-01T12:00:00.000Z',
+    id: 'orders because of v1',
+  } as const;
+
+  const body = (credential: string): string =>
+    JSON.stringify({ provider: 'acme', targetId: 'db-1', credential, kind: start.kind, at: start.at });
 
   test('is in the group of its target, under an id that its sender chose and SQS takes', async () => {
     const { enqueueStart, entries } = starter();
@@ -237,14 +247,14 @@ describe('a start', () => {
     expect(entries()).toEqual([
       {
         Id: '0',
-        MessageBody: '{"provider":"acme","targetId":"db-1","credential":"orders"}',
+        MessageBody: body('orders'),
         MessageGroupId: 'acme/db-1',
         // printf 'orders because of v1' | sha256sum
         MessageDeduplicationId: 'c9cf06453d2f04e1b2fb7a81435122c52d0fbf09476c28f6637293b928974b65',
       },
       {
         Id: '1',
-        MessageBody: '{"provider":"acme","targetId":"db-1","credential":"billing"}',
+        MessageBody: body('billing'),
         MessageGroupId: 'acme/db-1',
         MessageDeduplicationId: expect.stringMatching(/^[0-9a-f]{64}$/),
       },

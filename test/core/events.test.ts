@@ -173,20 +173,21 @@ describe('an order to pause or resume', () => {
 
 describe('a batch of starts', () => {
   const record = (messageId: string, body: string) => ({ messageId, body });
+  const ordered = { kind: 'revokeBefore', at: '2026-03-01T12:00:00.000Z' } as const;
   const read = (...bodies: string[]): unknown =>
     parseInvocation({ Records: bodies.map((body, index) => record(`m-${index}`, body)) }, ['pass', 'starts']);
 
   test('says of each message which rotation of which target is to be started', () => {
     expect(
       read(
-        '{"provider":"acme","targetId":"db-1","credential":"orders"}',
-        '{"provider":"acme","targetId":"db-2","credential":"billing"}',
+        JSON.stringify({ provider: 'acme', targetId: 'db-1', credential: 'orders', ...ordered }),
+        JSON.stringify({ provider: 'acme', targetId: 'db-2', credential: 'billing', ...ordered }),
       ),
     ).toStrictEqual({
       is: 'starts',
       starts: [
-        { messageId: 'm-0', provider: 'acme', targetId: 'db-1', credential: 'orders' },
-        { messageId: 'm-1', provider: 'acme', targetId: 'db-2', credential: 'billing' },
+        { messageId: 'm-0', provider: 'acme', targetId: 'db-1', credential: 'orders', ...ordered },
+        { messageId: 'm-1', provider: 'acme', targetId: 'db-2', credential: 'billing', ...ordered },
       ],
     });
   });
@@ -194,11 +195,11 @@ describe('a batch of starts', () => {
   const wrong: Record<string, { body: string; message: RegExp }> = {
     'that is no JSON': { body: 'start orders', message: /Records\.0\.body: / },
     'with wrong names': {
-      body: '{"provider":"..","targetId":"a/b","credential":"No"}',
-      message: /body\.provider: .*body\.targetId: .*body\.credential: /,
+      body: '{"provider":"..","targetId":"a/b","credential":"No","kind":"deleteSince","at":"today"}',
+      message: /body\.provider: .*body\.targetId: .*body\.credential: .*body\.kind: .*body\.at: /,
     },
     'with more than it may say': {
-      body: '{"provider":"acme","targetId":"db-1","credential":"orders","force":true}',
+      body: JSON.stringify({ provider: 'acme', targetId: 'db-1', credential: 'orders', ...ordered, force: true }),
       message: /Records\.0\.body: .*force/,
     },
   };

@@ -107,11 +107,6 @@ const failedEvent: Reason = {
   file: 'test/storm.test.ts',
   test: 'outlive a Parameter Store that serves nobody for six hours',
 };
-const queuedStart: Reason = {
-  because: 'no pass of the run hands a start on',
-  file: 'test/aws/queue.test.ts',
-  test: 'is in the group of its target, under an id that its sender chose and SQS takes',
-};
 
 /** Policy, statement and action of every permission that a run of the whole life can do without. */
 export const idlePermissions: Readonly<Record<string, Reason>> = {
@@ -126,8 +121,6 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyStartRotationsRoleDefaultPolicy KeepBreakers dynamodb:PutItem': breakers,
   'RekeyStartRotationsRoleDefaultPolicy AskWorkers sqs:SendMessage': openReset,
   'RekeyStartRotationsRoleDefaultPolicy GiveUpRotations secretsmanager:UpdateSecretVersionStage': strayLabel,
-  'RekeyStartRotationsRoleDefaultPolicy QueueStarts sqs:SendMessage': queuedStart,
-  'RekeyStartRotationsEventsPolicy AllowEventRuleRekeyPauseOrdered sqs:SendMessage': pause,
   'RekeyStartRotationsRoleDefaultPolicy Publish events:PutEvents': breakers,
   'RekeyStartRotationsRoleDefaultPolicy WorkOnQueues sqs:ChangeMessageVisibility': failedEvent,
   'RekeyStartRotationsRoleDefaultPolicy ReportFailure sqs:SendMessage': failedFunction,
@@ -154,14 +147,7 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyScheduledeleteuserRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
   'RekeySchedulereconcileusersRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
   'RekeySchedulerecordauditRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyCredentialRequested sqs:SendMessage': lostEvent,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyRotationOrdered sqs:SendMessage': lostEvent,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyRevocationOrdered sqs:SendMessage': lostEvent,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyPauseOrdered sqs:SendMessage': lostEvent,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyDeletionOrdered sqs:SendMessage': lostEvent,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyCredentialRotated sqs:SendMessage': lostEvent,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyLoginChanged sqs:SendMessage': lostEvent,
-  'RekeyLostRequestsPolicy AllowEventRuleRekeyProviderEventReceived sqs:SendMessage': lostEvent,
+  'RekeyLostRequestsPolicy AllowEventRules sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyEverythingToRecord sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyLabelToRecord sqs:SendMessage': lostEvent,
   'RekeyAlarmsKey a statement without a Sid kms:*': administration,

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { loadConsumer } from '../../functions/consumers/index.ts';
 import { directiveParameter } from '../../functions/core/directives.ts';
 import { StoreError } from '../../functions/core/errors.ts';
+import type { StartTask } from '../../functions/core/fleet.ts';
 import { specParameterName } from '../../functions/core/names.ts';
 import type { Ports, VersionListing } from '../../functions/core/ports.ts';
 import { parseSpec } from '../../functions/core/spec.ts';
@@ -32,7 +33,7 @@ const perSecond = {
 } as const;
 type Quota = keyof typeof perSecond;
 
-const workers = { orders: 2, starts: 10 } as const;
+const workers = { orders: 3, starts: 10 } as const;
 const batch = 10;
 const rotationMs = 20_000;
 
@@ -121,7 +122,7 @@ async function emergency({ credentials: n, compromised }: Emergency) {
   const pages = async (quota: Quota, items: number, size: number): Promise<void> => {
     for (let page = 0; page < Math.max(1, Math.ceil(items / size)); page += 1) await call(quota);
   };
-  const messages: { readonly credential: string; readonly id: string }[] = [];
+  const messages: StartTask[] = [];
   const ports: Partial<Ports> = {
     ...startNotes(clock.now).ports,
     now: async () => clock.now(),
@@ -259,7 +260,7 @@ async function emergency({ credentials: n, compromised }: Emergency) {
     });
   for (let worker = 0; worker < workers.starts; worker += 1)
     void work(messages, isOver, async (taken) => {
-      const starts = taken.map(({ credential, id }) => ({ credential, messageId: id }));
+      const starts = taken.map(({ id, ...start }) => ({ ...start, messageId: id }));
       const { failed } = await carryOutOrders(starts, options, until(10 * minuteMs), rekey);
       return taken.filter(({ id }) => failed.includes(id));
     });

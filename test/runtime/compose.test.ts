@@ -78,6 +78,7 @@ describe('the environment', () => {
     const functionArn = 'arn:aws:lambda:eu-central-1:111122223333:function:rotate-secret';
     vi.stubEnv('REKEY_ROTATION_FUNCTION_ARN', functionArn);
     vi.stubEnv('REKEY_LOST_REQUEST_QUEUE_URL', lostRequestsUrl);
+    vi.stubEnv('REKEY_NOTE_TABLE_NAME', 'rekey');
     const seen: unknown[] = [];
     const handler = handlerOf(createUserEnvironment, async (_event, _until, _rekey, read) => {
       seen.push(read);
@@ -89,6 +90,7 @@ describe('the environment', () => {
         REKEY_EVENT_BUS_NAME: 'rekey-bus',
         REKEY_ROTATION_FUNCTION_ARN: functionArn,
         REKEY_LOST_REQUEST_QUEUE_URL: lostRequestsUrl,
+        REKEY_NOTE_TABLE_NAME: 'rekey',
         REKEY_LOG_LEVEL: 'INFO',
       },
     ]);
@@ -479,6 +481,7 @@ describe('the bundle of a handler', () => {
       );
     });
     expect(withTable).toEqual([
+      'functions/create-user.ts',
       'functions/start-rotations.ts',
       'functions/delete-user.ts',
       'functions/reconcile-users.ts',

@@ -13,6 +13,6 @@ export async function takeAndCarryOut(
   const queued: StartTask[] = [];
   const enqueueStart = async (starts: readonly StartTask[]): Promise<void> => void queued.push(...starts);
   await takeOrder(order, until, { ...rekey, ports: { ...rekey.ports, enqueueStart } });
-  const starts = queued.map(({ credential, id }) => ({ credential, messageId: id }));
+  const starts = queued.map(({ id, ...start }) => ({ ...start, messageId: id }));
   return carryOutOrders(starts, options, until, rekey);
 }
