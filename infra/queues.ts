@@ -1,5 +1,5 @@
 import { Aws, Duration, Validations } from 'aws-cdk-lib';
-import { CfnRule, type IRule, type IRuleTarget, type RuleTargetConfig } from 'aws-cdk-lib/aws-events';
+import { CfnRule, type IRuleTarget, type RuleTargetConfig } from 'aws-cdk-lib/aws-events';
 import { PolicyStatement, ServicePrincipal } from 'aws-cdk-lib/aws-iam';
 import { EventSourceMapping, type Function as LambdaHandler } from 'aws-cdk-lib/aws-lambda';
 import { type IQueue, Queue, QueueEncryption, type QueueProps } from 'aws-cdk-lib/aws-sqs';
@@ -100,7 +100,7 @@ export class EventsTo implements IRuleTarget {
 const senders = new WeakMap<Queue, { readonly statement: PolicyStatement; readonly rules: string[] }>();
 
 /** One statement for all rules: the policy of a queue has room for ten conditions (AWS documentation). */
-function letSend(queue: Queue, rule: IRule): void {
+function letSend(queue: Queue, rule: Parameters<IRuleTarget['bind']>[0]): void {
   const { statement, rules } = senders.get(queue) ?? {
     statement: new PolicyStatement({
       sid: 'AllowEventRules',

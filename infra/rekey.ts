@@ -345,7 +345,7 @@ export class Rekey extends Construct implements RekeySystem {
       queue: queues.targets,
       handler: this.reconcileUsers,
       batchSize: 5,
-      // The least that there is: drift may wait some minutes, and the vendors' rate limits belong to rotations first.
+      // Enough for a round of 10,000 targets within two hours; more would take the vendors' rate limits from rotations.
       maxConcurrency: 5,
     });
     feed(this, 'UrgentTargetsToReconcileUsers', {

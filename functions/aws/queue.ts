@@ -47,8 +47,8 @@ export function startQueue(
       client,
       queueUrl,
       { things: 'starts', entries: starts },
-      ({ provider, targetId, credential, id }: StartTask) => ({
-        MessageBody: JSON.stringify({ provider, targetId, credential }),
+      ({ provider, targetId, id, ...ordered }: StartTask) => ({
+        MessageBody: JSON.stringify({ provider, targetId, ...ordered }),
         MessageGroupId: groupOf(targetKey(provider, targetId)),
         MessageDeduplicationId: digest(id),
       }),

@@ -13,6 +13,8 @@ import type { Rekey } from './rekey.ts';
 const place = places.pace;
 const keepMs = 3_600_000;
 const maxTries = 5;
+/** A plan starts at whole minutes, and its first start is counted a moment after the minute began. */
+const slackMs = 5_000;
 
 const noteSchema = z.object({ since: z.iso.datetime(), started: z.int() });
 
@@ -31,7 +33,7 @@ export async function takeTurn(
       const note = await ports.readNote({ place, key: apiKeySecret });
       const counted = note === 'absent' ? undefined : noteSchema.safeParse(jsonOf(note.document)).data;
       const ageMs = counted === undefined ? Number.NaN : now.getTime() - Date.parse(counted.since);
-      const isRunning = ageMs >= 0 && ageMs < minutes * 60_000;
+      const isRunning = ageMs >= 0 && ageMs < minutes * 60_000 - slackMs;
       const started = isRunning && counted !== undefined ? counted.started : 0;
       if (started >= rotations) return false;
       const since = isRunning && counted !== undefined ? counted.since : now.toISOString();

@@ -199,7 +199,13 @@ describe('a batch of starts', () => {
       message: /body\.provider: .*body\.targetId: .*body\.credential: .*body\.kind: .*body\.at: /,
     },
     'with more than it may say': {
-      body: JSON.stringify({ provider: 'acme', targetId: 'db-1', credential: 'orders', ...ordered, force: true }),
+      body: JSON.stringify({
+        provider: 'acme',
+        targetId: 'db-1',
+        credential: 'orders',
+        ...ordered,
+        force: true,
+      }),
       message: /Records\.0\.body: .*force/,
     },
   };

@@ -20,11 +20,6 @@ const twoOrders: Reason = {
   file: 'test/lifecycle/start-rotations.test.ts',
   test: 'that is newer than the one before replaces it',
 };
-const pause: Reason = {
-  because: 'nobody pauses anything in the run',
-  file: 'test/lifecycle/start-rotations.test.ts',
-  test: 'holds every start, in passes and dry runs alike, until it is lifted',
-};
 const openReset: Reason = {
   because: 'no rotation stops half-way in the run',
   file: 'test/lifecycle/start-rotations.test.ts',

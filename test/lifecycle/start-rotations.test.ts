@@ -697,7 +697,7 @@ describe('an order', () => {
       await world.start(world.order('CredentialRotationRequested', 'one'));
       await world.idle();
     }
-    expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-03T12:00:10.100Z');
+    expect(world.parameters.get('/rekey/directives/one/rotateBefore')).toBe('2026-03-03T12:00:10.300Z');
     expect(world.started).toHaveLength(2);
   });
 
