@@ -339,7 +339,7 @@ export class Rekey extends Construct implements RekeySystem {
       lostRequests,
     });
 
-    // Together at most 36 batches at one time, of the 1,000 calls that an account has. Where it has 10, as new ones do, Lambda keeps a
+    // Together at most 39 batches at one time, of the 1,000 calls that an account has. Where it has 10, as new ones do, Lambda keeps a
     // batch until there is room.
     feed(this, 'TargetsToReconcileUsers', {
       queue: queues.targets,

@@ -436,7 +436,7 @@ describe('events', () => {
           ...letsSend,
           Condition: {
             StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } },
-            ArnEquals: { 'aws:SourceArn': ours.length === 1 ? ours[0] : ours },
+            ArnEquals: { 'aws:SourceArn': ours },
           },
         },
         ...others.map((rule) => ({

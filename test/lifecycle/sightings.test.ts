@@ -171,8 +171,8 @@ describe('the users of a target', () => {
     await look();
     expect(lists() - before).toBe(1);
     expect(rekey.calls.filter((call) => call === 'writeNote' || call === 'publish')).toEqual([]);
-    // Beside the note of the findings.
-    expect(rekey.calls.filter((call) => call === 'readNote')).toHaveLength(2);
+    // Beside the notes of the target's members and of the findings.
+    expect(rekey.calls.filter((call) => call === 'readNote')).toHaveLength(3);
     expect(told()).toEqual([]);
   });
 
