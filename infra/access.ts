@@ -397,6 +397,7 @@ export function accessOf(
       onNotes('KeepNotesOfTheFleet', ['Query', 'PutItem', 'DeleteItem'], places.breakers, places.members),
       // Whether another rotation of the target is under way.
       onNotes('LookUpMembers', ['GetItem'], places.members),
+      onNotes('CountStarts', ['GetItem', 'PutItem'], places.pace),
       onNotes('ListFormerTargets', ['Query'], places.formerTargets),
       listSecrets,
       ...onSecrets(
@@ -430,7 +431,7 @@ export function accessOf(
       onParameters('ForgetOrders', ['DeleteParameter'], directives),
       keepNotes(places.findings('retire'), places.formerTargets, places.goneTargets),
       onNotes('ListNotes', ['Query'], places.formerTargets, places.goneTargets, places.settled),
-      onNotes('LookUpMembers', ['GetItem'], places.members),
+      onNotes('LookUpNotes', ['GetItem'], places.members, places.settled),
       onNotes('NoteSettledTargets', ['PutItem'], places.settled),
       listSecrets,
       onNotes('KeepNotesOfDeletions', ['Query', 'PutItem', 'DeleteItem'], places.deletions('*')),

@@ -17,7 +17,9 @@ const place = places.settled;
 /** A target is visited after so long in any case. */
 const maxSettledMs = 6 * 3_600_000;
 
-const noteSchema = z.object({ state: z.string(), until: z.iso.datetime() });
+const noteSchema = z.object({ state: z.string(), until: z.iso.datetime(), visits: z.int() });
+/** One list of users may lack one that is there. */
+const minVisits = 2;
 
 /** The secrets of credentials by name, as they were listed. */
 export type ListedSecrets = ReadonlyMap<string, ListedSecret>;
@@ -47,7 +49,7 @@ export async function settledTargets(
 }
 
 /**
- * Afterwards it is noted that nothing is to be done on the target before `until`, as long as it is in the state that `secrets` shows. That
+ * Afterwards it is noted that a visit found nothing to do on the target before `until`, as long as it is in the state that `secrets` shows. That
  * list may lag behind, so a change which the visit has seen and the list has not brings one more visit.
  */
 export async function noteSettled(
@@ -65,8 +67,11 @@ export async function noteSettled(
   );
   const latest = (await ports.now()).getTime() + maxSettledMs;
   const expiresAt = new Date(Math.min(latest, until?.getTime() ?? latest, ...ends));
-  const document = JSON.stringify({ state, until: expiresAt.toISOString() });
   try {
+    const before = await ports.readNote({ place, key: keyOf(target) });
+    const noted = before === 'absent' ? undefined : noteSchema.safeParse(jsonOf(before.document)).data;
+    const visits = noted?.state === state ? noted.visits + 1 : 1;
+    const document = JSON.stringify({ state, until: expiresAt.toISOString(), visits });
     await ports.writeNote({ place, key: keyOf(target), document, expiresAt });
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;

@@ -111,6 +111,7 @@ const notePlaces = [
   places.members,
   places.looks,
   places.settled,
+  places.pace,
   'something/new',
 ];
 
@@ -338,6 +339,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'a note in findings/schedule': keep,
     'a note in breakers': ['DeleteItem', 'PutItem', 'Query'],
     'a note in members': keepAndList,
+    'a note in pace': ['GetItem', 'PutItem'],
     'a note in former-targets': ['Query'],
     everything: ['ListSecrets'],
     'the function rekey-rotate-secret': ['InvokeFunction'],
@@ -380,7 +382,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'a note in deletions/zilliz-cloud/in01-1': ['DeleteItem', 'PutItem', 'Query'],
     'a note in sessions/zilliz-cloud/in01-1': keepAndList,
     'a note in members': ['GetItem'],
-    'a note in settled': ['PutItem', 'Query'],
+    'a note in settled': ['GetItem', 'PutItem', 'Query'],
     everything: ['ListSecrets'],
     'the bus': ['PutEvents'],
   },

@@ -211,6 +211,7 @@ describe('with replicas in other Regions', () => {
       REKEY_REPLICAS,
       REKEY_ROTATION_FUNCTION_ARN: _,
       REKEY_LOST_REQUEST_QUEUE_URL: __,
+      REKEY_NOTE_TABLE_NAME: ___,
       ...others
     } = environmentOf(template, 'rekey-create-user');
     expect(
@@ -219,6 +220,7 @@ describe('with replicas in other Regions', () => {
         REKEY_EVENT_BUS_NAME: 'rekey',
         REKEY_ROTATION_FUNCTION_ARN: 'arn:aws:lambda:eu-central-1:111122223333:function:rekey-rotate-secret',
         REKEY_LOST_REQUEST_QUEUE_URL: 'https://sqs.eu-central-1.amazonaws.com/111122223333/lost-requests',
+        REKEY_NOTE_TABLE_NAME: 'rekey',
         REKEY_REPLICAS: textOf(REKEY_REPLICAS),
       }).REKEY_REPLICAS,
     ).toEqual([{ region: 'eu-west-1' }, { region: 'us-east-1' }]);

@@ -243,10 +243,8 @@ describe('a requested credential', () => {
       expect(await rekey.parameter(`/rekey/credentials/${wanted.name}`)).toBeUndefined();
     });
 
-    test('is made although those before it take all the time there is, and that is logged', async () => {
-      const others = Array.from({ length: 12 }, () =>
-        spec({ rotation: sundays, target: { clusterId: 'in01-208240180a4faf8' } }),
-      );
+    test('is made although those before it on its target take all the time there is, and that is logged', async () => {
+      const others = Array.from({ length: 12 }, () => spec({ rotation: sundays }));
       const parameterOf = ({ name }: { readonly name: string }) => `/rekey/credentials/${name}`;
       for (const other of others)
         await rekey.parameters.call('PutParameter', {
@@ -260,11 +258,11 @@ describe('a requested credential', () => {
       expect(await requestWith(10, wanted)).toBe('it went on');
       await rekey.secretsManager.idle();
       expect(await rekey.login(wanted.name, 'AWSCURRENT')).toBeDefined();
-      expect(rekey.logged.filter((line) => line.includes('rotations may be late'))).toEqual([
+      expect(rekey.logged.filter((line) => line.includes('rotations may be late'))).toContainEqual(
         expect.stringContaining(
           `rotation.window: expected room for 13 rotations in 30 days, which 13 credentials of rekey/api-keys/zilliz (${wanted.name}, `,
         ),
-      ]);
+      );
       // The same on a key that has time for them says nothing.
       rekey.logged.length = 0;
       await rekey.request(spec({ rotation: sundays }));
