@@ -37,7 +37,10 @@ export async function settledTargets(
     const isSettled = (target: Target): boolean => {
       const noted = noteSchema.safeParse(jsonOf(notes.get(keyOf(target)) ?? '')).data;
       return (
-        noted !== undefined && new Date(noted.until) > now && noted.state === stateOf(target, secrets, rekey)
+        noted !== undefined &&
+        noted.visits >= minVisits &&
+        new Date(noted.until) > now &&
+        noted.state === stateOf(target, secrets, rekey)
       );
     };
     return new Set(targets.filter(isSettled).map(keyOf));
