@@ -60,8 +60,6 @@ export function namesToRead(plan: readonly PlannedRotation[]): ReadonlySet<strin
 
 const targetOf = ({ candidate: { spec } }: PlannedRotation): string => `${spec.provider}/${spec.targetId}`;
 
-const dayMs = 86_400_000;
-
 /** A rotation is open, no version is current, or an order may be younger than the version that is. */
 function isOdd(candidate: Candidate): boolean {
   const { secret, directives } = candidate;
@@ -69,13 +67,13 @@ function isOdd(candidate: Candidate): boolean {
   if (openVersionOf(candidate) !== undefined) return true;
   const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
   if (current === undefined) return true;
-  const orders = [directives.rotateBefore, directives.revokeBefore, directives.changeBefore].filter(
-    (order) => order !== undefined,
-  );
-  if (orders.length === 0) return false;
-  // A version is made some time before it is published. An order from between the two is still to be carried out.
-  const rotatedMs = secret.lastRotatedAt?.getTime() ?? 0;
-  if (orders.some((order) => order.getTime() > rotatedMs - dayMs)) return true;
+  const { rotateBefore, changeBefore, revokeBefore, sessionsEndedFor } = directives;
+  // A version may be made days before it is published, as Secrets Manager tries a rotation again in each of its windows. An order from
+  // between the two is still to be carried out. One that is carried out does not stand for long.
+  if (rotateBefore !== undefined || changeBefore !== undefined) return true;
+  if (revokeBefore === undefined) return false;
+  // This one may have to stand for years. Sessions are ended once a younger version is current.
+  if (sessionsEndedFor === undefined || sessionsEndedFor < revokeBefore) return true;
   // If AWSCURRENT was moved back by hand, a password that was revoked may be current again.
   return holderOf(secret.labelsByVersion, 'REKEY_PUBLISHED') !== current;
 }
