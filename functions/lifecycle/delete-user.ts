@@ -128,6 +128,7 @@ export async function deleteUsers(
     errors,
     isWhole: invocation.is === 'pass',
     unread,
+    areNotesKnown,
     emptied: new Map(),
   };
   const isRoutine = invocation.is === 'pass' && !dryRun;
@@ -324,6 +325,8 @@ interface Pass {
   readonly isWhole: boolean;
   /** The names of credentials that are to go and whose versions could not all be read. */
   readonly unread: ReadonlySet<string>;
+  /** Whether the former targets of credentials could be read. */
+  readonly areNotesKnown: boolean;
   /** By credential: the targets that none of its users is left in, by their keys, and how it is known of those that are gone. */
   readonly emptied: Map<string, Map<string, TargetGone | undefined>>;
 }
@@ -634,12 +637,18 @@ async function sweep(
   });
   await retireUsers(fromElsewhere(candidates, now), scene);
   await finishRevocations(states, known, scene);
-  await forgetFulfilled(states, known, scene);
+  // Without these notes nobody knows where else revoked users may be left.
+  if (pass.areNotesKnown) await forgetFulfilled(states, known, scene);
 
   const empties: Finish[] = [];
   for (const credential of target.credentials) {
     const ending = endingOf(credential, now);
-    if (ending === undefined || pass.unread.has(credential.name)) continue;
+    if (ending === undefined) continue;
+    if (pass.unread.has(credential.name)) {
+      // Otherwise the target would count as settled, and the deletion would wait for hours.
+      scene.failed.push(credential.name);
+      continue;
+    }
     scene.findings.push(...unreachable(credential));
     await seeTo(credential, scene, async () => {
       const emptied = await emptyCredential(credential, ending, keptNames(credential, scene), scene);

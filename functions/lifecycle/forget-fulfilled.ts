@@ -21,11 +21,17 @@ export async function forgetFulfilled(
       for (const kind of kinds) {
         const at = state.directives[kind];
         if (at !== undefined)
-          await withdrawDirective({ credential: state.name, kind, at }, scene.rekey.ports);
+          await withdrawDirective(
+            { credential: state.name, kind, at, ...(beside.has(kind) ? { unless: 'revokeBefore' } : {}) },
+            scene.rekey.ports,
+          );
       }
     });
   }
 }
+
+/** These belong to an order to revoke. The list of orders may be older than that order, and show no more than these of it. */
+const beside: ReadonlySet<DirectiveKind> = new Set<DirectiveKind>(['revokeAnyway', 'sessionsEndedFor']);
 
 /** In the order in which they may go: what is left if the function dies in between orders nothing by itself. */
 function fulfilled(state: CredentialState, known: readonly KnownUser[]): readonly DirectiveKind[] {
@@ -50,11 +56,13 @@ function fulfilled(state: CredentialState, known: readonly KnownUser[]): readonl
  * is written back from such a version would be revived.
  */
 function isRevocationOver(
-  { name, spec, secret, versions, directives }: CredentialState,
+  { name, spec, secret, versions, directives, moved }: CredentialState,
   revokeBefore: Date,
   known: readonly KnownUser[],
 ): boolean {
   const { sessionsEndedFor } = directives;
+  // Users of a former target are not in `known`: without the order, a revoked one would be retired like any other, with a grace.
+  if (moved !== undefined && moved.former.length > 0) return false;
   if (sessionsEndedFor === undefined || sessionsEndedFor < revokeBefore) return false;
   const revoked = versions.filter(({ createdAt }) => createdAt < revokeBefore);
   if (revoked.length === 0) return true;

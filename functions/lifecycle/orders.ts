@@ -291,15 +291,32 @@ export async function forgetOrders(
   }
 }
 
-/** Afterwards the directive of this instant does not stand. One that was given since does. */
+/** Afterwards the directive of this instant does not stand, unless `unless` does. One that was given since does. */
 export async function withdrawDirective(
-  { credential, kind, at }: { readonly credential: string; readonly kind: DirectiveKind; readonly at: Date },
+  {
+    credential,
+    kind,
+    at,
+    unless,
+  }: {
+    readonly credential: string;
+    readonly kind: DirectiveKind;
+    readonly at: Date;
+    readonly unless?: DirectiveKind;
+  },
   ports: Pick<Ports, 'readParameters' | 'readParameter' | 'deleteParameter'>,
 ): Promise<void> {
   const parameter = directiveParameter(credential, kind);
   const document = await ports.readParameter({ parameter });
   if (document !== 'absent' && instantIn(document)?.getTime() === at.getTime())
-    await deleteOrder({ parameter, document }, ports);
+    await deleteOrder(
+      {
+        parameter,
+        document,
+        ...(unless === undefined ? {} : { unless: directiveParameter(credential, unless) }),
+      },
+      ports,
+    );
 }
 
 /**
