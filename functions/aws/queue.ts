@@ -47,9 +47,9 @@ export function startQueue(
       client,
       queueUrl,
       { things: 'starts', entries: starts },
-      ({ provider, targetId, credential, id }: StartTask) => ({
-        MessageBody: JSON.stringify({ provider, targetId, credential }),
-        MessageGroupId: groupOf(targetKey(provider, targetId)),
+      ({ id, ...start }: StartTask) => ({
+        MessageBody: JSON.stringify(start),
+        MessageGroupId: groupOf(targetKey(start.provider, start.targetId)),
         MessageDeduplicationId: digest(id),
       }),
       ports,

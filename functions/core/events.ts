@@ -1,4 +1,5 @@
 import * as z from 'zod/mini';
+import type { StartOrders } from './directives.ts';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
 import type { Finding, Repair } from './findings.ts';
@@ -327,6 +328,7 @@ export type Invocation =
         readonly provider: string;
         readonly targetId: string;
         readonly credential: string;
+        readonly orders?: StartOrders | undefined;
       }[];
     }
   /** A vendor told of something; `target` is undefined where there is nothing to look at because of it. */
@@ -350,6 +352,17 @@ const credentialDetail = () => ({
     .string()
     .check(z.regex(credentialNamePattern, { error: 'expected the name of a credential' })),
 });
+
+const startOrders = () => {
+  const at = () =>
+    z.optional(
+      z.pipe(
+        instant,
+        z.transform((text) => new Date(text)),
+      ),
+    );
+  return z.strictObject({ rotateBefore: at(), revokeBefore: at(), revokeAnyway: at() });
+};
 
 /** Strict: a misspelt option must not be taken for an order without it. */
 const orderDetails = {
@@ -453,7 +466,12 @@ const invocationSchemas = {
             messageId: z.string(),
             body: z.pipe(
               z.pipe(z.string(), z.transform(jsonOf)),
-              z.strictObject({ provider: providerId(), targetId: targetId(), ...credentialDetail() }),
+              z.strictObject({
+                provider: providerId(),
+                targetId: targetId(),
+                ...credentialDetail(),
+                orders: z.optional(startOrders()),
+              }),
             ),
           }),
         ),

@@ -1,10 +1,11 @@
+import type { StartOrders } from '../core/directives.ts';
 import { InputError, StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
 import type { Credential } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
-import { noteOrder, notePause, readStandingOrders } from './orders.ts';
+import { keepStartOrders, noteOrder, notePause, readStandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type FailedRotation,
@@ -66,7 +67,7 @@ async function takeOnce(
   if (spec === undefined) return;
   const { provider, targetId } = spec;
   const id = [invocation.order, credential, invocation.orderedAt.toISOString()].join(' ');
-  await rekey.ports.enqueueStart([{ provider, targetId, credential, id }]);
+  await rekey.ports.enqueueStart([{ provider, targetId, credential, orders: noted.noted, id }]);
 }
 
 /** Undefined where the stored spec cannot be read: nothing can be started for it, and reconcile-users reports it. */
@@ -89,6 +90,8 @@ async function readableSpec(
 export interface QueuedStart {
   readonly messageId: string;
   readonly credential: string;
+  /** What was ordered. */
+  readonly orders?: StartOrders | undefined;
 }
 
 export interface CarriedOut {
@@ -124,7 +127,7 @@ export async function carryOutOrders(
   let left: ReadonlySet<string> = new Set(starts.map(({ credential }) => credential));
   let failed: ReadonlySet<string> = left;
   for (;;) {
-    const look = await lookAt(left, known, run);
+    const look = await lookAt(left, starts, known, run);
     failed = new Set(look.failed.map(({ credential }) => credential));
     started.push(...look.started);
     for (const { credential } of look.started) held.delete(credential);
@@ -155,13 +158,21 @@ const isIn = (started: readonly StartedRotation[], { credential }: HeldRotation)
 /** One look at these credentials, and the starts that it allows. What could not be read is in `failed`, and read by the next look. */
 async function lookAt(
   names: ReadonlySet<string>,
+  starts: readonly QueuedStart[],
   known: Map<string, Credential>,
   run: StartRun,
 ): Promise<Pick<Started, 'started' | 'held' | 'failed'>> {
   const { rekey } = run;
   const unread: FailedRotation[] = [];
   const unknown = [...names].filter((name) => !known.has(name));
-  const read = await inParallel(unknown, readingsAtOnce, (name) => readOrdered(name, unread, rekey));
+  const read = await inParallel(unknown, readingsAtOnce, (name) =>
+    readOrdered(
+      name,
+      starts.flatMap(({ credential, orders }) => (credential === name ? (orders ?? []) : [])),
+      unread,
+      rekey,
+    ),
+  );
   for (const credential of read.flat()) known.set(credential.name, credential);
   const credentials = [...names].flatMap((name) => known.get(name) ?? []);
   try {
@@ -174,16 +185,25 @@ async function lookAt(
   }
 }
 
-/** None where the credential is gone since, or its spec cannot be read. */
+/**
+ * None where the credential is gone since, or its spec cannot be read. Parameter Store deletes without a condition: who took an older
+ * order away may have taken this one as well. So what does not stand any more is stored again; if it was carried out meanwhile, it
+ * changes nothing.
+ */
 async function readOrdered(
   name: string,
+  ordered: readonly StartOrders[],
   unread: FailedRotation[],
   rekey: Rekey,
 ): Promise<readonly Credential[]> {
   try {
     const { document, directives } = await readStandingOrders(name, rekey.ports);
     const spec = document === undefined ? undefined : await readableSpec(name, document, rekey);
-    return spec === undefined ? [] : [{ name, spec, directives }];
+    if (spec === undefined) return [];
+    let standing = directives;
+    for (const orders of ordered)
+      standing = { ...standing, ...(await keepStartOrders(name, orders, standing, rekey.ports)) };
+    return [{ name, spec, directives: standing }];
   } catch (error) {
     const failure = failureOf(name, error, rekey);
     // An order that cannot be read stays so until somebody corrects it, which reconcile-users asks for.

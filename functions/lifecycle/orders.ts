@@ -6,6 +6,7 @@ import {
   directiveParameter,
   isBuried,
   readDirectives,
+  type StartOrders,
   wrongDirectives,
 } from '../core/directives.ts';
 import { skewMs } from '../core/duration.ts';
@@ -108,6 +109,8 @@ export interface NotedOrder {
   readonly credential: string;
   /** The spec as it is stored. */
   readonly document: string;
+  /** What was ordered, as it stands. */
+  readonly noted: Directives;
   /** All that stands for the credential now, this order included: a listing of parameters may not show it yet. */
   readonly directives: Directives;
 }
@@ -133,15 +136,34 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
       'SPEC_MISSING',
       `there is no ${specParameterName(credential)}; send the event again with the name of a credential`,
     );
-  const kinds: readonly DirectiveKind[] =
-    order === 'CredentialRotationRequested'
-      ? ['rotateBefore']
-      : ['revokeBefore', ...(evenIfLockedOut ? (['revokeAnyway'] as const) : [])];
-  const noted: Record<string, Date> = {};
   const at = await instantOf(invocation, ports);
-  for (const kind of kinds)
-    noted[kind] = await keepDirective('latest', { credential, kind, at, stored: directives[kind] }, ports);
-  return { credential, document, directives: { ...directives, ...noted } };
+  const noted = await keepStartOrders(
+    credential,
+    order === 'CredentialRotationRequested'
+      ? { rotateBefore: at }
+      : { revokeBefore: at, ...(evenIfLockedOut ? { revokeAnyway: at } : {}) },
+    directives,
+    ports,
+  );
+  return { credential, document, noted, directives: { ...directives, ...noted } };
+}
+
+/**
+ * Afterwards these orders stand, or later ones, unless they were meant for a credential that was deleted; answers which. `revokeAnyway` comes last: without `revokeBefore` it stands for nothing.
+ */
+export async function keepStartOrders(
+  credential: string,
+  ordered: StartOrders,
+  standing: Directives,
+  ports: Pick<Ports, 'readParameter' | 'createParameter' | 'writeParameter' | 'sleep'>,
+): Promise<Directives> {
+  const kept: { -readonly [Kind in keyof Directives]: Directives[Kind] } = {};
+  for (const kind of ['rotateBefore', 'revokeBefore', 'revokeAnyway'] as const) {
+    const at = ordered[kind];
+    if (at !== undefined && !isBuried(standing, at))
+      kept[kind] = await keepDirective('latest', { credential, kind, at, stored: standing[kind] }, ports);
+  }
+  return kept;
 }
 
 /**
