@@ -233,7 +233,8 @@ describe('a start', () => {
 
   test('is in the group of its target, under an id that its sender chose and SQS takes', async () => {
     const { enqueueStart, entries } = starter();
-    await enqueueStart([start, { ...start, credential: 'billing', id: 'é'.repeat(500) }]);
+    const orders = { rotateBefore: new Date('2026-03-01T12:00:00Z') };
+    await enqueueStart([start, { ...start, credential: 'billing', orders, id: 'é'.repeat(500) }]);
     expect(entries()).toEqual([
       {
         Id: '0',
@@ -244,7 +245,8 @@ describe('a start', () => {
       },
       {
         Id: '1',
-        MessageBody: '{"provider":"acme","targetId":"db-1","credential":"billing"}',
+        MessageBody:
+          '{"provider":"acme","targetId":"db-1","credential":"billing","orders":{"rotateBefore":"2026-03-01T12:00:00.000Z"}}',
         MessageGroupId: 'acme/db-1',
         MessageDeduplicationId: expect.stringMatching(/^[0-9a-f]{64}$/),
       },

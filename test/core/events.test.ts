@@ -180,13 +180,19 @@ describe('a batch of starts', () => {
     expect(
       read(
         '{"provider":"acme","targetId":"db-1","credential":"orders"}',
-        '{"provider":"acme","targetId":"db-2","credential":"billing"}',
+        '{"provider":"acme","targetId":"db-2","credential":"billing","orders":{"revokeBefore":"2026-03-01T12:00:00.000Z"}}',
       ),
     ).toStrictEqual({
       is: 'starts',
       starts: [
         { messageId: 'm-0', provider: 'acme', targetId: 'db-1', credential: 'orders' },
-        { messageId: 'm-1', provider: 'acme', targetId: 'db-2', credential: 'billing' },
+        {
+          messageId: 'm-1',
+          provider: 'acme',
+          targetId: 'db-2',
+          credential: 'billing',
+          orders: { revokeBefore: new Date('2026-03-01T12:00:00Z') },
+        },
       ],
     });
   });
