@@ -1,10 +1,14 @@
 import type { StartOrders } from '../core/directives.ts';
+import { inFlightMs } from '../core/due.ts';
 import { InputError, StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
-import type { Credential } from '../core/fleet.ts';
+import { type Credential, targetsOf } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
+import { secretName } from '../core/names.ts';
+import { openVersion } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
+import { notedMembers } from './members.ts';
 import { keepStartOrders, noteOrder, notePause, readStandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
@@ -176,13 +180,50 @@ async function lookAt(
   for (const credential of read.flat()) known.set(credential.name, credential);
   const credentials = [...names].flatMap((name) => known.get(name) ?? []);
   try {
-    const candidates = await readCandidates(credentials, unread, run);
+    const busy = await withoutRoom(credentials, rekey);
+    const free = credentials.filter(({ name }) => !busy.has(name));
+    const candidates = await readCandidates(free, unread, run);
     const { started, held, failed } = await startDue(candidates, names, run);
-    return { started, held, failed: [...unread, ...failed] };
+    const waiting = [...busy].map((credential): HeldRotation => ({ credential, reason: 'TARGET_BUSY' }));
+    return { started, held: [...held, ...waiting], failed: [...unread, ...failed] };
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     return { started: [], held: [], failed: [...names].map((name) => failureOf(name, error, rekey)) };
   }
+}
+
+/** So many neighbours are looked at: an order must not cost a reading of a whole large target. */
+const maxNeighbours = 50;
+
+/**
+ * The names of those on whose targets other credentials have as many rotations in flight as the vendor can take at once: a pass may have
+ * started them. A target whose credentials are not noted, and a neighbour that cannot be read, are in nobody's way.
+ */
+async function withoutRoom(credentials: readonly Credential[], rekey: Rekey): Promise<ReadonlySet<string>> {
+  const { ports } = rekey;
+  const now = await ports.now();
+  const isInFlight = async (name: string): Promise<boolean> => {
+    const secret = await ports.describeSecret({ secretId: secretName(name) }).catch(absentIfUnread);
+    if (secret === 'absent' || openVersion(secret) === undefined) return false;
+    return now.getTime() - (secret.changedAt ?? now).getTime() < inFlightMs;
+  };
+  const full = await inParallel(targetsOf(credentials), 1, async ({ credentials: own, ...place }) => {
+    const names = own.map(({ name }) => name);
+    const members = await notedMembers(place, rekey).catch((error: unknown) => {
+      if (!(error instanceof StoreError)) throw error;
+      return undefined;
+    });
+    const others = (members?.credentials ?? []).filter((name) => !names.includes(name));
+    const areInFlight = await inParallel(others.slice(0, maxNeighbours), readingsAtOnce, isInFlight);
+    const { parallelRotations } = own[0]?.spec.definition.capabilities ?? { parallelRotations: 1 };
+    return areInFlight.filter(Boolean).length >= parallelRotations ? names : [];
+  });
+  return new Set(full.flat());
+}
+
+function absentIfUnread(error: unknown): 'absent' {
+  if (!(error instanceof StoreError)) throw error;
+  return 'absent';
 }
 
 /**

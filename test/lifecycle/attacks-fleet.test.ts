@@ -1,0 +1,207 @@
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { directiveParameter } from '../../functions/core/directives.ts';
+import { StoreError } from '../../functions/core/errors.ts';
+import type { StartTask } from '../../functions/core/fleet.ts';
+import { specParameterName } from '../../functions/core/names.ts';
+import type { Ports } from '../../functions/core/ports.ts';
+import { carryOutOrders, takeOrder } from '../../functions/lifecycle/carry-out-orders.ts';
+import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
+import {
+  hourMs,
+  type Made,
+  minuteMs,
+  type ProviderId,
+  targets,
+  useCredentialWorld,
+} from '../support/credential-world.ts';
+import { functionArn, token } from '../support/rekey.ts';
+
+/** What notes, lists and queues of the fleet may hide when they are stale, lost or late, and what must not come of that. */
+
+const world = useCredentialWorld();
+const { vendors, rekey, credential, login, works, labels, putLabel, move } = world;
+const zilliz: ProviderId = 'zilliz-cloud';
+const one = targets[zilliz].target.clusterId;
+const two = 'in01-208240180a4faf8';
+const options = { rotationFunctionArn: functionArn };
+const pass = { is: 'pass', dryRun: false } as const;
+
+beforeAll(() => {
+  vendors().zilliz.api.addCluster({ id: two, name: 'other', roles: ['orders_rw'] });
+});
+afterEach(() => {
+  taken.length = 0;
+  rekey().refuse();
+  rekey().interruptAt(undefined);
+  for (const id of [one, two]) vendors().zilliz.api.actor.setStatus(id, 'RUNNING');
+});
+
+const stands = ({ name }: Made, kind: Parameters<typeof directiveParameter>[1]) =>
+  rekey().parameter(directiveParameter(name, kind));
+const rotationOf = ({ name }: Made) =>
+  ({
+    is: 'order',
+    order: 'CredentialRotationRequested',
+    credential: name,
+    orderedAt: world.now(),
+  }) as const;
+const compromiseOf = ({ name }: Made, more: { readonly evenIfLockedOut?: true } = {}) =>
+  ({
+    is: 'order',
+    order: 'CredentialCompromised',
+    credential: name,
+    orderedAt: world.now(),
+    ...more,
+  }) as const;
+/** The order is stored and queued, and no worker has taken it yet. */
+const take = (order: Parameters<typeof takeOrder>[0]) =>
+  world.invokeWith(
+    () => ({ enqueueStart: async (starts) => void taken.push(...starts) }),
+    (inner, until) => takeOrder(order, until, inner),
+  );
+const taken: StartTask[] = [];
+async function carryOut(): Promise<void> {
+  const starts = taken.splice(0).map((start) => ({ ...start, messageId: start.id }));
+  await rekey().invoke((inner, until) => carryOutOrders(starts, options, until, inner));
+  await rekey().secretsManager.idle();
+}
+/** A pass of delete-user with some ports of its own. */
+const sweepWith = (change: (ports: Ports) => Partial<Ports>) =>
+  world.failureOf(world.invokeWith(change, (inner, until) => deleteUsers(pass, until, inner)));
+
+describe('a note that a target is settled', () => {
+  test('I28: does not put an ordered deletion off whose versions could not be read once', async () => {
+    const made = await credential({ provider: zilliz });
+    move(hourMs);
+    await world.direct(made, 'deleteSince');
+    await sweepWith(() => ({
+      listVersions: async () => {
+        throw new StoreError('STORE_UNAVAILABLE', 'none', 'ListSecretVersionIds is throttled');
+      },
+    }));
+    await world.sweepQuarters(4);
+    expect(await rekey().parameter(specParameterName(made.name))).toBeUndefined();
+    expect(await world.usersAt(made)).toEqual([]);
+  });
+});
+
+describe('a note of the credentials of a target that lacks a new one', () => {
+  /** Another credential adopted the user of the first; then its spec stops to say so, and its consumers use the user all the same. */
+  async function silentAdopter(of: Made): Promise<Made> {
+    const { username, password } = await login(of);
+    const passwordSecret = `rekey/adopt/${username}`;
+    await world.secrets('CreateSecret', {
+      Name: passwordSecret,
+      ClientRequestToken: token(),
+      SecretString: JSON.stringify({ username, password: password.reveal() }),
+    });
+    const other = await credential({ provider: zilliz }, { adopt: { username, passwordSecret } });
+    expect((await login(other)).username).toBe(username);
+    await world.storeSpec(other, { adopt: undefined });
+    return other;
+  }
+
+  test.each(['with its note', 'with an older note'] as const)(
+    'I3: a deletion by event spares the user in whose place its AWSCURRENT stands (%s)',
+    async (how) => {
+      const made = await credential({ provider: zilliz });
+      await world.start();
+      move(hourMs);
+      // The table takes no writes for a while: the note of before stays.
+      if (how === 'with an older note') rekey().refuse('writeNote');
+      const other = await silentAdopter(made);
+      rekey().refuse();
+      const used = await login(other);
+      await rekey().sweep(world.deletionOf(made));
+      expect(await works(used)).toBe(true);
+      for (let passes = 0; passes < 3; passes += 1) {
+        move(hourMs);
+        await rekey().sweep();
+      }
+      expect(await works(used), 'after the deletion').toBe(true);
+    },
+  );
+});
+
+describe('an order that is carried out', () => {
+  test('I27: takes no younger one with it that is stored while it is being taken away', async () => {
+    const made = await credential({ provider: zilliz });
+    move(hourMs);
+    await rekey().order(rotationOf(made));
+    await rekey().secretsManager.idle();
+    expect(await stands(made, 'rotateBefore')).toBeDefined();
+    move(hourMs);
+    const before = await labels(made);
+    rekey().interruptAt({
+      call: 'deleteParameter',
+      when: 'before',
+      by: () => take(rotationOf(made)),
+    });
+    await rekey().sweep();
+    move(minuteMs);
+    await carryOut();
+    await world.start();
+    expect((await labels(made))['AWSCURRENT']).not.toBe(before['AWSCURRENT']);
+  });
+
+  test('I27: a list of orders that is older in parts takes no half of a younger order away', async () => {
+    const made = await credential({ provider: zilliz });
+    move(hourMs);
+    await take(compromiseOf(made, { evenIfLockedOut: true }));
+    const hidden = directiveParameter(made.name, 'revokeBefore');
+    await sweepWith((ports) => ({
+      listParameters: async (request) =>
+        (await ports.listParameters(request)).filter(({ parameter }) => parameter !== hidden),
+    }));
+    expect(await stands(made, 'revokeBefore')).toBeDefined();
+    expect(await stands(made, 'revokeAnyway')).toBeDefined();
+  });
+
+  test('I8: a revocation stands while a revoked user is left at a former target', async () => {
+    const made = await credential({ provider: zilliz });
+    const leaked = await login(made);
+    const empty = (await labels(made))['AWSPREVIOUS'];
+    await world.storeSpec(made, { target: { clusterId: two } });
+    move(hourMs);
+    await rekey().sweep();
+    // The former cluster sleeps.
+    vendors().zilliz.api.actor.setStatus(one, 'SUSPENDED');
+    await world.compromise(made);
+    // The first value, as README.md says for a login that is to be made anew.
+    await putLabel(made, 'AWSCURRENT', empty);
+    rekey().failures.length = 0;
+    await world.start();
+    expect((await login(made)).username).not.toBe(leaked.username);
+    move(26 * hourMs);
+    await rekey().sweep();
+    await rekey().rotate(made.name);
+    expect(rekey().failures.map(String)).toEqual([]);
+    move(26 * hourMs);
+    await world.sweepQuarters(3);
+    expect(await stands(made, 'revokeBefore')).toBeDefined();
+    vendors().zilliz.api.actor.setStatus(one, 'RUNNING');
+    await rekey().sweep();
+    expect(world.published('DatabaseUserRetired', made)).toContainEqual(
+      expect.objectContaining({ username: leaked.username, reason: 'revoked' }),
+    );
+    expect(await works(leaked)).toBe(false);
+  });
+});
+
+describe('a rotation that was ordered', () => {
+  test('I16: waits for one in flight of a neighbour on the target, where the vendor takes one at a time', async () => {
+    const neighbour = await credential({ provider: 'render-postgres' });
+    const made = await credential({ provider: 'render-postgres' });
+    move(2 * hourMs);
+    await world.start();
+    const pending = await world.openRotation(neighbour, 'createSecret');
+    const before = await labels(made);
+    await take(rotationOf(made));
+    await carryOut();
+    expect(await labels(made)).toEqual(before);
+    for (const step of ['setSecret', 'testSecret', 'finishSecret'])
+      await rekey().step(neighbour.name, step, pending);
+    await world.start();
+    expect((await labels(made))['AWSPREVIOUS']).toBe(before['AWSCURRENT']);
+  });
+});
