@@ -395,6 +395,7 @@ export function accessOf(
       ),
       keepNotes(places.findings('schedule')),
       onNotes('KeepNotesOfTheFleet', ['Query', 'PutItem', 'DeleteItem'], places.breakers, places.members),
+      onNotes('LookUpMembers', ['GetItem'], places.members),
       onNotes('ListFormerTargets', ['Query'], places.formerTargets),
       listSecrets,
       ...onSecrets(

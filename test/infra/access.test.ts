@@ -337,7 +337,7 @@ const wanted: Record<string, Record<string, readonly string[]>> = {
     'the queue StartRotationsEvents': work,
     'a note in findings/schedule': keep,
     'a note in breakers': ['DeleteItem', 'PutItem', 'Query'],
-    'a note in members': ['DeleteItem', 'PutItem', 'Query'],
+    'a note in members': ['DeleteItem', 'GetItem', 'PutItem', 'Query'],
     'a note in former-targets': ['Query'],
     everything: ['ListSecrets'],
     'the function rekey-rotate-secret': ['InvokeFunction'],
