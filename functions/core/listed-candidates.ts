@@ -75,7 +75,7 @@ function isOdd(candidate: Candidate): boolean {
   // This one may have to stand for years. Sessions are ended once a younger version is current.
   if (sessionsEndedFor === undefined || sessionsEndedFor < revokeBefore) return true;
   // If AWSCURRENT was moved back by hand, a password that was revoked may be current again.
-  return holderOf(secret.labelsByVersion, 'REKEY_PUBLISHED') !== current;
+  return holderOf(secret.labelsByVersion, 'REKEY_PUBLISHED') !== current || hasChanged(candidate);
 }
 
 /** Moves of labels right after a switch belong to the rotation. */

@@ -25,7 +25,7 @@ import { type Fleet, readFleet, readFleetOf } from './fleet.ts';
 import { forgetFulfilled } from './forget-fulfilled.ts';
 import { findFormerTargets, forgetTargets, keepFormerTargets, readFormerTargets } from './former-targets.ts';
 import { credentialsWithGoneTargets, forgetGoneTargets, noteGone, noteThere } from './gone-targets.ts';
-import { slowReading } from './guarded-write.ts';
+import { allJudged, slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { readTarget } from './members.ts';
 import { forget, recallAll, rememberAll } from './notes.ts';
@@ -158,7 +158,7 @@ export async function deleteUsers(
     await forgetLostOrders(fleet, until, rekey);
     await forgetLostTargets(former, credentials, rekey);
   }
-  await forgetTargetsWithout(visits, targets, rekey);
+  await forgetTargetsWithout(visits, targets, pass, rekey);
   if (errors.length > 0) throw errors[0];
   return { dryRun, targets: visits.map(({ report }) => report) };
 }
@@ -270,8 +270,11 @@ async function forgetLostTargets(
 async function forgetTargetsWithout(
   visits: readonly Visit[],
   targets: readonly Target[],
+  { isWhole }: Pick<Pass, 'isWhole'>,
   rekey: Rekey,
 ): Promise<void> {
+  const { ports } = rekey;
+  const listSpecs = slowReading(() => ports.listParameters({ path: specParameterPath }), rekey);
   const deleted = new Set(
     visits.flatMap(({ report: { credentials } }) =>
       credentials.flatMap(({ credential, stage }) => (stage === 'deleted' ? [credential] : [])),
@@ -280,6 +283,8 @@ async function forgetTargetsWithout(
   for (const name of deleted) await forget({ place: places.findings('consumers'), key: name }, rekey);
   for (const { provider, targetId, credentials } of targets) {
     if (!credentials.every(({ name }) => deleted.has(name))) continue;
+    const areAll = allJudged({ target: { provider, targetId }, judged: deleted, listSpecs }, rekey);
+    if (!isWhole && (await areAll(await ports.now())) !== undefined) continue;
     const key = targetKey(provider, targetId);
     for (const place of [places.findings('reconcile'), places.findings('retire'), places.users])
       await forget({ place, key }, rekey);
