@@ -276,8 +276,8 @@ describe('an order that is carried out', () => {
   });
 
   /** A revocation that is all but forgotten: the next pass takes its orders away. */
-  async function revoked(provider: ProviderId = zilliz) {
-    const made = await credential({ provider });
+  async function revoked(provider: ProviderId = zilliz, overrides: object = {}) {
+    const made = await credential({ provider }, overrides);
     const leaked = await login(made);
     const version = (await labels(made))['AWSCURRENT'] ?? '';
     move(hourMs);
@@ -289,10 +289,16 @@ describe('an order that is carried out', () => {
     await rekey().sweep();
     return { made, leaked, version };
   }
+  /** The same, so long ago that no backup has its users any more. */
+  async function longRevoked(provider: ProviderId = zilliz) {
+    const one = await revoked(provider, { rotation: { every: 'P90D' } });
+    move(34 * 24 * hourMs);
+    return one;
+  }
   const revocation = ['revokeBefore', 'revokeAnyway', 'sessionsEndedFor'] as const;
 
   test('I27: to revoke takes no younger one with it either', async () => {
-    const { made } = await revoked();
+    const { made } = await longRevoked();
     const second = await login(made);
     move(hourMs);
     rekey().interruptAt({
@@ -313,7 +319,7 @@ describe('an order that is carried out', () => {
   test.each([zilliz, 'vultr-valkey', 'cockroachdb-cloud'] as const)(
     'I26: and forgotten on %s leaves a roll-back by hand no way to bring the revoked password back',
     async (provider) => {
-      const { made, leaked, version } = await revoked(provider);
+      const { made, leaked, version } = await longRevoked(provider);
       await world.sweepQuarters(2);
       for (const kind of revocation) expect(await stands(made, kind), kind).toBeUndefined();
       await putLabel(made, 'AWSCURRENT', version);
@@ -328,7 +334,7 @@ describe('an order that is carried out', () => {
   test.each([0, 1, 2])(
     'I27: is taken away by the next pass if one dies at its deletion %i',
     async (index) => {
-      const { made } = await revoked();
+      const { made } = await longRevoked();
       let deletions = 0;
       await sweepWith((ports) => ({
         deleteParameter: async (request) => {
@@ -344,6 +350,24 @@ describe('an order that is carried out', () => {
       expect(await login(made)).toEqual(current);
     },
   );
+
+  test('I8: to revoke stands as long as a backup may bring the user back with its password', async () => {
+    const { made, leaked } = await revoked();
+    move(20 * 24 * hourMs);
+    await world.sweepQuarters(2);
+    expect(await stands(made, 'revokeBefore')).toBeDefined();
+    const { actor } = vendors().zilliz.api;
+    actor.createUser(one, leaked.username, leaked.password.reveal());
+    actor.grantRole(one, leaked.username, 'orders_rw');
+    move(minuteMs);
+    expect(await works(leaked)).toBe(true);
+    await rekey().sweep();
+    expect(await works(leaked)).toBe(false);
+    expect(world.published('DatabaseUserRetired', made).at(-1)).toMatchObject({
+      username: leaked.username,
+      reason: 'revoked',
+    });
+  });
 
   test('I18: and handed out by the queue again rotates nothing, and is not kept', async () => {
     const made = await credential({ provider: zilliz });
