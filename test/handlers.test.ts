@@ -197,13 +197,7 @@ describe('out of a queue', () => {
   });
 
   test('start-rotations hands starts to what carries them out, and answers which come again', async () => {
-    const start = {
-      provider: 'acme',
-      targetId: 'db-1',
-      credential: 'orders',
-      kind: 'revokeBefore',
-      at: '2026-03-01T12:00:00.000Z',
-    };
+    const start = { provider: 'acme', targetId: 'db-1', credential: 'orders' };
     expect(await invoke('start-rotations', batch(start, { ...start, credential: 'billing' }))).toEqual(
       failed('m-2'),
     );
@@ -215,13 +209,7 @@ describe('out of a queue', () => {
   });
 
   test('start-rotations sets aside what is neither, and does the rest', async () => {
-    const start = {
-      provider: 'acme',
-      targetId: 'db-1',
-      credential: 'orders',
-      kind: 'revokeBefore',
-      at: '2026-03-01T12:00:00.000Z',
-    };
+    const start = { provider: 'acme', targetId: 'db-1', credential: 'orders' };
     expect(await invoke('start-rotations', batch({ provider: '..' }, events.rotated, start))).toEqual(
       failed(),
     );

@@ -47,9 +47,9 @@ export function startQueue(
       client,
       queueUrl,
       { things: 'starts', entries: starts },
-      ({ provider, targetId, id, ...ordered }: StartTask) => ({
-        MessageBody: JSON.stringify({ provider, targetId, ...ordered }),
-        MessageGroupId: groupOf(targetKey(provider, targetId)),
+      ({ id, ...start }: StartTask) => ({
+        MessageBody: JSON.stringify(start),
+        MessageGroupId: groupOf(targetKey(start.provider, start.targetId)),
         MessageDeduplicationId: digest(id),
       }),
       ports,
@@ -80,12 +80,14 @@ export function redelivery(client: SQSClient, lostRequestsUrl: string): Pick<Por
             QueueUrl: lostRequestsUrl,
             MessageBody: body,
             // Named as EventBridge and Scheduler name theirs.
-            MessageAttributes: attributesOf({
-              ERROR_CODE: code,
-              ERROR_MESSAGE: message.slice(0, maxReason),
-              QUEUE_ARN: queueArn,
-              MESSAGE_ID: messageId,
-            }),
+            MessageAttributes: Object.fromEntries(
+              Object.entries({
+                ERROR_CODE: code,
+                ERROR_MESSAGE: message.slice(0, maxReason),
+                QUEUE_ARN: queueArn,
+                MESSAGE_ID: messageId,
+              }).map(([name, StringValue]) => [name, { DataType: 'String', StringValue }]),
+            ),
           }),
         )
         .catch((error: unknown) => {
@@ -94,18 +96,6 @@ export function redelivery(client: SQSClient, lostRequestsUrl: string): Pick<Por
     },
   };
 }
-
-/** SQS refuses an attribute without text, and characters that XML does not have (AWS documentation): then nobody would see the message. */
-const attributesOf = (
-  texts: Readonly<Record<string, string>>,
-): Record<string, { readonly DataType: 'String'; readonly StringValue: string }> =>
-  Object.fromEntries(
-    Object.entries(texts)
-      .map(([name, text]) => [name, text.replaceAll(refusedCharacter, ' ')] as const)
-      .filter(([, text]) => text !== '')
-      .map(([name, StringValue]) => [name, { DataType: 'String', StringValue }]),
-  );
-const refusedCharacter = /[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu;
 
 /** Attributes count towards the size of a message. */
 const maxReason = 4_000;

@@ -34,6 +34,13 @@ export interface Directives {
   readonly deletedAt?: Date;
 }
 
+/** What orders a rotation at once, as an order goes with the start that is queued for it. */
+export interface StartOrders {
+  readonly rotateBefore?: Date | undefined;
+  readonly revokeBefore?: Date | undefined;
+  readonly revokeAnyway?: Date | undefined;
+}
+
 export const directiveKinds = [
   'rotateBefore',
   'revokeBefore',

@@ -1,4 +1,5 @@
 import * as z from 'zod/mini';
+import type { StartOrders } from './directives.ts';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
 import type { Finding, Repair } from './findings.ts';
@@ -327,8 +328,7 @@ export type Invocation =
         readonly provider: string;
         readonly targetId: string;
         readonly credential: string;
-        readonly kind: 'rotateBefore' | 'revokeBefore';
-        readonly at: string;
+        readonly orders?: StartOrders | undefined;
       }[];
     }
   /** A vendor told of something; `target` is undefined where there is nothing to look at because of it. */
@@ -352,6 +352,17 @@ const credentialDetail = () => ({
     .string()
     .check(z.regex(credentialNamePattern, { error: 'expected the name of a credential' })),
 });
+
+const startOrders = () => {
+  const at = () =>
+    z.optional(
+      z.pipe(
+        instant,
+        z.transform((text) => new Date(text)),
+      ),
+    );
+  return z.strictObject({ rotateBefore: at(), revokeBefore: at(), revokeAnyway: at() });
+};
 
 /** Strict: a misspelt option must not be taken for an order without it. */
 const orderDetails = {
@@ -459,8 +470,7 @@ const invocationSchemas = {
                 provider: providerId(),
                 targetId: targetId(),
                 ...credentialDetail(),
-                kind: z.enum(['rotateBefore', 'revokeBefore']),
-                at: z.iso.datetime(),
+                orders: z.optional(startOrders()),
               }),
             ),
           }),
@@ -552,8 +562,7 @@ const descriptions: Readonly<Record<Invocation['is'], string>> = {
   pause: `an event of detail type ${pauseOrders.join(' or ')} with detail {} or {"provider": "…", "target": "…"}`,
   rotated: 'an event of detail type CredentialRotated',
   messages: 'messages of the queue of targets',
-  starts:
-    'messages of the queue of starts, each {"provider": "…", "targetId": "…", "credential": "…", "kind": "rotateBefore" or "revokeBefore", "at": "…"}',
+  starts: 'messages of the queue of starts, each {"provider": "…", "targetId": "…", "credential": "…"}',
   'provider-event': 'an event of detail type ProviderEventReceived',
   'label-moved': "Secrets Manager's event Secret Label Updated",
 };

@@ -1,5 +1,5 @@
 import * as z from 'zod/mini';
-import type { Directives } from './directives.ts';
+import type { Directives, StartOrders } from './directives.ts';
 import { InputError } from './errors.ts';
 import { faults } from './faults.ts';
 import type { CredentialSpec } from './spec.ts';
@@ -89,9 +89,8 @@ export interface StartTask {
   readonly provider: string;
   readonly targetId: string;
   readonly credential: string;
-  /** What was ordered of versions that were made before `at`, an ISO 8601 instant. */
-  readonly kind: 'rotateBefore' | 'revokeBefore';
-  readonly at: string;
+  /** The order as it was stored, for a worker that does not find it any more. */
+  readonly orders?: StartOrders;
   /** Says what is asked for: the same start, asked for again within five minutes, is not queued again. */
   readonly id: string;
 }

@@ -60,24 +60,18 @@ export function namesToRead(plan: readonly PlannedRotation[]): ReadonlySet<strin
 
 const targetOf = ({ candidate: { spec } }: PlannedRotation): string => `${spec.provider}/${spec.targetId}`;
 
-const dayMs = 86_400_000;
-
-/** A rotation is open, no version is current, or an order may be younger than the version that is. */
+/**
+ * A rotation is open, no version is current, or an order stands: only the date of the version that is current tells whether it is carried
+ * out. Secrets Manager may publish a version days after it was made, and people may move AWSCURRENT back to one that was revoked. Orders
+ * that are carried out are taken away, so few stand for long.
+ */
 function isOdd(candidate: Candidate): boolean {
   const { secret, directives } = candidate;
   if (typeof secret === 'string') return true;
   if (openVersionOf(candidate) !== undefined) return true;
-  const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
-  if (current === undefined) return true;
-  const orders = [directives.rotateBefore, directives.revokeBefore, directives.changeBefore].filter(
-    (order) => order !== undefined,
-  );
-  if (orders.length === 0) return false;
-  // A version is made some time before it is published. An order from between the two is still to be carried out.
-  const rotatedMs = secret.lastRotatedAt?.getTime() ?? 0;
-  if (orders.some((order) => order.getTime() > rotatedMs - dayMs)) return true;
-  // If AWSCURRENT was moved back by hand, a password that was revoked may be current again.
-  return holderOf(secret.labelsByVersion, 'REKEY_PUBLISHED') !== current;
+  if (holderOf(secret.labelsByVersion, 'AWSCURRENT') === undefined) return true;
+  const { rotateBefore, revokeBefore, changeBefore } = directives;
+  return [rotateBefore, revokeBefore, changeBefore].some((order) => order !== undefined);
 }
 
 /** Moves of labels right after a switch belong to the rotation. */

@@ -1,4 +1,4 @@
-import { isBuried } from '../core/directives.ts';
+import type { StartOrders } from '../core/directives.ts';
 import type { Candidate } from '../core/due.ts';
 import { InputError, StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
@@ -10,7 +10,7 @@ import { holderOf, openVersion } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
 import { notedMembers } from './members.ts';
-import { keepDirective, noteOrder, notePause, readStandingOrders } from './orders.ts';
+import { keepStartOrders, noteOrder, notePause, readStandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type FailedRotation,
@@ -72,9 +72,8 @@ async function takeOnce(
   const spec = await readableSpec(credential, noted.document, rekey);
   if (spec === undefined) return;
   const { provider, targetId } = spec;
-  const { kind, at } = noted;
   const id = [invocation.order, credential, invocation.orderedAt.toISOString()].join(' ');
-  await rekey.ports.enqueueStart([{ provider, targetId, credential, kind, at: at.toISOString(), id }]);
+  await rekey.ports.enqueueStart([{ provider, targetId, credential, orders: noted.noted, id }]);
 }
 
 /** Undefined where the stored spec cannot be read: nothing can be started for it, and reconcile-users reports it. */
@@ -97,9 +96,8 @@ async function readableSpec(
 export interface QueuedStart {
   readonly messageId: string;
   readonly credential: string;
-  /** What the order asks of versions that were made before `at`. */
-  readonly kind: 'rotateBefore' | 'revokeBefore';
-  readonly at: string;
+  /** What was ordered. */
+  readonly orders?: StartOrders | undefined;
 }
 
 export interface CarriedOut {
@@ -137,7 +135,7 @@ export async function carryOutOrders(
   let left: ReadonlySet<string> = new Set(starts.map(({ credential }) => credential));
   let failed: ReadonlySet<string> = left;
   for (;;) {
-    const look = await lookAt(left, known, run);
+    const look = await lookAt(left, starts, known, run);
     failed = new Set(look.failed.map(({ credential }) => credential));
     started.push(...look.started);
     for (const { credential } of look.started) held.delete(credential);
@@ -179,27 +177,27 @@ const isStarted = (started: readonly StartedRotation[], name: string): boolean =
 
 /**
  * Parameter Store deletes without a condition: a function that took an older order of the credential away, because it was carried out,
- * may have deleted this one. It is stored again, unless the version that is current now is younger. False where that cannot be told.
+ * may have deleted this one. It is stored again, unless the version that is current now is younger. False where it was stored again, or
+ * where that cannot be told.
  */
-async function isStillStored({ credential, kind, at }: QueuedStart, { ports, log }: Rekey): Promise<boolean> {
+async function isStillStored({ credential, orders }: QueuedStart, { ports, log }: Rekey): Promise<boolean> {
+  const instants = [orders?.rotateBefore, orders?.revokeBefore].filter((at) => at !== undefined);
+  if (orders === undefined || instants.length === 0) return true;
   try {
     const { document, directives } = await readStandingOrders(credential, ports);
-    const ordered = new Date(at);
-    const stored = directives[kind];
-    if (document === undefined || isBuried(directives, ordered)) return true;
-    if (stored !== undefined && stored >= ordered) return true;
+    const isThere = (kind: 'rotateBefore' | 'revokeBefore'): boolean => {
+      const [ordered, stored] = [orders[kind], directives[kind]];
+      return ordered === undefined || (stored !== undefined && stored >= ordered);
+    };
+    if (document === undefined || (isThere('rotateBefore') && isThere('revokeBefore'))) return true;
     const secret = await ports.describeSecret({ secretId: secretName(credential) });
-    if (secret === 'absent') return true;
-    const versions = await ports.listVersions({ secretId: secret.arn });
+    const versions = secret === 'absent' ? 'absent' : await ports.listVersions({ secretId: secret.arn });
+    if (secret === 'absent' || versions === 'absent') return true;
     const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
-    const madeAt =
-      versions === 'absent' ? undefined : versions.find(({ versionId }) => versionId === current)?.createdAt;
-    if (madeAt !== undefined && madeAt > ordered) return true;
-    log('warn', 'an order was taken away before it was carried out; it is stored again', {
-      credential,
-      kind,
-    });
-    await keepDirective('latest', { credential, kind, at: ordered, stored }, ports);
+    const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
+    if (madeAt !== undefined && instants.every((at) => madeAt > at)) return true;
+    log('warn', 'an order was taken away before it was carried out; it is stored again', { credential });
+    await keepStartOrders(credential, orders, directives, ports);
     return false;
   } catch (error) {
     if (error instanceof StoreError) return false;
@@ -211,13 +209,21 @@ async function isStillStored({ credential, kind, at }: QueuedStart, { ports, log
 /** One look at these credentials, and the starts that it allows. What could not be read is in `failed`, and read by the next look. */
 async function lookAt(
   names: ReadonlySet<string>,
+  starts: readonly QueuedStart[],
   known: Map<string, Credential>,
   run: StartRun,
 ): Promise<Pick<Started, 'started' | 'held' | 'failed'>> {
   const { rekey } = run;
   const unread: FailedRotation[] = [];
   const unknown = [...names].filter((name) => !known.has(name));
-  const read = await inParallel(unknown, readingsAtOnce, (name) => readOrdered(name, unread, rekey));
+  const read = await inParallel(unknown, readingsAtOnce, (name) =>
+    readOrdered(
+      name,
+      starts.flatMap(({ credential, orders }) => (credential === name ? (orders ?? []) : [])),
+      unread,
+      rekey,
+    ),
+  );
   for (const credential of read.flat()) known.set(credential.name, credential);
   const credentials = [...names].flatMap((name) => known.get(name) ?? []);
   try {
@@ -278,13 +284,18 @@ async function rotatingBeside(
 /** None where the credential is gone since, or its spec cannot be read. */
 async function readOrdered(
   name: string,
+  ordered: readonly StartOrders[],
   unread: FailedRotation[],
   rekey: Rekey,
 ): Promise<readonly Credential[]> {
   try {
     const { document, directives } = await readStandingOrders(name, rekey.ports);
     const spec = document === undefined ? undefined : await readableSpec(name, document, rekey);
-    return spec === undefined ? [] : [{ name, spec, directives }];
+    if (spec === undefined) return [];
+    let standing = directives;
+    for (const orders of ordered)
+      standing = { ...standing, ...(await keepStartOrders(name, orders, standing, rekey.ports)) };
+    return [{ name, spec, directives: standing }];
   } catch (error) {
     const failure = failureOf(name, error, rekey);
     // An order that cannot be read stays so until somebody corrects it, which reconcile-users asks for.

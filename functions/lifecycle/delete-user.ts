@@ -25,7 +25,7 @@ import { type Fleet, readFleet, readFleetOf } from './fleet.ts';
 import { forgetFulfilled } from './forget-fulfilled.ts';
 import { findFormerTargets, forgetTargets, keepFormerTargets, readFormerTargets } from './former-targets.ts';
 import { credentialsWithGoneTargets, forgetGoneTargets, noteGone, noteThere } from './gone-targets.ts';
-import { slowReading } from './guarded-write.ts';
+import { allJudged, slowReading } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { readTarget } from './members.ts';
 import { forget, recallAll, rememberAll } from './notes.ts';
@@ -128,6 +128,7 @@ export async function deleteUsers(
     errors,
     isWhole: invocation.is === 'pass',
     unread,
+    areNotesKnown,
     emptied: new Map(),
   };
   const isRoutine = invocation.is === 'pass' && !dryRun;
@@ -157,7 +158,7 @@ export async function deleteUsers(
     await forgetLostOrders(fleet, until, rekey);
     await forgetLostTargets(former, credentials, rekey);
   }
-  await forgetTargetsWithout(visits, targets, rekey);
+  await forgetTargetsWithout(visits, targets, pass, rekey);
   if (errors.length > 0) throw errors[0];
   return { dryRun, targets: visits.map(({ report }) => report) };
 }
@@ -269,8 +270,11 @@ async function forgetLostTargets(
 async function forgetTargetsWithout(
   visits: readonly Visit[],
   targets: readonly Target[],
+  { isWhole }: Pick<Pass, 'isWhole'>,
   rekey: Rekey,
 ): Promise<void> {
+  const { ports } = rekey;
+  const listSpecs = slowReading(() => ports.listParameters({ path: specParameterPath }), rekey);
   const deleted = new Set(
     visits.flatMap(({ report: { credentials } }) =>
       credentials.flatMap(({ credential, stage }) => (stage === 'deleted' ? [credential] : [])),
@@ -279,6 +283,8 @@ async function forgetTargetsWithout(
   for (const name of deleted) await forget({ place: places.findings('consumers'), key: name }, rekey);
   for (const { provider, targetId, credentials } of targets) {
     if (!credentials.every(({ name }) => deleted.has(name))) continue;
+    const areAll = allJudged({ target: { provider, targetId }, judged: deleted, listSpecs }, rekey);
+    if (!isWhole && (await areAll(await ports.now())) !== undefined) continue;
     const key = targetKey(provider, targetId);
     for (const place of [places.findings('reconcile'), places.findings('retire'), places.users])
       await forget({ place, key }, rekey);
@@ -324,6 +330,8 @@ interface Pass {
   readonly isWhole: boolean;
   /** The names of credentials that are to go and whose versions could not all be read. */
   readonly unread: ReadonlySet<string>;
+  /** Whether the former targets of credentials could be read. */
+  readonly areNotesKnown: boolean;
   /** By credential: the targets that none of its users is left in, by their keys, and how it is known of those that are gone. */
   readonly emptied: Map<string, Map<string, TargetGone | undefined>>;
 }
@@ -634,12 +642,18 @@ async function sweep(
   });
   await retireUsers(fromElsewhere(candidates, now), scene);
   await finishRevocations(states, known, scene);
-  await forgetFulfilled(states, known, scene);
+  // Without these notes nobody knows where else revoked users may be left.
+  if (pass.areNotesKnown) await forgetFulfilled(states, known, scene);
 
   const empties: Finish[] = [];
   for (const credential of target.credentials) {
     const ending = endingOf(credential, now);
-    if (ending === undefined || pass.unread.has(credential.name)) continue;
+    if (ending === undefined) continue;
+    if (pass.unread.has(credential.name)) {
+      // Otherwise the target would count as settled, and the deletion would wait for hours.
+      scene.failed.push(credential.name);
+      continue;
+    }
     scene.findings.push(...unreachable(credential));
     await seeTo(credential, scene, async () => {
       const emptied = await emptyCredential(credential, ending, keptNames(credential, scene), scene);

@@ -16,19 +16,25 @@ export async function forgetFulfilled(
 ): Promise<void> {
   if (scene.dryRun) return;
   for (const state of states) {
-    const kinds = fulfilled(state, known);
+    const kinds = fulfilled(state, known, scene.now);
     await isolateFailure(state, 'an order that is carried out could not be taken away', scene, async () => {
       for (const kind of kinds) {
         const at = state.directives[kind];
         if (at !== undefined)
-          await withdrawDirective({ credential: state.name, kind, at }, scene.rekey.ports);
+          await withdrawDirective(
+            { credential: state.name, kind, at, ...(beside.has(kind) ? { unless: 'revokeBefore' } : {}) },
+            scene.rekey.ports,
+          );
       }
     });
   }
 }
 
+/** These belong to an order to revoke. The list of orders may be older than that order, and show no more than these of it. */
+const beside: ReadonlySet<DirectiveKind> = new Set<DirectiveKind>(['revokeAnyway', 'sessionsEndedFor']);
+
 /** In the order in which they may go: what is left if the function dies in between orders nothing by itself. */
-function fulfilled(state: CredentialState, known: readonly KnownUser[]): readonly DirectiveKind[] {
+function fulfilled(state: CredentialState, known: readonly KnownUser[], now: Date): readonly DirectiveKind[] {
   const { secret, versions, directives } = state;
   const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
   const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
@@ -38,11 +44,17 @@ function fulfilled(state: CredentialState, known: readonly KnownUser[]): readonl
   const { revokeBefore } = directives;
   return [
     ...(['rotateBefore', 'changeBefore'] as const).filter((kind) => isOver(directives[kind])),
-    ...(revokeBefore === undefined || isRevocationOver(state, revokeBefore, known)
+    ...(revokeBefore === undefined || isRevocationOver(state, revokeBefore, known, now)
       ? (['revokeBefore', 'revokeAnyway', 'sessionsEndedFor'] as const)
       : []),
   ];
 }
+
+/**
+ * Vendors keep backups for about so long. If somebody restores one, revoked users are back with their passwords: without the order, one that
+ * an intruder is connected as would stay.
+ */
+const backupsMs = 35 * 86_400_000;
 
 /**
  * Nothing is left that was revoked: no session, no user, no version that anybody could make current again. Where users stay and only
@@ -50,14 +62,18 @@ function fulfilled(state: CredentialState, known: readonly KnownUser[]): readonl
  * is written back from such a version would be revived.
  */
 function isRevocationOver(
-  { name, spec, secret, versions, directives }: CredentialState,
+  { name, spec, secret, versions, directives, moved }: CredentialState,
   revokeBefore: Date,
   known: readonly KnownUser[],
+  now: Date,
 ): boolean {
   const { sessionsEndedFor } = directives;
+  // Users of a former target are not in `known`: without the order, a revoked one would be retired like any other, with a grace.
+  if (moved !== undefined && moved.former.length > 0) return false;
   if (sessionsEndedFor === undefined || sessionsEndedFor < revokeBefore) return false;
   const revoked = versions.filter(({ createdAt }) => createdAt < revokeBefore);
   if (revoked.length === 0) return true;
+  if (now.getTime() - revokeBefore.getTime() < backupsMs) return false;
   if (spec.strategy !== 'replace-user' || spec.adopt !== undefined) return false;
   const revokedIds = new Set(revoked.map(({ versionId }) => versionId));
   const isLabelled = [...secret.labelsByVersion].some(

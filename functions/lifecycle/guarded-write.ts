@@ -229,6 +229,33 @@ export const notAdopted =
     return undefined;
   };
 
+/**
+ * No credential of the target is missing in `judged`: a note of who they are may be older than one of them, and a user that its
+ * AWSCURRENT names would be taken from its consumers. What cannot be read names nobody.
+ */
+export const allJudged =
+  (
+    {
+      target: { provider, targetId },
+      judged,
+      listSpecs,
+    }: Pick<Parameters<typeof notAdopted>[1], 'target' | 'judged' | 'listSpecs'>,
+    rekey: Rekey,
+  ): Fact =>
+  async () => {
+    for (const { parameter, document } of await listSpecs()) {
+      const name = parameter.slice(specParameterPath.length);
+      if (judged.has(name) || !document.includes(targetId)) continue;
+      const spec = await parseSpec(jsonOf(document), rekey).catch((error: unknown) => {
+        if (!(error instanceof InputError)) throw error;
+        return undefined;
+      });
+      if (spec?.provider === provider && spec.targetId === targetId)
+        return `${name} is a credential of ${targetId} as well, and was not looked at`;
+    }
+    return undefined;
+  };
+
 /** A reading may take so long if its answer is to count from when it came. */
 const maxReadMs = 30_000;
 

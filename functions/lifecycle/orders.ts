@@ -6,6 +6,7 @@ import {
   directiveParameter,
   isBuried,
   readDirectives,
+  type StartOrders,
   wrongDirectives,
 } from '../core/directives.ts';
 import { skewMs } from '../core/duration.ts';
@@ -108,9 +109,8 @@ export interface NotedOrder {
   readonly credential: string;
   /** The spec as it is stored. */
   readonly document: string;
-  /** What the order asks of versions that were made before `at`. */
-  readonly kind: 'rotateBefore' | 'revokeBefore';
-  readonly at: Date;
+  /** What was ordered, as it stands. */
+  readonly noted: Directives;
   /** All that stands for the credential now, this order included: a listing of parameters may not show it yet. */
   readonly directives: Directives;
 }
@@ -136,16 +136,34 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
       'SPEC_MISSING',
       `there is no ${specParameterName(credential)}; send the event again with the name of a credential`,
     );
-  const kinds: readonly DirectiveKind[] =
-    order === 'CredentialRotationRequested'
-      ? ['rotateBefore']
-      : ['revokeBefore', ...(evenIfLockedOut ? (['revokeAnyway'] as const) : [])];
-  const noted: Record<string, Date> = {};
   const at = await instantOf(invocation, ports);
-  for (const kind of kinds)
-    noted[kind] = await keepDirective('latest', { credential, kind, at, stored: directives[kind] }, ports);
-  const kind = order === 'CredentialRotationRequested' ? 'rotateBefore' : 'revokeBefore';
-  return { credential, document, kind, at, directives: { ...directives, ...noted } };
+  const noted = await keepStartOrders(
+    credential,
+    order === 'CredentialRotationRequested'
+      ? { rotateBefore: at }
+      : { revokeBefore: at, ...(evenIfLockedOut ? { revokeAnyway: at } : {}) },
+    directives,
+    ports,
+  );
+  return { credential, document, noted, directives: { ...directives, ...noted } };
+}
+
+/**
+ * Afterwards these orders stand, or later ones, unless they were meant for a credential that was deleted; answers which. `revokeAnyway` comes last: without `revokeBefore` it stands for nothing.
+ */
+export async function keepStartOrders(
+  credential: string,
+  ordered: StartOrders,
+  standing: Directives,
+  ports: Pick<Ports, 'readParameter' | 'createParameter' | 'writeParameter' | 'sleep'>,
+): Promise<Directives> {
+  const kept: { -readonly [Kind in keyof Directives]: Directives[Kind] } = {};
+  for (const kind of ['rotateBefore', 'revokeBefore', 'revokeAnyway'] as const) {
+    const at = ordered[kind];
+    if (at !== undefined && !isBuried(standing, at))
+      kept[kind] = await keepDirective('latest', { credential, kind, at, stored: standing[kind] }, ports);
+  }
+  return kept;
 }
 
 /**
@@ -295,15 +313,32 @@ export async function forgetOrders(
   }
 }
 
-/** Afterwards the directive of this instant does not stand. One that was given since does. */
+/** Afterwards the directive of this instant does not stand, unless `unless` does. One that was given since does. */
 export async function withdrawDirective(
-  { credential, kind, at }: { readonly credential: string; readonly kind: DirectiveKind; readonly at: Date },
+  {
+    credential,
+    kind,
+    at,
+    unless,
+  }: {
+    readonly credential: string;
+    readonly kind: DirectiveKind;
+    readonly at: Date;
+    readonly unless?: DirectiveKind;
+  },
   ports: Pick<Ports, 'readParameters' | 'readParameter' | 'deleteParameter'>,
 ): Promise<void> {
   const parameter = directiveParameter(credential, kind);
   const document = await ports.readParameter({ parameter });
   if (document !== 'absent' && instantIn(document)?.getTime() === at.getTime())
-    await deleteOrder({ parameter, document }, ports);
+    await deleteOrder(
+      {
+        parameter,
+        document,
+        ...(unless === undefined ? {} : { unless: directiveParameter(credential, unless) }),
+      },
+      ports,
+    );
 }
 
 /**

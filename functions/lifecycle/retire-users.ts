@@ -27,6 +27,7 @@ import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/re
 import { holderOf } from '../core/rotation.ts';
 import { consumerName, openConsumers } from './consumers.ts';
 import {
+  allJudged,
   labelsUnchanged,
   notAdopted,
   notPaused,
@@ -323,6 +324,9 @@ function guardOf(
     notAdopted(username, { ...scene, judged: new Set(judged.map(({ name }) => name)) }, rekey),
   ];
   facts.push(isEnding ? stillEnding(credential, now, rekey) : specUnchanged(storedSpec(credential), rekey));
+  // Of a superseded user its own secret tells that it is of no use; of one in use, only all secrets of the target do.
+  if (isEnding)
+    facts.push(allJudged({ ...scene, judged: new Set(target.credentials.map(({ name }) => name)) }, rekey));
   if (current !== undefined) {
     const prove = slowReading(() => proveCurrent(credential, scene), rekey);
     facts.push(async () => {

@@ -890,14 +890,7 @@ describe('tasks', () => {
 
 describe('starts', () => {
   const startsArn = `arn:aws:sqs:${region}:${account}:starts.fifo`;
-  const start = (credential: string) =>
-    ({
-      provider: 'acme',
-      targetId: 'db-1',
-      credential,
-      kind: 'revokeBefore',
-      at: '2026-03-01T12:00:00.000Z',
-    }) as const;
+  const start = (credential: string) => ({ provider: 'acme', targetId: 'db-1', credential });
 
   test('are in the queue once each, however often they are sent, and come one target after the other', async () => {
     const { enqueueStart, queues } = await startQueue({ faults: [{ fault: 'reset-after' }], maxAttempts: 3 });

@@ -173,21 +173,26 @@ describe('an order to pause or resume', () => {
 
 describe('a batch of starts', () => {
   const record = (messageId: string, body: string) => ({ messageId, body });
-  const ordered = { kind: 'revokeBefore', at: '2026-03-01T12:00:00.000Z' } as const;
   const read = (...bodies: string[]): unknown =>
     parseInvocation({ Records: bodies.map((body, index) => record(`m-${index}`, body)) }, ['pass', 'starts']);
 
   test('says of each message which rotation of which target is to be started', () => {
     expect(
       read(
-        JSON.stringify({ provider: 'acme', targetId: 'db-1', credential: 'orders', ...ordered }),
-        JSON.stringify({ provider: 'acme', targetId: 'db-2', credential: 'billing', ...ordered }),
+        '{"provider":"acme","targetId":"db-1","credential":"orders"}',
+        '{"provider":"acme","targetId":"db-2","credential":"billing","orders":{"revokeBefore":"2026-03-01T12:00:00.000Z"}}',
       ),
     ).toStrictEqual({
       is: 'starts',
       starts: [
-        { messageId: 'm-0', provider: 'acme', targetId: 'db-1', credential: 'orders', ...ordered },
-        { messageId: 'm-1', provider: 'acme', targetId: 'db-2', credential: 'billing', ...ordered },
+        { messageId: 'm-0', provider: 'acme', targetId: 'db-1', credential: 'orders' },
+        {
+          messageId: 'm-1',
+          provider: 'acme',
+          targetId: 'db-2',
+          credential: 'billing',
+          orders: { revokeBefore: new Date('2026-03-01T12:00:00Z') },
+        },
       ],
     });
   });
@@ -195,17 +200,11 @@ describe('a batch of starts', () => {
   const wrong: Record<string, { body: string; message: RegExp }> = {
     'that is no JSON': { body: 'start orders', message: /Records\.0\.body: / },
     'with wrong names': {
-      body: '{"provider":"..","targetId":"a/b","credential":"No","kind":"deleteSince","at":"today"}',
-      message: /body\.provider: .*body\.targetId: .*body\.credential: .*body\.kind: .*body\.at: /,
+      body: '{"provider":"..","targetId":"a/b","credential":"No"}',
+      message: /body\.provider: .*body\.targetId: .*body\.credential: /,
     },
     'with more than it may say': {
-      body: JSON.stringify({
-        provider: 'acme',
-        targetId: 'db-1',
-        credential: 'orders',
-        ...ordered,
-        force: true,
-      }),
+      body: '{"provider":"acme","targetId":"db-1","credential":"orders","force":true}',
       message: /Records\.0\.body: .*force/,
     },
   };

@@ -198,6 +198,8 @@ describe('an order to rotate or to revoke', () => {
       await noteOrder(order('CredentialCompromised', at(0), { evenIfLockedOut: true }), world.rekey),
     ).toEqual({
       credential: 'orders-api',
+      document: '{}',
+      noted: { revokeBefore: at(0), revokeAnyway: at(0) },
       directives: {
         changeBefore: new Date('2026-02-01T00:00:00Z'),
         revokeBefore: at(0),

@@ -42,9 +42,7 @@ const start = {
   targetId: 'db-1',
   credential: 'orders',
   id: 'x',
-  kind: 'rotateBefore',
-  at: '2026-03-01T12:00:00.000Z',
-} as const;
+};
 const lost = { body: '{}', messageId: 'm-1', code: 'DEFECT' };
 const queueArn = 'arn:aws:sqs:eu-central-1:111122223333:orders';
 
