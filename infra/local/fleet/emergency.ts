@@ -2,13 +2,15 @@ import { workers } from '../../workers.ts';
 import type { FleetModel } from './model.ts';
 
 export interface Emergency {
-  /** How many credentials are reported as compromised at one moment. @default all */
-  readonly compromised?: number;
+  /** Whether delete-user works beside it, as it is deployed. @default true */
+  readonly withDeleteUser?: boolean;
 }
 
 export interface EmergencyReport {
   /** From the orders to the last of the new logins. */
   readonly seconds: number;
+  /** From the orders to the deletion of the last user that was reported. Undefined where delete-user does not work. */
+  readonly revokedSeconds?: number;
   /** What Parameter Store needs to take one order for each, and one rotation alone. Nothing can be faster under the quotas. */
   readonly boundSeconds: number;
   readonly rotated: number;
@@ -23,16 +25,16 @@ const secondsUntilTry = 60;
 const longestMs = 24 * 60 * minuteMs;
 
 /**
- * Orders for the credentials, all at one moment, with the queues and workers as they are deployed: start-rotations takes the orders and
+ * Orders for all credentials, all at one moment, with the queues and workers as they are deployed: start-rotations takes the orders and
  * carries them out, delete-user hears of each order and of each rotation, and the passes come as they always do.
  */
 export async function playEmergency(
   fleet: FleetModel,
-  { compromised = fleet.names.length }: Emergency = {},
+  { withDeleteUser = true }: Emergency = {},
 ): Promise<EmergencyReport> {
   const { clock, functions, sent } = fleet;
   const alone = await rotationAlone(fleet);
-  const names = fleet.names.slice(0, compromised);
+  const names = fleet.names;
   const orderedAt = clock.now();
   const startMs = orderedAt.getTime();
   sent.rotated.length = 0;
@@ -43,6 +45,16 @@ export async function playEmergency(
   let lastAt = startMs;
   let cameAgain = 0;
   let heard = 0;
+  /** The users that are there when the orders come. */
+  let leaked = [...fleet.vendors.targets].flatMap(([, { users }]) =>
+    [...users].flatMap(([username, { isDefault }]) => (isDefault ? [] : [{ users, username }])),
+  );
+  let revokedAt = startMs;
+  const noteRevoked = (): void => {
+    if (leaked.length === 0) return;
+    leaked = leaked.filter(({ users, username }) => users.has(username));
+    revokedAt = clock.now().getTime();
+  };
   const isOver = (): boolean => {
     for (; heard < sent.rotated.length; heard += 1) {
       const rotated = sent.rotated[heard];
@@ -50,7 +62,8 @@ export async function playEmergency(
       if (wanted.delete(rotated.credential)) lastAt = rotated.at.getTime();
       events.push({ is: 'rotated', credential: rotated.credential });
     }
-    return wanted.size === 0 || clock.now().getTime() - startMs > longestMs;
+    const isDone = wanted.size === 0 && (leaked.length === 0 || !withDeleteUser);
+    return isDone || clock.now().getTime() - startMs > longestMs;
   };
 
   /** One worker of a queue. What it could not do comes again. */
@@ -99,7 +112,7 @@ export async function playEmergency(
         return taken.filter((_, index) => answer.failed.includes(String(index)));
       }),
     ),
-    ...many(workers.deletions.maxConcurrency, () =>
+    ...many(withDeleteUser ? workers.deletions.maxConcurrency : 0, () =>
       work(events, workers.deletions.batchSize, async (taken) => {
         const again: (typeof taken)[number][] = [];
         // One after the other.
@@ -108,21 +121,25 @@ export async function playEmergency(
       }),
     ),
     repeat(5 * minuteMs, functions.startPass),
-    repeat(15 * minuteMs, functions.deletePass),
+    ...(withDeleteUser ? [repeat(15 * minuteMs, functions.deletePass)] : []),
   ];
-  await fleet.play(() => Promise.race([Promise.all(running), untilOver(fleet, isOver)]));
+  await fleet.play(() => untilOver(fleet, noteRevoked, isOver));
   // What is still under way has nothing to do with the answer, and would go on in the next measurement.
   await fleet.play(() => Promise.all(running));
   return {
     seconds: wanted.size === 0 ? (lastAt - startMs) / 1000 : Number.POSITIVE_INFINITY,
-    boundSeconds: compromised / ordersPerSecond + alone,
+    ...(withDeleteUser && leaked.length === 0 ? { revokedSeconds: (revokedAt - startMs) / 1000 } : {}),
+    boundSeconds: names.length / ordersPerSecond + alone,
     rotated: names.length - wanted.size,
     cameAgain,
   };
 }
 
-async function untilOver({ clock }: FleetModel, isOver: () => boolean): Promise<void> {
-  while (!isOver()) await clock.sleep(1_000);
+async function untilOver({ clock }: FleetModel, look: () => void, isOver: () => boolean): Promise<void> {
+  while (!isOver()) {
+    await clock.sleep(10_000);
+    look();
+  }
 }
 
 /** How long one order takes that has AWS to itself. */

@@ -57,6 +57,10 @@ export interface Cost {
   readonly calls: Readonly<Record<string, number>>;
   readonly throttled: number;
   readonly seconds: number;
+  /** Of DynamoDB: 4 KB of an answer each, and one at least. */
+  readonly readUnits: number;
+  /** What PutEvents carried. */
+  readonly events: number;
   /** The first thousand in their order, with what a listing is of, for example `ssm:GetParametersByPath /rekey/credentials`. */
   readonly made: readonly string[];
 }
@@ -81,6 +85,7 @@ const apiKeys = 25;
 const every = 'P30D';
 const earlierMs = 20 * dayMs;
 const mostMade = 1_000;
+const readUnitBytes = 4_096;
 const mostAttempts = 3;
 const throttleBackoffMs = 500;
 
@@ -166,7 +171,11 @@ export async function createFleet({
           await clock.sleep(callMs);
           hooks.onCall();
           try {
-            return await limited.call(operation, input, context);
+            const answer = await limited.call(operation, input, context);
+            if (/Query|GetItem/.test(operation))
+              cost.readUnits += Math.max(1, Math.ceil(JSON.stringify(answer).length / readUnitBytes));
+            if (operation === 'PutEvents') cost.events += (input as SinkInput).Entries?.length ?? 0;
+            return answer;
           } catch (error) {
             if (!(error instanceof AwsError && /Throttl/.test(error.name))) throw error;
             cost.throttled += 1;
@@ -334,14 +343,20 @@ export async function createFleet({
     },
     /** Resolves once no rotation is running. */
     idle: () => secretsManager.idle(),
-    /** Afterwards the next passes find what they find every day: members are noted, targets are settled. */
-    async settle(): Promise<void> {
+    /**
+     * Afterwards the next passes find what they find every day: members are noted, targets are settled. Answers what it took delete-user
+     * to visit each target once.
+     */
+    async settle(): Promise<Cost> {
       await play(functions.startPass);
+      const visits = noCost();
       for (;;) {
         const { answer } = await play(functions.deletePass);
         if (answer.answer.targets.length === 0) break;
+        sum(visits, answer.cost);
       }
       await play(functions.dispatch);
+      return visits;
     },
     /** Afterwards the due credentials are due, and no others. */
     async untilDue(): Promise<void> {
@@ -353,14 +368,26 @@ export async function createFleet({
 
 export type FleetModel = Awaited<ReturnType<typeof createFleet>>;
 
-type MutableCost = { calls: Record<string, number>; throttled: number; seconds: number; made: string[] };
-const noCost = (): MutableCost => ({ calls: {}, throttled: 0, seconds: 0, made: [] });
+type MutableCost = { -readonly [Member in keyof Omit<Cost, 'calls' | 'made'>]: Cost[Member] } & {
+  calls: Record<string, number>;
+  made: string[];
+};
+const noCost = (): MutableCost => ({
+  calls: {},
+  throttled: 0,
+  seconds: 0,
+  readUnits: 0,
+  events: 0,
+  made: [],
+});
 
 /** Without what was made, which nobody reads of a thousand rotations. */
-function sum(one: MutableCost, other: MutableCost): MutableCost {
+function sum(one: MutableCost, other: Cost): MutableCost {
   for (const [name, count] of Object.entries(other.calls)) one.calls[name] = (one.calls[name] ?? 0) + count;
   one.throttled += other.throttled;
   one.seconds += other.seconds;
+  one.readUnits += other.readUnits;
+  one.events += other.events;
   return one;
 }
 
