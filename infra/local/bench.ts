@@ -4,6 +4,7 @@ import { bundle } from '../bundle.ts';
 import { measureColdStarts, minimum } from './cold-start.ts';
 import { type FleetBench, fleetTable, measureFleet } from './fleet/bench.ts';
 import { signatureOf } from './providers/render-webhooks.ts';
+import { measureVerification } from './verification.ts';
 import { startWorld } from './world.ts';
 
 interface Measured {
@@ -17,7 +18,12 @@ interface Measured {
  * `npm run bench` measures all of it, `npm run bench fleet` one section. With `-- --json` behind it, it prints one document instead of
  * tables.
  */
-const sections: Readonly<Record<string, () => Promise<Measured>>> = { cold, webhook, fleet };
+const sections: Readonly<Record<string, () => Promise<Measured>>> = {
+  cold,
+  webhook,
+  verification,
+  fleet,
+};
 const isJson = process.argv.includes('--json');
 const wanted = process.argv.slice(2).filter((argument) => argument !== '--json');
 const unknown = wanted.filter((name) => !(name in sections));
@@ -33,6 +39,23 @@ for (const [name, measure] of Object.entries(sections)) {
   if (!isJson) process.stdout.write(`${measured.text}\n`);
 }
 if (isJson) process.stdout.write(`${JSON.stringify(figures, undefined, 2)}\n`);
+
+/** How long it takes to verify a webhook. */
+async function verification(): Promise<Measured> {
+  const figures = measureVerification();
+  const { bodyBytes, ourMicroseconds: ours, standardWebhooksMicroseconds, hmacMicroseconds } = figures;
+  const line = (name: string, microseconds: number): string =>
+    `${name.padEnd(24)}${microseconds.toFixed(1).padStart(9)} µs${(microseconds / hmacMicroseconds).toFixed(2).padStart(9)}`;
+  return {
+    text: [
+      `verification of a webhook of ${bodyBytes} bytes, as a multiple of the HMAC alone`,
+      line('HMAC-SHA-256', hmacMicroseconds),
+      line('rekey', ours),
+      line('standardwebhooks', standardWebhooksMicroseconds),
+    ].join('\n'),
+    figures,
+  };
+}
 
 /** What passes, orders and an emergency cost: on a virtual clock, so that the machine decides nothing but how long it takes. */
 async function fleet(): Promise<Measured> {

@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, test } from 'vitest';
+import { playEmergency } from '../../infra/local/fleet/emergency.ts';
 import { playLookQueue } from '../../infra/local/fleet/look-queue.ts';
 import { type Cost, callsOf, createFleet } from '../../infra/local/fleet/model.ts';
 import { workers } from '../../infra/workers.ts';
@@ -152,6 +153,30 @@ test('what happens to one credential costs the same in a fleet of any size', asy
   if (few === undefined || many === undefined) throw new Error('expected two fleets');
   for (const what of ['look', 'ordered', 'carriedOut', 'rotation', 'rotated'] as const)
     expect(many[what].cost.calls, what).toEqual(few[what].cost.calls);
+});
+
+describe('of 100 compromises at once, all are rotated in a multiple of what Parameter Store needs to take the orders', () => {
+  /** Secrets Manager tries a rotation again whose step was throttled three times. */
+  const againS = 60;
+
+  test('one and a half times that at most, while no user is deleted beside it', async () => {
+    const fleet = await createFleet({ credentials: 100 });
+    await fleet.settle();
+    const { rotated, cameAgain, seconds, boundSeconds } = await playEmergency(fleet, {
+      withDeleteUser: false,
+    });
+    expect({ rotated, cameAgain }).toEqual({ rotated: 100, cameAgain: 0 });
+    expect(seconds).toBeLessThanOrEqual(1.5 * boundSeconds + againS);
+  });
+
+  test('four times that at most as deployed, and then no leaked user is left', async () => {
+    const fleet = await createFleet({ credentials: 100 });
+    await fleet.settle();
+    const { rotated, seconds, revokedSeconds, boundSeconds } = await playEmergency(fleet);
+    expect(rotated).toBe(100);
+    expect(seconds / boundSeconds).toBeLessThanOrEqual(4);
+    expect((revokedSeconds ?? Number.POSITIVE_INFINITY) / boundSeconds).toBeLessThanOrEqual(5);
+  });
 });
 
 describe('looks of ten seconds each, a pass every hour', () => {
