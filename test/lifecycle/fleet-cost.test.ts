@@ -155,6 +155,22 @@ test('what happens to one credential costs the same in a fleet of any size', asy
     expect(many[what].cost.calls, what).toEqual(few[what].cost.calls);
 });
 
+test('ten credentials a target cost a pass no more calls than one a target', async () => {
+  const fleet = await createFleet({ credentials: 100, credentialsPerTarget: 10 });
+  await fleet.settle();
+  const { play, functions, sent } = fleet;
+  const idle = (await play(functions.startPass)).answer;
+  const settled = (await play(functions.deletePass)).answer;
+  sent.targets.length = 0;
+  const dispatched = (await play(functions.dispatch)).answer;
+  expect(idle.answer).toMatchObject({ started: [], failed: [], broken: [] });
+  expect(settled.answer.targets).toEqual([]);
+  expect(sent.targets).toHaveLength(10);
+  expect(answered(idle.cost)).toBeLessThanOrEqual(mostCalls.idle[100]);
+  expect(answered(settled.cost)).toBeLessThanOrEqual(mostCalls.settled[100]);
+  expect(answered(dispatched.cost)).toBeLessThanOrEqual(mostCalls.dispatched[100]);
+});
+
 describe('of 100 compromises at once, all are rotated in a multiple of what Parameter Store needs to take the orders', () => {
   /** Secrets Manager tries a rotation again whose step was throttled three times. */
   const againS = 60;
