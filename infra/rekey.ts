@@ -20,7 +20,6 @@ import {
   type RekeyEvent,
 } from '../functions/core/events.ts';
 import { eventSource, secretPrefix } from '../functions/core/names.ts';
-import { maxBatch } from '../functions/core/queued-events.ts';
 import type {
   createUserEnvironment,
   deleteUserEnvironment,
@@ -43,6 +42,7 @@ import { DeployedRekey, type DeployedRekeyProps, type RekeySystem } from './reke
 import { Schedule } from './schedule.ts';
 import { storageEnvironment } from './secret-storage.ts';
 import { Webhooks } from './webhooks.ts';
+import { workers } from './workers.ts';
 
 export interface RekeyProps {
   /** The directories that bundle.ts makes, one a handler. */
@@ -339,61 +339,18 @@ export class Rekey extends Construct implements RekeySystem {
       lostRequests,
     });
 
-    // Together at most 39 batches at one time, of the 1,000 calls that an account has. Where it has 10, as new ones do, Lambda keeps a
-    // batch until there is room.
-    feed(this, 'TargetsToReconcileUsers', {
-      queue: queues.targets,
-      handler: this.reconcileUsers,
-      batchSize: 5,
-      // Enough for a round of 10,000 targets within two hours; more would take the vendors' rate limits from rotations.
-      maxConcurrency: 5,
-    });
-    feed(this, 'UrgentTargetsToReconcileUsers', {
-      queue: queues.urgentTargets,
-      handler: this.reconcileUsers,
-      batchSize: 5,
-      maxConcurrency: 2,
-    });
-    feed(this, 'StartsToStartRotations', {
-      queue: queues.starts,
-      handler: this.startRotations,
-      batchSize: maxBatch,
-      maxConcurrency: 10,
-    });
-    feed(this, 'RequestsToCreateUser', {
-      queue: queues.requests,
-      handler: this.createUser,
-      // One after the other, in two minutes.
-      batchSize: 5,
-      maxConcurrency: 2,
-    });
-    feed(this, 'OrdersToStartRotations', {
-      queue: queues.orders,
-      handler: this.startRotations,
-      batchSize: maxBatch,
-      // Parameter Store takes three writes a second, which one of them uses up.
-      maxConcurrency: 3,
-    });
-    feed(this, 'EventsToDeleteUser', {
-      queue: queues.deletions,
-      handler: this.deleteUser,
-      // One after the other, some minutes each.
-      batchSize: 5,
-      maxConcurrency: 5,
-    });
-    feed(this, 'EventsToReconcileUsers', {
-      queue: queues.vendorEvents,
-      handler: this.reconcileUsers,
-      batchSize: maxBatch,
-      maxConcurrency: 2,
-    });
-    feed(this, 'EventsToUpdateConsumers', {
-      queue: queues.newLogins,
-      handler: this.updateConsumers,
-      // All of a batch wait for their deploys side by side.
-      batchSize: maxBatch,
-      maxConcurrency: 10,
-    });
+    const fed = {
+      TargetsToReconcileUsers: ['targets', this.reconcileUsers],
+      UrgentTargetsToReconcileUsers: ['urgentTargets', this.reconcileUsers],
+      StartsToStartRotations: ['starts', this.startRotations],
+      RequestsToCreateUser: ['requests', this.createUser],
+      OrdersToStartRotations: ['orders', this.startRotations],
+      EventsToDeleteUser: ['deletions', this.deleteUser],
+      EventsToReconcileUsers: ['vendorEvents', this.reconcileUsers],
+      EventsToUpdateConsumers: ['newLogins', this.updateConsumers],
+    } as const;
+    for (const [id, [name, handler]] of Object.entries(fed))
+      feed(this, id, { queue: queues[name], handler, ...workers[name] });
 
     const on = (
       id: string,

@@ -12,12 +12,12 @@ import type { Rekey } from '../functions/lifecycle/rekey.ts';
 import { loadProvider } from '../functions/providers/index.ts';
 import { createEventBridge } from '../infra/local/aws/event-bridge.ts';
 import { startEventSource } from '../infra/local/aws/event-source-mapping.ts';
+import { clientOf } from '../infra/local/aws/in-process-client.ts';
 import { createParameters } from '../infra/local/aws/parameters.ts';
 import { createQueues } from '../infra/local/aws/queues.ts';
 import { createQuotas, publishedQuotas } from '../infra/local/aws/quotas.ts';
 import { createSecretsManager } from '../infra/local/aws/secrets-manager.ts';
-import { createVirtualClock } from './simulation/virtual-clock.ts';
-import { clientOf } from './support/aws-client.ts';
+import { createVirtualClock } from '../infra/local/simulation/virtual-clock.ts';
 
 // The handler as it is deployed, with ports of this test instead of clients of AWS.
 vi.mock('../functions/runtime/compose.ts', () => ({

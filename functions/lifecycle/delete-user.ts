@@ -629,7 +629,7 @@ async function sweep(
     }
     if (standing.is !== 'superseded') return [];
     const { credential, versionId } = standing;
-    const candidate = { user, credential, versionId, judge };
+    const candidate = { user, credential, versionId, judge, isRevoked: standing.isRevoked };
     // What cannot be read may name anybody who carries its prefix, and any user that was there before rekey.
     const isHeld = unreadable.some(
       ({ spec }) =>

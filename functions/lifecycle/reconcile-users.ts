@@ -130,7 +130,8 @@ async function secretsWithoutSpec(
 
 // Worker.
 
-const targetsAtOnce = 4;
+/** Of one batch. */
+export const targetsAtOnce = 4;
 /** A target that is begun later than this before the end could not be looked at and mended in time. */
 const leastTimeMs = 60_000;
 /** The same of one repair: it may be a whole rotation. */

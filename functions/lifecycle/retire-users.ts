@@ -9,7 +9,7 @@ import {
 import type { DrainEvidence, FailedCall, RekeyEvent, UserFacts } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
 import { type Credential, specAt, storedSpec, type Target, targetKey } from '../core/fleet.ts';
-import type { CredentialState, CredentialVersions } from '../core/generations.ts';
+import { type CredentialState, type CredentialVersions, isOwn } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { places } from '../core/notes.ts';
@@ -105,6 +105,8 @@ export interface Candidate {
   /** The version that may hold its login. */
   readonly versionId?: string | undefined;
   readonly judge: (observed: Observed) => UserVerdict;
+  /** Its login was reported as compromised. @default false */
+  readonly isRevoked?: boolean;
   /** The credential is to go: its deletion must still be wanted when the user goes. */
   readonly isEnding?: boolean;
   /** What must be done at the provider before the user can be deleted. */
@@ -307,7 +309,7 @@ const firstOf = ({ credentials }: Target): Credential => {
  * login in AWSCURRENT still works where the verdict needed it, and nobody paused writes here.
  */
 function guardOf(
-  { user: { username }, credential, isEnding = false }: Candidate,
+  { user: { username }, credential, isEnding = false, isRevoked = false }: Candidate,
   { current }: Observed,
   scene: Scene,
 ): Guard {
@@ -318,11 +320,11 @@ function guardOf(
     ({ name, spec }) => name !== credential.name && spec.adopt?.username === username,
   );
   const judged = [credential, ...adopters];
-  const facts = [
-    paused,
-    ...judged.map(({ secret }) => labelsUnchanged(secret, rekey)),
-    notAdopted(username, { ...scene, judged: new Set(judged.map(({ name }) => name)) }, rekey),
-  ];
+  const facts = [paused, ...judged.map(({ secret }) => labelsUnchanged(secret, rekey))];
+  // A leaked login is as leaked for another credential that adopts its user. To ask lists every spec, and in an emergency the leaked
+  // users of a large fleet would stay for hours.
+  if (!(isRevoked && isOwn(username, credential, rekey.sha256)))
+    facts.push(notAdopted(username, { ...scene, judged: new Set(judged.map(({ name }) => name)) }, rekey));
   facts.push(isEnding ? stillEnding(credential, now, rekey) : specUnchanged(storedSpec(credential), rekey));
   // Of a superseded user its own secret tells that it is of no use; of one in use, only all secrets of the target do.
   if (isEnding)

@@ -643,7 +643,7 @@ describe('a queue', () => {
       DeleteUserEvents: ['rekey-delete-user', 5, 5],
       ReconcileUsersEvents: ['rekey-reconcile-users', 10, 2],
       UpdateConsumersEvents: ['rekey-update-consumers', 10, 10],
-      Targets: ['rekey-reconcile-users', 5, 5],
+      Targets: ['rekey-reconcile-users', 5, 8],
       UrgentTargets: ['rekey-reconcile-users', 5, 2],
       Starts: ['rekey-start-rotations', 10, 10],
     });
@@ -653,7 +653,7 @@ describe('a queue', () => {
       (sum, { maximumConcurrency = 1_000 }) => sum + maximumConcurrency,
       0,
     );
-    expect(most).toBe(39);
+    expect(most).toBe(42);
   });
 
   test('of starts keeps the order of a target, and so does the queue of those that are given up', () => {

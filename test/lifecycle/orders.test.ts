@@ -18,9 +18,9 @@ import {
   readStandingOrders,
 } from '../../functions/lifecycle/orders.ts';
 import { renderPostgres } from '../../functions/providers/render-postgres/provider.ts';
+import { clientOf } from '../../infra/local/aws/in-process-client.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
-import { clientOf } from '../support/aws-client.ts';
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;

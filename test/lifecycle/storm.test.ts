@@ -13,7 +13,7 @@ import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { tokenBucket } from '../../infra/local/aws/token-bucket.ts';
-import { createVirtualClock } from '../simulation/virtual-clock.ts';
+import { createVirtualClock } from '../../infra/local/simulation/virtual-clock.ts';
 import { startNotes } from '../support/notes.ts';
 
 /**

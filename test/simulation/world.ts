@@ -19,15 +19,15 @@ import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
+import { clientOf } from '../../infra/local/aws/in-process-client.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
 import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
-import { clientOf } from '../support/aws-client.ts';
+import { randomOfRun } from '../../infra/local/simulation/random.ts';
+import { createSimulatedVendors } from '../../infra/local/simulation/vendors.ts';
+import { createVirtualClock } from '../../infra/local/simulation/virtual-clock.ts';
 import { startNotes } from '../support/notes.ts';
 import { webhookBaseUrl } from '../support/rekey.ts';
-import { randomOfRun } from './random.ts';
-import { createSimulatedVendors } from './vendors.ts';
-import { createVirtualClock } from './virtual-clock.ts';
 
 export interface SimulationOptions {
   readonly start: Date;

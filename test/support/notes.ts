@@ -1,9 +1,9 @@
 import { noteTable } from '../../functions/aws/notes.ts';
 import { tableName } from '../../functions/core/notes.ts';
 import type { Ports } from '../../functions/core/ports.ts';
+import { clientOf } from '../../infra/local/aws/in-process-client.ts';
 import type { AwsService } from '../../infra/local/aws/service.ts';
 import { createTables } from '../../infra/local/aws/tables.ts';
-import { clientOf } from './aws-client.ts';
 
 /** The table of notes in this process: its ports, and what is in it, expired or not. */
 export function startNotes(clock: () => Date, limit: (service: AwsService) => AwsService = (all) => all) {

@@ -22,11 +22,11 @@ import { loadProvider } from '../../functions/providers/index.ts';
 import { createSecretMemory, type SecretMemory } from '../../functions/runtime/secret-memory.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
+import { clientOf } from '../../infra/local/aws/in-process-client.ts';
 import { createParameters } from '../../infra/local/aws/parameters.ts';
 import { createQuotas, type Quota } from '../../infra/local/aws/quotas.ts';
 import type { Variants } from '../../infra/local/aws/secrets-manager/model.ts';
 import { createSecretsManager } from '../../infra/local/aws/secrets-manager.ts';
-import { clientOf } from './aws-client.ts';
 import { startNotes } from './notes.ts';
 import { isChange, type TestVendors } from './vendors.ts';
 

@@ -18,8 +18,8 @@ import { verifyArchive } from '../../functions/lifecycle/verify-archive.ts';
 import { loadWebhook } from '../../functions/webhooks/index.ts';
 import { startAwsEndpoint } from '../../infra/local/aws/endpoint.ts';
 import { createEventBridge } from '../../infra/local/aws/event-bridge.ts';
+import { clientOf } from '../../infra/local/aws/in-process-client.ts';
 import { createS3 } from '../../infra/local/aws/s3.ts';
-import { clientOf } from '../support/aws-client.ts';
 
 const secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const otherSecret = 'whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz';

@@ -157,16 +157,53 @@ function isUnder(text: string, path: string, isRecursive: boolean): boolean {
   return text.startsWith(base) && (isRecursive || !text.slice(base.length).includes('/'));
 }
 
+/** Names in their order, kept as they come and go: a page costs what is on it, however many others there are. */
+function createNameIndex() {
+  const sorted: string[] = [];
+  /** The first place whose name is not before `text`. */
+  const placeOf = (text: string): number => {
+    let [low, high] = [0, sorted.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((sorted[middle] ?? '') < text) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  };
+  return {
+    add: (added: string) => void sorted.splice(placeOf(added), 0, added),
+    delete: (deleted: string) => void sorted.splice(placeOf(deleted), 1),
+    all: (): readonly string[] => sorted,
+    startingWith(base: string): readonly string[] {
+      // No name has a character after this one.
+      return sorted.slice(placeOf(base), placeOf(`${base}\uffff`));
+    },
+  };
+}
+
 export interface ParametersOptions {
   /** Twelve digits. */
   readonly account: string;
   readonly region: string;
   readonly clock: Clock;
+  /**
+   * The tier of a new parameter for which the caller names none: a setting of the account. Under Intelligent-Tiering the standard tier
+   * is filled first (AWS documentation).
+   * @default 'Standard'
+   */
+  readonly defaultTier?: 'Standard' | 'Advanced' | 'Intelligent-Tiering';
 }
 
 /** SSM Parameter Store in memory. */
-export function createParameters({ account, region, clock }: ParametersOptions): AwsService {
+export function createParameters({
+  account,
+  region,
+  clock,
+  defaultTier = 'Standard',
+}: ParametersOptions): AwsService {
   const parameters = new Map<string, Parameter>();
+  const index = createNameIndex();
+  const counts: Record<Tier, number> = { Standard: 0, Advanced: 0 };
   const arnOf = (parameterName: string) =>
     `arn:aws:ssm:${region}:${account}:parameter/${parameterName.replace(/^\//, '')}`;
 
@@ -218,13 +255,14 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     };
   }
 
-  function isFull(tier: Tier): boolean {
-    const limit = countLimits[tier];
-    // One tier is counted only if both together reach its limit: a put stays cheap.
-    return (
-      parameters.size >= limit &&
-      [...parameters.values()].filter((each) => each.tier === tier).length >= limit
-    );
+  const isFull = (tier: Tier): boolean => counts[tier] >= countLimits[tier];
+
+  function remove(removed: string): boolean {
+    const parameter = parameters.get(removed);
+    if (parameter === undefined) return false;
+    counts[parameter.tier] -= 1;
+    index.delete(removed);
+    return parameters.delete(removed);
   }
 
   function put(input: z.output<(typeof schemas)['PutParameter']>) {
@@ -242,7 +280,10 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     if (type === undefined) throw invalid('A parameter type is required when you create a parameter.');
     if (existing !== undefined && existing.type !== type)
       throw new AwsError('HierarchyTypeMismatchException', 'A parameter cannot change its type.');
-    const tier = tierFor(input.Value, input.Tier ?? existing?.tier ?? 'Standard');
+    const asked = input.Tier ?? existing?.tier ?? defaultTier;
+    const fitting = tierFor(input.Value, asked);
+    const tier =
+      asked === 'Intelligent-Tiering' && existing?.tier !== fitting && isFull(fitting) ? 'Advanced' : fitting;
     if (existing?.tier === 'Advanced' && tier === 'Standard')
       throw invalid(
         "This parameter uses the advanced-parameter tier. You can't downgrade it to the standard tier.",
@@ -255,6 +296,9 @@ export function createParameters({ account, region, clock }: ParametersOptions):
         'Parameter value, cannot be validated against allowedPattern',
       );
     const parameter: Parameter = existing ?? { name: input.Name, type, tier, dataType: 'text', versions: [] };
+    if (existing !== undefined) counts[existing.tier] -= 1;
+    else index.add(input.Name);
+    counts[tier] += 1;
     parameter.tier = tier;
     if (input.DataType !== undefined) parameter.dataType = input.DataType;
     if (input.Description !== undefined) parameter.description = input.Description;
@@ -266,7 +310,8 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     return { Version: version, Tier: tier };
   }
 
-  const ordered = () => [...parameters.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const named = (names: readonly string[]): readonly Parameter[] =>
+    names.flatMap((each) => parameters.get(each) ?? []);
 
   function getMany({ Names, WithDecryption }: z.output<(typeof schemas)['GetParameters']>) {
     const results = Names.map((reference) => {
@@ -292,34 +337,37 @@ export function createParameters({ account, region, clock }: ParametersOptions):
     GetParametersByPath: operation(schemas.GetParametersByPath, (input) => {
       if (!input.Path.startsWith('/'))
         throw invalid('The parameter path must be a hierarchy that begins with a forward slash.');
-      const found = ordered().filter(
-        (parameter) =>
-          isUnder(parameter.name, input.Path, input.Recursive ?? false) &&
-          matches(parameter, input.ParameterFilters),
-      );
+      const { Path, Recursive = false, ParameterFilters } = input;
+      const below = index.startingWith(Path.endsWith('/') ? Path : `${Path}/`);
+      const isWhole = Recursive && ParameterFilters === undefined;
+      const found = isWhole
+        ? below
+        : named(below)
+            .filter((each) => isUnder(each.name, Path, Recursive) && matches(each, ParameterFilters))
+            .map((each) => each.name);
       const { items, NextToken } = pageOf(found, {
         limit: input.MaxResults ?? 10,
         nextToken: input.NextToken,
         refuse: invalidToken,
       });
       return {
-        Parameters: items.map((parameter) => shown(find(parameter.name), input.WithDecryption)),
+        Parameters: items.map((each) => shown(find(each), input.WithDecryption)),
         NextToken,
       };
     }),
     DeleteParameter: operation(schemas.DeleteParameter, ({ Name }) => {
-      if (!parameters.delete(Name)) throw notFound();
+      if (!remove(Name)) throw notFound();
       return {};
     }),
     DeleteParameters: operation(schemas.DeleteParameters, ({ Names }) => {
-      const DeletedParameters = Names.filter((each) => parameters.delete(each));
+      const DeletedParameters = Names.filter(remove);
       return {
         DeletedParameters,
         InvalidParameters: Names.filter((each) => !DeletedParameters.includes(each)),
       };
     }),
     DescribeParameters: operation(schemas.DescribeParameters, (input) => {
-      const found = ordered().filter((parameter) => matches(parameter, input.ParameterFilters));
+      const found = named(index.all()).filter((each) => matches(each, input.ParameterFilters));
       const { items, NextToken } = pageOf(found, {
         limit: input.MaxResults ?? 50,
         nextToken: input.NextToken,

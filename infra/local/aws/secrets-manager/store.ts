@@ -44,6 +44,8 @@ export function createStore(clock: Clock, variants: () => Variants, arnPrefix: s
   const secrets = new Map<string, Secret>();
   const staleCopies = new Map<string, { copy: Secret | undefined; left: Map<StaleRead, number> }>();
   const pasts = new Map<string, Moment[]>();
+  /** Scheduled for deletion: every call asks which of them are over. */
+  const ending = new Set<Secret>();
 
   function locate(secretId: string): Secret | undefined {
     const rest = secretId.match(arnPattern)?.groups?.['rest'];
@@ -111,6 +113,8 @@ export function createStore(clock: Clock, variants: () => Variants, arnPrefix: s
       const before = mayLag() ? structuredClone(secret) : undefined;
       const result = change(secret);
       secret.changedAt = clock.now();
+      if (secret.deletedAt === undefined) ending.delete(secret);
+      else ending.add(secret);
       if (before !== undefined) remember(secret, before);
       return result;
     },
@@ -118,9 +122,10 @@ export function createStore(clock: Clock, variants: () => Variants, arnPrefix: s
       // Before every call: nearly always there is nothing to do.
       const now = clock.now();
       const gone: Secret[] = [];
-      for (const secret of secrets.values())
+      for (const secret of ending)
         if (secret.deletedAt !== undefined && secret.deletedAt <= now) gone.push(secret);
       for (const secret of gone) {
+        ending.delete(secret);
         if (mayLag()) remember(secret, structuredClone(secret));
         staleCopies.delete(secret.name);
         secrets.delete(secret.name);

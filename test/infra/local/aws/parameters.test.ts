@@ -9,6 +9,7 @@ import {
   type PutParameterCommandInput,
 } from '@aws-sdk/client-ssm';
 import { describe, expect, test } from 'vitest';
+import { createParameters } from '../../../../infra/local/aws/parameters.ts';
 import { refusalOf, type System, startSystem } from './support.ts';
 
 const put = ({ ssm }: System, Name: string, more: Partial<PutParameterCommandInput> = {}) =>
@@ -116,6 +117,20 @@ describe('a parameter', () => {
     await create('another');
   });
 
+  test('is advanced once the standard tier is full, where the account chooses tiers by itself', async () => {
+    const clock = { now: () => new Date('2026-03-01T12:00:00Z'), sleep: async () => undefined };
+    const where = { account: '111122223333', region: 'eu-central-1', clock };
+    const parameters = createParameters({ ...where, defaultTier: 'Intelligent-Tiering' });
+    const create = (Name: string, more: object = {}) =>
+      parameters.call('PutParameter', { Name, Value: 'value', Type: 'String', ...more });
+    for (let index = 0; index < 10_000; index += 1)
+      expect(await create(`p${index}`)).toMatchObject({ Tier: 'Standard' });
+    expect(await create('one-more')).toMatchObject({ Tier: 'Advanced' });
+    expect(await create('p0', { Overwrite: true })).toMatchObject({ Tier: 'Standard' });
+    await parameters.call('DeleteParameter', { Name: 'p1' });
+    expect(await create('another')).toMatchObject({ Tier: 'Standard' });
+  });
+
   const names: Record<string, { name: string; want: string }> = {
     'a foreign character': { name: 'a b', want: 'ValidationException' },
     'a path that does not begin with a slash': { name: 'a/b', want: 'ValidationException' },
@@ -168,6 +183,27 @@ describe('several parameters', () => {
       NextToken = page.NextToken;
     } while (NextToken !== undefined);
     expect(pages).toEqual(want);
+  });
+
+  test('are listed in the order of their names, as they come and go', async () => {
+    const { parameters } = await startSystem();
+    const names = Array.from({ length: 200 }, (_, index) => `/rekey/p${(index * 71) % 200}`);
+    for (const Name of [...names, '/rekey-other/p', '/rekex/p', '/rekez/p'])
+      await parameters.call('PutParameter', { Name, Value: 'value', Type: 'String' });
+    const gone = names.filter((_, index) => index % 3 === 0);
+    for (const Name of gone) await parameters.call('DeleteParameter', { Name });
+    const listed: string[] = [];
+    let NextToken: string | undefined;
+    do {
+      const page = (await parameters.call('GetParametersByPath', {
+        Path: '/rekey',
+        Recursive: true,
+        ...(NextToken && { NextToken }),
+      })) as { readonly Parameters: readonly { readonly Name: string }[]; readonly NextToken?: string };
+      listed.push(...page.Parameters.map(({ Name }) => Name));
+      NextToken = page.NextToken;
+    } while (NextToken !== undefined);
+    expect(listed).toEqual(names.filter((name) => !gone.includes(name)).toSorted());
   });
 
   test('are described without their values', async () => {

@@ -13,6 +13,7 @@ import {
 } from '@aws-sdk/client-ssm';
 import { describe, expect, test } from 'vitest';
 import { parameterStore } from '../../../../functions/aws/parameters.ts';
+import { clientOf } from '../../../../infra/local/aws/in-process-client.ts';
 import { createParameters } from '../../../../infra/local/aws/parameters.ts';
 import { createQueues } from '../../../../infra/local/aws/queues.ts';
 import {
@@ -21,7 +22,6 @@ import {
   publishedQuotas,
   type Quota,
 } from '../../../../infra/local/aws/quotas.ts';
-import { clientOf } from '../../../support/aws-client.ts';
 import { account, refusalOf, region, startSystem, testClock, token } from './support.ts';
 
 /** Parameter Store without sockets: `pass` makes so many calls of an operation and tells how many were served. */

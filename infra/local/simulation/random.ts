@@ -1,4 +1,4 @@
-import type { Random } from '../../infra/local/aws/random.ts';
+import type { Random } from '../aws/random.ts';
 
 /** The numbers of one run: the same again for the same run number (mulberry32, public domain). */
 export function randomOfRun(run: number): Random {

@@ -1,6 +1,6 @@
 import * as z from 'zod';
-import { ProviderError } from '../../functions/core/errors.ts';
-import { type Guard, sendGuarded } from '../../functions/core/guard.ts';
+import { ProviderError } from '../../../functions/core/errors.ts';
+import { type Guard, sendGuarded } from '../../../functions/core/guard.ts';
 import type {
   AnyProviderDefinition,
   ChoosingProvider,
@@ -10,9 +10,9 @@ import type {
   Provider,
   ProviderDefinition,
   UserPassword,
-} from '../../functions/core/provider.ts';
-import { Sensitive } from '../../functions/core/sensitive.ts';
-import type { Clock } from '../../infra/local/clock.ts';
+} from '../../../functions/core/provider.ts';
+import { Sensitive } from '../../../functions/core/sensitive.ts';
+import type { Clock } from '../clock.ts';
 
 /**
  * Two vendors in memory, one that takes passwords and one that makes them, both as slow and as unreliable as wanted. They

@@ -1,5 +1,5 @@
-import { AwsError } from '../../infra/local/aws/aws-error.ts';
-import type { AwsService } from '../../infra/local/aws/service.ts';
+import { AwsError } from './aws-error.ts';
+import type { AwsService } from './service.ts';
 
 /**
  * A client of the SDK as far as the adapters go: `send`, without serialization, signatures and sockets between, which would

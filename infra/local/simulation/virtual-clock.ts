@@ -1,4 +1,4 @@
-import type { Clock } from '../../infra/local/clock.ts';
+import type { Clock } from '../clock.ts';
 
 /** Time that passes only when nobody has anything left to do: a year of waiting takes as long as the work in it. */
 export interface VirtualClock extends Clock {

@@ -1,0 +1,220 @@
+import { beforeAll, describe, expect, test } from 'vitest';
+import { playEmergency } from '../../infra/local/fleet/emergency.ts';
+import { playLookQueue } from '../../infra/local/fleet/look-queue.ts';
+import { type Cost, callsOf, createFleet } from '../../infra/local/fleet/model.ts';
+import { workers } from '../../infra/workers.ts';
+
+/**
+ * What a fleet costs: the calls of each pass, order and event, counted over the emulators with the default quotas of an account. The
+ * figures are upper bounds: lower one when you have made something cheaper, and think twice before you raise one. Each is what the
+ * account pays, and what it takes from the quotas that rotations share.
+ */
+
+interface Measured {
+  readonly cost: Cost;
+  readonly seconds: number;
+}
+
+async function measure(credentials: number) {
+  const fleet = await createFleet({ credentials });
+  const { play, functions, sent, names } = fleet;
+  const measured = async <Answer>(
+    use: () => Promise<{ readonly cost: Cost; readonly answer: Answer }>,
+  ): Promise<Measured & { readonly answer: Answer }> => {
+    const { answer, seconds } = await play(use);
+    return { ...answer, seconds };
+  };
+  await fleet.settle();
+  const idle = await measured(functions.startPass);
+  const settled = await measured(functions.deletePass);
+  // Nothing was looked at yet, so each target is queued.
+  sent.targets.length = 0;
+  const dispatched = await measured(functions.dispatch);
+  const tasks = sent.targets.length;
+  const look = await measured(() => functions.look(sent.targets.slice(0, 1)));
+
+  const credential = names.at(-1) ?? '';
+  const order = fleet.compromised(credential);
+  const ordered = await measured(() => functions.order(order));
+  const carriedOut = await measured(() => functions.carryOut([{ messageId: '1', credential }]));
+  await play(fleet.idle);
+  const rotation = fleet.takeRotationCost();
+  const revoked = await measured(() => functions.deletion(order));
+
+  await fleet.untilDue();
+  const due = await measured(functions.startPass);
+  await play(fleet.idle);
+  const [last] = sent.rotated.splice(0).toReversed();
+  const rotated = await measured(() =>
+    functions.deletion({ is: 'rotated', credential: last?.credential ?? '' }),
+  );
+  return {
+    idle,
+    settled,
+    dispatched,
+    tasks,
+    look,
+    ordered,
+    carriedOut,
+    rotation: { cost: rotation },
+    rotated,
+    revoked,
+    due,
+  };
+}
+
+type Fleet = Awaited<ReturnType<typeof measure>>;
+const sizes = [100, 1_000] as const;
+const fleets = new Map<number, Promise<Fleet>>();
+function fleetOf(credentials: number): Promise<Fleet> {
+  const known = fleets.get(credentials) ?? measure(credentials);
+  fleets.set(credentials, known);
+  return known;
+}
+
+const listings = /GetParametersByPath|ListSecrets/;
+/** A listing that grows with the fleet: pauses are few, whatever the size of the fleet. */
+const fleetListings = ({ made }: Cost): readonly string[] =>
+  made.filter((call) => listings.test(call) && !call.endsWith('/rekey/pause'));
+
+/** Without those that were throttled: how many these are is a matter of chance. */
+const mostCalls = {
+  idle: { 100: 19, 1000: 118 },
+  settled: { 100: 18, 1000: 117 },
+  dispatched: { 100: 28, 1000: 217 },
+  due: { 100: 27, 1000: 180 },
+  look: { 100: 14, 1000: 14 },
+  ordered: { 100: 3, 1000: 3 },
+  carriedOut: { 100: 11, 1000: 11 },
+  rotation: { 100: 32, 1000: 32 },
+  rotated: { 100: 12, 1000: 12 },
+  revoked: { 100: 34, 1000: 124 },
+} as const;
+const mostThrottled = 10;
+
+const answered = (cost: Cost): number => callsOf(cost) - cost.throttled;
+
+describe.each(sizes)('of %i credentials', (size) => {
+  beforeAll(async () => void (await fleetOf(size)), 300_000);
+
+  test.each(Object.keys(mostCalls) as (keyof typeof mostCalls)[])(
+    '%s costs no more calls than it did',
+    async (what) => {
+      const { cost } = (await fleetOf(size))[what];
+      expect(answered(cost), JSON.stringify(cost.calls)).toBeLessThanOrEqual(mostCalls[what][size]);
+      expect(cost.throttled).toBeLessThanOrEqual(mostThrottled);
+    },
+  );
+
+  test('a pass does what it is measured for', async () => {
+    const { idle, settled, dispatched, tasks, due } = await fleetOf(size);
+    expect(idle.answer).toMatchObject({ started: [], failed: [], broken: [] });
+    expect(idle.answer.held).toHaveLength(size);
+    expect(settled.answer.targets).toEqual([]);
+    expect(dispatched.answer.batchItemFailures).toEqual([]);
+    expect(tasks).toBe(size);
+    expect(due.answer.started).toHaveLength(size / 100);
+    expect(due.answer.failed).toEqual([]);
+  });
+
+  test('an order is stored with one reading and one write, and queued: nothing is listed', async () => {
+    const { ordered, carriedOut } = await fleetOf(size);
+    expect(ordered.cost.made).toEqual(['ssm:GetParameters', 'ssm:PutParameter', 'sqs:SendMessageBatch']);
+    expect(carriedOut.answer).toMatchObject({ started: [{ because: 'REVOKED' }], held: [], failed: [] });
+    expect(fleetListings(carriedOut.cost)).toEqual([]);
+  });
+
+  test('neither a look at a target nor a rotation that has left a user behind lists the fleet', async () => {
+    const { look, rotated } = await fleetOf(size);
+    expect(look.answer).toEqual({ batchItemFailures: [] });
+    expect(fleetListings(look.cost)).toEqual([]);
+    expect(rotated.answer.targets).toMatchObject([{ users: [{ outcome: 'kept' }] }]);
+    expect(fleetListings(rotated.cost)).toEqual([]);
+  });
+
+  test('the deletion of a user lists the specs once, and nothing else: a spec may adopt that user since', async () => {
+    const { revoked } = await fleetOf(size);
+    expect(revoked.answer.targets).toMatchObject([{ users: [{ outcome: 'deleted' }] }]);
+    const pages = fleetListings(revoked.cost);
+    expect(new Set(pages)).toEqual(new Set(['ssm:GetParametersByPath /rekey/credentials']));
+    expect(pages.length - revoked.cost.throttled).toBe(size / 10);
+  });
+});
+
+test('ten times the credentials cost a pass eleven times the calls at most', async () => {
+  const [few, many] = await Promise.all(sizes.map(fleetOf));
+  if (few === undefined || many === undefined) throw new Error('expected two fleets');
+  for (const pass of ['idle', 'settled', 'dispatched', 'due'] as const)
+    expect(answered(many[pass].cost) / answered(few[pass].cost), pass).toBeLessThanOrEqual(11);
+});
+
+test('what happens to one credential costs the same in a fleet of any size', async () => {
+  const [few, many] = await Promise.all(sizes.map(fleetOf));
+  if (few === undefined || many === undefined) throw new Error('expected two fleets');
+  for (const what of ['look', 'ordered', 'carriedOut', 'rotation', 'rotated'] as const)
+    expect(many[what].cost.calls, what).toEqual(few[what].cost.calls);
+});
+
+test('ten credentials a target cost a pass no more calls than one a target', async () => {
+  const fleet = await createFleet({ credentials: 100, credentialsPerTarget: 10 });
+  await fleet.settle();
+  const { play, functions, sent } = fleet;
+  const idle = (await play(functions.startPass)).answer;
+  const settled = (await play(functions.deletePass)).answer;
+  sent.targets.length = 0;
+  const dispatched = (await play(functions.dispatch)).answer;
+  expect(idle.answer).toMatchObject({ started: [], failed: [], broken: [] });
+  expect(settled.answer.targets).toEqual([]);
+  expect(sent.targets).toHaveLength(10);
+  expect(answered(idle.cost)).toBeLessThanOrEqual(mostCalls.idle[100]);
+  expect(answered(settled.cost)).toBeLessThanOrEqual(mostCalls.settled[100]);
+  expect(answered(dispatched.cost)).toBeLessThanOrEqual(mostCalls.dispatched[100]);
+});
+
+describe('of 100 compromises at once, all are rotated in a multiple of what Parameter Store needs to take the orders', () => {
+  /** Secrets Manager tries a rotation again whose step was throttled three times. */
+  const againS = 60;
+
+  test('one and a half times that at most, while no user is deleted beside it', async () => {
+    const fleet = await createFleet({ credentials: 100 });
+    await fleet.settle();
+    const { rotated, cameAgain, seconds, boundSeconds } = await playEmergency(fleet, {
+      withDeleteUser: false,
+    });
+    expect({ rotated, cameAgain }).toEqual({ rotated: 100, cameAgain: 0 });
+    expect(seconds).toBeLessThanOrEqual(1.5 * boundSeconds + againS);
+  });
+
+  test('four times that at most as deployed, and then no leaked user is left', async () => {
+    const fleet = await createFleet({ credentials: 100 });
+    await fleet.settle();
+    const { rotated, seconds, revokedSeconds, boundSeconds } = await playEmergency(fleet);
+    expect(rotated).toBe(100);
+    expect(seconds / boundSeconds).toBeLessThanOrEqual(4);
+    expect((revokedSeconds ?? Number.POSITIVE_INFINITY) / boundSeconds).toBeLessThanOrEqual(5);
+  });
+});
+
+describe('looks of ten seconds each, a pass every hour', () => {
+  const hours = 24;
+  const twoHoursS = 7_200;
+  const play = (targets: number, maxConcurrency: number) =>
+    playLookQueue({ targets, lookSeconds: 10, batchSize: workers.targets.batchSize, maxConcurrency, hours });
+
+  test('as deployed, the workers see each of 2,500 targets every two hours', async () => {
+    const { maxGapSeconds } = await play(2_500, workers.targets.maxConcurrency);
+    expect(maxGapSeconds).toBeLessThan(twoHoursS + 60);
+  });
+
+  test('eight batches at one time see each of 10,000 targets every two hours; seven do not', async () => {
+    expect((await play(10_000, 8)).maxGapSeconds).toBeLessThan(twoHoursS + 60);
+    expect((await play(10_000, 7)).maxGapSeconds).toBeGreaterThan(twoHoursS + 60);
+  });
+
+  test('as deployed, no task of 10,000 targets piles up for ever: none is left out, and the queue stops growing', async () => {
+    const { maxGapSeconds, queuedAfterPass } = await play(10_000, workers.targets.maxConcurrency);
+    expect(maxGapSeconds).toBeLessThan(7 * 3_600);
+    const [before, after] = [queuedAfterPass.slice(8, 16), queuedAfterPass.slice(16)];
+    expect(Math.max(...after)).toBeLessThanOrEqual(Math.max(...before));
+  });
+});
