@@ -82,13 +82,13 @@ const mostCalls = {
   idle: { 100: 19, 1000: 118 },
   settled: { 100: 18, 1000: 117 },
   dispatched: { 100: 28, 1000: 217 },
-  due: { 100: 27, 1000: 180 },
+  due: { 100: 29, 1000: 200 },
   look: { 100: 14, 1000: 14 },
   ordered: { 100: 3, 1000: 3 },
-  carriedOut: { 100: 11, 1000: 11 },
+  carriedOut: { 100: 15, 1000: 15 },
   rotation: { 100: 32, 1000: 32 },
   rotated: { 100: 12, 1000: 12 },
-  revoked: { 100: 34, 1000: 124 },
+  revoked: { 100: 24, 1000: 24 },
 } as const;
 const mostThrottled = 10;
 
@@ -132,12 +132,10 @@ describe.each(sizes)('of %i credentials', (size) => {
     expect(fleetListings(rotated.cost)).toEqual([]);
   });
 
-  test('the deletion of a user lists the specs once, and nothing else: a spec may adopt that user since', async () => {
+  test('the deletion of a leaked user lists nothing', async () => {
     const { revoked } = await fleetOf(size);
     expect(revoked.answer.targets).toMatchObject([{ users: [{ outcome: 'deleted' }] }]);
-    const pages = fleetListings(revoked.cost);
-    expect(new Set(pages)).toEqual(new Set(['ssm:GetParametersByPath /rekey/credentials']));
-    expect(pages.length - revoked.cost.throttled).toBe(size / 10);
+    expect(fleetListings(revoked.cost)).toEqual([]);
   });
 });
 
@@ -185,13 +183,13 @@ describe('of 100 compromises at once, all are rotated in a multiple of what Para
     expect(seconds).toBeLessThanOrEqual(1.5 * boundSeconds + againS);
   });
 
-  test('four times that at most as deployed, and then no leaked user is left', async () => {
+  test('three and a half times that at most as deployed, and then no leaked user is left', async () => {
     const fleet = await createFleet({ credentials: 100 });
     await fleet.settle();
     const { rotated, seconds, revokedSeconds, boundSeconds } = await playEmergency(fleet);
     expect(rotated).toBe(100);
-    expect(seconds / boundSeconds).toBeLessThanOrEqual(4);
-    expect((revokedSeconds ?? Number.POSITIVE_INFINITY) / boundSeconds).toBeLessThanOrEqual(5);
+    expect(seconds / boundSeconds).toBeLessThanOrEqual(3.5);
+    expect((revokedSeconds ?? Number.POSITIVE_INFINITY) / boundSeconds).toBeLessThanOrEqual(3.5);
   });
 });
 
@@ -201,18 +199,14 @@ describe('looks of ten seconds each, a pass every hour', () => {
   const play = (targets: number, maxConcurrency: number) =>
     playLookQueue({ targets, lookSeconds: 10, batchSize: workers.targets.batchSize, maxConcurrency, hours });
 
-  test('as deployed, the workers see each of 2,500 targets every two hours', async () => {
-    const { maxGapSeconds } = await play(2_500, workers.targets.maxConcurrency);
-    expect(maxGapSeconds).toBeLessThan(twoHoursS + 60);
+  test('as deployed, the workers see each of 10,000 targets every two hours; with one batch less at a time they would not', async () => {
+    const { maxConcurrency } = workers.targets;
+    expect((await play(10_000, maxConcurrency)).maxGapSeconds).toBeLessThan(twoHoursS + 60);
+    expect((await play(10_000, maxConcurrency - 1)).maxGapSeconds).toBeGreaterThan(twoHoursS + 60);
   });
 
-  test('eight batches at one time see each of 10,000 targets every two hours; seven do not', async () => {
-    expect((await play(10_000, 8)).maxGapSeconds).toBeLessThan(twoHoursS + 60);
-    expect((await play(10_000, 7)).maxGapSeconds).toBeGreaterThan(twoHoursS + 60);
-  });
-
-  test('as deployed, no task of 10,000 targets piles up for ever: none is left out, and the queue stops growing', async () => {
-    const { maxGapSeconds, queuedAfterPass } = await play(10_000, workers.targets.maxConcurrency);
+  test('with two batches at a time no task of 10,000 targets piles up for ever: none is left out, and the queue stops growing', async () => {
+    const { maxGapSeconds, queuedAfterPass } = await play(10_000, 2);
     expect(maxGapSeconds).toBeLessThan(7 * 3_600);
     const [before, after] = [queuedAfterPass.slice(8, 16), queuedAfterPass.slice(16)];
     expect(Math.max(...after)).toBeLessThanOrEqual(Math.max(...before));
