@@ -4,6 +4,7 @@ import { StoreError } from '../../functions/core/errors.ts';
 import type { StartTask } from '../../functions/core/fleet.ts';
 import { specParameterName } from '../../functions/core/names.ts';
 import type { Ports } from '../../functions/core/ports.ts';
+import { Sensitive } from '../../functions/core/sensitive.ts';
 import { carryOutOrders, takeOrder } from '../../functions/lifecycle/carry-out-orders.ts';
 import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
@@ -83,6 +84,28 @@ describe('a note that a target is settled', () => {
     await world.sweepQuarters(4);
     expect(await rekey().parameter(specParameterName(made.name))).toBeUndefined();
     expect(await world.usersAt(made)).toEqual([]);
+  });
+
+  test('I14: does not come of one user list that lacks a user', async () => {
+    const made = await credential({ provider: zilliz });
+    const superseded = await login(made);
+    move(hourMs);
+    await rekey().rotate(made.name);
+    move(26 * hourMs);
+    await sweepWith(({ http }) => ({
+      http: async (request) => {
+        const answer = await http(request);
+        if (!request.url.pathname.endsWith('/users/list')) return answer;
+        return {
+          ...answer,
+          body: new Sensitive(answer.body.reveal().replaceAll(superseded.username, 'somebody')),
+        };
+      },
+    }));
+    expect(await works(superseded)).toBe(true);
+    move(15 * minuteMs);
+    await rekey().sweep();
+    expect(await works(superseded)).toBe(false);
   });
 
   /** What may happen to a credential of a settled target, and is work for delete-user. */
