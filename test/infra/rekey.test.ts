@@ -1276,6 +1276,7 @@ describe('least privilege', () => {
           ),
           keepNotes('findings/schedule'),
           onNotes(['DeleteItem', 'PutItem', 'Query'], 'breakers', 'members'),
+          onNotes(['GetItem'], 'members'),
           onNotes(['Query'], 'former-targets'),
           listSecrets,
           onSecrets('DescribeSecret', 'ListSecretVersionIds'),
