@@ -431,7 +431,7 @@ export function accessOf(
       onParameters('ForgetOrders', ['DeleteParameter'], directives),
       keepNotes(places.findings('retire'), places.formerTargets, places.goneTargets),
       onNotes('ListNotes', ['Query'], places.formerTargets, places.goneTargets, places.settled),
-      onNotes('LookUpNotes', ['GetItem'], places.members, places.settled),
+      onNotes('LookUpMembers', ['GetItem'], places.members),
       onNotes('NoteSettledTargets', ['PutItem'], places.settled),
       listSecrets,
       onNotes('KeepNotesOfDeletions', ['Query', 'PutItem', 'DeleteItem'], places.deletions('*')),

@@ -55,7 +55,7 @@ import {
   tellOutcomes,
   type UserReport,
 } from './retire-users.ts';
-import { type ListedSecrets, noteSettled, settledTargets } from './settled-targets.ts';
+import { type ListedSecrets, noteSettled, nothingSettled, settledTargets } from './settled-targets.ts';
 import { openTarget, readState } from './target.ts';
 
 export interface DeletionReport {
@@ -133,11 +133,11 @@ export async function deleteUsers(
   };
   const isRoutine = invocation.is === 'pass' && !dryRun;
   const secrets: ListedSecrets = isRoutine ? await listed(rekey) : new Map();
-  const settled = isRoutine ? await settledTargets(targets, secrets, rekey) : new Set<string>();
+  const settled = isRoutine ? await settledTargets(targets, secrets, rekey) : nothingSettled;
   const visited =
     invocation.is === 'pass'
       ? fromElsewhere(
-          targets.filter(({ provider, targetId }) => !settled.has(targetKey(provider, targetId))),
+          targets.filter(({ provider, targetId }) => !settled.confirmed.has(targetKey(provider, targetId))),
           now,
         )
       : targets.filter((target) => target.credentials.some(({ name }) => name === invocation.credential));
@@ -145,7 +145,7 @@ export async function deleteUsers(
     inParallel(visited, targetsAtOnce, async (target) => {
       const made = await visit(target, pass, rekey);
       if (isRoutine && made.settled !== undefined)
-        await noteSettled(target, made.settled.until, secrets, rekey);
+        await noteSettled(target, made.settled.until, { secrets, before: settled }, rekey);
       return made;
     });
   let visits = await look();

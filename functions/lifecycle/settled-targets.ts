@@ -11,54 +11,63 @@ import type { Rekey } from './rekey.ts';
 /**
  * Targets on which delete-user has nothing to do until a label moves, a spec or an order changes, or a grace is over. A pass visits only
  * the others: most targets of a fleet cost it nothing but their share of the list of secrets. If a note is lost, its target is visited.
+ *
+ * Two visits in a row must have found nothing to do: one user list may lack a user that is there, who would stay for hours otherwise.
  */
 const place = places.settled;
 
 /** A target is visited after so long in any case. */
 const maxSettledMs = 6 * 3_600_000;
 
-const noteSchema = z.object({ state: z.string(), until: z.iso.datetime(), visits: z.int() });
-/** One list of users may lack one that is there. */
-const minVisits = 2;
+const noteSchema = z.object({ state: z.string(), until: z.iso.datetime(), isConfirmed: z.boolean() });
 
 /** The secrets of credentials by name, as they were listed. */
 export type ListedSecrets = ReadonlyMap<string, ListedSecret>;
 
-/** The keys of the targets that need no visit. None where the notes cannot be read. */
+export interface Settled {
+  /** The keys of the targets that need no visit. */
+  readonly confirmed: ReadonlySet<string>;
+  /** Those at which a visit has found nothing to do in this very state: one more finds out whether they are settled. */
+  readonly seen: ReadonlySet<string>;
+}
+
+export const nothingSettled: Settled = { confirmed: new Set(), seen: new Set() };
+
+/** None where the notes cannot be read. */
 export async function settledTargets(
   targets: readonly Target[],
   secrets: ListedSecrets,
   rekey: Rekey,
-): Promise<ReadonlySet<string>> {
+): Promise<Settled> {
   const { ports, log } = rekey;
   try {
     const now = await ports.now();
     const notes = new Map((await ports.listNotes({ place })).map(({ key, document }) => [key, document]));
-    const isSettled = (target: Target): boolean => {
-      const noted = noteSchema.safeParse(jsonOf(notes.get(keyOf(target)) ?? '')).data;
-      return (
-        noted !== undefined &&
-        noted.visits >= minVisits &&
-        new Date(noted.until) > now &&
-        noted.state === stateOf(target, secrets, rekey)
-      );
-    };
-    return new Set(targets.filter(isSettled).map(keyOf));
+    const confirmed = new Set<string>();
+    const seen = new Set<string>();
+    for (const target of targets) {
+      const key = keyOf(target);
+      const noted = noteSchema.safeParse(jsonOf(notes.get(key) ?? '')).data;
+      if (noted === undefined || noted.state !== stateOf(target, secrets, rekey)) continue;
+      seen.add(key);
+      if (noted.isConfirmed && new Date(noted.until) > now) confirmed.add(key);
+    }
+    return { confirmed, seen };
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     log('warn', 'which targets are settled could not be read; each is visited', { code: error.code });
-    return new Set();
+    return nothingSettled;
   }
 }
 
 /**
- * Afterwards it is noted that a visit found nothing to do on the target before `until`, as long as it is in the state that `secrets` shows. That
+ * Afterwards it is noted that nothing is to be done on the target before `until`, as long as it is in the state that `secrets` shows. That
  * list may lag behind, so a change which the visit has seen and the list has not brings one more visit.
  */
 export async function noteSettled(
   target: Target,
   until: Date | undefined,
-  secrets: ListedSecrets,
+  { secrets, before }: { readonly secrets: ListedSecrets; readonly before: Settled },
   rekey: Rekey,
 ): Promise<void> {
   const { ports, log } = rekey;
@@ -69,12 +78,12 @@ export async function noteSettled(
     spec.expiresAt === undefined ? [] : [new Date(spec.expiresAt).getTime()],
   );
   const latest = (await ports.now()).getTime() + maxSettledMs;
-  const expiresAt = new Date(Math.min(latest, until?.getTime() ?? latest, ...ends));
+  const settledUntil = new Date(Math.min(latest, until?.getTime() ?? latest, ...ends));
+  const isConfirmed = before.seen.has(keyOf(target));
+  const document = JSON.stringify({ state, until: settledUntil.toISOString(), isConfirmed });
+  // Beyond `until`, so that one visit then is enough.
+  const expiresAt = new Date(latest + maxSettledMs);
   try {
-    const before = await ports.readNote({ place, key: keyOf(target) });
-    const noted = before === 'absent' ? undefined : noteSchema.safeParse(jsonOf(before.document)).data;
-    const visits = noted?.state === state ? noted.visits + 1 : 1;
-    const document = JSON.stringify({ state, until: expiresAt.toISOString(), visits });
     await ports.writeNote({ place, key: keyOf(target), document, expiresAt });
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;

@@ -1328,7 +1328,7 @@ describe('least privilege', () => {
         parameters(['DeleteParameter'], 'directives'),
         keepNotes('findings/retire', 'former-targets', 'gone-targets'),
         onNotes(['Query'], 'former-targets', 'gone-targets', 'settled'),
-        onNotes(['GetItem'], 'members', 'settled'),
+        onNotes(['GetItem'], 'members'),
         onNotes(['PutItem'], 'settled'),
         listSecrets,
         onNotes(['DeleteItem', 'PutItem', 'Query'], 'deletions/*'),

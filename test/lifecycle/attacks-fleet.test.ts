@@ -4,6 +4,7 @@ import { StoreError } from '../../functions/core/errors.ts';
 import type { StartTask } from '../../functions/core/fleet.ts';
 import { specParameterName } from '../../functions/core/names.ts';
 import type { Ports } from '../../functions/core/ports.ts';
+import { Sensitive } from '../../functions/core/sensitive.ts';
 import { carryOutOrders, takeOrder } from '../../functions/lifecycle/carry-out-orders.ts';
 import { deleteUsers } from '../../functions/lifecycle/delete-user.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
@@ -83,6 +84,28 @@ describe('a note that a target is settled', () => {
     await world.sweepQuarters(4);
     expect(await rekey().parameter(specParameterName(made.name))).toBeUndefined();
     expect(await world.usersAt(made)).toEqual([]);
+  });
+
+  test('I14: does not come of one user list that lacks a user', async () => {
+    const made = await credential({ provider: zilliz });
+    const superseded = await login(made);
+    move(hourMs);
+    await rekey().rotate(made.name);
+    move(26 * hourMs);
+    await sweepWith(({ http }) => ({
+      http: async (request) => {
+        const answer = await http(request);
+        if (!request.url.pathname.endsWith('/users/list')) return answer;
+        return {
+          ...answer,
+          body: new Sensitive(answer.body.reveal().replaceAll(superseded.username, 'somebody')),
+        };
+      },
+    }));
+    expect(await works(superseded)).toBe(true);
+    move(15 * minuteMs);
+    await rekey().sweep();
+    expect(await works(superseded)).toBe(false);
   });
 
   /** What may happen to a credential of a settled target, and is work for delete-user. */
@@ -472,5 +495,74 @@ describe('a rotation that was ordered', () => {
     await world.start();
     expect((await labels(made))['AWSPREVIOUS']).toBe(before['AWSCURRENT']);
     expect(rekey().failures).toEqual([]);
+  });
+
+  test('I28: that revokes waits neither for the quarantine of its credential nor for the breaker of its target', async () => {
+    const made = await credential({ provider: 'render-postgres' });
+    const neighbour = await credential({ provider: 'render-postgres' });
+    const leaked = await login(made);
+    move(2 * hourMs);
+    for (const one of [made, made, made, neighbour]) {
+      await world.openRotation(one);
+      await putLabel(one, 'AWSPENDING', undefined);
+      move(35 * minuteMs);
+    }
+    await take(compromiseOf(made));
+    await carryOut();
+    expect((await login(made)).username).not.toBe(leaked.username);
+    await rekey().sweep();
+    expect(await works(leaked)).toBe(false);
+  });
+
+  test('I18: does not come back with its message once its credential was deleted and requested anew', async () => {
+    const made = await credential({ provider: zilliz });
+    move(hourMs);
+    await take(rotationOf(made));
+    const late = taken.splice(0);
+    move(minuteMs);
+    await rekey().sweep(world.deletionOf(made));
+    move(20 * minuteMs);
+    await world.sweepQuarters(3);
+    expect(await rekey().parameter(specParameterName(made.name))).toBeUndefined();
+    await world.secrets('RestoreSecret', { SecretId: `rekey/${made.name}` });
+    await rekey().request(made.spec);
+    await rekey().secretsManager.idle();
+    const before = [await labels(made), await stands(made, 'rotateBefore')];
+    taken.push(...late);
+    await carryOut();
+    await world.start();
+    expect([await labels(made), await stands(made, 'rotateBefore')]).toEqual(before);
+    expect(await works(await login(made))).toBe(true);
+  });
+
+  test('I27: on a credential whose spec was changed before a worker came is carried out with that spec', async () => {
+    const made = await credential({ provider: zilliz });
+    move(hourMs);
+    const before = await labels(made);
+    await take(rotationOf(made));
+    await world.storeSpec(made, { grace: 'P2D' });
+    await carryOut();
+    expect((await labels(made))['AWSPREVIOUS']).toBe(before['AWSCURRENT']);
+    expect(rekey().failures).toEqual([]);
+  });
+
+  test('I27: in vain, as Secrets Manager is throttled for as long as the worker has, is handed out again', async () => {
+    const made = await credential({ provider: zilliz });
+    move(hourMs);
+    const before = await labels(made);
+    await take(rotationOf(made));
+    const starts = taken.map((start) => ({ ...start, messageId: start.id }));
+    const { failed } = await world.invokeWith(
+      () => ({
+        describeSecret: async () => {
+          throw new StoreError('STORE_UNAVAILABLE', 'none', 'DescribeSecret is throttled');
+        },
+      }),
+      (inner, until) => carryOutOrders(starts, options, until, inner),
+    );
+    expect(failed).toEqual(starts.map(({ messageId }) => messageId));
+    expect(await labels(made)).toEqual(before);
+    await carryOut();
+    expect((await labels(made))['AWSPREVIOUS']).toBe(before['AWSCURRENT']);
   });
 });
