@@ -714,11 +714,37 @@ describe('a list that leads back to a page it gave before', () => {
 describe('the secrets below a prefix', () => {
   const other = 'arn:aws:secretsmanager:eu-central-1:111122223333:secret:rekey/billing-d4e5f6';
 
-  test('are all listed, and no others that the filter let pass', async () => {
+  const [made, rotated] = [new Date('2026-01-01T00:00:00Z'), new Date('2026-02-01T00:00:00Z')];
+  const state = {
+    rotationEnabled: true,
+    createdAt: made,
+    lastRotatedAt: rotated,
+    changedAt: rotated,
+    labelsByVersion: new Map([
+      ['v2', new Set(['AWSCURRENT', 'AWSPENDING'])],
+      ['v1', new Set(['AWSPREVIOUS'])],
+    ]),
+  };
+  const nothing = { rotationEnabled: false, labelsByVersion: new Map() };
+
+  test('are all listed with their labels and dates, and no others that the filter let pass', async () => {
     const { mock, ports } = adapter();
     mock
       .on(ListSecretsCommand)
-      .resolvesOnce({ SecretList: [{ ARN: arn, Name: 'rekey/orders-api' }], NextToken: 'second' })
+      .resolvesOnce({
+        SecretList: [
+          {
+            ARN: arn,
+            Name: 'rekey/orders-api',
+            RotationEnabled: true,
+            CreatedDate: made,
+            LastRotatedDate: rotated,
+            LastChangedDate: rotated,
+            SecretVersionsToStages: { v2: ['AWSCURRENT', 'AWSPENDING'], v1: ['AWSPREVIOUS'] },
+          },
+        ],
+        NextToken: 'second',
+      })
       .resolvesOnce({ SecretList: [], NextToken: 'third' })
       .resolvesOnce({
         SecretList: [
@@ -727,8 +753,8 @@ describe('the secrets below a prefix', () => {
         ],
       });
     expect(await ports.listSecrets({ namePrefix: 'rekey/' })).toEqual([
-      { arn, name: 'rekey/orders-api', isManaged: false },
-      { arn: other, name: 'rekey/billing', isManaged: false },
+      { arn, name: 'rekey/orders-api', isManaged: false, ...state },
+      { arn: other, name: 'rekey/billing', isManaged: false, ...nothing },
     ]);
     expect(mock.commandCalls(ListSecretsCommand).map(({ args: [{ input }] }) => input)).toEqual([
       { Filters: [{ Key: 'name', Values: ['rekey/'] }] },
@@ -746,8 +772,8 @@ describe('the secrets below a prefix', () => {
       ],
     });
     expect(await ports.listSecrets({ namePrefix: 'rekey/' })).toEqual([
-      { arn, name: 'rekey/a', isManaged: true },
-      { arn: other, name: 'rekey/b', isManaged: true },
+      { arn, name: 'rekey/a', isManaged: true, ...nothing },
+      { arn: other, name: 'rekey/b', isManaged: true, ...nothing },
     ]);
   });
 

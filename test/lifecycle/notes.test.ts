@@ -4,7 +4,7 @@ import { loadConsumer } from '../../functions/consumers/index.ts';
 import { StoreError } from '../../functions/core/errors.ts';
 import type { RekeyEvent } from '../../functions/core/events.ts';
 import type { FormerTarget } from '../../functions/core/fleet.ts';
-import type { Ports } from '../../functions/core/ports.ts';
+import type { Ports, SecretDescription } from '../../functions/core/ports.ts';
 import { parseSpec } from '../../functions/core/spec.ts';
 import {
   forgetTargets,
@@ -380,17 +380,30 @@ describe('the breakers of 1,000 targets', () => {
     const now = () => new Date(nowMs);
     const notes = startNotes(now);
     const published: RekeyEvent[] = [];
-    const specs = Array.from({ length: targets }, (_, index) => ({
-      parameter: `/rekey/credentials/c${index}`,
+    // Two a target: one alone is quarantined, and opens no breaker.
+    const names = Array.from({ length: targets }, (_, index) => [`a${index}`, `b${index}`]).flat();
+    const specs = names.map((name) => ({
+      parameter: `/rekey/credentials/${name}`,
       document: JSON.stringify({
-        name: `c${index}`,
+        name,
         provider: 'cockroachdb-cloud',
-        usernamePrefix: `c${index}`,
+        usernamePrefix: name,
         apiKeySecret: 'rekey/api-keys/cockroachdb',
-        target: { clusterId: `0b7c5a2e-6d2f-4b53-9d1a-${String(index).padStart(12, '0')}` },
+        target: { clusterId: `0b7c5a2e-6d2f-4b53-9d1a-${name.slice(1).padStart(12, '0')}` },
       }),
     }));
     const hoursAgo = (hours: number) => new Date(nowMs - hours * hourMs);
+    const described = (secretId: string): SecretDescription => ({
+      arn: `arn:${secretId}`,
+      name: secretId,
+      rotationEnabled: true,
+      lastRotatedAt: hoursAgo(800),
+      changedAt: hoursAgo(0.5),
+      labelsByVersion: new Map([
+        ['v0', new Set(['AWSPREVIOUS'])],
+        ['v1', new Set(['AWSCURRENT'])],
+      ]),
+    });
     const ports: Partial<Ports> = {
       ...notes.ports,
       now: async () => now(),
@@ -404,23 +417,14 @@ describe('the breakers of 1,000 targets', () => {
             .filter(({ parameter }) => parameters.includes(parameter))
             .map((each) => [each.parameter, each.document]),
         ),
-      describeSecret: async ({ secretId }) => ({
-        arn: `arn:${secretId}`,
-        name: secretId,
-        rotationEnabled: true,
-        lastRotatedAt: hoursAgo(800),
-        changedAt: hoursAgo(0.5),
-        labelsByVersion: new Map([
-          ['v0', new Set(['AWSPREVIOUS'])],
-          ['v1', new Set(['AWSCURRENT'])],
-        ]),
-      }),
+      listSecrets: async () => names.map((name) => ({ ...described(`rekey/${name}`), isManaged: false })),
+      describeSecret: async ({ secretId }) => described(secretId),
       listVersions: async () => [
         { versionId: 'v0', labels: new Set(['AWSPREVIOUS']), createdAt: hoursAgo(900) },
         { versionId: 'v1', labels: new Set(['AWSCURRENT']), createdAt: hoursAgo(800) },
         ...(isOver
           ? []
-          : [2.5, 1.8, 0.6].map((hours, index) => ({
+          : [0.5, 0.4, 0.3].map((hours, index) => ({
               versionId: `f${index}`,
               labels: new Set<string>(),
               createdAt: hoursAgo(hours),
