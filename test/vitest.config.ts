@@ -4,7 +4,6 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 /** The suites that take minutes, longest first: begun last, one of them would run alone when all others are over. */
 const longest = [
   'e2e/start',
-  'lifecycle/fleet-cost',
   'lifecycle/rotate-secret',
   'lifecycle/reconcile-users',
   'lifecycle/delete-user',
