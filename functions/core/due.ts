@@ -123,7 +123,7 @@ export interface Plan {
 export const inFlightMs = 30 * 60_000;
 /** A pool of connections that reloads after one rotation is steady again before the next: vendors' gateways, too. */
 const maxSpacingMs = 10 * 60_000;
-/** So many failures of one credential are no accident. */
+/** After this many failures in a row, a credential is quarantined: they are no accident. */
 const quarantineFailures = 3;
 /** One credential proves nothing about its target: its role may be gone, or its spec wrong. */
 const breakerCredentials = 2;
@@ -528,7 +528,7 @@ function startOrHold(
     readonly nowMs: number;
     readonly target: TargetState;
     readonly budget: Budget;
-    /** Somebody waits for a rotation that was ordered. */
+    /** A person ordered the rotation and waits for it. */
     readonly hasOrder: boolean;
   },
 ): DueVerdict {
@@ -566,7 +566,7 @@ const minuteOf = ({ nextStart, planned }: TargetState, now: number): number =>
 const hasRoom = ({ inFlightUntil, planned, maxInFlight, plannedMs }: TargetState, minute: number): boolean =>
   inFlightUntil.length + planned.filter((at) => (minute - at) * 60_000 < plannedMs).length < maxInFlight;
 
-/** When so many rotations in flight have ended, or have failed, that one more may start. */
+/** The time from which one more rotation may start, because enough of those in flight will have ended or failed. */
 const roomAt = ({ inFlightUntil, maxInFlight }: TargetState): number | undefined =>
   inFlightUntil.at(-maxInFlight);
 

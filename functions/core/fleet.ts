@@ -53,7 +53,7 @@ export type Members = z.output<ReturnType<typeof membersSchema>>;
 
 /**
  * What the queue between dispatcher and workers carries: which target to look at, and what only the fleet as a whole tells. Specs, orders
- * and all else are read anew.
+ * and everything else are read again by the worker.
  */
 const targetTaskSchema = () =>
   z.object({
@@ -78,7 +78,7 @@ export type TargetTask = z.output<ReturnType<typeof targetTaskSchema>>;
 
 /** A task as it is put into a queue. */
 export type QueuedTask = TargetTask & {
-  /** The queue hands it out after so many seconds, 900 at most. @default 0 */
+  /** Seconds until the queue hands it out, 900 at most. @default 0 */
   readonly delaySeconds?: number;
   /** It has a queue of its own, so that it never waits behind a round of all targets. @default false */
   readonly urgent?: boolean;

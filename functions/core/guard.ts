@@ -1,7 +1,7 @@
 import { RotationRefused, StoreError } from './errors.ts';
 
 /**
- * One reason for a write, read anew whenever it is called: undefined while it holds, otherwise what changed. The facts of one question
+ * One reason for a write, read again whenever it is called: undefined while it holds, otherwise what changed. The facts of one question
  * get one and the same `askedAt`, so that they may share a reading.
  */
 export type Fact = (askedAt: Date) => Promise<Objection | undefined>;
@@ -49,7 +49,7 @@ export class Guard {
   }
 
   /**
-   * Reads every fact anew that is not fresh: guards that have a fact in common share its answer. Throws SUPERSEDED, or PAUSED, with the
+   * Reads again every fact that is not fresh: guards that have a fact in common share its answer. Throws SUPERSEDED, or PAUSED, with the
    * first that no longer holds. `askedAt` is the time before the first question.
    */
   async ask(askedAt: Date): Promise<void> {

@@ -1,5 +1,5 @@
 import { type Candidate, openVersionOf, type PlannedRotation } from './due.ts';
-import type { Credential } from './fleet.ts';
+import { type Credential, targetKey } from './fleet.ts';
 import type { ListedSecret, SecretDescription, VersionListing } from './ports.ts';
 import { holderOf } from './rotation.ts';
 
@@ -44,8 +44,9 @@ const quiet: ReadonlySet<string> = new Set([
 export function namesToRead(plan: readonly PlannedRotation[]): ReadonlySet<string> {
   const isToRead = ({ verdict, candidate }: PlannedRotation): boolean =>
     verdict.say !== 'hold' || !quiet.has(verdict.reason) || isOdd(candidate);
-  const names = new Set(plan.filter(isToRead).map(({ candidate }) => candidate.name));
-  const targets = new Set(plan.filter(isToRead).map(targetOf));
+  const toRead = plan.filter(isToRead);
+  const names = new Set(toRead.map(({ candidate }) => candidate.name));
+  const targets = new Set(toRead.map(targetOf));
   // Failed rotations of a neighbour may have opened the breaker of the target. They show as a change after the last rotation.
   return new Set(
     plan
@@ -58,7 +59,8 @@ export function namesToRead(plan: readonly PlannedRotation[]): ReadonlySet<strin
   );
 }
 
-const targetOf = ({ candidate: { spec } }: PlannedRotation): string => `${spec.provider}/${spec.targetId}`;
+const targetOf = ({ candidate: { spec } }: PlannedRotation): string =>
+  targetKey(spec.provider, spec.targetId);
 
 /**
  * A rotation is open, no version is current, or an order stands: only the date of the version that is current tells whether it is carried

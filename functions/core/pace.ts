@@ -6,7 +6,7 @@ import type { Capabilities } from './provider.ts';
  */
 export const plannedRotationMs = 60_000;
 
-/** How many rotations may start in so many minutes: half of what the vendor lets one API key write. */
+/** At most `rotations` may start in `minutes`: half of what the vendor lets one API key write. */
 export function paceOf({ writes: { perMinute, perRotation } }: Pick<Capabilities, 'writes'>): {
   readonly minutes: number;
   readonly rotations: number;

@@ -103,7 +103,7 @@ export interface Ports {
   readonly enqueue: Port<readonly QueuedTask[], void>;
   /** All of these are in the queue of starts, or it throws. Of two with one `id` within five minutes only the first is. */
   readonly enqueueStart: Port<readonly StartTask[], void>;
-  /** Afterwards the message of this receipt is handed out again after so many seconds, 43,200 at most. */
+  /** Afterwards the message of this receipt is handed out again in `seconds`, 43,200 at most. */
   readonly postpone: Port<{ queueArn: string; receiptHandle: string; seconds: number }, void>;
   /** Afterwards what can never succeed lies in the queue of lost requests, where people read the reason beside it. */
   readonly setAside: Port<LostRequest, void>;
@@ -299,9 +299,9 @@ export interface SecretRead {
   readonly versionId?: string;
   readonly label?: Label;
   /**
-   * An answer of at most this age will do, and the instance keeps this answer for such requests. 0 reads anew and keeps the answer.
+   * An answer of at most this age will do, and the instance keeps this answer for such requests. 0 reads it again and keeps the answer.
    * The value of a version never changes, but a label moves: ask by label with an age only where the login before it would do as well.
-   * @default the value is read anew, and not kept
+   * @default the value is read again, and not kept
    */
   readonly maxAgeMs?: number;
 }

@@ -1,9 +1,9 @@
 import { StoreError } from '../core/errors.ts';
-import { type Members, membersSchema, type Target, targetKey } from '../core/fleet.ts';
+import { type Members, membersSchema, placed, type Target, targetKey, targetsOf } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { places } from '../core/notes.ts';
 import { type BrokenSpec, type Fleet, mayHaveBrokenSpecs, readFleet, readFleetOf } from './fleet.ts';
-import { everyTarget } from './former-targets.ts';
+import { everyTarget, readFormerTargets } from './former-targets.ts';
 import { maxCharacters } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 
@@ -38,7 +38,10 @@ export const membersOf = (
 export async function noteMembers({ credentials, broken }: Fleet, rekey: Rekey): Promise<void> {
   const { ports, log } = rekey;
   try {
-    const targets = await everyTarget(credentials, rekey);
+    const former = await readFormerTargets(rekey);
+    // Without them a note would leave out the credentials that still have users on a target they have moved away from.
+    if (former === 'unreadable') return;
+    const targets = targetsOf(placed(credentials, former));
     const now = await ports.now();
     const noted = new Map((await ports.listNotes({ place })).map((note) => [note.key, note]));
     for (const target of targets) {

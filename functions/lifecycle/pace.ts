@@ -8,7 +8,8 @@ import type { Rekey } from './rekey.ts';
 
 /**
  * How many rotations were started with an API key lately. Several invocations start rotations at one time; without a common count each
- * would use the whole pace of the key, and the vendor would refuse most of their calls for as long as an emergency lasts.
+ * would use the whole pace of the key, and the vendor would refuse most of their calls for as long as an emergency lasts. A turn whose start
+ * is refused, or whose process dies, is lost: fewer rotations start until the count begins again, and the order is taken up then.
  */
 const place = places.pace;
 const keepMs = 3_600_000;

@@ -93,7 +93,7 @@ export async function startRotations(
   }));
   // Last, as what is started matters more than what is told: the next pass tells it, should this one end here.
   if (!dryRun) {
-    await tell({ plan: { ...plan, targets }, pauses }, notRead, rekey);
+    await tell({ plan: { ...plan, targets }, pauses }, rekey);
     await noteMembers(fleet, rekey);
   }
   const report: StartReport = {
@@ -135,7 +135,6 @@ const unlooked = (candidates: readonly Candidate[], read: ReadonlySet<string>): 
 /** Metrics, adoptions, breakers and findings of the last look. */
 async function tell(
   { plan, pauses }: { readonly plan: Plan; readonly pauses: ReadonlyMap<string, Date> },
-  notRead: ReadonlySet<string>,
   rekey: Rekey,
 ): Promise<void> {
   const { ports, measure } = rekey;
@@ -164,8 +163,7 @@ async function tell(
       scope: 'schedule',
       place: 'fleet',
       // What could not be read counts as it was noted. Of all others it is known, and published.
-      isPartial:
-        notRead.size > 0 || plan.rotations.some(({ candidate }) => candidate.secret === 'unreadable'),
+      isPartial: plan.rotations.some(({ candidate }) => candidate.secret === 'unreadable'),
     },
     [
       ...pausesWithoutTarget(pauses, plan.targets),

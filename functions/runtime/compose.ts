@@ -38,7 +38,7 @@ type Composed = Rekey & { readonly loadWebhook: LoadWebhook };
 
 /** What only some functions have: the others do not even have it in their bundles. */
 export interface Extras<E> {
-  /** Somebody waits for what it does first, a call to Secrets Manager. @default false */
+  /** A caller waits for its first call, which goes to Secrets Manager. @default false */
   readonly isAwaited?: boolean;
   /** @default the ports to the audit trail throw */
   readonly openArchive?: (environment: E, ports: Pick<Ports, 'sleep'>) => ArchivePorts;

@@ -1084,6 +1084,31 @@ describe('what a pass tells', () => {
     ]);
   });
 
+  test('is told again when it recurs, although the secret of a neighbour has changed since its rotation', async () => {
+    await world.establish('one');
+    await world.establish('two');
+    world.move(20 * minuteMs);
+    await world.secretsManager.call('UpdateSecret', {
+      SecretId: 'rekey/two',
+      ClientRequestToken: 'a-description-of-somebody'.padEnd(32, '-'),
+      Description: 'of somebody',
+    });
+    for (let times = 0; times < 2; times += 1) {
+      await world.secretsManager.call('CancelRotateSecret', { SecretId: 'rekey/one' });
+      await world.start();
+      await world.secretsManager.call('RotateSecret', {
+        SecretId: 'rekey/one',
+        ClientRequestToken: `attaching-again-${times}`.padEnd(32, '-'),
+        RotationLambdaARN: functionArn,
+        RotateImmediately: false,
+        RotationRules: { AutomaticallyAfterDays: 32 },
+      });
+      await world.idle();
+      await world.start();
+    }
+    expect(kinds()).toEqual(['DriftFound RotationDisabled one', 'DriftFound RotationDisabled one']);
+  });
+
   test('is zero where nothing is overdue and no breaker open', async () => {
     await world.establish('one');
     await world.start();
