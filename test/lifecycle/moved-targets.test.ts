@@ -2,12 +2,16 @@ import { createHash } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import * as z from 'zod';
 import { auditRecord, parseAuditInvocation } from '../../functions/core/audit.ts';
+import { StoreError } from '../../functions/core/errors.ts';
+import { places } from '../../functions/core/notes.ts';
 import type { Login } from '../../functions/core/provider.ts';
 import { secretString } from '../../functions/core/secret-value.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { usernames } from '../../functions/core/username.ts';
+import { readFleet } from '../../functions/lifecycle/fleet.ts';
 import { forgetTargets } from '../../functions/lifecycle/former-targets.ts';
 import { noteGone } from '../../functions/lifecycle/gone-targets.ts';
+import { noteMembers } from '../../functions/lifecycle/members.ts';
 import { reconcileUsers } from '../../functions/lifecycle/reconcile-users.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
@@ -528,6 +532,26 @@ describe('a spec that names another target than its secret', () => {
     await rekey.sweep();
     expect(await kept(name)).toEqual([]);
     expect(await login(name)).toEqual(current);
+  });
+
+  test('is still noted among the credentials of the former target while former targets cannot be read', async () => {
+    const name = await credential();
+    await moveTo(name, two);
+    await rekey.sweep();
+    await rekey.invoke(async (context) => noteMembers(await readFleet(context), context));
+    const noted = await rekey.notes.stored('members');
+    expect(JSON.parse(noted[`zilliz-cloud/${one}`] ?? '')).toMatchObject({ credentials: [name] });
+    await rekey.invoke(async (context) => {
+      const listNotes: typeof context.ports.listNotes = async (request) => {
+        if (request.place === places.formerTargets)
+          throw new StoreError('STORE_UNAVAILABLE', 'none', 'told to fail');
+        return context.ports.listNotes(request);
+      };
+      // An instance that has just started, and keeps nothing in mind.
+      const { unwritten: _, ...fresh } = context;
+      await noteMembers(await readFleet(context), { ...fresh, ports: { ...context.ports, listNotes } });
+    });
+    expect(await rekey.notes.stored('members')).toEqual(noted);
   });
 
   test('I8: superseded users of the former target are retired there, once the login in AWSCURRENT was accepted in the same visit', async () => {
