@@ -154,10 +154,11 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
 
 /**
  * What the run needs or not, by which of two functions comes first: start-rotations and delete-user both keep a revocation that was
- * ordered, and the second one has nothing left to write.
+ * ordered, start-rotations and reconcile-users both note the credentials of a target, and the second one has nothing left to write.
  */
 export const sometimesIdlePermissions: Readonly<Record<string, Reason>> = {
   'RekeyStartRotationsRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,
   'RekeyDeleteUserRoleDefaultPolicy ReadWhatIsWanted ssm:GetParameter': twoOrders,
   'RekeyStartRotationsRoleDefaultPolicy KeepOrdersAndPauses ssm:PutParameter': twoOrders,
+  'RekeyStartRotationsRoleDefaultPolicy KeepNotesOfTheFleet dynamodb:DeleteItem': breakers,
 };
