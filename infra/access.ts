@@ -419,14 +419,7 @@ export function accessOf(
       onParameters(
         'KeepOrders',
         ['PutParameter'],
-        ...ordersOf(
-          'revokeBefore',
-          'revokeAnyway',
-          'sessionsEndedFor',
-          'deleteSince',
-          'targetIsGone',
-          'deletedAt',
-        ),
+        ...ordersOf('revokeBefore', 'revokeAnyway', 'deleteSince', 'targetIsGone', 'deletedAt'),
       ),
       onParameters('ForgetOrders', ['DeleteParameter'], directives),
       keepNotes(places.findings('retire'), places.formerTargets, places.goneTargets),
@@ -436,6 +429,7 @@ export function accessOf(
       listSecrets,
       onNotes('KeepNotesOfDeletions', ['Query', 'PutItem', 'DeleteItem'], places.deletions('*')),
       onNotes('KeepNotesOfSessions', ['GetItem', 'Query', 'PutItem', 'DeleteItem'], places.sessions('*')),
+      onNotes('KeepNotesOfRevocations', ['GetItem', 'PutItem', 'DeleteItem'], places.revocations),
       // Of targets and credentials that are deleted.
       onNotes(
         'ForgetNotes',

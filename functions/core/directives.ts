@@ -18,11 +18,6 @@ export interface Directives {
    * logins go even where the login of AWSCURRENT is not accepted.
    */
   readonly revokeAnyway?: Date;
-  /**
-   * No order, but how far one is carried out: no session is left that was opened with a password which was revoked before this
-   * instant. While it is older than `revokeBefore`, or missing, `delete-user` ends such sessions in each pass.
-   */
-  readonly sessionsEndedFor?: Date;
   /** The credential is to go since then: users first, then the secret. */
   readonly deleteSince?: Date;
   /** Whoever ordered the deletion said then that the target is gone for good: no user of it can be deleted any more. */
@@ -46,7 +41,6 @@ export const directiveKinds = [
   'revokeBefore',
   'changeBefore',
   'revokeAnyway',
-  'sessionsEndedFor',
   'deleteSince',
   'targetIsGone',
   'deletedAt',

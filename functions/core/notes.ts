@@ -21,6 +21,11 @@ export const places = {
   deletions: (target: string): string => `deletions/${target}`,
   /** Users of a target whose sessions were to be ended: see finish-revocation.ts. What came of it is told twice. */
   sessions: (target: string): string => `sessions/${target}`,
+  /**
+   * Up to which revocation of a credential no session is left that was opened with a revoked password: see finish-revocation.ts. Such
+   * sessions are ended once more, which is told, and the order stays until that is noted.
+   */
+  revocations: 'revocations',
   /** Which breakers are not closed, as was published: see start-rotations.ts. A change is told twice. */
   breakers: 'breakers',
   /** The credentials of each target: see members.ts. The fleet is read instead. */

@@ -18,7 +18,7 @@ export interface RevokedSessions {
 
 /**
  * The users that outlive their revoked password: of `reset-password`, and of the two of `alternate-users`. A new password ends no
- * session at most vendors. Undefined where nothing was revoked, where that is settled, and before the next login is current.
+ * session at most vendors. Undefined where nothing was revoked, and before the next login is current.
  *
  * A user that is named after a version which was made since the order never had a revoked password. One that is still revoked is
  * retired, or gets another password: until then it has to be looked at again.
@@ -29,10 +29,8 @@ export function revokedSessions(
   sha256: Sha256,
 ): RevokedSessions | undefined {
   const { secret, versions, directives, spec, name } = state;
-  const { revokeBefore, sessionsEndedFor } = directives;
-  if (revokeBefore === undefined || (sessionsEndedFor !== undefined && sessionsEndedFor >= revokeBefore))
+  if (directives.revokeBefore === undefined || secret.deletedAt !== undefined || isFormer(state))
     return undefined;
-  if (secret.deletedAt !== undefined || isFormer(state)) return undefined;
   const madeAt = (versionId: string | undefined): Date | undefined =>
     versions.find((version) => version.versionId === versionId)?.createdAt;
   const currentMadeAt = madeAt(holderOf(secret.labelsByVersion, 'AWSCURRENT'));

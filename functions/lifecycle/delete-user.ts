@@ -280,7 +280,9 @@ async function forgetTargetsWithout(
       credentials.flatMap(({ credential, stage }) => (stage === 'deleted' ? [credential] : [])),
     ),
   );
-  for (const name of deleted) await forget({ place: places.findings('consumers'), key: name }, rekey);
+  for (const name of deleted)
+    for (const place of [places.findings('consumers'), places.revocations])
+      await forget({ place, key: name }, rekey);
   for (const { provider, targetId, credentials } of targets) {
     if (!credentials.every(({ name }) => deleted.has(name))) continue;
     const areAll = allJudged({ target: { provider, targetId }, judged: deleted, listSpecs }, rekey);
@@ -641,9 +643,9 @@ async function sweep(
     return isHeld ? [] : [candidate];
   });
   await retireUsers(fromElsewhere(candidates, now), scene);
-  await finishRevocations(states, known, scene);
+  const finished = await finishRevocations(states, known, scene);
   // Without these notes nobody knows where else revoked users may be left.
-  if (pass.areNotesKnown) await forgetFulfilled(states, known, scene);
+  if (pass.areNotesKnown) await forgetFulfilled(states, known, finished, scene);
 
   const empties: Finish[] = [];
   for (const credential of target.credentials) {

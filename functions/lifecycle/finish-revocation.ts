@@ -11,8 +11,8 @@ import type { EndedSessions, Login } from '../core/provider.ts';
 import { type RevokedSessions, revokedSessions } from '../core/revoked-sessions.ts';
 import { holderOf } from '../core/rotation.ts';
 import { labelsUnchanged, notPaused } from './guarded-write.ts';
-import { recall, recallAll, rememberAll } from './notes.ts';
-import { keepDirective, pausedSince } from './orders.ts';
+import { type Address, anything, recall, recallAll, remember, rememberAll } from './notes.ts';
+import { pausedSince } from './orders.ts';
 import {
   type Candidate,
   codeOf,
@@ -27,24 +27,47 @@ import {
 /**
  * What CredentialCompromised leaves to do once the next login is current, beside retiring users. In each pass, until it is on record
  * as done: ends the sessions that were opened with a revoked password of a user that stays. Reports what cannot be ended, and a leaked
- * login that stays because rekey must not touch its user.
+ * login that stays because rekey must not touch its user. Answers the names of the credentials of which it was on record before that no
+ * such session is left.
  */
 export async function finishRevocations(
   states: readonly CredentialState[],
   known: readonly KnownUser[],
   scene: Scene,
-): Promise<void> {
-  if (scene.dryRun) return;
+): Promise<ReadonlySet<string>> {
+  const finished = new Set<string>();
+  if (scene.dryRun) return finished;
   for (const state of states) {
     const sessions = revokedSessions(state, known, scene.rekey.sha256);
     if (sessions !== undefined)
-      await isolateFailure(state, 'the sessions of a revoked password could not be ended', scene, () =>
-        endRevokedSessions(state, sessions, scene),
+      await isolateFailure(
+        state,
+        'the sessions of a revoked password could not be ended',
+        scene,
+        async () => {
+          if (await isOnRecord(state, scene)) finished.add(state.name);
+          else await endRevokedSessions(state, sessions, scene);
+        },
       );
     await isolateFailure(state, 'a leaked login could not be tried', scene, async () => {
       scene.findings.push(...(await adoptedLoginLeft(state, known, scene)));
     });
   }
+  return finished;
+}
+
+/** How far revocations are carried out, as an ISO 8601 instant. It is no order, and in an emergency Parameter Store has no write for it. */
+const recordOf = ({ name }: CredentialState): Address => ({ place: places.revocations, key: name });
+
+async function isOnRecord(state: CredentialState, { rekey }: Scene): Promise<boolean> {
+  const { revokeBefore } = state.directives;
+  const noted = await recall(recordOf(state), rekey);
+  // Ended once more, sessions of the right password stay open.
+  if (noted === 'unreadable' || noted.document === undefined || revokeBefore === undefined) return false;
+  if (!(new Date(noted.document) >= revokeBefore)) return false;
+  // The order may stand for longer than a note is kept.
+  await remember(recordOf(state), noted.document, noted, rekey);
+  return true;
 }
 
 type Ending = RevokedSessions['users'][number];
@@ -55,16 +78,12 @@ async function endRevokedSessions(
   scene: Scene,
 ): Promise<void> {
   const { rekey } = scene;
-  const { revokeBefore: at, sessionsEndedFor: stored } = state.directives;
-  if (at === undefined) return;
+  const { revokeBefore } = state.directives;
+  if (revokeBefore === undefined) return;
   let areEnded = true;
   for (const one of users) if (!(await endTheirSessions(state, one, scene))) areEnded = false;
   if (!areEnded || !areAllPasswordsChanged) return;
-  await keepDirective(
-    'latest',
-    { credential: state.name, kind: 'sessionsEndedFor', at, stored },
-    rekey.ports,
-  );
+  await remember(recordOf(state), revokeBefore.toISOString(), anything, rekey);
   await keepMarks(users, () => undefined, scene);
 }
 

@@ -1,40 +1,54 @@
 import type { DirectiveKind } from '../core/directives.ts';
 import { isFormer } from '../core/fleet.ts';
 import type { CredentialState, KnownUser } from '../core/generations.ts';
+import { places } from '../core/notes.ts';
 import { holderOf, openVersion } from '../core/rotation.ts';
+import { forget } from './notes.ts';
 import { withdrawDirective } from './orders.ts';
 import { isolateFailure, type Scene } from './retire-users.ts';
 
 /**
  * Afterwards no order stands that is carried out: each would be read in every pass, and Parameter Store holds few. Whoever sends such an
- * order again finds the same versions, so it is kept once more and changes nothing.
+ * order again finds the same versions, so it is kept once more and changes nothing. `finished` names the credentials whose revocation
+ * left no session, as finishRevocations answers it.
  */
 export async function forgetFulfilled(
   states: readonly CredentialState[],
   known: readonly KnownUser[],
+  finished: ReadonlySet<string>,
   scene: Scene,
 ): Promise<void> {
   if (scene.dryRun) return;
   for (const state of states) {
-    const kinds = fulfilled(state, known, scene.now);
+    const kinds = fulfilled(state, known, finished, scene.now);
     await isolateFailure(state, 'an order that is carried out could not be taken away', scene, async () => {
       for (const kind of kinds) {
         const at = state.directives[kind];
         if (at !== undefined)
           await withdrawDirective(
-            { credential: state.name, kind, at, ...(beside.has(kind) ? { unless: 'revokeBefore' } : {}) },
+            // It belongs to an order to revoke. The list of orders may be older than that order, and show no more than this of it.
+            {
+              credential: state.name,
+              kind,
+              at,
+              ...(kind === 'revokeAnyway' ? { unless: 'revokeBefore' } : {}),
+            },
             scene.rekey.ports,
           );
       }
+      if (kinds.includes('revokeBefore') && finished.has(state.name))
+        await forget({ place: places.revocations, key: state.name }, scene.rekey);
     });
   }
 }
 
-/** These belong to an order to revoke. The list of orders may be older than that order, and show no more than these of it. */
-const beside: ReadonlySet<DirectiveKind> = new Set<DirectiveKind>(['revokeAnyway', 'sessionsEndedFor']);
-
 /** In the order in which they may go: what is left if the function dies in between orders nothing by itself. */
-function fulfilled(state: CredentialState, known: readonly KnownUser[], now: Date): readonly DirectiveKind[] {
+function fulfilled(
+  state: CredentialState,
+  known: readonly KnownUser[],
+  finished: ReadonlySet<string>,
+  now: Date,
+): readonly DirectiveKind[] {
   const { secret, versions, directives } = state;
   const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
   const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
@@ -44,8 +58,9 @@ function fulfilled(state: CredentialState, known: readonly KnownUser[], now: Dat
   const { revokeBefore } = directives;
   return [
     ...(['rotateBefore', 'changeBefore'] as const).filter((kind) => isOver(directives[kind])),
-    ...(revokeBefore === undefined || isRevocationOver(state, revokeBefore, known, now)
-      ? (['revokeBefore', 'revokeAnyway', 'sessionsEndedFor'] as const)
+    ...(revokeBefore === undefined ||
+    (finished.has(state.name) && isRevocationOver(state, revokeBefore, known, now))
+      ? (['revokeBefore', 'revokeAnyway'] as const)
       : []),
   ];
 }
@@ -57,20 +72,18 @@ function fulfilled(state: CredentialState, known: readonly KnownUser[], now: Dat
 const backupsMs = 35 * 86_400_000;
 
 /**
- * Nothing is left that was revoked: no session, no user, no version that anybody could make current again. Where users stay and only
+ * Nothing is left that was revoked, beside sessions: no user, no version that anybody could make current again. Where users stay and only
  * their passwords change, or an adopted user stays, this holds only once Secrets Manager has dropped every revoked version: a password that
  * is written back from such a version would be revived.
  */
 function isRevocationOver(
-  { name, spec, secret, versions, directives, moved }: CredentialState,
+  { name, spec, secret, versions, moved }: CredentialState,
   revokeBefore: Date,
   known: readonly KnownUser[],
   now: Date,
 ): boolean {
-  const { sessionsEndedFor } = directives;
   // Users of a former target are not in `known`: without the order, a revoked one would be retired like any other, with a grace.
   if (moved !== undefined && moved.former.length > 0) return false;
-  if (sessionsEndedFor === undefined || sessionsEndedFor < revokeBefore) return false;
   const revoked = versions.filter(({ createdAt }) => createdAt < revokeBefore);
   if (revoked.length === 0) return true;
   if (now.getTime() - revokeBefore.getTime() < backupsMs) return false;

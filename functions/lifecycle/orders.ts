@@ -50,8 +50,6 @@ export async function readOrdersAndPause(
   { ports, log }: PauseReader,
 ): Promise<StandingOrders & { readonly pausedSince: Date | undefined }> {
   const { wrong, document, directives, found } = await lookUp(name, ports, {
-    // How far an order is carried out is none.
-    kinds: directiveKinds.filter((kind) => kind !== 'sessionsEndedFor'),
     beside: pauseParameters(target),
   });
   if (wrong.length > 0) throw wrongDirectives(wrong);
@@ -61,15 +59,12 @@ export async function readOrdersAndPause(
 async function lookUp(
   name: string,
   ports: Pick<Ports, 'readParameters'>,
-  {
-    kinds = directiveKinds,
-    beside = [],
-  }: { readonly kinds?: readonly DirectiveKind[]; readonly beside?: readonly string[] } = {},
+  { beside = [] }: { readonly beside?: readonly string[] } = {},
 ): Promise<
   StandingOrders & { readonly wrong: readonly string[]; readonly found: ReadonlyMap<string, string> }
 > {
   const spec = specParameterName(name);
-  const orders = kinds.map((kind) => directiveParameter(name, kind));
+  const orders = directiveKinds.map((kind) => directiveParameter(name, kind));
   const found = await ports.readParameters({ parameters: [spec, ...orders, ...beside] });
   const stored = orders.flatMap((parameter) => {
     const document = found.get(parameter);

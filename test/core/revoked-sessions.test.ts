@@ -61,16 +61,6 @@ const cases: Record<
     listed: [first],
     want: undefined,
   },
-  'nor where it is on record, until the next order': {
-    given: { directives: { revokeBefore, sessionsEndedFor: revokeBefore } },
-    listed: [first],
-    want: undefined,
-  },
-  'an earlier record is of another order': {
-    given: { directives: { revokeBefore, sessionsEndedFor: new Date('2026-03-10T10:59:59Z') } },
-    listed: [first],
-    want: ['all changed', `${first} 2026-03-10T12:00:30.000Z`],
-  },
   'nor where the list lags behind and lacks the user': { given: {}, listed: [], want: undefined },
   'a user that was made since the order never had a revoked password, and the one before is retired': {
     given: { current: second, spec: { strategy: 'replace-user' } },

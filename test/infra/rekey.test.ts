@@ -1316,14 +1316,7 @@ describe('least privilege', () => {
         statement(
           'Allow',
           ['ssm:PutParameter'],
-          orders(
-            'revokeBefore',
-            'revokeAnyway',
-            'sessionsEndedFor',
-            'deleteSince',
-            'targetIsGone',
-            'deletedAt',
-          ),
+          orders('revokeBefore', 'revokeAnyway', 'deleteSince', 'targetIsGone', 'deletedAt'),
         ),
         parameters(['DeleteParameter'], 'directives'),
         keepNotes('findings/retire', 'former-targets', 'gone-targets'),
@@ -1333,6 +1326,7 @@ describe('least privilege', () => {
         listSecrets,
         onNotes(['DeleteItem', 'PutItem', 'Query'], 'deletions/*'),
         onNotes(['DeleteItem', 'GetItem', 'PutItem', 'Query'], 'sessions/*'),
+        onNotes(['DeleteItem', 'GetItem', 'PutItem'], 'revocations'),
         onNotes(['DeleteItem'], 'findings/consumers', 'findings/reconcile', 'users'),
         onSecrets(
           'CancelRotateSecret',

@@ -69,7 +69,7 @@ async function intrude(made: Made): Promise<() => Promise<boolean>> {
 }
 
 const settled = async ({ name }: Made): Promise<string | undefined> =>
-  rekey().parameter(`/rekey/directives/${name}/sessionsEndedFor`);
+  (await rekey().notes.stored('revocations'))[name];
 
 describe('I4: an intruder is thrown out by CredentialCompromised', () => {
   const cockroach = (strategy: 'reset-password' | 'alternate-users') =>

@@ -161,7 +161,6 @@ export function useCredentialWorld() {
         'rotateBefore',
         'revokeBefore',
         'revokeAnyway',
-        'sessionsEndedFor',
         'changeBefore',
         'deleteSince',
         'deletedAt',
