@@ -21,7 +21,7 @@ import { endingOf, judgeUser } from '../core/retirement.ts';
 import { announce } from './announce.ts';
 import { type DeletionStage, type Empty, emptyCredential } from './delete-credential.ts';
 import { finishRevocations } from './finish-revocation.ts';
-import { type Fleet, readFleet, readFleetOf } from './fleet.ts';
+import { type Fleet, fleetOf, readFleet, readFleetOf } from './fleet.ts';
 import { forgetFulfilled } from './forget-fulfilled.ts';
 import { findFormerTargets, forgetTargets, keepFormerTargets, readFormerTargets } from './former-targets.ts';
 import { credentialsWithGoneTargets, forgetGoneTargets, noteGone, noteThere } from './gone-targets.ts';
@@ -108,7 +108,7 @@ export async function deleteUsers(
   const fleet =
     invocation.is === 'pass'
       ? await readFleet(rekey)
-      : await fleetAround(invocation.credential, former, rekey);
+      : await fleetAround(invocation.credential, order, former, rekey);
   const credentials = fleet.credentials.map((credential) => withOrder(credential, order));
   const errors: unknown[] = [];
   const now = await ports.now();
@@ -175,13 +175,14 @@ async function listed({ ports }: Rekey): Promise<ListedSecrets> {
  */
 async function fleetAround(
   name: string,
+  order: NotedOrder | undefined,
   former: ReadonlyMap<string, readonly FormerTarget[]>,
   rekey: Rekey,
 ): Promise<Fleet> {
-  const own = await readFleetOf([name], rekey);
+  const own = await (order?.isReadable === true ? fleetOf(name, order, rekey) : readFleetOf([name], rekey));
   const members = new Map<string, Credential>();
   for (const { spec } of placed(own.credentials, former)) {
-    const { target } = await readTarget(spec, { also: [name] }, rekey);
+    const { target } = await readTarget(spec, { also: own.credentials }, rekey);
     for (const { name: other, moved, ...credential } of target?.credentials ?? [])
       members.set(other, { name: other, ...credential, spec: moved?.stored ?? credential.spec });
   }

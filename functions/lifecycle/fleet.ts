@@ -6,7 +6,7 @@ import { directivesPath, specParameterName, specParameterPath } from '../core/na
 import type { ListedParameter } from '../core/ports.ts';
 import { parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
-import { readStandingOrders } from './orders.ts';
+import { readStandingOrders, type StandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 
 export interface Fleet {
@@ -79,6 +79,13 @@ export async function readFleetOf(names: readonly string[], rekey: Rekey): Promi
   });
   return sorted(read.flat());
 }
+
+/** The same of one credential whose spec and orders the caller has read. */
+export const fleetOf = async (
+  name: string,
+  { document, directives }: StandingOrders & { readonly document: string },
+  rekey: Rekey,
+): Promise<Fleet> => sorted([await credentialOf({ name, document }, rekey, async () => directives)]);
 
 async function readInTens(
   parameters: readonly string[],

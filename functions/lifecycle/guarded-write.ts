@@ -16,7 +16,7 @@ import type {
 } from '../core/ports.ts';
 import { holderOf } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
-import { pausedSince, readStandingOrders, type StandingOrders } from './orders.ts';
+import { pausedSince, readOrdersAndPause, readStandingOrders, type StandingOrders } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
@@ -150,6 +150,18 @@ export const specUnchanged =
   async () => {
     const orders = await readStandingOrders(spec.name, rekey.ports);
     return (await changeOfSpec(spec, orders, rekey)) ?? also(orders.directives);
+  };
+
+/** `specUnchanged` and `notPaused` by one reading: Parameter Store answers 40 of them a second for the whole account. */
+export const specUnchangedAndNotPaused =
+  (
+    spec: CredentialSpec,
+    target: { readonly provider: string; readonly targetId: string },
+    rekey: Rekey,
+  ): Fact =>
+  async () => {
+    const { pausedSince: since, ...orders } = await readOrdersAndPause(spec.name, target, rekey);
+    return pauseOf(target.targetId, since) ?? (await changeOfSpec(spec, orders, rekey));
   };
 
 /** What speaks against a write for this spec in the orders that were read; undefined where nothing does. */

@@ -1,5 +1,13 @@
 import { StoreError } from '../core/errors.ts';
-import { type Members, membersSchema, placed, type Target, targetKey, targetsOf } from '../core/fleet.ts';
+import {
+  type Credential,
+  type Members,
+  membersSchema,
+  placed,
+  type Target,
+  targetKey,
+  targetsOf,
+} from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { places } from '../core/notes.ts';
 import { type BrokenSpec, type Fleet, mayHaveBrokenSpecs, readFleet, readFleetOf } from './fleet.ts';
@@ -112,19 +120,21 @@ export interface ReadTarget {
 }
 
 /**
- * Reads the specs and orders of one target's credentials. `members` is who they are, if the caller knows; `also` names credentials that
- * may be too young to be noted.
+ * Reads the specs and orders of one target's credentials. `members` is who they are, if the caller knows; `also` are credentials that
+ * may be too young to be noted, and that the caller has read.
  */
 export async function readTarget(
   { provider, targetId }: Place,
-  { members, also = [] }: { readonly members?: Members | undefined; readonly also?: readonly string[] },
+  { members, also = [] }: { readonly members?: Members | undefined; readonly also?: readonly Credential[] },
   rekey: Rekey,
 ): Promise<ReadTarget> {
   const known = members ?? (await notedOrUnknown({ provider, targetId }, rekey));
-  const names = known === undefined ? undefined : [...new Set([...known.credentials, ...also])];
-  const fleet = await (names === undefined ? readFleet(rekey) : readFleetOf(names, rekey));
-  const read = await targetIn(fleet, { provider, targetId }, rekey);
-  return { ...read, hasBrokenSpecs: known?.hasBrokenSpecs === true || read.hasBrokenSpecs };
+  const read = new Set(also.map(({ name }) => name));
+  const others = known?.credentials.filter((name) => !read.has(name));
+  const fleet = await (others === undefined ? readFleet(rekey) : readFleetOf(others, rekey));
+  const credentials = [...also, ...fleet.credentials.filter(({ name }) => !read.has(name))];
+  const found = await targetIn({ ...fleet, credentials }, { provider, targetId }, rekey);
+  return { ...found, hasBrokenSpecs: known?.hasBrokenSpecs === true || found.hasBrokenSpecs };
 }
 
 /** The target with those of these credentials that have users on it. */

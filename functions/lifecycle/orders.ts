@@ -108,6 +108,8 @@ export interface NotedOrder {
   readonly noted: Directives;
   /** All that stands for the credential now, this order included: a listing of parameters may not show it yet. */
   readonly directives: Directives;
+  /** False where an order that stands beside it cannot be read: whatever else is done might be against that one. */
+  readonly isReadable: boolean;
 }
 
 /**
@@ -124,7 +126,7 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
     );
   await refuseFuture(orderedAt, ports);
   // A directive that cannot be read must not keep a revocation from being stored.
-  const { document, directives } = await lookUp(credential, ports);
+  const { document, directives, wrong } = await lookUp(credential, ports);
   if (isBuried(directives, orderedAt)) return ignoreOrder(buried(invocation, directives), rekey);
   if (document === undefined)
     throw new RotationRefused(
@@ -140,7 +142,8 @@ export async function noteOrder(invocation: Order, rekey: Teller): Promise<Noted
     directives,
     ports,
   );
-  return { credential, document, noted, directives: { ...directives, ...noted } };
+  const isReadable = wrong.length === 0;
+  return { credential, document, noted, directives: { ...directives, ...noted }, isReadable };
 }
 
 /**

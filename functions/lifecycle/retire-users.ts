@@ -32,7 +32,7 @@ import {
   notAdopted,
   notPaused,
   slowReading,
-  specUnchanged,
+  specUnchangedAndNotPaused,
   stillEnding,
 } from './guarded-write.ts';
 import { type RecalledNotes, recallAll, rememberAll } from './notes.ts';
@@ -320,12 +320,13 @@ function guardOf(
     ({ name, spec }) => name !== credential.name && spec.adopt?.username === username,
   );
   const judged = [credential, ...adopters];
-  const facts = [paused, ...judged.map(({ secret }) => labelsUnchanged(secret, rekey))];
+  const facts = judged.map(({ secret }) => labelsUnchanged(secret, rekey));
   // A leaked login is as leaked for another credential that adopts its user. To ask lists every spec, and in an emergency the leaked
   // users of a large fleet would stay for hours.
   if (!(isRevoked && isOwn(username, credential, rekey.sha256)))
     facts.push(notAdopted(username, { ...scene, judged: new Set(judged.map(({ name }) => name)) }, rekey));
-  facts.push(isEnding ? stillEnding(credential, now, rekey) : specUnchanged(storedSpec(credential), rekey));
+  if (isEnding) facts.push(paused, stillEnding(credential, now, rekey));
+  else facts.push(specUnchangedAndNotPaused(storedSpec(credential), target, rekey));
   // Of a superseded user its own secret tells that it is of no use; of one in use, only all secrets of the target do.
   if (isEnding)
     facts.push(allJudged({ ...scene, judged: new Set(target.credentials.map(({ name }) => name)) }, rekey));

@@ -15,7 +15,7 @@ import { type Fact, Guard } from '../core/guard.ts';
 import { secretName } from '../core/names.ts';
 import { holderOf, openVersion, startedToken } from '../core/rotation.ts';
 import { backstopDays } from '../core/spec.ts';
-import { notPaused, specUnchanged } from './guarded-write.ts';
+import { specUnchangedAndNotPaused } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { readPauses } from './orders.ts';
 import { takeTurn } from './pace.ts';
@@ -243,7 +243,7 @@ async function startAt(
         holderOf(fresh.labelsByVersion, 'AWSCURRENT') === holderOf(secret.labelsByVersion, 'AWSCURRENT');
       return other !== candidate || isSame ? undefined : 'CHANGED';
     };
-    const guard = Guard.of(isAsPlanned, specUnchanged(spec, rekey), notPaused(spec, rekey));
+    const guard = Guard.of(isAsPlanned, specUnchangedAndNotPaused(spec, spec, rekey));
     const versionId = tokenOf(candidate, rekey);
     const answer = await ports
       .startRotation({

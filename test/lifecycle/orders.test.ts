@@ -205,6 +205,7 @@ describe('an order to rotate or to revoke', () => {
         revokeBefore: at(0),
         revokeAnyway: at(0),
       },
+      isReadable: true,
     });
     expect(await world.standing()).toMatchObject({ revokeBefore: at(0), revokeAnyway: at(0) });
   });

@@ -87,6 +87,8 @@ const earlierMs = 20 * dayMs;
 const mostMade = 1_000;
 const readUnitBytes = 4_096;
 const mostAttempts = 3;
+/** As functions/runtime/parameters.ts has it. */
+const mostAttemptsOfParameters = 8;
 const throttleBackoffMs = 500;
 
 export async function createFleet({
@@ -157,7 +159,7 @@ export async function createFleet({
   let isMeasured = false;
   const hooks = { onCall: (): void => undefined };
 
-  /** As the SDK calls it: three attempts, and after a throttle a pause of up to half a second, then of up to a whole one. */
+  /** As the SDK calls it: some attempts, and after a throttle a pause of up to half a second, then of up to a whole one. */
   function called(service: AwsService, cost: MutableCost): never {
     const limited = quotas.limit(service);
     return clientOf({
@@ -179,7 +181,7 @@ export async function createFleet({
           } catch (error) {
             if (!(error instanceof AwsError && /Throttl/.test(error.name))) throw error;
             cost.throttled += 1;
-            if (attempt === mostAttempts) throw error;
+            if (attempt === (service.name === 'ssm' ? mostAttemptsOfParameters : mostAttempts)) throw error;
             await clock.sleep(random() * throttleBackoffMs * 2 ** (attempt - 1));
           }
         }
