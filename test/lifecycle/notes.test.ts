@@ -14,6 +14,7 @@ import {
 import { noteGone, noteThere } from '../../functions/lifecycle/gone-targets.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
+import { Unwritten } from '../../functions/lifecycle/unwritten.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { startNotes } from '../support/notes.ts';
 import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
@@ -440,7 +441,7 @@ describe('the breakers of 1,000 targets', () => {
       sha256: (text) => createHash('sha256').update(text).digest(),
       log: () => undefined,
       measure: () => undefined,
-      unwritten: new Map(),
+      unwritten: new Unwritten(),
     };
     return {
       ports,

@@ -24,6 +24,7 @@ import { reconcileUsers } from '../../../functions/lifecycle/reconcile-users.ts'
 import type { Rekey } from '../../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../../functions/lifecycle/rotate-secret.ts';
 import { startRotations } from '../../../functions/lifecycle/start-rotations.ts';
+import { Unwritten } from '../../../functions/lifecycle/unwritten.ts';
 import { AwsError } from '../aws/aws-error.ts';
 import { clientOf } from '../aws/in-process-client.ts';
 import { createParameters, type ParametersOptions } from '../aws/parameters.ts';
@@ -210,7 +211,7 @@ export async function createFleet({
       sha256,
       log: () => undefined,
       measure: () => undefined,
-      unwritten: new Map(),
+      unwritten: new Unwritten(),
     };
   }
 
