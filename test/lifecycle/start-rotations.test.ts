@@ -1025,6 +1025,55 @@ describe('what a pass tells', () => {
     expect(kinds().filter((kind) => kind.startsWith('BreakerChanged'))).toEqual([]);
   });
 
+  const nights = { start: '02:00', length: 'PT4H', days: ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'] };
+  /** What holds a credential that is due for hours, while nobody reads its versions. */
+  const holds: Readonly<
+    Record<string, { readonly spec: object; readonly isPausedAt?: (hour: number) => boolean }>
+  > = {
+    'closed windows': { spec: { rotation: { every: 'P7D', window: { ...nights, timeZone: 'UTC' } } } },
+    'the grace after each failure': {
+      spec: { rotation: { every: 'P7D' }, strategy: 'alternate-users', grace: 'PT6H' },
+    },
+    'a pause in each night': { spec: { rotation: { every: 'P7D' } }, isPausedAt: (hour) => hour < 6 },
+  };
+  test.each(Object.entries(holds))(
+    'is that a credential keeps failing, once through %s, and once more when it fails again after a success',
+    async (_hold, { spec, isPausedAt = () => false }) => {
+      await world.establish('one', { grace: 'PT1H', ...spec });
+      const told = () => kinds().filter((kind) => kind === 'DriftFound RotationQuarantined one').length;
+      let isPaused = false;
+      /** A pass each half an hour, after which reconcile-users gives up what failed. */
+      async function play(days: number): Promise<void> {
+        for (let pass = 0; pass < 48 * days; pass += 1) {
+          const isToPause = isPausedAt(world.clock.now().getUTCHours());
+          if (isToPause !== isPaused)
+            await world.start(world.pause(isToPause ? 'RekeyPaused' : 'RekeyResumed'));
+          isPaused = isToPause;
+          await world.start();
+          await world.idle();
+          const { VersionIdsToStages } = await world.describe('one');
+          for (const [versionId, labels] of Object.entries(VersionIdsToStages))
+            if (labels.includes('AWSPENDING') && !labels.includes('AWSCURRENT'))
+              await world.secretsManager.call('UpdateSecretVersionStage', {
+                SecretId: 'rekey/one',
+                VersionStage: 'AWSPENDING',
+                RemoveFromVersionId: versionId,
+              });
+          world.move(30 * minuteMs);
+        }
+      }
+      world.rotations.set('one', 'fails');
+      await play(12);
+      expect(world.started.length).toBeGreaterThan(5);
+      expect(told()).toBe(1);
+      world.rotations.clear();
+      await play(3);
+      world.rotations.set('one', 'fails');
+      await play(12);
+      expect(told()).toBe(2);
+    },
+  );
+
   test('is that a breaker opened, lets one try, and closed, each once', async () => {
     await openBreaker();
     const opened = await world.start();
