@@ -1,4 +1,5 @@
 import * as z from 'zod/mini';
+import { capacityFindings } from '../core/capacity.ts';
 import {
   type Candidate,
   type Plan,
@@ -175,10 +176,15 @@ async function tell(
     [
       ...pausesWithoutTarget(pauses, plan.targets),
       ...plan.rotations.flatMap((rotation) => findingsOf(rotation, now)),
+      ...capacityFindings(plan.rotations.filter(isStaying).map(({ candidate: { spec } }) => spec)),
     ],
     rekey,
   );
 }
+
+/** Whether its rotations need room. */
+const isStaying = ({ verdict }: PlannedRotation): boolean =>
+  !(verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED'));
 
 const documentSchema = z.record(z.string(), z.unknown());
 

@@ -1158,6 +1158,49 @@ describe('what a pass tells', () => {
     expect(kinds()).toEqual(['DriftFound RotationDisabled one', 'DriftFound RotationDisabled one']);
   });
 
+  test('is that the credentials of one target do not fit, once, also when one more is added; again when it recurs', async () => {
+    const window = { start: '02:00', length: 'PT30M', days: ['SU', 'WE'], timeZone: 'UTC' };
+    const declare = (index: number) => world.establish(`c${index}`, { rotation: { every: 'P7D', window } });
+    const told = () =>
+      world.published.flatMap(({ type, detail }) =>
+        type === 'DriftFound' && detail.kind === 'CapacityExceeded' ? [detail] : [],
+      );
+    // Sixty minutes a week.
+    for (let index = 0; index < 59; index += 1) await declare(index);
+    expect((await world.start()).broken).toEqual([]);
+    expect(told()).toEqual([]);
+    await declare(59);
+    await world.start();
+    await declare(60);
+    await world.start();
+    expect(told()).toMatchObject([
+      {
+        provider: 'cockroachdb-cloud',
+        target: targets.a,
+        details: expect.stringContaining('expected room for 258 rotations in 30 days, which 60 credentials'),
+      },
+    ]);
+    const change = (name: string, from: string, to: string) => {
+      const parameter = `/rekey/credentials/${name}`;
+      world.parameters.set(parameter, (world.parameters.get(parameter) ?? '').replace(from, to));
+    };
+    for (const name of ['c0', 'c1']) change(name, '02:00', '04:00');
+    await world.start();
+    expect(told()).toHaveLength(1);
+    for (const name of ['c0', 'c1']) change(name, '04:00', '02:00');
+    await world.start();
+    expect(told()).toHaveLength(2);
+  });
+
+  test('is no lack of room for a credential that is to go', async () => {
+    const window = { start: '02:00', length: 'PT30M', days: ['SU', 'WE'], timeZone: 'UTC' };
+    for (let index = 0; index < 60; index += 1)
+      await world.establish(`c${index}`, { rotation: { every: 'P7D', window } });
+    world.parameters.set('/rekey/directives/c0/deleteSince', world.clock.now().toISOString());
+    expect((await world.start()).broken).toEqual([]);
+    expect(kinds()).toEqual([]);
+  });
+
   test('is zero where nothing is overdue and no breaker open', async () => {
     await world.establish('one');
     await world.start();
