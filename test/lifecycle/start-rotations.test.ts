@@ -192,20 +192,28 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     {
       killAt,
       when = 'before',
+      diesWithTurn = false,
       leftMs = 890_000,
-    }: { killAt?: number; when?: 'before' | 'after'; leftMs?: number } = {},
+    }: {
+      killAt?: number;
+      when?: 'before' | 'after';
+      /** Killed after it has taken its first turn with an API key, and before it has started a rotation. */
+      diesWithTurn?: boolean;
+      leftMs?: number;
+    } = {},
   ): Promise<StartReport> {
     calls.length = 0;
     const death = Promise.withResolvers<never>();
     death.promise.catch(() => undefined);
     let isDead = false;
-    const led = interpose(ports, async (name, _request, call) => {
+    const led = interpose(ports, async (name, request, call) => {
       if (isDead) return new Promise(() => undefined);
       if (name === 'now' || name === 'sleep') return call();
       calls.push(name);
-      if (calls.length !== killAt) return call();
+      const isTurn = diesWithTurn && name === 'writeNote' && JSON.stringify(request).includes('"pace"');
+      if (calls.length !== killAt && !isTurn) return call();
       isDead = true;
-      if (when === 'after') await call();
+      if (isTurn || when === 'after') await call();
       death.reject(new Error('killed'));
       return new Promise(() => undefined);
     });
@@ -543,6 +551,48 @@ describe('a pass', () => {
       'c6 12:02',
       'c7 12:02',
     ]);
+  });
+
+  test('is late with nothing, although each time as many processes die with their turns as the API key has in a minute', async () => {
+    const days = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'];
+    const window = { start: '02:00', length: 'PT1H', days, timeZone: 'UTC' };
+    // In an hour the key takes 180 rotations, of which each pass plans fifteen.
+    const credentials = 120;
+    for (let index = 0; index < credentials; index += 1)
+      await world.establish(`c${index}`, {
+        provider: 'render-postgres',
+        target: { postgresId: `dpg-${String(index).padStart(20, 'a')}-a` },
+        apiKeySecret: 'rekey/api-keys/render',
+        rotation: { every: 'P2D', window },
+      });
+    world.started.length = 0;
+    let deaths = 0;
+    let waits = 0;
+    const minutes = 3 * 24 * 60;
+    for (let minute = 0; minute < minutes; minute += 5) {
+      const hour = world.clock.now().getUTCHours();
+      const began = world.clock.now().getTime();
+      if (hour === 2) {
+        const killed = () =>
+          world.start(pass, { diesWithTurn: true }).then(
+            () => 0,
+            () => 1,
+          );
+        // One turn each, which the others see.
+        for (let process = 0; process < 3; process += 1) deaths += await killed();
+      }
+      if (hour === 2 || minute % 60 === 0) {
+        const report = await world.start();
+        expect(report.broken).toEqual([]);
+        waits += report.held.filter(({ reason }) => reason === 'BUDGET').length;
+        await world.idle();
+      }
+      world.move(Math.max(0, began + 5 * minuteMs - world.clock.now().getTime()));
+    }
+    expect([deaths > 60, waits > 0]).toEqual([true, true]);
+    expect(new Set(world.started.map(({ credential }) => credential)).size).toBe(credentials);
+    const overdue = world.measured.filter(([metric, value]) => metric === 'RotationOverdueAge' && value > 0);
+    expect(overdue).toEqual([]);
   });
 
   test('leaves to the next pass what it has no time for', async () => {
