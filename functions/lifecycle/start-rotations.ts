@@ -1,5 +1,4 @@
 import * as z from 'zod/mini';
-import { capacityFindings } from '../core/capacity.ts';
 import {
   type Candidate,
   type Plan,
@@ -161,6 +160,8 @@ async function tell(
   );
   if (requests.length > 0) await ports.publish(requests);
   measure('BreakersOpen', await tellBreakers(plan.targets, rekey));
+  // After the starts, which matter more.
+  const { capacityFindings } = await import('../core/capacity.ts');
   await announce(
     {
       scope: 'schedule',

@@ -514,7 +514,7 @@ describe('the bundle of a handler', () => {
    */
   const budgets = {
     'create-user': 248,
-    'delete-user': 309,
+    'delete-user': 310,
     'receive-webhook': 224,
     'reconcile-users': 330,
     'record-audit': 351,
