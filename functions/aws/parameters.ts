@@ -23,14 +23,18 @@ type ParameterPorts = Pick<
   | 'listParameters'
 >;
 
-/** The ports to Parameter Store. `clock` is the one that guards are kept by. */
-export function parameterStore(client: SSMClient, clock: () => Date = () => new Date()): ParameterPorts {
+/** The ports to Parameter Store. `clock` is the one that guards are kept by, `reader` the client that asks. */
+export function parameterStore(
+  client: SSMClient,
+  clock: () => Date = () => new Date(),
+  reader: SSMClient = client,
+): ParameterPorts {
   const putCommand = (parameter: string, document: string, Overwrite: boolean) =>
     new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite });
 
   const get = async (parameter: string): Promise<Parameter | undefined> => {
     try {
-      return (await client.send(new GetParameterCommand({ Name: parameter }))).Parameter;
+      return (await reader.send(new GetParameterCommand({ Name: parameter }))).Parameter;
     } catch (error) {
       if (isNamed(error, 'ParameterNotFound')) return undefined;
       throw failureOf(error, `GetParameter of ${parameter}`, 'none');
@@ -52,7 +56,7 @@ export function parameterStore(client: SSMClient, clock: () => Date = () => new 
       const names = [...new Set(parameters)];
       if (names.length === 0) return new Map();
       const call = `GetParameters of ${names.join(', ')}`;
-      const { Parameters = [], InvalidParameters = [] } = await client
+      const { Parameters = [], InvalidParameters = [] } = await reader
         .send(new GetParametersCommand({ Names: names }))
         .catch((error: unknown) => {
           throw failureOf(error, call, 'none');

@@ -147,6 +147,7 @@ const finding = {
   target: text,
   credential: z.optional(credential),
   username: z.optional(text),
+  apiKeySecret: z.optional(text),
   details: z.string().check(z.maxLength(10_000)),
   repair: z.optional(text),
 };

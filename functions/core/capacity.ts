@@ -1,4 +1,5 @@
 import { durationMs } from './duration.ts';
+import type { Finding } from './findings.ts';
 import { targetKey } from './fleet.ts';
 import { keySpacingMs, plannedRotationMs } from './pace.ts';
 import { type CredentialSpec, dayMs, everyMs } from './spec.ts';
@@ -7,7 +8,11 @@ import { type CredentialSpec, dayMs, everyMs } from './spec.ts';
 export interface CapacityFault {
   /** `impossible` where they can never fit, `tight` where little is left for what fails and is tried again. */
   readonly level: 'impossible' | 'tight';
-  /** Which limit, what is needed, what fits, and what to change. */
+  /** Which limit, what is needed and what fits. */
+  readonly details: string;
+  /** What to change. */
+  readonly remedy: string;
+  /** Both. */
   readonly text: string;
 }
 
@@ -41,6 +46,36 @@ export function keyCapacity(specs: readonly CredentialSpec[]): readonly Capacity
     remedy: `give some of them an API key with a limit of its own at ${first.provider}`,
   });
 }
+
+/**
+ * What does not fit among all credentials of a fleet: a request is compared with the others of its target only, and `cdk synth` with
+ * those of its app. What is tight is no finding, as it may stay so for ever.
+ */
+export function capacityFindings(specs: readonly CredentialSpec[]): readonly Finding[] {
+  const byTarget = Map.groupBy(specs, ({ provider, targetId }) => targetKey(provider, targetId));
+  const byKey = Map.groupBy(specs, ({ provider, apiKeySecret }) => `${provider} ${apiKeySecret}`);
+  return [
+    ...[...byTarget.values()].flatMap((shared) =>
+      findingsOf(targetCapacity(shared), shared[0], ({ targetId }) => ({ target: targetId })),
+    ),
+    ...[...byKey.values()].flatMap((shared) =>
+      findingsOf(keyCapacity(shared), shared[0], ({ apiKeySecret }) => ({ target: '', apiKeySecret })),
+    ),
+  ];
+}
+
+const findingsOf = (
+  faults: readonly CapacityFault[],
+  shared: CredentialSpec | undefined,
+  about: (spec: CredentialSpec) => Pick<Finding, 'target' | 'apiKeySecret'>,
+): readonly Finding[] =>
+  shared === undefined
+    ? []
+    : faults.flatMap(({ level, details, remedy }): readonly Finding[] =>
+        level === 'impossible'
+          ? [{ kind: 'CapacityExceeded', provider: shared.provider, ...about(shared), details, remedy }]
+          : [],
+      );
 
 export const sharesTarget = (one: CredentialSpec, other: CredentialSpec): boolean =>
   targetKey(one.provider, one.targetId) === targetKey(other.provider, other.targetId);
@@ -97,10 +132,14 @@ function capacityOf(
     'raise rotation.every',
     remedy,
   ];
+  const details = `${isWindowed ? 'rotation.window' : 'rotation.every'}: ${says}, as ${limit}`;
+  const change = `${changes.slice(0, -1).join(', ')}, or ${changes.at(-1)}`;
   return [
     {
       level: share > 1 ? 'impossible' : 'tight',
-      text: `${isWindowed ? 'rotation.window' : 'rotation.every'}: ${says}, as ${limit}; ${changes.slice(0, -1).join(', ')}, or ${changes.at(-1)}`,
+      details,
+      remedy: change,
+      text: `${details}; ${change}`,
     },
   ];
 }

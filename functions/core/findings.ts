@@ -19,6 +19,7 @@ export const findingKinds = [
   'RotationOverdue',
   'RotationStuck',
   'RotationQuarantined',
+  'CapacityExceeded',
   'PendingStray',
   'RolledBack',
   'UsersInTheWay',
@@ -54,6 +55,8 @@ export interface Finding {
   readonly target: string;
   readonly credential?: string;
   readonly username?: string;
+  /** Where the finding is about all credentials of an API key. */
+  readonly apiKeySecret?: string;
   /** What exactly: differences, addresses, application names. Never a secret; never what changes from pass to pass. */
   readonly details: string;
   /** What a person can do about it. */
@@ -62,13 +65,22 @@ export interface Finding {
 }
 
 /** The same for the same fact in every pass, so that it is published once. */
-export const fingerprint = ({ kind, provider, target, credential, username, details }: Finding): string =>
+export const fingerprint = ({
+  kind,
+  provider,
+  target,
+  credential,
+  username,
+  apiKeySecret,
+  details,
+}: Finding): string =>
   JSON.stringify([
     kind,
     provider,
     target,
     credential ?? '',
     username ?? '',
+    apiKeySecret ?? '',
     identifying[kind] ? details : '',
   ]);
 

@@ -34,7 +34,7 @@ export const places = {
   looks: 'looks',
   /** The targets on which delete-user has nothing to do: see settled-targets.ts. They are visited. */
   settled: 'settled',
-  /** How many rotations were started with each API key lately: see pace.ts. The vendor holds back what is too much. */
+  /** Which rotations were started with each API key lately: see pace.ts. The vendor holds back what is too much. */
   pace: 'pace',
 } as const;
 /** The note of when a webhook of this endpoint was received last. */

@@ -238,6 +238,8 @@ export interface ProviderDefinition<Target, Privileges> {
   /** The `engine` of the secret value, by which existing readers choose their driver. */
   readonly engine: string;
   readonly capabilities: Capabilities;
+  /** Where the vendor's webhooks are received, as its `VendorWebhooks` say; absent where the vendor sends none. */
+  readonly webhookEndpoint?: string;
   readonly targetSchema: Schema<Target>;
   readonly privilegesSchema: Schema<Privileges>;
   /** The target's own id, as it stands in secrets, events and audit records. */

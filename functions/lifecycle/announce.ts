@@ -13,6 +13,8 @@ export interface Announced {
   readonly place: string;
   /** Not everything could be looked at: what was noted and is not seen now counts as there still. @default false */
   readonly isPartial?: boolean;
+  /** Findings of which nothing is known now: where they were noted, they count as there still. @default none */
+  readonly unknown?: readonly Omit<Finding, 'details' | 'remedy'>[];
 }
 
 /**
@@ -24,7 +26,7 @@ export interface Announced {
  * publishes them once: see notes.ts.
  */
 export async function announce(
-  { scope, place, isPartial = false }: Announced,
+  { scope, place, isPartial = false, unknown = [] }: Announced,
   findings: readonly Finding[],
   rekey: Rekey,
 ): Promise<readonly SeenFinding[]> {
@@ -37,9 +39,10 @@ export async function announce(
     const mark = markOf(finding, sha256);
     return { finding, mark, since: before.get(mark) ?? now };
   });
+  const unknownMarks = new Set(unknown.map((about) => markOf({ ...about, details: '', remedy: '' }, sha256)));
   const notes = fitting([
     ...seen.map(({ mark, since }) => [mark, since] as const),
-    ...(isPartial ? before : []),
+    ...[...before].filter(([mark]) => isPartial || unknownMarks.has(mark)),
   ]);
   const told = new Set(before.keys());
   const fresh = seen.filter(({ mark }) => notes.has(mark) && !told.has(mark) && told.add(mark));

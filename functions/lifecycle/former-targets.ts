@@ -12,17 +12,10 @@ import { jsonOf } from '../core/json.ts';
 import { places } from '../core/notes.ts';
 import type { VersionListing } from '../core/ports.ts';
 import { forgetGoneTargets } from './gone-targets.ts';
-import {
-  type Address,
-  forget,
-  maxCharacters,
-  type NoteContext,
-  recall,
-  recallAll,
-  remember,
-} from './notes.ts';
+import { forget, maxCharacters, type NoteContext, recall, recallAll, remember } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 import { readElsewhere, readVersions } from './target.ts';
+import type { Address } from './unwritten.ts';
 
 /**
  * A credential never moves: if its spec names another target, its logins stay at the old one. Only the secret's values name that

@@ -3,7 +3,8 @@ import type { TargetGone } from '../core/events.ts';
 import { targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { goneTargetKey, places } from '../core/notes.ts';
-import { type Address, forget, type NoteContext, recall, recallAll, remember } from './notes.ts';
+import { forget, type NoteContext, recall, recallAll, remember } from './notes.ts';
+import type { Address } from './unwritten.ts';
 
 /**
  * A deleted database takes its users with it, so deleting the credential must not wait for the vendor for ever. An API key without

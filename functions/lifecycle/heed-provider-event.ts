@@ -29,7 +29,7 @@ export function providerEventHeeder(
     const now = await ports.now();
     for (const [id, until] of waiting) if (until <= now) waiting.delete(id);
     if (waiting.has(target)) return;
-    const targets = await ownTargets(target, rekey);
+    const targets = await ownTargets(target, because.endpoint, rekey);
     if (targets.length === 0) return;
     await ports.enqueue(
       targets.map(({ provider, targetId }) => ({ provider, targetId, because, delaySeconds, urgent: true })),
@@ -44,14 +44,19 @@ export function providerEventHeeder(
 }
 
 /**
- * The targets of ours with this id: the vendor is known by its endpoint, not by which of its services we manage, and ids are its own. A
- * target that the last pass of start-rotations did not see yet is left to the next pass of reconcile-users.
+ * The targets of ours with this id, of the providers whose vendor sends to this endpoint. A target that the last pass of start-rotations
+ * did not see yet is left to the next pass of reconcile-users. While no note can be read, each of these providers costs one look.
  */
 async function ownTargets(
   targetId: string,
+  endpoint: string,
   rekey: Rekey,
 ): Promise<readonly { readonly provider: string; readonly targetId: string }[]> {
-  const places = (rekey.loadProvider.ids ?? []).map((provider) => ({ provider, targetId }));
+  const { loadProvider } = rekey;
+  const definitions = await Promise.all((loadProvider.ids ?? []).map((id) => loadProvider(id)));
+  const places = definitions.flatMap((definition) =>
+    definition?.webhookEndpoint === endpoint ? [{ provider: definition.id, targetId }] : [],
+  );
   try {
     const noted = await inParallel(places, places.length, async (place) =>
       (await notedMembers(place, rekey)) === undefined ? [] : [place],

@@ -1,11 +1,14 @@
-import { StoreError } from '../core/errors.ts';
+import * as z from 'zod/mini';
 import { type Members, type TargetTask, targetKey } from '../core/fleet.ts';
+import { jsonOf } from '../core/json.ts';
 import { places } from '../core/notes.ts';
-import type { Rekey } from './rekey.ts';
+import { anything, type NoteContext, recall, recallAll, remember } from './notes.ts';
+import type { Address } from './unwritten.ts';
 
 /**
  * When reconcile-users looked at each target last. If looks take longer than the time between two passes, tasks would pile up in the
  * queue: a pass sends none for a target that was looked at lately, and a worker drops the task that an earlier one has made needless.
+ * After a look that failed the next pass sends one in any case; otherwise what failed would wait for up to one and a half hours.
  * A note that is lost or cannot be written costs one more look.
  */
 const place = places.looks;
@@ -13,51 +16,60 @@ const keepMs = 7 * 86_400_000;
 /** A pass comes each hour: the look that it has caused may be as young as this when the next one comes. */
 const lately = 30 * 60_000;
 
-/** By the key of the target. None where they cannot be read. */
-export async function lastLooks({ ports, log }: Rekey): Promise<ReadonlyMap<string, Date>> {
-  try {
-    const notes = await ports.listNotes({ place });
-    return new Map(notes.map(({ key, document }) => [key, new Date(document)]));
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    log('warn', 'the last looks at the targets could not be read; each is looked at', { code: error.code });
-    return new Map();
-  }
+const lookSchema = z.object({ startedAt: z.iso.datetime(), hasFailed: z.boolean() });
+
+export interface Look {
+  readonly startedAt: Date;
+  /** It did not see all of the target, or a repair failed. */
+  readonly hasFailed: boolean;
 }
 
-export const wasLookedAtLately = (lookedAt: Date | undefined, now: Date): boolean =>
-  lookedAt !== undefined && now.getTime() - lookedAt.getTime() < lately;
+function lookIn(document: string): Look | undefined {
+  const { data } = lookSchema.safeParse(jsonOf(document));
+  return data === undefined ? undefined : { ...data, startedAt: new Date(data.startedAt) };
+}
 
-/** Whether a look that began after all of these tasks were sent has done what they ask for. */
-export async function isDoneSince(tasks: readonly TargetTask[], { ports, log }: Rekey): Promise<boolean> {
+/** By the key of the target. While they cannot be read, those that this instance could not note. */
+export async function lastLooks(rekey: NoteContext): Promise<ReadonlyMap<string, Look>> {
+  const { notes } = await recallAll(place, rekey);
+  return new Map(
+    [...notes].flatMap(([key, { document }]) => {
+      const look = lookIn(document);
+      return look === undefined ? [] : [[key, look]];
+    }),
+  );
+}
+
+/** Whether a pass may leave the target out. */
+export const wasSeenLately = (look: Look | undefined, now: Date): boolean =>
+  look !== undefined && !look.hasFailed && now.getTime() - look.startedAt.getTime() < lately;
+
+/** Whether a look that began after all of these tasks were sent has done what could be done, even if it failed. */
+export async function isDoneSince(tasks: readonly TargetTask[], rekey: NoteContext): Promise<boolean> {
   const [task] = tasks;
   const sent = tasks.map(({ queuedAt }) => queuedAt);
   if (task === undefined || sent.some((at) => at === undefined)) return false;
-  try {
-    const note = await ports.readNote({ place, key: targetKey(task.provider, task.targetId) });
-    return note !== 'absent' && sent.every((at = '') => new Date(note.document) > new Date(at));
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    log('warn', 'the last look at a target could not be read; it is looked at', { code: error.code });
-    return false;
-  }
+  const note = await recall(addressOf(task), rekey);
+  if (note === 'unreadable' || note.document === undefined) return false;
+  const look = lookIn(note.document);
+  return look !== undefined && sent.every((at = '') => look.startedAt > new Date(at));
 }
 
-/** Afterwards it is noted that a look has begun at `startedAt` and was finished. */
+/** Afterwards it is noted that this look was finished. */
 export async function noteLook(
-  { provider, targetId }: Pick<TargetTask, 'provider' | 'targetId'>,
-  startedAt: Date,
-  { ports, log }: Rekey,
+  task: Place,
+  { startedAt, hasFailed }: Look,
+  rekey: NoteContext,
 ): Promise<void> {
-  const expiresAt = new Date(startedAt.getTime() + keepMs);
-  const key = targetKey(provider, targetId);
-  try {
-    await ports.writeNote({ place, key, document: startedAt.toISOString(), expiresAt });
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    log('warn', 'a look at a target could not be noted; it is looked at again', { code: error.code });
-  }
+  const document = JSON.stringify({ startedAt: startedAt.toISOString(), hasFailed });
+  await remember(addressOf(task), document, anything, rekey, keepMs);
 }
+
+type Place = Pick<TargetTask, 'provider' | 'targetId'>;
+const addressOf = ({ provider, targetId }: Place): Address => ({
+  place,
+  key: targetKey(provider, targetId),
+});
 
 /** What the task that was sent last says of the target's credentials. */
 export const youngestMembers = (tasks: readonly TargetTask[]): Members | undefined =>

@@ -2,6 +2,7 @@ import { StoreError } from '../core/errors.ts';
 import type { Note } from '../core/ports.ts';
 import { inParallel } from './in-parallel.ts';
 import type { Rekey } from './rekey.ts';
+import { type Address, type Revision, Unwritten, type UnwrittenNote } from './unwritten.ts';
 
 /**
  * What passes remember, in the table `rekey`. All of it is best effort: a note that cannot be read or written is logged, and keeps no
@@ -11,7 +12,7 @@ import type { Rekey } from './rekey.ts';
  *
  * What could not be written, the function instance keeps in mind, and reads it as if it were stored until somebody has written the
  * note. Otherwise, while the table takes no writes, every pass would publish the same again. An instance lives for hours at most; the
- * next one publishes it once more.
+ * next one publishes it once more. So does an instance that has too much to keep in mind: see unwritten.ts.
  */
 
 const dayMs = 86_400_000;
@@ -23,11 +24,6 @@ const renewedMs = 60 * dayMs;
 /** An item of DynamoDB holds 400 KB (AWS documentation), its names and keys included. Documents are ASCII. */
 export const maxCharacters = 380_000;
 
-export interface Address {
-  readonly place: string;
-  readonly key: string;
-}
-
 /** A note as this instance knows it. `document` is undefined where there is none. */
 export interface Recalled {
   readonly document: string | undefined;
@@ -35,26 +31,19 @@ export interface Recalled {
   readonly revision: Revision;
   readonly expiresAt: Date;
 }
-type Revision = number | 'absent' | 'unknown';
 
 export type NoteContext = Pick<Rekey, 'ports' | 'log' | 'unwritten'>;
-
-/** What a function instance could not write, by place and key. */
-export type Unwritten = Map<string, Map<string, UnwrittenNote>>;
-/** `document` is undefined where the note was to be deleted; `over` is the revision that it was to take the place of. */
-type UnwrittenNote = { readonly document: string | undefined; readonly over: Revision };
 
 /** For a note that is written whatever is there. */
 export const anything: Recalled = { document: undefined, revision: 'unknown', expiresAt: new Date(0) };
 
 /** `unreadable`: the table did not answer, and this instance knows nothing either. */
 export async function recall(address: Address, context: NoteContext): Promise<Recalled | 'unreadable'> {
-  const { ports, log } = context;
-  const kept = keptIn(address.place, context);
-  const own = kept.get(address.key);
+  const { ports, log, unwritten = new Unwritten() } = context;
+  const own = unwritten.get(address);
   try {
     const stored = await ports.readNote(address);
-    if (isSuperseded(own, stored)) kept.delete(address.key);
+    if (isSuperseded(own, stored)) unwritten.delete(address);
     else if (own !== undefined) return recalledOf(own);
     return stored === 'absent' ? { document: undefined, revision: stored, expiresAt: new Date(0) } : stored;
   } catch (error) {
@@ -75,19 +64,19 @@ export async function recallAll(
   place: string,
   context: NoteContext,
 ): Promise<{ readonly notes: RecalledNotes; readonly isWhole: boolean }> {
-  const { ports, log } = context;
-  const kept = keptIn(place, context);
+  const { ports, log, unwritten = new Unwritten() } = context;
   const notes: RecalledNotes = new Map();
   let isWhole = true;
   try {
     for (const note of await ports.listNotes({ place })) notes.set(note.key, note);
-    for (const [key, own] of kept) if (isSuperseded(own, notes.get(key) ?? 'absent')) kept.delete(key);
+    for (const own of unwritten.in(place))
+      if (isSuperseded(own, notes.get(own.key) ?? 'absent')) unwritten.delete(own);
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     log('warn', error.message, { place, code: error.code });
     isWhole = false;
   }
-  for (const [key, { document, over: revision }] of kept)
+  for (const { key, document, over: revision } of unwritten.in(place))
     if (document === undefined) notes.delete(key);
     else notes.set(key, { document, revision, expiresAt: new Date(0) });
   return { notes, isWhole };
@@ -104,7 +93,7 @@ export async function remember(
   context: NoteContext,
   forMs = keptMs,
 ): Promise<'written' | 'conflict' | 'failed'> {
-  const { ports, log } = context;
+  const { ports, log, unwritten } = context;
   const now = await ports.now();
   if (isGood(before, document, now, forMs)) return 'written';
   const { revision: over } = before;
@@ -115,12 +104,12 @@ export async function remember(
       expiresAt: new Date(now.getTime() + forMs),
       ...(over === 'unknown' ? {} : { ifRevision: over }),
     });
-    keptIn(address.place, context).delete(address.key);
+    unwritten?.delete(address);
     return outcome;
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     log('warn', error.message, { ...address, code: error.code });
-    keptIn(address.place, context).set(address.key, { document, over });
+    unwritten?.put(address, { document, over });
     return 'failed';
   }
 }
@@ -131,15 +120,14 @@ export async function forget(
   context: NoteContext,
   { revision: over }: Pick<Recalled, 'revision'> = { revision: 'unknown' },
 ): Promise<void> {
-  const { ports, log } = context;
-  const kept = keptIn(address.place, context);
+  const { ports, log, unwritten } = context;
   try {
     await ports.deleteNote(address);
-    kept.delete(address.key);
+    unwritten?.delete(address);
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     log('warn', error.message, { ...address, code: error.code });
-    kept.set(address.key, { document: undefined, over });
+    unwritten?.put(address, { document: undefined, over });
   }
 }
 
@@ -155,8 +143,7 @@ export async function rememberAll(
   before: RecalledNotes,
   context: NoteContext,
 ): Promise<void> {
-  const { ports, log } = context;
-  const kept = keptIn(place, context);
+  const { ports, log, unwritten } = context;
   const now = await ports.now();
   const expiresAt = new Date(now.getTime() + keptMs);
   const changes = [
@@ -166,18 +153,21 @@ export async function rememberAll(
     }),
     ...[...before.keys()].filter((key) => !wanted.has(key)).map((key) => [key, undefined] as const),
   ];
-  // Until the table has taken them.
-  for (const [key, document] of changes)
-    kept.set(key, { document, over: kept.get(key)?.over ?? before.get(key)?.revision ?? 'unknown' });
+  const left = new Map(changes);
   try {
     await inParallel(changes, writesAtOnce, async ([key, document]) => {
       if (document === undefined) await ports.deleteNote({ place, key });
       else await ports.writeNote({ place, key, document, expiresAt });
-      kept.delete(key);
+      unwritten?.delete({ place, key });
+      left.delete(key);
     });
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
-    log('warn', error.message, { place, code: error.code, unwritten: kept.size });
+    log('warn', error.message, { place, code: error.code, unwritten: left.size });
+    for (const [key, document] of left) {
+      const over = unwritten?.get({ place, key })?.over ?? before.get(key)?.revision ?? 'unknown';
+      unwritten?.put({ place, key }, { document, over });
+    }
   }
   for (const [key, document] of changes)
     if (document === undefined) before.delete(key);
@@ -187,12 +177,6 @@ export async function rememberAll(
 function isGood(before: Recalled, document: string, now: Date, forMs: number): boolean {
   const leftMs = before.expiresAt.getTime() - now.getTime();
   return before.document === document && leftMs > (renewedMs / keptMs) * forMs;
-}
-
-function keptIn(place: string, { unwritten = new Map() }: NoteContext): Map<string, UnwrittenNote> {
-  const kept = unwritten.get(place) ?? new Map<string, UnwrittenNote>();
-  unwritten.set(place, kept);
-  return kept;
 }
 
 /** Whether somebody has written the note since this instance could not, or has deleted what it could not delete. */

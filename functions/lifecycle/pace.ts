@@ -7,9 +7,10 @@ import type { CredentialSpec } from '../core/spec.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
- * How many rotations were started with an API key lately. Several invocations start rotations at one time; without a common count each
- * would use the whole pace of the key, and the vendor would refuse most of their calls for as long as an emergency lasts. A turn whose start
- * is refused, or whose process dies, is lost: fewer rotations start until the count begins again, and the order is taken up then.
+ * Which rotations were started with an API key lately. Several invocations start rotations at one time; without a common note each
+ * would use the whole pace of the key, and the vendor would refuse most of their calls for as long as an emergency lasts. A turn belongs to
+ * its rotation: if the process dies before the start, the next one that starts this rotation has the turn already. Otherwise a few processes
+ * that die in the minute of each pass would keep back the rotations that are due the longest, as those go first, for days.
  */
 const place = places.pace;
 const keepMs = 3_600_000;
@@ -17,14 +18,16 @@ const maxTries = 5;
 /** A plan starts at whole minutes, and its first start is counted a moment after the minute began. */
 const slackMs = 5_000;
 
-const noteSchema = z.object({ since: z.iso.datetime(), started: z.int() });
+/** `versions` are those that the rotations make. */
+const noteSchema = z.object({ since: z.iso.datetime(), versions: z.array(z.string()) });
 
 /**
- * Whether one more rotation may start with the credential's API key now; it then counts. If the count cannot be read or written, the
- * rotation starts: the vendor's own limit holds it back.
+ * Whether the rotation that makes this version may start with the credential's API key now; it then counts, once. If the note cannot be
+ * read or written, the rotation starts: the vendor's own limit holds it back.
  */
 export async function takeTurn(
   { apiKeySecret, definition }: Pick<CredentialSpec, 'apiKeySecret' | 'definition'>,
+  versionId: string,
   { ports, log }: Pick<Rekey, 'ports' | 'log'>,
 ): Promise<boolean> {
   const { minutes, rotations } = paceOf(definition.capabilities);
@@ -35,13 +38,14 @@ export async function takeTurn(
       const counted = note === 'absent' ? undefined : noteSchema.safeParse(jsonOf(note.document)).data;
       const ageMs = counted === undefined ? Number.NaN : now.getTime() - Date.parse(counted.since);
       const isRunning = ageMs >= 0 && ageMs < minutes * 60_000 - slackMs;
-      const started = isRunning && counted !== undefined ? counted.started : 0;
-      if (started >= rotations) return false;
+      const versions = isRunning && counted !== undefined ? counted.versions : [];
+      if (versions.includes(versionId)) return true;
+      if (versions.length >= rotations) return false;
       const since = isRunning && counted !== undefined ? counted.since : now.toISOString();
       const written = await ports.writeNote({
         place,
         key: apiKeySecret,
-        document: JSON.stringify({ since, started: started + 1 }),
+        document: JSON.stringify({ since, versions: [...versions, versionId] }),
         expiresAt: new Date(now.getTime() + keepMs),
         ifRevision: note === 'absent' ? 'absent' : note.revision,
       });

@@ -24,7 +24,7 @@ import { type Fleet, readFleet } from './fleet.ts';
 import { everyTarget, keepFormerTargets, onceEach } from './former-targets.ts';
 import { currentUnchanged, labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
-import { isDoneSince, lastLooks, noteLook, wasLookedAtLately, youngestMembers } from './looks.ts';
+import { isDoneSince, lastLooks, noteLook, wasSeenLately, youngestMembers } from './looks.ts';
 import { membersOf, noteMembers, type ReadTarget, readTarget, targetIn } from './members.ts';
 import { keepDirective, pausedSince } from './orders.ts';
 import type { Rekey } from './rekey.ts';
@@ -92,7 +92,7 @@ async function tasksOf(
   const watchers = watchersOf(targets);
   return targets.flatMap((target): readonly TargetTask[] => {
     const { provider, targetId } = target;
-    if (wasLookedAtLately(looks.get(targetKey(provider, targetId)), now)) return [];
+    if (wasSeenLately(looks.get(targetKey(provider, targetId)), now)) return [];
     const members = membersOf(target, broken);
     const watched = watchers.get(target) ?? [];
     return [
@@ -180,11 +180,17 @@ async function work(
       const causes = tasks.flatMap(({ because }) => because ?? []);
       // A webhook that comes needs no watching; a pass does it.
       const watch = { ...settings, watched: tasks.flatMap(({ watched = [] }) => watched) };
-      const isDone = await reconcileTarget({ ...read, target: read.target }, { causes, watch }, until, rekey);
+      const outcome = await reconcileTarget(
+        { ...read, target: read.target },
+        { causes, watch },
+        until,
+        rekey,
+      );
+      if (outcome === 'out-of-time') return same;
       // A look that an event has caused does not watch the webhook: the next pass is to make a whole one.
-      if (isDone && tasks.some(({ queuedAt }) => queuedAt !== undefined))
-        await noteLook(task, startedAt, rekey);
-      return isDone ? [] : same;
+      if (tasks.some(({ queuedAt }) => queuedAt !== undefined))
+        await noteLook(task, { startedAt, hasFailed: outcome === 'failed' }, rekey);
+      return [];
     } catch (error) {
       // A defect stops this target as well, and no other: its message ends in the dead-letter queue, where it is seen.
       log('error', error instanceof Error ? error.message : String(error), { ...facts, code: codeOf(error) });
@@ -200,13 +206,13 @@ const timeLeft = async (until: Date, { ports }: Rekey): Promise<number> =>
 const codeOf = (error: unknown): string =>
   error instanceof Error && 'code' in error ? String(error.code) : 'DEFECT';
 
-/** Whether everything was done that can be done now; what is left undone for want of time is to come again. */
+/** `failed` if not all of the target could be read, or a repair failed: the next pass tries again. `out-of-time`: the task comes again. */
 async function reconcileTarget(
   { target, hasBrokenSpecs }: Required<ReadTarget> & { readonly target: Target },
   { causes, watch }: { causes: Causes; watch: Watch },
   until: Date,
   rekey: Rekey,
-): Promise<boolean> {
+): Promise<'done' | 'failed' | 'out-of-time'> {
   const { measure, log } = rekey;
   const before = await lastSeen(target, rekey);
   const survey = await surveyTarget(
@@ -238,11 +244,11 @@ async function reconcileTarget(
   });
   for (const reading of survey.readings.values()) await keepPublishedMark(reading, rekey);
   let repaired = 0;
-  let isDone = true;
+  let outcome: 'done' | 'failed' | 'out-of-time' = survey.isPartial ? 'failed' : 'done';
   for (const { since: _since, ...finding } of announced) {
     if (finding.repair === undefined) continue;
     if ((await timeLeft(until, rekey)) < leastRepairMs) {
-      isDone = false;
+      outcome = 'out-of-time';
       break;
     }
     let repair: Repair | undefined;
@@ -256,6 +262,7 @@ async function reconcileTarget(
       const detail = { ...finding, repair: finding.repair, code, effect };
       await tellOutcome({ type: 'DriftRepairFailed', detail }, rekey);
       if (!isExpected(error)) throw error;
+      outcome = 'failed';
       continue;
     }
     if (repair === undefined) continue;
@@ -278,7 +285,7 @@ async function reconcileTarget(
   await watchFor(survey, watch, until, rekey);
   await tellSightings(survey, before, causes, rekey);
   if (unpublished !== undefined) throw unpublished;
-  return isDone;
+  return outcome;
 }
 
 /** Of credentials whose spec names this target and whose values do not; also where no value could be read now. */

@@ -2,7 +2,7 @@ import type { MetricName } from '../core/metrics.ts';
 import type { Ports } from '../core/ports.ts';
 import type { Plugins } from '../core/spec.ts';
 import type { Sha256 } from '../core/username.ts';
-import type { Unwritten } from './notes.ts';
+import type { Unwritten } from './unwritten.ts';
 
 /** What every use case is given: the ways out, the providers, and two pure or harmless helpers. */
 export interface Rekey extends Plugins {

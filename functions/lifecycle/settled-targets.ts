@@ -1,11 +1,11 @@
 import * as z from 'zod/mini';
-import { StoreError } from '../core/errors.ts';
 import { type Credential, storedSpec, type Target, targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { secretName } from '../core/names.ts';
 import { places } from '../core/notes.ts';
 import type { ListedSecret } from '../core/ports.ts';
 import { specDocument } from '../core/spec.ts';
+import { anything, recallAll, remember } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 
 /**
@@ -33,31 +33,24 @@ export interface Settled {
 
 export const nothingSettled: Settled = { confirmed: new Set(), seen: new Set() };
 
-/** None where the notes cannot be read. */
+/** While the notes cannot be read, those that this instance could not write: what they say of a state holds as long as that state does. */
 export async function settledTargets(
   targets: readonly Target[],
   secrets: ListedSecrets,
   rekey: Rekey,
 ): Promise<Settled> {
-  const { ports, log } = rekey;
-  try {
-    const now = await ports.now();
-    const notes = new Map((await ports.listNotes({ place })).map(({ key, document }) => [key, document]));
-    const confirmed = new Set<string>();
-    const seen = new Set<string>();
-    for (const target of targets) {
-      const key = keyOf(target);
-      const noted = noteSchema.safeParse(jsonOf(notes.get(key) ?? '')).data;
-      if (noted === undefined || noted.state !== stateOf(target, secrets, rekey)) continue;
-      seen.add(key);
-      if (noted.isConfirmed && new Date(noted.until) > now) confirmed.add(key);
-    }
-    return { confirmed, seen };
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    log('warn', 'which targets are settled could not be read; each is visited', { code: error.code });
-    return nothingSettled;
+  const now = await rekey.ports.now();
+  const { notes } = await recallAll(place, rekey);
+  const confirmed = new Set<string>();
+  const seen = new Set<string>();
+  for (const target of targets) {
+    const key = keyOf(target);
+    const noted = noteSchema.safeParse(jsonOf(notes.get(key)?.document ?? '')).data;
+    if (noted === undefined || noted.state !== stateOf(target, secrets, rekey)) continue;
+    seen.add(key);
+    if (noted.isConfirmed && new Date(noted.until) > now) confirmed.add(key);
   }
+  return { confirmed, seen };
 }
 
 /**
@@ -70,25 +63,18 @@ export async function noteSettled(
   { secrets, before }: { readonly secrets: ListedSecrets; readonly before: Settled },
   rekey: Rekey,
 ): Promise<void> {
-  const { ports, log } = rekey;
   const state = stateOf(target, secrets, rekey);
   if (state === undefined) return;
   // When its time is over, a credential is deleted, although nothing of it changes.
   const ends = target.credentials.flatMap(({ spec }) =>
     spec.expiresAt === undefined ? [] : [new Date(spec.expiresAt).getTime()],
   );
-  const latest = (await ports.now()).getTime() + maxSettledMs;
+  const latest = (await rekey.ports.now()).getTime() + maxSettledMs;
   const settledUntil = new Date(Math.min(latest, until?.getTime() ?? latest, ...ends));
   const isConfirmed = before.seen.has(keyOf(target));
   const document = JSON.stringify({ state, until: settledUntil.toISOString(), isConfirmed });
-  // Beyond `until`, so that one visit then is enough.
-  const expiresAt = new Date(latest + maxSettledMs);
-  try {
-    await ports.writeNote({ place, key: keyOf(target), document, expiresAt });
-  } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    log('warn', 'that a target is settled could not be noted; it is visited again', { code: error.code });
-  }
+  // Kept beyond `until`, so that one visit then is enough.
+  await remember({ place, key: keyOf(target) }, document, anything, rekey, 2 * maxSettledMs);
 }
 
 /** A digest of all that decides about the target's users. Undefined where that is not all, so that the target is never settled. */

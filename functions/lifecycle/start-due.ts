@@ -217,7 +217,8 @@ async function startAt(
     const waitMs = Math.max(0, at.getTime() - now.getTime());
     if (now.getTime() + waitMs + startMs >= until.getTime()) return { reason: 'OUT_OF_TIME' };
     await ports.sleep(waitMs > 0 ? waitMs : startGapMs * Math.ceil(workers / 4));
-    if (!(await takeTurn(spec, rekey))) return { reason: 'BUDGET' };
+    const versionId = tokenOf(candidate, rekey);
+    if (!(await takeTurn(spec, versionId, rekey))) return { reason: 'BUDGET' };
 
     // Labels may have moved since the plan: by Secrets Manager's own schedule, by another pass, by hand.
     let reason: 'CHANGED' | 'TARGET_BUSY' | undefined;
@@ -244,7 +245,6 @@ async function startAt(
       return other !== candidate || isSame ? undefined : 'CHANGED';
     };
     const guard = Guard.of(isAsPlanned, specUnchangedAndNotPaused(spec, spec, rekey));
-    const versionId = tokenOf(candidate, rekey);
     const answer = await ports
       .startRotation({
         secretId: secret.arn,

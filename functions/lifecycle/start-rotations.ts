@@ -9,7 +9,7 @@ import {
   quarantineFindings,
 } from '../core/due.ts';
 import { credentialRequested, type Invocation, type RekeyEvent } from '../core/events.ts';
-import type { Finding } from '../core/findings.ts';
+import type { Finding, FindingKind } from '../core/findings.ts';
 import { targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { hasChanged, listedCandidate, namesToRead } from '../core/listed-candidates.ts';
@@ -86,14 +86,15 @@ export async function startRotations(
   const byName = new Map(read.map((candidate) => [candidate.name, candidate]));
   const candidates = seen.map((candidate) => byName.get(candidate.name) ?? candidate);
   const { plan, started, held, failed } = await startDue(candidates, run);
-  const notRead = unlooked(candidates, toRead);
+  const unlooked = candidates.filter((candidate) => !toRead.has(candidate.name) && hasChanged(candidate));
+  const targetsUnlooked = new Set(unlooked.map(({ spec }) => targetKey(spec.provider, spec.targetId)));
   const targets = plan.targets.map((target) => ({
     ...target,
-    isWhole: target.isWhole && !notRead.has(targetKey(target.provider, target.target)),
+    isWhole: target.isWhole && !targetsUnlooked.has(targetKey(target.provider, target.target)),
   }));
   // Last, as what is started matters more than what is told: the next pass tells it, should this one end here.
   if (!dryRun) {
-    await tell({ plan: { ...plan, targets }, pauses }, rekey);
+    await tell({ plan: { ...plan, targets }, pauses, unlooked }, rekey);
     await noteMembers(fleet, rekey);
   }
   const report: StartReport = {
@@ -122,19 +123,20 @@ export async function startRotations(
   return report;
 }
 
-/** The targets of credentials that have changed since their rotation and were not read: their rotations may have failed. */
-const unlooked = (candidates: readonly Candidate[], read: ReadonlySet<string>): ReadonlySet<string> =>
-  new Set(
-    candidates
-      .filter((candidate) => !read.has(candidate.name) && hasChanged(candidate))
-      .map(({ spec }) => targetKey(spec.provider, spec.targetId)),
-  );
-
 // What is told.
 
 /** Metrics, adoptions, breakers and findings of the last look. */
 async function tell(
-  { plan, pauses }: { readonly plan: Plan; readonly pauses: ReadonlyMap<string, Date> },
+  {
+    plan,
+    pauses,
+    unlooked,
+  }: {
+    readonly plan: Plan;
+    readonly pauses: ReadonlyMap<string, Date>;
+    /** They have changed since their rotation and were not read: their rotations may have failed. */
+    readonly unlooked: readonly Candidate[];
+  },
   rekey: Rekey,
 ): Promise<void> {
   const { ports, measure } = rekey;
@@ -158,20 +160,32 @@ async function tell(
   );
   if (requests.length > 0) await ports.publish(requests);
   measure('BreakersOpen', await tellBreakers(plan.targets, rekey));
+  // After the starts, which matter more.
+  const { capacityFindings } = await import('../core/capacity.ts');
   await announce(
     {
       scope: 'schedule',
       place: 'fleet',
-      // What could not be read counts as it was noted. Of all others it is known, and published.
-      isPartial: plan.rotations.some(({ candidate }) => candidate.secret === 'unreadable'),
+      unknown: [
+        ...plan.rotations.flatMap(({ candidate }) =>
+          candidate.secret === 'unreadable' ? credentialFindings.map((kind) => aboutOf(candidate, kind)) : [],
+        ),
+        // Nobody reads the versions of a credential that waits for its window, its grace or the end of a pause.
+        ...unlooked.map((candidate) => aboutOf(candidate, 'RotationQuarantined')),
+      ],
     },
     [
       ...pausesWithoutTarget(pauses, plan.targets),
       ...plan.rotations.flatMap((rotation) => findingsOf(rotation, now)),
+      ...capacityFindings(plan.rotations.filter(isStaying).map(({ candidate: { spec } }) => spec)),
     ],
     rekey,
   );
 }
+
+/** Whether its rotations need room. */
+const isStaying = ({ verdict }: PlannedRotation): boolean =>
+  !(verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED'));
 
 const documentSchema = z.record(z.string(), z.unknown());
 
@@ -224,17 +238,30 @@ function pausesWithoutTarget(
   });
 }
 
+/** What `findingsOf` may find. */
+const credentialFindings = [
+  'RotationOverdue',
+  'RotationQuarantined',
+  'RotationDisabled',
+  'RevocationWaiting',
+] as const;
+
+const aboutOf = <Kind extends FindingKind>({ name, spec }: Candidate, kind: Kind) => ({
+  kind,
+  provider: spec.provider,
+  target: spec.targetId,
+  credential: name,
+});
+
 function findingsOf(rotation: PlannedRotation, now: Date): readonly Finding[] {
   const { candidate, verdict, deadline, isUrgent } = rotation;
-  const { name: credential, spec } = candidate;
-  const about = { provider: spec.provider, target: spec.targetId, credential };
+  const { name: credential } = candidate;
   const overdue: readonly Finding[] =
     deadline === undefined || now <= deadline
       ? []
       : [
           {
-            ...about,
-            kind: 'RotationOverdue',
+            ...aboutOf(candidate, 'RotationOverdue'),
             details: `it was to be rotated by ${deadline.toISOString()}`,
             remedy:
               'invoke start-rotations with {"pass": "scheduled", "dryRun": true}: it says what holds it',
@@ -244,8 +271,7 @@ function findingsOf(rotation: PlannedRotation, now: Date): readonly Finding[] {
     verdict.say === 'hold' && verdict.reason === 'ROTATION_DISABLED'
       ? [
           {
-            ...about,
-            kind: 'RotationDisabled',
+            ...aboutOf(candidate, 'RotationDisabled'),
             details: `rotation of ${secretName(credential)} is switched off`,
             remedy: `switch it on with RotateSecret of ${secretName(credential)}, or request the deletion of the credential`,
           },
@@ -257,8 +283,7 @@ function findingsOf(rotation: PlannedRotation, now: Date): readonly Finding[] {
     isUrgent && isWaiting
       ? [
           {
-            ...about,
-            kind: 'RevocationWaiting',
+            ...aboutOf(candidate, 'RevocationWaiting'),
             details: 'it was reported as compromised, and writes on its target are paused',
             remedy: 'send RekeyResumed: the leaked login works until it is rotated',
           },

@@ -13,6 +13,7 @@ import type { Sha256 } from '../core/username.ts';
 import type { LoadWebhook } from '../core/webhook.ts';
 import { guardWrites } from '../lifecycle/guarded-write.ts';
 import type { Rekey } from '../lifecycle/rekey.ts';
+import { Unwritten } from '../lifecycle/unwritten.ts';
 import { loadProvider } from '../providers/index.ts';
 import { loadWebhook } from '../webhooks/index.ts';
 import { EarlyAgent } from './early-agent.ts';
@@ -127,7 +128,7 @@ export function compose<E extends Environment>(
     sha256,
     log,
     measure: createMeasure(log),
-    unwritten: new Map(),
+    unwritten: new Unwritten(),
   };
 }
 

@@ -1,6 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import { loadConsumer } from '../../functions/consumers/index.ts';
-import { keyCapacity, sharesKey, sharesTarget, targetCapacity } from '../../functions/core/capacity.ts';
+import {
+  capacityFindings,
+  keyCapacity,
+  sharesKey,
+  sharesTarget,
+  targetCapacity,
+} from '../../functions/core/capacity.ts';
+import { fingerprint } from '../../functions/core/findings.ts';
 import { type CredentialSpec, parseSpec } from '../../functions/core/spec.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 
@@ -48,7 +55,7 @@ describe('the credentials of one target', () => {
   });
 
   test('are tight beyond 70 %, with the numbers, the limit and what to change', async () => {
-    expect(targetCapacity(await specs(600, { every: 'P30D', window: sundays }))).toEqual([
+    expect(targetCapacity(await specs(600, { every: 'P30D', window: sundays }))).toMatchObject([
       {
         level: 'tight',
         text: `rotation.window: 600 credentials of cockroachdb-cloud ${clusterId} (c0, c1, c2 and 597 more) need 600 rotations in 30 days, 78 % of the 771 that fit in the window SU at 02:00 UTC for PT3H, so retries may come too late, as cockroachdb-cloud takes one rotation of a target at once, planned with 1 minute each; lengthen rotation.window or open it on more days, raise rotation.every, or spread the credentials over more targets`,
@@ -57,7 +64,7 @@ describe('the credentials of one target', () => {
   });
 
   test('are impossible beyond what fits', async () => {
-    expect(targetCapacity(await specs(1_000, { every: 'P30D', window: sundays }))).toEqual([
+    expect(targetCapacity(await specs(1_000, { every: 'P30D', window: sundays }))).toMatchObject([
       {
         level: 'impossible',
         text: `rotation.window: expected room for 1000 rotations in 30 days, which 1000 credentials of cockroachdb-cloud ${clusterId} (c0, c1, c2 and 997 more) need, got 771 in the window SU at 02:00 UTC for PT3H, as cockroachdb-cloud takes one rotation of a target at once, planned with 1 minute each; lengthen rotation.window or open it on more days, raise rotation.every, or spread the credentials over more targets`,
@@ -119,7 +126,7 @@ describe('the credentials of one API key', () => {
     const hour = { start: '02:00', length: 'PT1H', days: ['SU'] };
     // Three rotations a minute, sixty minutes a week.
     expect(keyCapacity(await render(500, { every: 'P30D', window: hour }))).toEqual([]);
-    expect(keyCapacity(await render(800, { every: 'P30D', window: hour }))).toEqual([
+    expect(keyCapacity(await render(800, { every: 'P30D', window: hour }))).toMatchObject([
       {
         level: 'impossible',
         text: 'rotation.window: expected room for 800 rotations in 30 days, which 800 credentials of rekey/api-keys/render (c0, c1, c2 and 797 more) need, got 771 in the window SU at 02:00 UTC for PT1H, as rekey spends half of the 30 requests a minute that render-postgres takes, and a rotation takes 4; lengthen rotation.window or open it on more days, raise rotation.every, or give some of them an API key with a limit of its own at render-postgres',
@@ -143,6 +150,58 @@ describe('the credentials of one API key', () => {
         ),
       },
     ]);
+  });
+});
+
+describe('what does not fit in a fleet', () => {
+  const hour = { start: '02:00', length: 'PT1H', days: ['SU'] };
+  const renderKey = 'rekey/api-keys/render';
+  /** On as many targets, so that only their key is short. */
+  const render = async (count: number, apiKeySecret: string) =>
+    (
+      await specs(
+        count,
+        { every: 'P30D', window: hour },
+        { provider: 'render-postgres', target: { postgresId: 'dpg-d1abc2d3e4f5g6h7i8j9-a' }, apiKeySecret },
+      )
+    ).map((spec, index) => ({ ...spec, targetId: `dpg-${index}-a` }));
+
+  test('is a finding of its target or of its key, told from those of others, and nothing that is tight', async () => {
+    const fleet = [
+      ...(await specs(1_000, { every: 'P30D', window: sundays })),
+      ...(await render(800, renderKey)),
+      ...(await render(900, 'rekey/api-keys/other')),
+      // Tight.
+      ...(await render(700, 'rekey/api-keys/third')),
+    ];
+    const others = { provider: 'render-postgres', target: '' };
+    expect(capacityFindings(fleet)).toEqual([
+      {
+        kind: 'CapacityExceeded',
+        provider: 'cockroachdb-cloud',
+        target: clusterId,
+        details: expect.stringMatching(
+          /^rotation\.window: expected room for 1000 .* planned with 1 minute each$/,
+        ),
+        remedy:
+          'lengthen rotation.window or open it on more days, raise rotation.every, or spread the credentials over more targets',
+      },
+      ...[renderKey, 'rekey/api-keys/other'].map((apiKeySecret) => ({
+        ...others,
+        kind: 'CapacityExceeded',
+        apiKeySecret,
+        details: expect.stringContaining(`credentials of ${apiKeySecret} (c0, c1, c2`),
+        remedy: expect.stringContaining('give some of them an API key with a limit of its own'),
+      })),
+    ]);
+    expect(new Set(capacityFindings(fleet).map(fingerprint)).size).toBe(3);
+  });
+
+  test('is the same finding, however many credentials there are', async () => {
+    const [one] = capacityFindings(await render(800, renderKey));
+    const [more] = capacityFindings(await render(801, renderKey));
+    expect(one && fingerprint(one)).toBe(more && fingerprint(more));
+    expect(one?.details).not.toBe(more?.details);
   });
 });
 

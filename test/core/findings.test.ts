@@ -38,6 +38,7 @@ describe('two findings are one fact', () => {
       { target: 'in01-2' },
       { username: 'somebody_else' },
       { credential: 'orders-api' },
+      { apiKeySecret: 'rekey/api-keys/zilliz' },
       // A user and a credential of one name are not the same.
       { username: 'orders-api' },
       ...findingKinds.filter((kind) => kind !== 'ForeignUser').map((kind) => ({ kind })),

@@ -5,8 +5,8 @@ import type { RekeyEvent } from '../../functions/core/events.ts';
 import type { Finding } from '../../functions/core/findings.ts';
 import type { Ports } from '../../functions/core/ports.ts';
 import { type Announced, announce } from '../../functions/lifecycle/announce.ts';
-import type { Unwritten } from '../../functions/lifecycle/notes.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
+import { Unwritten } from '../../functions/lifecycle/unwritten.ts';
 import { startNotes } from '../support/notes.ts';
 
 const foreign = (username: string): Finding => ({
@@ -27,7 +27,7 @@ function world() {
   const calls: string[] = [];
   let now = new Date('2026-03-01T12:00:00Z');
   const notes = startNotes(() => now);
-  const unwritten: Unwritten = new Map();
+  let unwritten = new Unwritten();
   const refused = new Set<keyof Ports>();
   let dying: keyof Ports | undefined;
   const port =
@@ -51,7 +51,7 @@ function world() {
       throw new Error(`announce used ${String(name)}`);
     },
   });
-  const rekey: Rekey = {
+  const rekey = (): Rekey => ({
     ports,
     sha256: (text) => createHash('sha256').update(text).digest(),
     log: (_level, message) => void warnings.push(message),
@@ -59,12 +59,15 @@ function world() {
     unwritten,
     loadProvider: async () => undefined,
     loadConsumer: async () => undefined,
-  };
+  });
   return {
     stored: () => notes.stored(findings),
     put: notes.put,
     refused,
-    unwritten,
+    /** Another function instance goes on. */
+    restart: () => {
+      unwritten = new Unwritten();
+    },
     calls,
     warnings,
     dieAt(name: keyof Ports | undefined) {
@@ -74,7 +77,7 @@ function world() {
       now = new Date(now.getTime() + ms);
     },
     told: () => events.map(({ detail }) => ('username' in detail ? detail.username : '')),
-    announce: (findings: readonly Finding[], where: Announced = place) => announce(where, findings, rekey),
+    announce: (findings: readonly Finding[], where: Announced = place) => announce(where, findings, rekey()),
   };
 }
 
@@ -209,12 +212,12 @@ describe('where the table of notes', () => {
   const dayMs = 86_400_000;
 
   test('takes no writes, a function instance publishes a finding once, and another one once more', async () => {
-    const { announce, told, refused, unwritten, stored, warnings } = world();
+    const { announce, told, refused, restart, stored, warnings } = world();
     refused.add('writeNote');
     for (let pass = 0; pass < 3; pass += 1) await announce([foreign('a')]);
     expect(told()).toEqual(['a']);
     expect(warnings.filter((warning) => warning.includes('writeNote'))).toHaveLength(3);
-    unwritten.clear();
+    restart();
     await announce([foreign('a')]);
     expect(told()).toEqual(['a', 'a']);
     refused.clear();

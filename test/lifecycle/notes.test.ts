@@ -14,6 +14,7 @@ import {
 import { noteGone, noteThere } from '../../functions/lifecycle/gone-targets.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { startRotations } from '../../functions/lifecycle/start-rotations.ts';
+import { Unwritten } from '../../functions/lifecycle/unwritten.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { startNotes } from '../support/notes.ts';
 import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
@@ -185,16 +186,42 @@ test('a failure of the table is logged where it happens, with what it is about',
   await rotated();
   rekey.refuse('readNote', 'listNotes');
   rekey.logged.length = 0;
-  await look();
+  await rekey.reconcile();
+  await rekey.reconcile(rekey.takeMessages());
+  await rekey.sweep();
   const lines = rekey.logged.filter((line) => line.includes('is told to fail'));
   expect(lines).toEqual(
     expect.arrayContaining([
+      expect.stringContaining('"place":"looks"'),
+      expect.stringContaining('"place":"settled"'),
       expect.stringContaining('"place":"findings/reconcile"'),
       expect.stringContaining('"place":"users"'),
       expect.stringContaining('"place":"former-targets"'),
     ]),
   );
 });
+
+test.each([
+  ['takes no writes', ['writeNote', 'deleteNote']],
+  ['cannot be reached', ['readNote', 'listNotes', 'writeNote', 'deleteNote']],
+] as const)(
+  'while the table %s, an instance visits a target that it has seen settled twice only if something changes',
+  async (_way, refused) => {
+    const { name } = await rotated();
+    move(dayMs);
+    await rekey.sweep();
+    rekey.refuse(...refused);
+    const visited = async () => (await rekey.sweep()).targets.some(({ target }) => target === clusterId);
+    const visits: boolean[] = [];
+    for (let pass = 0; pass < 4; pass += 1) {
+      move(15 * 60_000);
+      visits.push(await visited());
+    }
+    expect(visits.slice(2)).toEqual([false, false]);
+    await rekey.rotate(name);
+    expect(await visited()).toBe(true);
+  },
+);
 
 test('a bus that takes no finding keeps no repair away: the task comes again, and then the finding is published', async () => {
   const { name, current } = await rotated();
@@ -440,7 +467,7 @@ describe('the breakers of 1,000 targets', () => {
       sha256: (text) => createHash('sha256').update(text).digest(),
       log: () => undefined,
       measure: () => undefined,
-      unwritten: new Map(),
+      unwritten: new Unwritten(),
     };
     return {
       ports,

@@ -192,20 +192,28 @@ function createWorld(from = '2026-03-01T12:00:00Z') {
     {
       killAt,
       when = 'before',
+      diesWithTurn = false,
       leftMs = 890_000,
-    }: { killAt?: number; when?: 'before' | 'after'; leftMs?: number } = {},
+    }: {
+      killAt?: number;
+      when?: 'before' | 'after';
+      /** Killed after it has taken its first turn with an API key, and before it has started a rotation. */
+      diesWithTurn?: boolean;
+      leftMs?: number;
+    } = {},
   ): Promise<StartReport> {
     calls.length = 0;
     const death = Promise.withResolvers<never>();
     death.promise.catch(() => undefined);
     let isDead = false;
-    const led = interpose(ports, async (name, _request, call) => {
+    const led = interpose(ports, async (name, request, call) => {
       if (isDead) return new Promise(() => undefined);
       if (name === 'now' || name === 'sleep') return call();
       calls.push(name);
-      if (calls.length !== killAt) return call();
+      const isTurn = diesWithTurn && name === 'writeNote' && JSON.stringify(request).includes('"pace"');
+      if (calls.length !== killAt && !isTurn) return call();
       isDead = true;
-      if (when === 'after') await call();
+      if (isTurn || when === 'after') await call();
       death.reject(new Error('killed'));
       return new Promise(() => undefined);
     });
@@ -543,6 +551,48 @@ describe('a pass', () => {
       'c6 12:02',
       'c7 12:02',
     ]);
+  });
+
+  test('is late with nothing, although each time as many processes die with their turns as the API key has in a minute', async () => {
+    const days = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'];
+    const window = { start: '02:00', length: 'PT1H', days, timeZone: 'UTC' };
+    // In an hour the key takes 180 rotations, of which each pass plans fifteen.
+    const credentials = 120;
+    for (let index = 0; index < credentials; index += 1)
+      await world.establish(`c${index}`, {
+        provider: 'render-postgres',
+        target: { postgresId: `dpg-${String(index).padStart(20, 'a')}-a` },
+        apiKeySecret: 'rekey/api-keys/render',
+        rotation: { every: 'P2D', window },
+      });
+    world.started.length = 0;
+    let deaths = 0;
+    let waits = 0;
+    const minutes = 3 * 24 * 60;
+    for (let minute = 0; minute < minutes; minute += 5) {
+      const hour = world.clock.now().getUTCHours();
+      const began = world.clock.now().getTime();
+      if (hour === 2) {
+        const killed = () =>
+          world.start(pass, { diesWithTurn: true }).then(
+            () => 0,
+            () => 1,
+          );
+        // One turn each, which the others see.
+        for (let process = 0; process < 3; process += 1) deaths += await killed();
+      }
+      if (hour === 2 || minute % 60 === 0) {
+        const report = await world.start();
+        expect(report.broken).toEqual([]);
+        waits += report.held.filter(({ reason }) => reason === 'BUDGET').length;
+        await world.idle();
+      }
+      world.move(Math.max(0, began + 5 * minuteMs - world.clock.now().getTime()));
+    }
+    expect([deaths > 60, waits > 0]).toEqual([true, true]);
+    expect(new Set(world.started.map(({ credential }) => credential)).size).toBe(credentials);
+    const overdue = world.measured.filter(([metric, value]) => metric === 'RotationOverdueAge' && value > 0);
+    expect(overdue).toEqual([]);
   });
 
   test('leaves to the next pass what it has no time for', async () => {
@@ -1025,6 +1075,55 @@ describe('what a pass tells', () => {
     expect(kinds().filter((kind) => kind.startsWith('BreakerChanged'))).toEqual([]);
   });
 
+  const nights = { start: '02:00', length: 'PT4H', days: ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'] };
+  /** What holds a credential that is due for hours, while nobody reads its versions. */
+  const holds: Readonly<
+    Record<string, { readonly spec: object; readonly isPausedAt?: (hour: number) => boolean }>
+  > = {
+    'closed windows': { spec: { rotation: { every: 'P7D', window: { ...nights, timeZone: 'UTC' } } } },
+    'the grace after each failure': {
+      spec: { rotation: { every: 'P7D' }, strategy: 'alternate-users', grace: 'PT6H' },
+    },
+    'a pause in each night': { spec: { rotation: { every: 'P7D' } }, isPausedAt: (hour) => hour < 6 },
+  };
+  test.each(Object.entries(holds))(
+    'is that a credential keeps failing, once through %s, and once more when it fails again after a success',
+    async (_hold, { spec, isPausedAt = () => false }) => {
+      await world.establish('one', { grace: 'PT1H', ...spec });
+      const told = () => kinds().filter((kind) => kind === 'DriftFound RotationQuarantined one').length;
+      let isPaused = false;
+      /** A pass each half an hour, after which reconcile-users gives up what failed. */
+      async function play(days: number): Promise<void> {
+        for (let pass = 0; pass < 48 * days; pass += 1) {
+          const isToPause = isPausedAt(world.clock.now().getUTCHours());
+          if (isToPause !== isPaused)
+            await world.start(world.pause(isToPause ? 'RekeyPaused' : 'RekeyResumed'));
+          isPaused = isToPause;
+          await world.start();
+          await world.idle();
+          const { VersionIdsToStages } = await world.describe('one');
+          for (const [versionId, labels] of Object.entries(VersionIdsToStages))
+            if (labels.includes('AWSPENDING') && !labels.includes('AWSCURRENT'))
+              await world.secretsManager.call('UpdateSecretVersionStage', {
+                SecretId: 'rekey/one',
+                VersionStage: 'AWSPENDING',
+                RemoveFromVersionId: versionId,
+              });
+          world.move(30 * minuteMs);
+        }
+      }
+      world.rotations.set('one', 'fails');
+      await play(12);
+      expect(world.started.length).toBeGreaterThan(5);
+      expect(told()).toBe(1);
+      world.rotations.clear();
+      await play(3);
+      world.rotations.set('one', 'fails');
+      await play(12);
+      expect(told()).toBe(2);
+    },
+  );
+
   test('is that a breaker opened, lets one try, and closed, each once', async () => {
     await openBreaker();
     const opened = await world.start();
@@ -1107,6 +1206,49 @@ describe('what a pass tells', () => {
       await world.start();
     }
     expect(kinds()).toEqual(['DriftFound RotationDisabled one', 'DriftFound RotationDisabled one']);
+  });
+
+  test('is that the credentials of one target do not fit, once, also when one more is added; again when it recurs', async () => {
+    const window = { start: '02:00', length: 'PT30M', days: ['SU', 'WE'], timeZone: 'UTC' };
+    const declare = (index: number) => world.establish(`c${index}`, { rotation: { every: 'P7D', window } });
+    const told = () =>
+      world.published.flatMap(({ type, detail }) =>
+        type === 'DriftFound' && detail.kind === 'CapacityExceeded' ? [detail] : [],
+      );
+    // Sixty minutes a week.
+    for (let index = 0; index < 59; index += 1) await declare(index);
+    expect((await world.start()).broken).toEqual([]);
+    expect(told()).toEqual([]);
+    await declare(59);
+    await world.start();
+    await declare(60);
+    await world.start();
+    expect(told()).toMatchObject([
+      {
+        provider: 'cockroachdb-cloud',
+        target: targets.a,
+        details: expect.stringContaining('expected room for 258 rotations in 30 days, which 60 credentials'),
+      },
+    ]);
+    const change = (name: string, from: string, to: string) => {
+      const parameter = `/rekey/credentials/${name}`;
+      world.parameters.set(parameter, (world.parameters.get(parameter) ?? '').replace(from, to));
+    };
+    for (const name of ['c0', 'c1']) change(name, '02:00', '04:00');
+    await world.start();
+    expect(told()).toHaveLength(1);
+    for (const name of ['c0', 'c1']) change(name, '04:00', '02:00');
+    await world.start();
+    expect(told()).toHaveLength(2);
+  });
+
+  test('is no lack of room for a credential that is to go', async () => {
+    const window = { start: '02:00', length: 'PT30M', days: ['SU', 'WE'], timeZone: 'UTC' };
+    for (let index = 0; index < 60; index += 1)
+      await world.establish(`c${index}`, { rotation: { every: 'P7D', window } });
+    world.parameters.set('/rekey/directives/c0/deleteSince', world.clock.now().toISOString());
+    expect((await world.start()).broken).toEqual([]);
+    expect(kinds()).toEqual([]);
   });
 
   test('is zero where nothing is overdue and no breaker open', async () => {

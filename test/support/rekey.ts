@@ -15,9 +15,9 @@ import { parseSecretValue } from '../../functions/core/secret-value.ts';
 import { createRedactor, Sensitive } from '../../functions/core/sensitive.ts';
 import { type Creation, createUser } from '../../functions/lifecycle/create-user.ts';
 import { guardWrites } from '../../functions/lifecycle/guarded-write.ts';
-import type { Unwritten } from '../../functions/lifecycle/notes.ts';
 import type { Rekey } from '../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../functions/lifecycle/rotate-secret.ts';
+import { Unwritten } from '../../functions/lifecycle/unwritten.ts';
 import { loadProvider } from '../../functions/providers/index.ts';
 import { createSecretMemory, type SecretMemory } from '../../functions/runtime/secret-memory.ts';
 import type { BusEvent } from '../../infra/local/aws/bus-event.ts';
@@ -160,7 +160,7 @@ export async function startTestRekey(
   const tasks: QueuedTask[] = [];
   const ordered: StartTask[] = [];
   /** What a function instance that lives on keeps in mind; it ends with the invocation that is killed in it. */
-  const unwritten: Unwritten = new Map();
+  let unwritten = new Unwritten();
 
   /** One invocation as Lambda runs it: with ports of its own, and gone for good where it is killed. It may last so long. */
   async function invocation<Answer>(
@@ -172,7 +172,7 @@ export async function startTestRekey(
     let isDead = false;
     const die = (): Promise<never> => {
       isDead = true;
-      unwritten.clear();
+      unwritten = new Unwritten();
       death.reject(new Error('killed'));
       return new Promise(() => undefined);
     };

@@ -16,7 +16,7 @@ import { deleteListed, findListed, withRemedy } from '../listed-users.ts';
 import { endSessionsBySql, postgresUrl, verifyBySql } from '../sql.ts';
 import { atEndpoint, oncePerVisit } from '../visit.ts';
 import { type ConnectionInfo, type ListedUser, postgresIdPattern, renderApi } from './api.ts';
-import { vendorWebhooks } from './webhooks.ts';
+import { vendorWebhooks, webhookEndpoint } from './webhooks.ts';
 
 // Options.
 
@@ -145,6 +145,7 @@ export const renderPostgres: ProviderDefinition<Target, z.output<typeof privileg
     // the second would take the password of the first one's user away for good.
     parallelRotations: 1,
   },
+  webhookEndpoint,
   targetSchema,
   privilegesSchema,
   targetId: ({ postgresId }) => postgresId,

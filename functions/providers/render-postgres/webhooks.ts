@@ -2,12 +2,14 @@ import { ProviderError } from '../../core/errors.ts';
 import type { VendorWebhooks, WebhookDelivery } from '../../core/provider.ts';
 import { eventIdPattern, type RenderApi, type RenderEvent } from './api.ts';
 
+export const webhookEndpoint = 'render';
+
 /** How the workspace's webhooks are doing, for the key that manages the database. */
 export function vendorWebhooks(
   api: Pick<RenderApi, 'ownerId' | 'webhooks' | 'attempts' | 'event'>,
 ): VendorWebhooks {
   return {
-    endpoint: 'render',
+    endpoint: webhookEndpoint,
 
     async standing(url) {
       // A key that may not even see the database says nothing of webhooks: that throws.

@@ -1,6 +1,6 @@
 import type { TargetTask } from '../../../functions/core/fleet.ts';
 import type { Ports } from '../../../functions/core/ports.ts';
-import { isDoneSince, wasLookedAtLately } from '../../../functions/lifecycle/looks.ts';
+import { isDoneSince, type Look, wasSeenLately } from '../../../functions/lifecycle/looks.ts';
 import { targetsAtOnce } from '../../../functions/lifecycle/reconcile-users.ts';
 import type { Rekey } from '../../../functions/lifecycle/rekey.ts';
 
@@ -36,7 +36,7 @@ export async function playLookQueue({
   hours,
 }: LookQueueOptions): Promise<LookQueueReport> {
   const startMs = Date.parse('2026-01-01T00:00:00Z');
-  const looks = new Map<string, Date>();
+  const looks = new Map<string, Look>();
   const seen = new Map<string, number>();
   const ids = Array.from({ length: targets }, (_, index) => `t${index}`);
   const queue: TargetTask[] = [];
@@ -45,10 +45,15 @@ export async function playLookQueue({
   let maxGapMs = 0;
   let taken = 0;
   const readNote: Ports['readNote'] = async ({ key }) => {
-    const at = looks.get(key);
-    return at === undefined
+    const look = looks.get(key);
+    return look === undefined
       ? 'absent'
-      : { key, document: at.toISOString(), revision: 1, expiresAt: new Date(at.getTime() + 1) };
+      : {
+          key,
+          document: JSON.stringify(look),
+          revision: 1,
+          expiresAt: new Date(look.startedAt.getTime() + 1),
+        };
   };
   const rekey = { ports: { readNote }, log: () => undefined } as unknown as Rekey;
   const keyOf = ({ targetId }: Pick<TargetTask, 'targetId'>): string => `simulated/${targetId}`;
@@ -58,7 +63,7 @@ export async function playLookQueue({
     const now = new Date(startMs + hour * passSeconds * 1000);
     const end = now.getTime() + passSeconds * 1000;
     for (const targetId of ids)
-      if (!wasLookedAtLately(looks.get(keyOf({ targetId })), now))
+      if (!wasSeenLately(looks.get(keyOf({ targetId })), now))
         queue.push({ provider: 'simulated', targetId, queuedAt: now.toISOString() });
     queuedAfterPass.push(queue.length - taken);
     for (;;) {
@@ -74,7 +79,7 @@ export async function playLookQueue({
         const startedAt = lanes[lane] ?? at;
         if (await isDoneSince([task], rekey)) continue;
         lanes[lane] = startedAt + lookSeconds * 1000;
-        looks.set(keyOf(task), new Date(startedAt));
+        looks.set(keyOf(task), { startedAt: new Date(startedAt), hasFailed: false });
         made += 1;
         maxGapMs = Math.max(maxGapMs, startedAt - (seen.get(task.targetId) ?? startMs));
         seen.set(task.targetId, startedAt);

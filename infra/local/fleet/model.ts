@@ -24,6 +24,7 @@ import { reconcileUsers } from '../../../functions/lifecycle/reconcile-users.ts'
 import type { Rekey } from '../../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../../functions/lifecycle/rotate-secret.ts';
 import { startRotations } from '../../../functions/lifecycle/start-rotations.ts';
+import { Unwritten } from '../../../functions/lifecycle/unwritten.ts';
 import { AwsError } from '../aws/aws-error.ts';
 import { clientOf } from '../aws/in-process-client.ts';
 import { createParameters, type ParametersOptions } from '../aws/parameters.ts';
@@ -88,7 +89,7 @@ const mostMade = 1_000;
 const readUnitBytes = 4_096;
 const mostAttempts = 3;
 /** As functions/runtime/parameters.ts has it. */
-const mostAttemptsOfParameters = 8;
+const mostAttemptsOfReadings = 8;
 const throttleBackoffMs = 500;
 
 export async function createFleet({
@@ -181,7 +182,7 @@ export async function createFleet({
           } catch (error) {
             if (!(error instanceof AwsError && /Throttl/.test(error.name))) throw error;
             cost.throttled += 1;
-            if (attempt === (service.name === 'ssm' ? mostAttemptsOfParameters : mostAttempts)) throw error;
+            if (attempt === (name.startsWith('ssm:Get') ? mostAttemptsOfReadings : mostAttempts)) throw error;
             await clock.sleep(random() * throttleBackoffMs * 2 ** (attempt - 1));
           }
         }
@@ -212,7 +213,7 @@ export async function createFleet({
       sha256,
       log: () => undefined,
       measure: () => undefined,
-      unwritten: new Map(),
+      unwritten: new Unwritten(),
     };
   }
 
