@@ -235,6 +235,13 @@ const minutes = (count: number): number => Duration.minutes(count).toSeconds();
  * documentation): these alarms say that a function does not get to its messages. RetriedEventAge says that it fails on them.
  */
 const behind: Readonly<Record<keyof Queues, Behind>> = {
+  pauses: {
+    alarm: 'pauses-behind',
+    description:
+      'RekeyPaused or RekeyResumed has waited for five minutes, and is not stored: until a pause is, rekey goes on writing to vendors. To pause at once, store the parameter /rekey/pause/all yourself, as the runbook says. Then see whether the event source mapping is enabled, whether Lambda throttles rekey-start-rotations, and whether its log ends in a crash or says that Parameter Store throttles.',
+    // Shorter than the function may take: a pause that Parameter Store refuses for so long takes people, too.
+    seconds: minutes(5),
+  },
   orders: {
     alarm: 'orders-behind',
     description:
