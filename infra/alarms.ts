@@ -287,7 +287,7 @@ const behind: Readonly<Record<keyof Queues, Behind>> = {
   targets: {
     alarm: 'routine-looks-behind',
     description:
-      'A target has waited for two hours to be looked at, though each is to be looked at every hour: reconcile-users falls behind, and drift goes unseen for as long. See in its log which target takes so long; with many targets, raise maxConcurrency of their queue in infra/rekey.ts.',
+      'A target has waited for two hours to be looked at, though each is to be looked at every hour: reconcile-users falls behind, and drift goes unseen for as long. See in its log which target takes so long; with many targets, raise maxConcurrency of targets in infra/workers.ts.',
     seconds: minutes(120),
   },
 };
