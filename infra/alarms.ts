@@ -70,7 +70,7 @@ const day = Duration.days(1);
 
 /** Every alarm of rekey, and the topic that tells people. */
 export class Alarms extends Construct {
-  /** Where alarms are published; nobody listens until somebody subscribes. */
+  /** Where alarms are published. Until you subscribe to it, nobody hears of them. */
   readonly topic: ITopic;
 
   private readonly made: Alarm[] = [];
@@ -356,7 +356,7 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       ...eachTarget,
       name: 'user-orphaned',
       description:
-        'A user carries the prefix of a credential, and no version names it: a version was deleted, or somebody made the user by hand. rekey never touches it. Find out who uses it, then delete it at the vendor.',
+        'A user carries the prefix of a credential, and no version names it: a version was deleted, or the user was made by hand. rekey never touches it. Find out who uses it, then delete it at the vendor.',
       threshold: 1,
     },
     ForeignUsers: {
@@ -370,7 +370,7 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       ...eachTarget,
       name: 'retired-user-still-connected',
       description:
-        'Somebody is connected as a superseded user past its drain deadline. The finding RetiredStillConnected gives application name and address: restart that client. Nothing is cut unless the spec says force.',
+        'A client is connected as a superseded user past its drain deadline. The finding RetiredStillConnected gives application name and address: restart that client. Nothing is cut unless the spec says force.',
       threshold: 1,
     },
     BreakersOpen: {

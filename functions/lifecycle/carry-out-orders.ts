@@ -302,7 +302,7 @@ async function readOrdered(
     return [{ name, spec, directives: standing }];
   } catch (error) {
     const failure = failureOf(name, error, rekey);
-    // An order that cannot be read stays so until somebody corrects it, which reconcile-users asks for.
+    // An unreadable order stays so until an operator corrects it. reconcile-users reports it.
     if (error instanceof StoreError) unread.push(failure);
     else if (!(error instanceof InputError)) throw error;
     return [];

@@ -7,17 +7,17 @@ import type { Rekey } from './rekey.ts';
  * What passes remember, in the table `rekey`. All of it is best effort: a note that cannot be read or written is logged, and keeps no
  * repair, revocation, deletion, event or metric from happening. Without its notes, a pass publishes again what was published before.
  *
- * Every note expires, so that nothing stays of what is gone; a note of what is still there is written again long before that.
+ * Every note expires, so that none outlives its subject. Passes renew the notes that they still need long before that.
  *
- * What could not be written, the function instance keeps in mind, and reads it as if it were stored until somebody has written the
- * note. Otherwise, while the table takes no writes, every pass would publish the same again. An instance lives for hours at most; the
- * next one publishes it once more.
+ * If a write fails, the function instance keeps the note in memory and reads it from there until another instance has written it.
+ * Otherwise every pass would publish the same events again while the table takes no writes. An instance lives for hours at most; the
+ * next one publishes them once more.
  */
 
 const dayMs = 86_400_000;
-/** How long a note is kept that nobody writes again. A stack that stands still for longer publishes its findings again. */
+/** How long a note is kept that no pass renews. A stack that stands still for longer publishes its findings again. */
 const keptMs = 90 * dayMs;
-/** A note of what is still there is written again once no more than this is left. */
+/** A pass renews a note once no more than this is left. */
 const renewedMs = 60 * dayMs;
 
 /** An item of DynamoDB holds 400 KB (AWS documentation), its names and keys included. Documents are ASCII. */
@@ -41,10 +41,10 @@ export type NoteContext = Pick<Rekey, 'ports' | 'log' | 'unwritten'>;
 
 /** What a function instance could not write, by place and key. */
 export type Unwritten = Map<string, Map<string, UnwrittenNote>>;
-/** `document` is undefined where the note was to be deleted; `over` is the revision that it was to take the place of. */
+/** `document` is undefined if the note was to be deleted; `over` is the revision that was to be replaced. */
 type UnwrittenNote = { readonly document: string | undefined; readonly over: Revision };
 
-/** For a note that is written whatever is there. */
+/** Overwrites a note whatever its revision. */
 export const anything: Recalled = { document: undefined, revision: 'unknown', expiresAt: new Date(0) };
 
 /** `unreadable`: the table did not answer, and this instance knows nothing either. */
@@ -68,8 +68,8 @@ export async function recall(address: Address, context: NoteContext): Promise<Re
 export type RecalledNotes = Map<string, Recalled & { readonly document: string }>;
 
 /**
- * Every note of a place; to be kept up with `rememberAll`. `isWhole` is false where the table did not answer: then they are no more than
- * what this instance knows by itself.
+ * Every note of a place; update them with `rememberAll`. If the table did not answer, `isWhole` is false and the notes are only those
+ * that this instance keeps in memory.
  */
 export async function recallAll(
   place: string,
@@ -94,8 +94,8 @@ export async function recallAll(
 }
 
 /**
- * Afterwards the note has this document, unless somebody else has written it since `before` was recalled: then theirs stands. A note
- * that has it already is only renewed. `failed` where the table did not take it.
+ * Afterwards the note has this document. If another pass has written the note since `before` was recalled, its document stands
+ * (`conflict`). A note that has the document already is only renewed. `failed` if the table refused the write.
  */
 export async function remember(
   address: Address,
@@ -125,7 +125,7 @@ export async function remember(
   }
 }
 
-/** Afterwards nothing is noted there, whoever has written it. */
+/** Afterwards there is no note at this address, whichever pass wrote it. */
 export async function forget(
   address: Address,
   context: NoteContext,
@@ -146,8 +146,8 @@ export async function forget(
 const writesAtOnce = 10;
 
 /**
- * Afterwards the place holds `wanted`, by key, and nothing of what `before` has beside it. What another pass noted there since is left
- * alone. `before` follows. The first failure ends it, so that a table that does not answer is not asked a thousand times.
+ * Afterwards the place holds `wanted`, by key; the other notes of `before` are deleted. Notes that another pass has added since are left
+ * alone. `before` is updated. The first failure ends it, so that a table that does not answer is not asked a thousand times.
  */
 export async function rememberAll(
   place: string,
@@ -166,7 +166,7 @@ export async function rememberAll(
     }),
     ...[...before.keys()].filter((key) => !wanted.has(key)).map((key) => [key, undefined] as const),
   ];
-  // Until the table has taken them.
+  // Kept in memory until the table has taken them.
   for (const [key, document] of changes)
     kept.set(key, { document, over: kept.get(key)?.over ?? before.get(key)?.revision ?? 'unknown' });
   try {
@@ -195,7 +195,7 @@ function keptIn(place: string, { unwritten = new Map() }: NoteContext): Map<stri
   return kept;
 }
 
-/** Whether somebody has written the note since this instance could not, or has deleted what it could not delete. */
+/** Whether another instance has written or deleted the note since this instance failed to. */
 function isSuperseded(
   own: UnwrittenNote | undefined,
   stored: Pick<Note, 'revision'> | Recalled | 'absent',
@@ -205,7 +205,7 @@ function isSuperseded(
   return own.over !== stored.revision;
 }
 
-/** As if it had expired, so that the next one who remembers it writes it. */
+/** Already expired, so that the next `remember` writes it. */
 const recalledOf = ({ document, over: revision }: UnwrittenNote): Recalled => ({
   document,
   revision,
