@@ -6,7 +6,7 @@ import { openNotes } from './runtime/notes.ts';
 import { queuedHandlerOf } from './runtime/queued-events.ts';
 
 /**
- * Invoked by its schedule; with orders to rotate, to pause or to go on, which wait in a queue; and with the starts of its own queue.
+ * Invoked by its schedule; with orders to rotate and with pauses, which wait in a queue each; and with the starts of its own queue.
  * Answers a schedule, or a person, what it started and what it held back, and why.
  */
 export const handler = queuedHandlerOf(

@@ -49,6 +49,8 @@ export interface Queues {
   readonly starts: IQueue;
   /** For create-user. */
   readonly requests: IQueue;
+  /** For start-rotations: to pause writes, and to resume them. */
+  readonly pauses: IQueue;
   /** For start-rotations. */
   readonly orders: IQueue;
   /** For delete-user. */
@@ -409,7 +411,7 @@ export function accessOf(
       // A reset-password rotation that failed half-way is rolled forward by the workers of reconcile-users.
       sendTo('AskWorkers', queues.urgentTargets),
       sendTo('QueueStarts', queues.starts),
-      workOn(queues.orders, queues.starts),
+      workOn(queues.pauses, queues.orders, queues.starts),
       ...publish(published.startRotations),
     ],
     deleteUser: [

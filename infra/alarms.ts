@@ -70,7 +70,7 @@ const day = Duration.days(1);
 
 /** Every alarm of rekey, and the topic that tells people. */
 export class Alarms extends Construct {
-  /** Where alarms are published; nobody listens until somebody subscribes. */
+  /** Where alarms are published. Until you subscribe to it, nobody hears of them. */
   readonly topic: ITopic;
 
   private readonly made: Alarm[] = [];
@@ -235,6 +235,13 @@ const minutes = (count: number): number => Duration.minutes(count).toSeconds();
  * documentation): these alarms say that a function does not get to its messages. RetriedEventAge says that it fails on them.
  */
 const behind: Readonly<Record<keyof Queues, Behind>> = {
+  pauses: {
+    alarm: 'pauses-behind',
+    description:
+      'RekeyPaused or RekeyResumed has waited for five minutes, and is not stored: until a pause is, rekey goes on writing to vendors. To pause at once, store the parameter /rekey/pause/all yourself, as the runbook says. Then see whether the event source mapping is enabled, whether Lambda throttles rekey-start-rotations, and whether its log ends in a crash or says that Parameter Store throttles.',
+    // Shorter than the function may take: a pause that Parameter Store refuses for so long takes people, too.
+    seconds: minutes(5),
+  },
   orders: {
     alarm: 'orders-behind',
     description:
@@ -280,7 +287,7 @@ const behind: Readonly<Record<keyof Queues, Behind>> = {
   targets: {
     alarm: 'routine-looks-behind',
     description:
-      'A target has waited for two hours to be looked at, though each is to be looked at every hour: reconcile-users falls behind, and drift goes unseen for as long. See in its log which target takes so long; with many targets, raise maxConcurrency of their queue in infra/rekey.ts.',
+      'A target has waited for two hours to be looked at, though each is to be looked at every hour: reconcile-users falls behind, and drift goes unseen for as long. See in its log which target takes so long; with many targets, raise maxConcurrency of targets in infra/workers.ts.',
     seconds: minutes(120),
   },
 };
@@ -349,7 +356,7 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       ...eachTarget,
       name: 'user-orphaned',
       description:
-        'A user carries the prefix of a credential, and no version names it: a version was deleted, or somebody made the user by hand. rekey never touches it. Find out who uses it, then delete it at the vendor.',
+        'A user carries the prefix of a credential, and no version names it: a version was deleted, or the user was made by hand. rekey never touches it. Find out who uses it, then delete it at the vendor.',
       threshold: 1,
     },
     ForeignUsers: {
@@ -363,7 +370,7 @@ function metricAlarms({ toleratedForeignUsers }: AlarmsProps): Readonly<Record<M
       ...eachTarget,
       name: 'retired-user-still-connected',
       description:
-        'Somebody is connected as a superseded user past its drain deadline. The finding RetiredStillConnected gives application name and address: restart that client. Nothing is cut unless the spec says force.',
+        'A client is connected as a superseded user past its drain deadline. The finding RetiredStillConnected gives application name and address: restart that client. Nothing is cut unless the spec says force.',
       threshold: 1,
     },
     BreakersOpen: {

@@ -33,6 +33,7 @@ export interface DashboardProps {
 
 /** What waits in each queue. */
 export const waiting: Readonly<Record<keyof Queues, string>> = {
+  pauses: 'orders to pause or resume writes',
   orders: 'orders',
   deletions: 'deletions and rotated credentials',
   requests: 'requests for credentials',

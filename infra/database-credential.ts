@@ -180,7 +180,7 @@ export class Consumer {
       ...(field === undefined ? {} : { field }),
     });
   }
-  /** An event bus of this account and Region, or its name: gets an event with ids only. Nobody sees whether somebody listens. */
+  /** An event bus of this account and Region, or its name: gets an event with ids only. rekey cannot see whether any consumer handles it. */
   static eventBus(bus: EventBus | IEventBus | string): Consumer {
     const busName = typeof bus === 'string' ? bus : nameOf(bus);
     return new Consumer(
@@ -231,7 +231,7 @@ export interface ExistingCredential {
   /** For its ARN and for grants. Its own `secretName` may end in the six characters of the ARN, as CDK cannot tell them apart. */
   readonly secret: ISecret;
   /**
-   * Lets somebody read the login: AWSCURRENT, named or by default, and AWSPREVIOUS. AWSPENDING is refused, as nobody has proved it and a
+   * Lets the grantee read the login: AWSCURRENT, named or by default, and AWSPREVIOUS. AWSPENDING is refused, as nobody has proved it and a
    * rotation may give it up. So is every read by `VersionId`, which does not tell IAM what stage the version has.
    *
    * It holds for this grant: another policy that lets the grantee read the secret without such a condition is not taken back. A value
@@ -365,7 +365,7 @@ export class DatabaseCredential extends Construct implements ExistingCredential 
   }
 
   /**
-   * Lets somebody read the login: AWSCURRENT, named or by default, and AWSPREVIOUS. Refused are AWSPENDING, and every read by
+   * Lets the grantee read the login: AWSCURRENT, named or by default, and AWSPREVIOUS. Refused are AWSPENDING, and every read by
    * `VersionId`: see ExistingCredential.
    */
   grantRead(grantee: IGrantable): Grant {

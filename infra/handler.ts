@@ -56,7 +56,7 @@ export interface HandlerProps {
 
 /**
  * A function with its own log group and its own role. No construct of its own: its name is fixed, and under another logical id
- * CloudFormation would make it anew before it deletes the old one, which fails.
+ * CloudFormation would create the new function before it deletes the old one, which fails as the name is taken.
  */
 export function addHandler(
   scope: Construct,

@@ -6,14 +6,14 @@ import { type IQueue, Queue, QueueEncryption, type QueueProps } from 'aws-cdk-li
 import type { Construct } from 'constructs';
 import { maxTries } from '../functions/core/queued-events.ts';
 
-/** For as long as SQS keeps a message at all. */
+/** SQS keeps no message for longer (AWS documentation). */
 export const longestRetention = Duration.days(14);
 
-/** A queue that is encrypted, and reached over TLS only. */
+/** An encrypted queue that refuses calls without TLS. */
 export const addQueue = (scope: Construct, id: string, props: QueueProps): Queue =>
   new Queue(scope, id, { encryption: QueueEncryption.SQS_MANAGED, enforceSSL: true, ...props });
 
-/** A queue that people read, and that nothing consumes. */
+/** A queue that operators read. No function consumes it. */
 export function addDeadLetterQueue(scope: Construct, id: string, props: QueueProps = {}): Queue {
   const queue = addQueue(scope, id, { retentionPeriod: longestRetention, ...props });
   Validations.of(queue).acknowledge({
@@ -24,12 +24,12 @@ export function addDeadLetterQueue(scope: Construct, id: string, props: QueuePro
 }
 
 /**
- * Six times the function's time, as AWS advises: a batch that Lambda could not start at once is not handed out twice. The function
- * itself makes a message that failed come back sooner.
+ * Six times the function's time-out, as AWS advises. Otherwise SQS would hand out a batch a second time while Lambda retries a throttled
+ * call. After a failure the function itself makes the message visible sooner.
  */
 export const visibilityFor = (timeout: Duration): Duration => Duration.seconds(6 * timeout.toSeconds());
 
-/** Holds the events that drive one function until it has seen to them, or until people have to. */
+/** Holds the events of one function until it has processed them. Those that keep failing go to `lostRequests`. */
 export const addEventQueue = (
   scope: Construct,
   id: string,
@@ -45,13 +45,13 @@ export interface FeedProps {
   readonly queue: IQueue;
   readonly handler: LambdaHandler;
   readonly batchSize: number;
-  /** Batches at one time, 2 at least: what AWS and the vendors take from us at once is bounded by it. */
+  /** Batches at one time, at least 2. Bounds the concurrent calls to AWS and the vendors. */
   readonly maxConcurrency: number;
 }
 
 /** Makes Lambda hand the messages of a queue to a function. */
 export function feed(scope: Construct, id: string, { queue, handler, ...bounds }: FeedProps): void {
-  // Not by `addEventSource`, which widens the role. Lambda tries the role as soon as the mapping is made.
+  // Not by `addEventSource`, which widens the role. Lambda checks the role's permissions when the mapping is created.
   const mapping = new EventSourceMapping(scope, id, {
     target: handler,
     eventSourceArn: queue.queueArn,
@@ -66,15 +66,15 @@ export function feed(scope: Construct, id: string, { queue, handler, ...bounds }
   });
 }
 
-/** What a rule of EventBridge does with an event that it could not deliver: it tries for a day, then keeps it. */
+/** EventBridge retries a delivery for a day, then sends the event to the rule's dead-letter queue. */
 export const retries = {
   maximumRetryAttempts: 185,
   maximumEventAgeInSeconds: Duration.hours(24).toSeconds(),
 };
 
 /**
- * A rule's target. Unlike SqsQueue of CDK, it lets the rule send and nothing else, for the account of the stack only, and does so at
- * the queue of what could not be delivered as well.
+ * A queue as the target of a rule. Unlike CDK's SqsQueue, it grants the rule sqs:SendMessage only, in the account of the stack only, and
+ * on the dead-letter queue of the rule as well.
  */
 export class EventsTo implements IRuleTarget {
   private readonly queue: Queue;
@@ -96,10 +96,10 @@ export class EventsTo implements IRuleTarget {
   }
 }
 
-/** By the queue: the one statement of its policy that lets rules send, and these rules. */
+/** By queue: the one policy statement that lets rules send, and the rules that it names. */
 const senders = new WeakMap<Queue, { readonly statement: PolicyStatement; readonly rules: string[] }>();
 
-/** One statement for all rules: the policy of a queue has room for ten conditions (AWS documentation). */
+/** One statement for all rules: a queue's policy may have at most ten conditions (AWS documentation). */
 function letSend(queue: Queue, rule: Parameters<IRuleTarget['bind']>[0]): void {
   const { statement, rules } = senders.get(queue) ?? {
     statement: new PolicyStatement({

@@ -211,6 +211,8 @@ export class Rekey extends Construct implements RekeySystem {
         deadLetterQueue: { queue: lostStarts, maxReceiveCount: 20 },
       }),
       requests: eventQueue('CreateUserEvents', timeouts.createUser),
+      // Apart from the orders: behind 2,000 of them a pause would wait for eleven minutes, and rekey would go on writing.
+      pauses: eventQueue('PauseEvents', timeouts.startRotations),
       orders: eventQueue('StartRotationsEvents', timeouts.startRotations),
       deletions: eventQueue('DeleteUserEvents', timeouts.deleteUser),
       vendorEvents: eventQueue('ReconcileUsersEvents', timeouts.reconcileUsers),
@@ -344,6 +346,7 @@ export class Rekey extends Construct implements RekeySystem {
       UrgentTargetsToReconcileUsers: ['urgentTargets', this.reconcileUsers],
       StartsToStartRotations: ['starts', this.startRotations],
       RequestsToCreateUser: ['requests', this.createUser],
+      PausesToStartRotations: ['pauses', this.startRotations],
       OrdersToStartRotations: ['orders', this.startRotations],
       EventsToDeleteUser: ['deletions', this.deleteUser],
       EventsToReconcileUsers: ['vendorEvents', this.reconcileUsers],
@@ -396,7 +399,7 @@ export class Rekey extends Construct implements RekeySystem {
       bus,
       does: 'writes are to be paused, or to go on',
       pattern: facts(...pauseOrders),
-      to: queues.orders,
+      to: queues.pauses,
     });
     on('DeletionOrdered', {
       bus,

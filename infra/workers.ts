@@ -4,7 +4,7 @@ import { maxBatch } from '../functions/core/queued-events.ts';
  * How Lambda hands the queues to the functions: messages a batch, and batches at one time. Apart from the construct, so that
  * `npm run bench fleet` plays what is deployed.
  *
- * Together at most 42 batches at one time, of the 1,000 calls that an account has. Where it has 10, as new ones do, Lambda keeps a
+ * Together at most 44 batches at one time, of the 1,000 calls that an account has. Where it has 10, as new ones do, Lambda keeps a
  * batch until there is room.
  */
 export const workers = {
@@ -14,6 +14,8 @@ export const workers = {
   starts: { batchSize: maxBatch, maxConcurrency: 10 },
   // One after the other, in two minutes.
   requests: { batchSize: 5, maxConcurrency: 2 },
+  // In force within seconds, whatever else waits; few come at a time.
+  pauses: { batchSize: 5, maxConcurrency: 2 },
   // Parameter Store takes three writes a second, which one of them uses up.
   orders: { batchSize: maxBatch, maxConcurrency: 3 },
   // One after the other, some minutes each.

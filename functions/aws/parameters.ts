@@ -106,7 +106,7 @@ export function parameterStore(
     listParameters({ path }) {
       const call = `GetParametersByPath of ${path}`;
       return everyPage(call, async (token) => {
-        const { Parameters = [], NextToken } = await client.send(
+        const { Parameters = [], NextToken } = await reader.send(
           new GetParametersByPathCommand({
             // As AWS documents it: without the slash at its end.
             Path: path.replace(/(?<=.)\/$/, ''),

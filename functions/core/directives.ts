@@ -9,7 +9,7 @@ import { directivesPath } from './names.ts';
 export interface Directives {
   /** Versions made before this instant are due at once, whatever the window says. */
   readonly rotateBefore?: Date;
-  /** The same, and they may be known to somebody: their users have no grace and their connections are ended. */
+  /** The same, and they may have leaked: their users have no grace and their connections are ended. */
   readonly revokeBefore?: Date;
   /** Versions made before this instant are due in the next window: their users hold other privileges than the spec declares now. */
   readonly changeBefore?: Date;
@@ -91,7 +91,7 @@ export function endsAt(
   return expiresAt === undefined ? undefined : { at: new Date(expiresAt), reason: 'expired' };
 }
 
-/** Whether a version made then may be known to somebody who must not know it. */
+/** Whether a version made at that time counts as leaked. */
 export const isRevoked = ({ revokeBefore }: Directives, madeAt: Date): boolean =>
   revokeBefore !== undefined && madeAt < revokeBefore;
 

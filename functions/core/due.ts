@@ -27,7 +27,7 @@ export interface FleetSnapshot {
 }
 
 export interface Candidate extends Credential {
-  /** `unreadable` where Secrets Manager did not answer: nothing is known, so nothing is ruled out. */
+  /** `unreadable` if Secrets Manager did not answer: a rotation may be open, so the target counts as busy. */
   readonly secret: SecretDescription | 'absent' | 'unreadable';
   /** In any order, those without a label included. */
   readonly versions: readonly VersionListing[];
@@ -35,16 +35,16 @@ export interface Candidate extends Credential {
 
 /** Why a credential is not rotated now, in a closed list. */
 export const holdReasons = [
-  /** Deleted on request, or its time is over. */
+  /** Its deletion was ordered, or `expiresAt` has passed. */
   'ENDING',
   /** The secret is scheduled for deletion, or there is none. */
   'DELETED',
-  /** Secrets Manager did not say what it holds. */
+  /** Secrets Manager did not answer. */
   'UNREADABLE',
   'ROTATION_DISABLED',
-  /** Somebody paused all writes, or those on this target. */
+  /** An operator paused all writes, or the writes to this target. */
   'PAUSED',
-  /** RotateSecret would be refused, or fail, until reconcile has been there: an old pending version, or nothing is current. */
+  /** RotateSecret would fail until reconcile-users has repaired the labels: an old version is pending, or none is current. */
   'AWAITS_REPAIR',
   'NOT_DUE',
   'OUTSIDE_WINDOW',
@@ -53,12 +53,12 @@ export const holdReasons = [
   'GRACE_RUNNING',
   /** As many rotations of the same target are in flight, or are started now, as the vendor can take at once. */
   'TARGET_BUSY',
-  /** Its own rotations keep failing: the next try waits, and so does nobody else. */
+  /** Its own rotations keep failing: its next attempt waits, its neighbours do not. */
   'QUARANTINED',
   /** Several credentials of the target fail, so the target is to blame. */
   'BREAKER_OPEN',
   'SPACING',
-  /** The vendor would not take so many writes of this API key. */
+  /** The rotations of this API key have used up rekey's half of the vendor's rate limit. */
   'BUDGET',
 ] as const;
 export type HoldReason = (typeof holdReasons)[number];
@@ -70,7 +70,7 @@ export type DueVerdict =
       /** When to start, in whole minutes from now. */
       readonly inMinutes: number;
     }
-  /** Its user exists already and the secret does not name it yet: create-user is to be asked again. */
+  /** The secret does not name the existing user that the spec adopts: request the credential from create-user again. */
   | { readonly say: 'adopt' }
   | { readonly say: 'hold'; readonly reason: HoldReason; readonly until?: Date };
 
@@ -79,13 +79,13 @@ export interface PlannedRotation {
   readonly verdict: DueVerdict;
   /** Ordered, and no rotation is in flight that began after the order: neither window nor spacing count. */
   readonly isUrgent: boolean;
-  /** When it must have been rotated; undefined while nothing is known of it, and for what is not to be rotated at all. */
+  /** Undefined if Secrets Manager did not answer, and for a credential that is not rotated. */
   readonly deadline?: Date;
   /** Present while the rotations of this credential keep failing. */
   readonly quarantine?: Quarantine;
 }
 
-/** How a credential is held whose own rotations keep failing, derived from its versions alone. */
+/** How long rekey holds a credential whose own rotations keep failing. Derived from its versions alone. */
 export interface Quarantine {
   /** Rotations of the credential that failed since its current version was made. */
   readonly failures: number;
@@ -94,7 +94,7 @@ export interface Quarantine {
   readonly until: Date;
 }
 
-/** Whether rotations of a target are tried at all, derived from its versions alone. */
+/** Whether rekey starts rotations on a target. Derived from the versions of its credentials alone. */
 export interface Breaker {
   readonly state: 'closed' | 'opened' | 'half-open';
   /** Rotations that failed since the last one that succeeded, of the credentials that count. */
@@ -107,7 +107,7 @@ export interface PlannedTarget {
   readonly provider: string;
   readonly target: string;
   readonly breaker: Breaker;
-  /** False while one of its credentials could not be read: the breaker may be another then. */
+  /** False if one of its credentials could not be read: the state of the breaker is uncertain then. */
   readonly isWhole: boolean;
   /** How many rotations of it may be in flight at once: what the vendor can take, and one while its breaker is not closed. */
   readonly maxInFlight: number;
@@ -119,28 +119,28 @@ export interface Plan {
   readonly targets: readonly PlannedTarget[];
 }
 
-/** A rotation takes seconds to minutes. One that is open for longer has failed, and blocks nobody else any more. */
+/** A rotation takes seconds to minutes. One that is open for longer has failed, and no longer blocks its target. */
 export const inFlightMs = 30 * 60_000;
 /** A pool of connections that reloads after one rotation is steady again before the next: vendors' gateways, too. */
 const maxSpacingMs = 10 * 60_000;
-/** After this many failures in a row, a credential is quarantined: they are no accident. */
+/** After this many consecutive failures the cause is unlikely to be transient: rekey quarantines the credential. */
 const quarantineFailures = 3;
 /** One credential proves nothing about its target: its role may be gone, or its spec wrong. */
 const breakerCredentials = 2;
 const firstPauseMs = 3_600_000;
 const maxPauseMs = 24 * 3_600_000;
-/** The next pass may come after so many minutes, and plans the minutes after them. */
+/** A plan covers the minutes until the next pass is due. */
 const plannedMinutes = 5;
 
 /**
- * What is to be done about each credential now, and why. The same snapshot gives the same plan, so that two passes at once start
- * the same rotations under the same tokens.
+ * Decides for each credential whether to rotate it now, and why. Deterministic: two concurrent passes over the same snapshot start the
+ * same rotations under the same tokens.
  *
- * Of one target, at most as many rotations are in flight as its vendor can take at once, with `spacingOf` between them. What was
- * ordered goes first, revocations before all, then what is due the longest. An order waits for no window and no spacing; it waits for
- * a rotation in flight, the budget and, unless it revokes, the quarantine and the breaker.
+ * On one target at most `parallelRotations` are in flight, with `spacingOf` between their starts. Revocations go first, then other
+ * orders, then the credentials that have been due the longest. An order ignores windows and spacing. It waits for a rotation in flight,
+ * the budget and, unless it revokes, the quarantine and the breaker.
  *
- * A credential whose own rotation has failed comes after all others, as it would take the turn of its neighbours each time.
+ * A credential whose own rotation has failed goes last. Otherwise its retries would take the turns of its neighbours.
  * While a breaker is half-open, the trial goes to the credential of the target that was tried least recently.
  */
 export function planRotations({ now, candidates, pauses = new Map() }: FleetSnapshot, sha256: Sha256): Plan {
@@ -202,12 +202,12 @@ const isRotated = ({ state }: Life, verdict: DueVerdict): boolean =>
   verdict.say !== 'adopt' &&
   !(verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED'));
 
-/** Who goes first: the lower rank, then the older date. */
+/** The lower rank goes first, then the older date. */
 function placeInLine(
   { order, dueSince, failedAt, quarantine, triedAt }: Life,
   breaker: Breaker['state'],
 ): { readonly rank: number; readonly since: number } {
-  // A revocation in quarantine, too: it does not wait for its pause, so it would keep its neighbours from every turn.
+  // A revocation in quarantine goes last, too. Quarantine does not delay it, so at rank 0 it would take every turn of its neighbours.
   if (quarantine !== undefined || (failedAt.length > 0 && order === undefined))
     return { rank: 3, since: triedAt };
   if (order === 'REVOKED') return { rank: 0, since: dueSince };
@@ -215,17 +215,17 @@ function placeInLine(
   return { rank: order === 'REQUESTED' ? 1 : 2, since: dueSince };
 }
 
-/** What is true of one credential, before its target and everybody else are looked at. */
+/** The facts of one credential, independent of its target and its neighbours. */
 interface Life {
   readonly candidate: Candidate;
   /** Of its target. */
   readonly key: string;
-  /** Undefined where there is nothing to rotate, or nothing is known. */
+  /** Undefined if the secret does not exist or could not be read. */
   readonly state: SecretDescription | undefined;
   readonly current: string | undefined;
   /** When AWSCURRENT moved last. */
   readonly switchedAt: number;
-  /** From when on the grace of the idle user is counted: the latest of all dates, as in retirement. */
+  /** The start of the idle user's grace: the latest of all dates, as in retirement. */
   readonly graceFrom: number;
   readonly isFirst: boolean;
   /** The spec declares other privileges than this login was made with. */
@@ -235,10 +235,10 @@ interface Life {
   readonly pendingSince: number | undefined;
   readonly deadline: number;
   readonly dueSince: number;
-  /** When its rotations were started that failed since the current version was made. */
+  /** The start times of the rotations that have failed since the current version was made. */
   readonly failedAt: readonly number[];
   readonly quarantine: Quarantine | undefined;
-  /** When its rotations were started, all that Secrets Manager still lists. */
+  /** The start times of all its rotations that Secrets Manager still lists. */
   readonly starts: readonly number[];
   /** When a rotation of it was started last, or else when it was switched. */
   readonly triedAt: number;
@@ -252,7 +252,7 @@ function lifeOf(candidate: Candidate, now: number): Life {
   const madeAt = (id: string | undefined): number | undefined =>
     versions.find(({ versionId }) => versionId === id)?.createdAt.getTime();
   const rotatedAt = state?.lastRotatedAt?.getTime();
-  // A list that does not have the version yet lags behind: then it is young, and the next pass knows.
+  // A stale list lacks the current version. Such a version is new; the next pass reads its date.
   const currentMadeAt = madeAt(current) ?? rotatedAt ?? now;
   const switchedAt = Math.max(rotatedAt ?? currentMadeAt, currentMadeAt);
   // Secrets Manager dates no switch by hand, and labels do not show one that was taken back. The last change is the latest that it can
@@ -261,12 +261,12 @@ function lifeOf(candidate: Candidate, now: number): Life {
   const isFirst =
     state !== undefined && rotatedAt === undefined && holderOf(labels, 'AWSPREVIOUS') === undefined;
   const pending = openVersionOf(candidate);
-  // Nobody uses it yet, but somebody waits for it: it is late when the rotation that makes it has failed.
+  // Its consumers wait for a first login, so a first rotation is overdue once it counts as failed.
   const deadline = isFirst ? currentMadeAt + inFlightMs : switchedAt + everyMs(spec);
   const isOrdered = (before: Date | undefined): boolean =>
     before !== undefined &&
     currentMadeAt < before.getTime() &&
-    // Dated in the future by a clock that is fast: one rotation at once, one more when it is past, not one a minute.
+    // If the sender's clock is fast, the order lies in the future: rotate now and once more after that time, not in each pass.
     !(now < before.getTime() && now - currentMadeAt < skewMs);
   const order = isOrdered(directives.revokeBefore)
     ? 'REVOKED'
@@ -296,7 +296,7 @@ function lifeOf(candidate: Candidate, now: number): Life {
   };
 }
 
-/** The version of a rotation that is open. Undefined where nothing is known of the secret. */
+/** The version of an open rotation. Undefined if the secret could not be read. */
 export const openVersionOf = ({
   secret,
   versions,
@@ -310,7 +310,7 @@ const startsOf = (versions: readonly VersionListing[]): readonly number[] =>
     .toSorted((a, b) => a - b)
     .slice(1);
 
-/** When the versions of the credential were made, in order, that came after the current one and got nowhere. */
+/** When the versions younger than the current one were made whose rotations failed, in order. */
 const failuresOf = (
   { versions }: Candidate,
   { labelsByVersion }: SecretDescription,
@@ -332,7 +332,7 @@ const failuresOf = (
     })
     .toSorted((a, b) => a - b);
 
-/** What tells an operator that a credential keeps failing; said once, as long as it is in quarantine. */
+/** Tells an operator, once for each quarantine, that the rotations of a credential keep failing. */
 export const quarantineFindings = ({
   candidate: { name, spec },
   quarantine,
@@ -350,7 +350,7 @@ export const quarantineFindings = ({
         },
       ];
 
-/** An hour, and twice as long for each failure more, up to a day. */
+/** An hour, doubled by each further failure, up to a day. */
 const pauseMs = (beyond: number): number => Math.min(firstPauseMs * 2 ** beyond, maxPauseMs);
 
 function quarantineOf(failedAt: readonly number[]): Quarantine | undefined {
@@ -366,12 +366,12 @@ function quarantineOf(failedAt: readonly number[]): Quarantine | undefined {
 interface TargetState {
   readonly breaker: Breaker;
   readonly isWhole: boolean;
-  /** Until when each rotation in flight is given time, in order. */
+  /** The latest end of each rotation in flight, in order. */
   readonly inFlightUntil: readonly number[];
   /** In which minutes from now this plan starts rotations. */
   readonly planned: number[];
   readonly maxInFlight: number;
-  /** How long one that this plan starts takes the place of another. */
+  /** How long a rotation that this plan starts counts against `maxInFlight`. */
   readonly plannedMs: number;
   readonly spacingMs: number;
   /** When the next routine rotation may start. Moves with each start of this plan. */
@@ -384,7 +384,7 @@ function targetState(members: readonly (Life & { readonly turn: Turn })[], now: 
     parallelRotations: 1,
   };
   const spacingMs = spacingOf(members, now);
-  // A rotation that failed has changed nothing that anybody reads.
+  // A failed rotation has changed no login that consumers read, so spacing ignores it.
   const lastStart = latest(
     members.flatMap(({ starts, failedAt }) => starts.findLast((at) => !failedAt.includes(at)) ?? []),
   );
@@ -397,7 +397,7 @@ function targetState(members: readonly (Life & { readonly turn: Turn })[], now: 
       )
       .toSorted((a, b) => a - b),
     planned: [],
-    // One trial, not as many as could run, and none after it before its outcome is known.
+    // A breaker that is not closed allows one trial at a time, whatever the vendor could take.
     maxInFlight: breaker.state === 'closed' ? parallelRotations : 1,
     plannedMs: breaker.state === 'closed' ? plannedRotationMs : Number.POSITIVE_INFINITY,
     spacingMs,
@@ -405,15 +405,16 @@ function targetState(members: readonly (Life & { readonly turn: Turn })[], now: 
   };
 }
 
-/** Of any number: a target may have more versions than a call can have arguments. */
+/** Not `Math.max(...times)`: a target may have more versions than a call can have arguments. */
 const latest = (times: readonly number[]): number =>
   times.reduce((last, at) => Math.max(last, at), Number.NEGATIVE_INFINITY);
 
 /**
- * Opens once two credentials have failed since the last success of any; each counts with its first failure, as its retries tell
- * nothing new about the target. The break is an hour, and twice as long for each credential more, up to a day. A success closes it.
+ * Opens once two credentials of the target have failed since the last success on it. Only the first failure of each counts, as its
+ * retries say nothing new about the target. The breaker stays open for an hour, doubled by each further credential, up to a day. A
+ * success closes it.
  *
- * A credential that was in quarantine when another one succeeded is broken by itself, and does not count at all: otherwise one such
+ * A credential that was in quarantine while a neighbour succeeded does not count: its own spec or role is to blame. Otherwise such a
  * credential and a single failure of a neighbour would hold the whole target.
  */
 function breakerOf(members: readonly Life[], now: number): Breaker {
@@ -470,7 +471,7 @@ function spacingOf(members: readonly (Life & { readonly turn: Turn })[], now: nu
 
 type Hold = Extract<DueVerdict, { readonly say: 'hold' }>;
 
-/** What a credential is held by, whatever goes on at its target; `ready` where that is nothing. */
+/** Why the credential itself is held, its target apart; `ready` if nothing holds it. */
 type Turn =
   | Hold
   | Extract<DueVerdict, { readonly say: 'adopt' }>
@@ -515,7 +516,7 @@ function turnOf(
   return { say: 'ready', because, closesAt };
 }
 
-/** What its target and the others leave to one that is ready. */
+/** Whether the target and the budget let a credential start that is ready. */
 function startOrHold(
   { candidate: { spec }, order, quarantine }: Life,
   { because, closesAt }: Extract<Turn, { readonly say: 'ready' }>,
@@ -535,13 +536,13 @@ function startOrHold(
   const isRevoked = because === 'REVOKED';
   if (quarantine !== undefined && nowMs < quarantine.until.getTime() && !isRevoked)
     return hold('QUARANTINED', quarantine.until.getTime());
-  // A pause that is over is a trial of the credential's own, and takes none of its neighbours'.
+  // After its quarantine a credential has a trial of its own. It does not use up the breaker's.
   if (target.breaker.state === 'opened' && quarantine === undefined && !isRevoked)
     return hold('BREAKER_OPEN', target.breaker.until?.getTime());
-  // Of a credential that cannot be read nobody knows whether it is being rotated; a revocation does not wait for that.
+  // If a credential cannot be read, its rotation may be in flight. A revocation does not wait for that.
   if (!target.isWhole && !isRevoked) return hold('TARGET_BUSY');
 
-  // A start in a later minute keeps the invocation waiting, and it could not look again for what was ordered.
+  // An invocation waits for the starts that it plans. If it waited for minutes, it would not look at ordered rotations again.
   const minutes = hasOrder || order !== undefined ? 1 : plannedMinutes;
   let minute = order === undefined ? minuteOf(target, nowMs) : 0;
   while (minute < minutes && !hasRoom(target, minute)) minute += 1;
@@ -586,8 +587,8 @@ interface Budget {
 }
 
 /**
- * Half of what the vendor lets one API key write, shared out in whole minutes; the other half is for retirement, consumers and
- * whoever else has the key. What was started in the last minute counts, whoever started it.
+ * Half of the vendor's rate limit for one API key, in whole minutes. The other half is for retirement, consumers and other users of
+ * the key. Rotations that were started in the last minute count, also those that an operator started.
  */
 function createBudget(lives: readonly Life[], now: number): Budget {
   /** By key: how many start in each stretch of `minutes`, and before which stretch all are full. */
@@ -625,7 +626,7 @@ function createBudget(lives: readonly Life[], now: number): Budget {
 const longestSpreadMs = 14 * 86_400_000;
 const dayMs = 86_400_000;
 const weekMs = 7 * dayMs;
-/** Until a rotation that fails has been given up by reconcile-users. */
+/** How long reconcile-users takes to give up a failed rotation. */
 const failedAfterMs = 2 * 3_600_000;
 
 /**

@@ -62,7 +62,7 @@ export interface Superseded {
   readonly versionId?: string;
   /** It is of no use any more since then at the latest: its grace is counted from here. */
   readonly since: Date;
-  /** Somebody may know its password who must not: no grace. */
+  /** Its password may have leaked: no grace. */
   readonly isRevoked: boolean;
   /** The order that revoked it says that it goes although the login in AWSCURRENT may not work. */
   readonly mayGoUnproved: boolean;
@@ -127,7 +127,7 @@ const labelled = (is: 'current' | 'pending', label: string, credential: Credenti
 
 /** How many users a credential of `replace-user` has at most while it is rotated: current, previous, and the new one. */
 export const maxLiveUsers = 3;
-/** How many superseded users may stay beside them, as somebody is connected or something else holds them. */
+/** How many superseded users may stay beside them, because clients are connected as them or something else holds them. */
 const maxHeldUsers = 5;
 /** Retirement looks every quarter of an hour: a user that is there so long after its grace is held by something. */
 const retiredWithinMs = 3_600_000;

@@ -80,7 +80,7 @@ function isFreshAt(heldAt: Date | undefined, now: Date): boolean {
 
 /** How old the answer to a guard's questions may be when its write leaves. */
 export const freshMs = 2_000;
-/** Facts that come late so many times in a row are not asked again: the store is too slow to write by. */
+/** After this many consecutive late answers a guard stops asking: the store is too slow to guard a write. */
 const maxLooks = 5;
 
 /**

@@ -109,9 +109,9 @@ export interface Ports {
   readonly setAside: Port<LostRequest, void>;
 
   readonly now: Port<void, Date>;
-  /** Waits so many milliseconds. */
+  /** Waits for this many milliseconds. */
   readonly sleep: Port<number, void>;
-  /** So many bytes of a cryptographically secure source. */
+  /** This many bytes from a cryptographically secure source. */
   readonly randomBytes: Port<number, Uint8Array>;
 }
 

@@ -74,21 +74,21 @@ const eventSchema = z.looseObject({ 'detail-type': z.string() });
 /** The event of a bus in a message; undefined where the message holds something else. */
 export const busEventIn = ({ body }: QueuedMessage): unknown => eventSchema.safeParse(jsonOf(body)).data;
 
-/** A batch holds so many messages at most: several orders a call. */
+/** The most messages that Lambda hands to one call. */
 export const maxBatch = 10;
 
 /**
- * So many times a queue hands out an event before it gives up. At the pace below that takes two days and more, so that an order
- * outlives an outage of a vendor or of Parameter Store. An event that crashes the function comes back after the visibility timeout only, which is
- * 90 minutes at most: 200 of these are less than the 14 days for which the queue keeps a message.
+ * A queue hands out an event at most this many times. At the pace below that takes more than two days, so that an order outlives an
+ * outage of a vendor or of Parameter Store. An event that crashes the function comes back only after the visibility timeout, which is
+ * at most 90 minutes: 200 of these are less than the 14 days for which the queue keeps a message.
  */
 export const maxTries = 200;
-/** Of an event that fails for a reason of its own, which takes people: some minutes. */
+/** For an event that an operator has to correct: these tries take some minutes. */
 const maxTriesOfRefused = 5;
 const firstWaitSeconds = 15;
 const maxWaitSeconds = 15 * 60;
 
-/** How long a message waits that has failed so often. */
+/** How long a message waits after this many failures. */
 export const secondsUntilTry = (receiveCount: number): number =>
   Math.min(maxWaitSeconds, firstWaitSeconds * 2 ** Math.min(receiveCount - 1, 10));
 

@@ -258,7 +258,7 @@ function protection({ isProtected, isDefault }: DatabaseUser): Keep | undefined 
   return isProtected ? { say: 'keep', reason: 'PROTECTED' } : undefined;
 }
 
-/** Nobody was told its password; somebody may have looked it up at the provider, though, while it was the default. */
+/** rekey never published its password. People may have read it at the provider while the user was the default, though. */
 function unusedPlaceholder({ openConnections = 0 }: DatabaseUser, now: Date): UserVerdict {
   return openConnections > 0
     ? { say: 'keep', reason: 'STILL_CONNECTED', open: openConnections, overdueSince: now, deadline: now }

@@ -29,7 +29,7 @@ export type CreatedAt = (versionId: string) => Date | undefined;
  * Why a version that carries AWSPENDING is no rotation in progress: the label may be put anywhere by hand, and may be left behind.
  * Undefined where it is one: it was never current, is younger than whatever was, and nobody revoked it.
  *
- * Finishing any other version would undo a roll-back, or publish a login that is known to somebody who must not know it.
+ * Finishing any other version would undo a roll-back, or publish a leaked login.
  */
 export function strayPending(
   versionId: string,

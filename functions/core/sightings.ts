@@ -154,7 +154,7 @@ const noteSchema = z.strictObject({
   expected: z.record(z.string(), z.array(z.string())),
 });
 
-/** What was noted; undefined for a document that somebody spoiled: the next look is a first one then. */
+/** The users of the previous look. Undefined for a corrupt note: the next look counts as the first. */
 export function parseSeenUsers(document: string): SeenUsers | undefined {
   const { data } = noteSchema.safeParse(jsonOf(document));
   if (data === undefined) return undefined;

@@ -109,7 +109,7 @@ export const specSchema = z.strictObject({
   privileges: z._default(z.unknown(), {}),
   rotation: z._default(rotationSchema, { every: 'P30D', blackouts: [] }),
   grace: z._default(duration, 'PT24H'),
-  /** What happens to a superseded user that somebody is still connected as after its grace. */
+  /** What happens to a superseded user if clients are still connected as it after its grace. */
   drain: z._default(
     z.strictObject({
       /** Counted from the end of the grace; then there is an alarm. */
@@ -296,7 +296,7 @@ const looseSchema = z.catch(
 
 /**
  * A user is retired once its grace is over, counted from the last switch that can be known. Rotations may come at three quarters
- * of the interval; a grace that is not clearly shorter would begin anew each time, and nobody would ever be retired.
+ * of the interval; a grace that is not clearly shorter would start over with each rotation, and no user would ever be retired.
  */
 const graceFaults = (spec: Pick<CredentialSpec, 'strategy' | 'grace' | 'rotation'>): readonly string[] =>
   spec.strategy === 'replace-user' && graceMs(spec) > everyMs(spec) / 2

@@ -38,11 +38,11 @@ const memorySchema = z.strictObject({
 });
 const instantSchema = z.strictObject({ at: instant });
 
-/** Undefined for what somebody spoiled: as if it had never been looked at. */
+/** Undefined for a corrupt note: the webhook counts as never looked at. */
 export const parseWebhookMemory = (document: string): WebhookMemory | undefined =>
   memorySchema.safeParse(jsonOf(document)).data;
 
-/** With as many of the told events as fit into so many characters, the last ones. */
+/** Keeps the latest of `told`, as many as fit into `mostCharacters`. */
 export function webhookMemoryDocument(memory: WebhookMemory, mostCharacters: number): string {
   for (let from = 0; ; from += 1) {
     const document = JSON.stringify({ ...memory, told: memory.told.slice(from) });

@@ -72,7 +72,7 @@ const markOf = (finding: Finding, sha256: Rekey['sha256']): string =>
 /** Marks by the instant since when they have been there: those of one pass share it. */
 const documentSchema = z.record(z.iso.datetime(), z.string());
 
-/** A document that somebody spoiled reads as none: losing one only repeats an announcement. */
+/** A corrupt document counts as absent: the only damage is that a finding is published twice. */
 function notesIn(stored: string | undefined): Notes {
   const parsed = documentSchema.safeParse(stored === undefined ? {} : jsonOf(stored));
   const groups = Object.entries(parsed.data ?? {});

@@ -31,7 +31,11 @@ import {
 
 /** A store that is throttled takes an order sooner or later; the queue would bring the message again only much later. */
 const firstRetryMs = 500;
-const maxRetryMs = 8_000;
+/**
+ * Orders back off, as thousands of them compete for the same writes. A pause does not: there are few, and one that backs off among
+ * throttled orders may wait for minutes while rekey goes on writing to vendors.
+ */
+const maxRetryMs = { order: 8_000, pause: firstRetryMs } as const;
 const marginMs = 30_000;
 
 /**
@@ -45,7 +49,7 @@ export async function takeOrder(
   rekey: Rekey,
 ): Promise<void> {
   const { now, sleep } = rekey.ports;
-  for (let waitMs = firstRetryMs; ; waitMs = Math.min(2 * waitMs, maxRetryMs)) {
+  for (let waitMs = firstRetryMs; ; waitMs = Math.min(2 * waitMs, maxRetryMs[invocation.is])) {
     try {
       return await takeOnce(invocation, rekey);
     } catch (error) {
@@ -298,7 +302,7 @@ async function readOrdered(
     return [{ name, spec, directives: standing }];
   } catch (error) {
     const failure = failureOf(name, error, rekey);
-    // An order that cannot be read stays so until somebody corrects it, which reconcile-users asks for.
+    // An unreadable order stays so until an operator corrects it. reconcile-users reports it.
     if (error instanceof StoreError) unread.push(failure);
     else if (!(error instanceof InputError)) throw error;
     return [];

@@ -11,7 +11,7 @@ import type { EndedSessions, Login } from '../core/provider.ts';
 import { type RevokedSessions, revokedSessions } from '../core/revoked-sessions.ts';
 import { holderOf } from '../core/rotation.ts';
 import { labelsUnchanged, notPaused } from './guarded-write.ts';
-import { type Address, anything, recall, recallAll, remember, rememberAll } from './notes.ts';
+import { anything, recall, recallAll, remember, rememberAll } from './notes.ts';
 import { pausedSince } from './orders.ts';
 import {
   type Candidate,
@@ -23,6 +23,7 @@ import {
   type Scene,
   safeLogin,
 } from './retire-users.ts';
+import type { Address } from './unwritten.ts';
 
 /**
  * What CredentialCompromised leaves to do once the next login is current, beside retiring users. In each pass, until it is on record

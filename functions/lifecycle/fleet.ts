@@ -47,7 +47,7 @@ export async function readFleet(rekey: Rekey): Promise<Fleet> {
 }
 
 const readingsAtOnce = 5;
-/** Of so many credentials the orders are listed: that is fewer calls than one for each of them. */
+/** From this many credentials on, one listing of all orders takes fewer calls than a reading for each credential. */
 const minListed = 30;
 
 /** The same of the credentials of these names, without the rest of the fleet. Those that have no spec any more are left out. */

@@ -8,7 +8,7 @@ import { type Address, type Revision, Unwritten, type UnwrittenNote } from './un
  * What passes remember, in the table `rekey`. All of it is best effort: a note that cannot be read or written is logged, and keeps no
  * repair, revocation, deletion, event or metric from happening. Without its notes, a pass publishes again what was published before.
  *
- * Every note expires, so that nothing stays of what is gone; a note of what is still there is written again long before that.
+ * Every note expires, so that none outlives its subject. Passes renew the notes that they still need long before that.
  *
  * What could not be written, the function instance keeps in mind, and reads it as if it were stored until somebody has written the
  * note. Otherwise, while the table takes no writes, every pass would publish the same again. An instance lives for hours at most; the
@@ -16,9 +16,9 @@ import { type Address, type Revision, Unwritten, type UnwrittenNote } from './un
  */
 
 const dayMs = 86_400_000;
-/** How long a note is kept that nobody writes again. A stack that stands still for longer publishes its findings again. */
+/** How long a note is kept that no pass renews. A stack that stands still for longer publishes its findings again. */
 const keptMs = 90 * dayMs;
-/** A note of what is still there is written again once no more than this is left. */
+/** A pass renews a note once no more than this is left. */
 const renewedMs = 60 * dayMs;
 
 /** An item of DynamoDB holds 400 KB (AWS documentation), its names and keys included. Documents are ASCII. */
@@ -34,7 +34,7 @@ export interface Recalled {
 
 export type NoteContext = Pick<Rekey, 'ports' | 'log' | 'unwritten'>;
 
-/** For a note that is written whatever is there. */
+/** Overwrites a note whatever its revision. */
 export const anything: Recalled = { document: undefined, revision: 'unknown', expiresAt: new Date(0) };
 
 /** `unreadable`: the table did not answer, and this instance knows nothing either. */
@@ -57,8 +57,8 @@ export async function recall(address: Address, context: NoteContext): Promise<Re
 export type RecalledNotes = Map<string, Recalled & { readonly document: string }>;
 
 /**
- * Every note of a place; to be kept up with `rememberAll`. `isWhole` is false where the table did not answer: then they are no more than
- * what this instance knows by itself.
+ * Every note of a place; update them with `rememberAll`. If the table did not answer, `isWhole` is false and the notes are only those
+ * that this instance keeps in memory.
  */
 export async function recallAll(
   place: string,
@@ -83,8 +83,8 @@ export async function recallAll(
 }
 
 /**
- * Afterwards the note has this document, unless somebody else has written it since `before` was recalled: then theirs stands. A note
- * that has it already is only renewed. `failed` where the table did not take it.
+ * Afterwards the note has this document. If another pass has written the note since `before` was recalled, its document stands
+ * (`conflict`). A note that has the document already is only renewed. `failed` if the table refused the write.
  */
 export async function remember(
   address: Address,
@@ -114,7 +114,7 @@ export async function remember(
   }
 }
 
-/** Afterwards nothing is noted there, whoever has written it. */
+/** Afterwards there is no note at this address, whichever pass wrote it. */
 export async function forget(
   address: Address,
   context: NoteContext,
@@ -134,8 +134,8 @@ export async function forget(
 const writesAtOnce = 10;
 
 /**
- * Afterwards the place holds `wanted`, by key, and nothing of what `before` has beside it. What another pass noted there since is left
- * alone. `before` follows. The first failure ends it, so that a table that does not answer is not asked a thousand times.
+ * Afterwards the place holds `wanted`, by key; the other notes of `before` are deleted. Notes that another pass has added since are left
+ * alone. `before` is updated. The first failure ends it, so that a table that does not answer is not asked a thousand times.
  */
 export async function rememberAll(
   place: string,
@@ -179,7 +179,7 @@ function isGood(before: Recalled, document: string, now: Date, forMs: number): b
   return before.document === document && leftMs > (renewedMs / keptMs) * forMs;
 }
 
-/** Whether somebody has written the note since this instance could not, or has deleted what it could not delete. */
+/** Whether another instance has written or deleted the note since this instance failed to. */
 function isSuperseded(
   own: UnwrittenNote | undefined,
   stored: Pick<Note, 'revision'> | Recalled | 'absent',
@@ -189,7 +189,7 @@ function isSuperseded(
   return own.over !== stored.revision;
 }
 
-/** As if it had expired, so that the next one who remembers it writes it. */
+/** Already expired, so that the next `remember` writes it. */
 const recalledOf = ({ document, over: revision }: UnwrittenNote): Recalled => ({
   document,
   revision,

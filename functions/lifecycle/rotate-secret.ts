@@ -504,7 +504,7 @@ async function chooseLogin(
   }
 }
 
-/** Somebody may know the current password who must not: then consumers that still use the idle user have no grace. */
+/** If the current password may have leaked, consumers that still use the idle user have no grace. */
 const isCurrentRevoked = ({ directives, currentMadeAt }: Rotation): boolean =>
   currentMadeAt !== undefined && isRevoked(directives, currentMadeAt);
 

@@ -110,7 +110,7 @@ async function lateOn(day: string, { ports, sha256, log }: Rekey): Promise<reado
   return found.flat().toSorted((one, other) => (one.key < other.key ? -1 : 1));
 }
 
-/** What was listed, or written, a moment ago. Where it is gone, the next pass looks anew. */
+/** Reads an object that was just listed or written. If it is gone, the next pass lists again. */
 async function read(key: string, { ports }: Rekey): Promise<string> {
   const document = await ports.readArchive({ key });
   if (document === 'absent')

@@ -349,7 +349,7 @@ const transient: ReadonlySet<string> = new Set([
   'STORE_UNAVAILABLE',
 ]);
 
-/** The finding about a failure that lasts until somebody acts; any other is thrown on, to be tried again. */
+/** The finding about a failure that lasts until an operator acts. Any other failure is rethrown, to be retried. */
 function unreadableBy(
   { name, spec }: Credential,
   isOneOfSeveral: boolean,

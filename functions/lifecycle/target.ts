@@ -18,7 +18,7 @@ import type { Rekey } from './rekey.ts';
 
 /**
  * How old a vendor's key may be when a visit to a target begins. Long enough for the steps of a rotation, and no longer: whoever replaces
- * a key may count on the one before being out of use then. One that the vendor refuses is read anew at once.
+ * a key may count on the one before being out of use then. A key that the vendor refuses is read again at once.
  */
 const keyAgeMs = 300_000;
 
@@ -53,7 +53,7 @@ export async function openTarget(spec: CredentialSpec, until: Date, rekey: Rekey
   );
 }
 
-/** Reads a refused key anew, once a visit: where that one is refused as well, it stays so. */
+/** Reads a refused key again, once a visit. If the vendor refuses that one as well, it is not read a third time. */
 function renewing(opened: Sensitive, read: () => Promise<Sensitive>): KeyRenewal {
   let reading: Promise<Sensitive> | undefined;
   let renewed: Sensitive | undefined;

@@ -402,6 +402,21 @@ describe('events', () => {
     });
   });
 
+  test('that pause or resume writes wait in a queue that holds nothing else', () => {
+    const pauses = queueNamed('PauseEvents').arn;
+    const types = stack.rules
+      .filter(({ targets }) => targets.some(({ arn }) => arn === pauses))
+      .map(({ pattern }) => pattern['detail-type']);
+    expect(types).toEqual([['RekeyPaused', 'RekeyResumed']]);
+    const others = stack.rules.flatMap(({ pattern, targets }) =>
+      targets.flatMap(({ arn }) =>
+        arn.includes(':sqs:') && arn !== pauses ? [pattern['detail-type']].flat() : [],
+      ),
+    );
+    expect(others).not.toEqual(expect.arrayContaining(['RekeyPaused']));
+    expect(others).not.toEqual(expect.arrayContaining(['RekeyResumed']));
+  });
+
   test('are put into their queue, and into that of what was lost, by their own rule of this account and by nobody else', () => {
     const policies = Object.values(template.findResources('AWS::SQS::QueuePolicy')).map(({ Properties }) => ({
       queue: Properties.Queues[0].Ref,
@@ -412,7 +427,7 @@ describe('events', () => {
     const fed = stack.queues.filter(({ arn }) =>
       stack.rules.some(({ targets }) => targets.some((target) => target.arn === arn)),
     );
-    expect(fed).toHaveLength(5);
+    expect(fed).toHaveLength(6);
     for (const { logicalId, arn } of [...fed, queueNamed('LostRequests')]) {
       const rules = stack.rules.filter(({ targets }) =>
         targets.some((target) => target.arn === arn || target.deadLetterArn === arn),
@@ -573,7 +588,7 @@ describe('a schedule', () => {
 
 describe('a queue', () => {
   test('is encrypted, and only reached over TLS', () => {
-    template.resourceCountIs('AWS::SQS::Queue', 11);
+    template.resourceCountIs('AWS::SQS::Queue', 12);
     template.allResourcesProperties('AWS::SQS::Queue', { SqsManagedSseEnabled: true });
     const secured = Object.values(template.findResources('AWS::SQS::QueuePolicy')).map(({ Properties }) => {
       expect(Properties.PolicyDocument.Statement).toContainEqual({
@@ -598,6 +613,7 @@ describe('a queue', () => {
   const kept: Record<string, { days: number; lost: string; tries: number }> = {
     // An order outlives an outage of two days; people who read what was lost have the rest of two weeks.
     CreateUserEvents: { days: 14, lost: 'LostRequests', tries: 200 },
+    PauseEvents: { days: 14, lost: 'LostRequests', tries: 200 },
     StartRotationsEvents: { days: 14, lost: 'LostRequests', tries: 200 },
     DeleteUserEvents: { days: 14, lost: 'LostRequests', tries: 200 },
     ReconcileUsersEvents: { days: 14, lost: 'LostRequests', tries: 200 },
@@ -639,6 +655,7 @@ describe('a queue', () => {
       ),
     ).toEqual({
       CreateUserEvents: ['rekey-create-user', 5, 2],
+      PauseEvents: ['rekey-start-rotations', 5, 2],
       StartRotationsEvents: ['rekey-start-rotations', 10, 3],
       DeleteUserEvents: ['rekey-delete-user', 5, 5],
       ReconcileUsersEvents: ['rekey-reconcile-users', 10, 2],
@@ -653,7 +670,7 @@ describe('a queue', () => {
       (sum, { maximumConcurrency = 1_000 }) => sum + maximumConcurrency,
       0,
     );
-    expect(most).toBe(42);
+    expect(most).toBe(44);
   });
 
   test('of starts keeps the order of a target, and so does the queue of those that are given up', () => {
@@ -710,6 +727,7 @@ describe('alarms', () => {
       'rekey-request-lost | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
       'rekey-target-not-reconciled | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
       'rekey-start-lost | Maximum ApproximateNumberOfMessagesVisible | >= 1 | 1 x 300 s | silence: fine',
+      'rekey-pauses-behind | Maximum ApproximateAgeOfOldestMessage | >= 300 | 1 x 300 s | silence: fine',
       'rekey-orders-behind | Maximum ApproximateAgeOfOldestMessage | >= 900 | 1 x 300 s | silence: fine',
       'rekey-deletions-behind | Maximum ApproximateAgeOfOldestMessage | >= 3600 | 1 x 300 s | silence: fine',
       'rekey-requests-behind | Maximum ApproximateAgeOfOldestMessage | >= 900 | 1 x 300 s | silence: fine',
@@ -748,6 +766,7 @@ describe('alarms', () => {
       'rekey-request-lost': queueNamed('LostRequests').logicalId,
       'rekey-target-not-reconciled': queueNamed('LostTargets').logicalId,
       'rekey-start-lost': queueNamed('LostStarts').logicalId,
+      'rekey-pauses-behind': queueNamed('PauseEvents').logicalId,
       'rekey-orders-behind': queueNamed('StartRotationsEvents').logicalId,
       'rekey-deletions-behind': queueNamed('DeleteUserEvents').logicalId,
       'rekey-requests-behind': queueNamed('CreateUserEvents').logicalId,
@@ -1301,7 +1320,7 @@ describe('least privilege', () => {
           attachRotation,
           sendTo('UrgentTargets'),
           sendTo('rekey-starts.fifo'),
-          workOn('StartRotationsEvents', 'rekey-starts.fifo'),
+          workOn('PauseEvents', 'StartRotationsEvents', 'rekey-starts.fifo'),
           ...publish,
           reportFailure,
           writeLog('rekey-start-rotations'),

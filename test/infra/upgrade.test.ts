@@ -74,6 +74,7 @@ describe('the logical ids of what an update must not replace', () => {
         'RekeyUrgentTargetsD06AE756',
         'RekeyStarts9B3E9A0A',
         'RekeyCreateUserEvents8EF50457',
+        'RekeyPauseEventsD7ECFE70',
         'RekeyStartRotationsEventsAE9FF27D',
         'RekeyDeleteUserEventsFB86533E',
         'RekeyReconcileUsersEventsFE2370A9',
