@@ -1,16 +1,23 @@
-import type { StartOrders } from '../core/directives.ts';
+import { directiveParameter, type StartOrders } from '../core/directives.ts';
 import type { Candidate } from '../core/due.ts';
 import { InputError, StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
 import { type Credential, targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { listedCandidate } from '../core/listed-candidates.ts';
-import { secretName } from '../core/names.ts';
+import { secretName, specParameterName } from '../core/names.ts';
 import { holderOf, openVersion } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
 import { notedMembers } from './members.ts';
-import { keepStartOrders, noteOrder, notePause, readStandingOrders } from './orders.ts';
+import {
+  firstRetryMs,
+  keepStartOrders,
+  noteOrder,
+  notePause,
+  readStandingOrders,
+  untilStored,
+} from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import {
   type FailedRotation,
@@ -29,8 +36,6 @@ import {
  * every order that the queue has not carried out.
  */
 
-/** A store that is throttled takes an order sooner or later; the queue would bring the message again only much later. */
-const firstRetryMs = 500;
 /**
  * Orders back off, as thousands of them compete for the same writes. A pause does not: there are few, and one that backs off among
  * throttled orders may wait for minutes while rekey goes on writing to vendors.
@@ -43,24 +48,16 @@ const marginMs = 30_000;
  * shortly before `until`. Throws EVENT_INVALID for an order that is none for start-rotations, SPEC_MISSING for one that names no
  * credential.
  */
-export async function takeOrder(
+export const takeOrder = (
   invocation: Extract<Invocation, { readonly is: 'order' | 'pause' }>,
   until: Date,
   rekey: Rekey,
-): Promise<void> {
-  const { now, sleep } = rekey.ports;
-  for (let waitMs = firstRetryMs; ; waitMs = Math.min(2 * waitMs, maxRetryMs[invocation.is])) {
-    try {
-      return await takeOnce(invocation, rekey);
-    } catch (error) {
-      const leftMs = until.getTime() - (await now()).getTime() - marginMs;
-      if (!(error instanceof StoreError && error.code === 'STORE_UNAVAILABLE') || leftMs < waitMs)
-        throw error;
-      rekey.log('warn', 'an order could not be stored yet; it is tried again', { code: error.code });
-    }
-    await sleep(waitMs);
-  }
-}
+): Promise<void> =>
+  untilStored(
+    () => takeOnce(invocation, rekey),
+    { until: new Date(until.getTime() - marginMs), maxRetryMs: maxRetryMs[invocation.is] },
+    rekey,
+  );
 
 async function takeOnce(
   invocation: Extract<Invocation, { readonly is: 'order' | 'pause' }>,
@@ -158,7 +155,7 @@ export async function carryOutOrders(
     log('warn', 'an ordered rotation has to wait', { credential, ...why });
   // What waits for another rotation comes again; what is held by a pause or a window, the passes find.
   const again = new Set([...failed, ...left].filter((name) => !isStarted(started, name) || failed.has(name)));
-  for (const start of starts) if (!(await isStillStored(start, rekey))) again.add(start.credential);
+  for (const name of await keepOrders(starts, rekey)) again.add(name);
   return {
     started,
     held: [...held.values()],
@@ -181,31 +178,64 @@ const isStarted = (started: readonly StartedRotation[], name: string): boolean =
 
 /**
  * Parameter Store deletes without a condition: a function that took an older order of the credential away, because it was carried out,
- * may have deleted this one. It is stored again, unless the version that is current now is younger. False where it was stored again, or
- * where that cannot be told.
+ * may have deleted this one. It is stored again, unless the version that is current now is younger. Answers the credentials whose order
+ * was stored again, and those of which that cannot be told.
  */
-async function isStillStored({ credential, orders }: QueuedStart, { ports, log }: Rekey): Promise<boolean> {
-  const instants = [orders?.rotateBefore, orders?.revokeBefore].filter((at) => at !== undefined);
-  if (orders === undefined || instants.length === 0) return true;
+async function keepOrders(starts: readonly QueuedStart[], rekey: Rekey): Promise<readonly string[]> {
+  const ordered = starts.filter(({ orders }) => kindsOf(orders).length > 0);
+  const again: string[] = [];
+  // Ten names a reading: a spec and one or two orders of each.
+  for (let from = 0; from < ordered.length; from += startsAReading) {
+    const some = ordered.slice(from, from + startsAReading);
+    try {
+      const found = await rekey.ports.readParameters({
+        parameters: some.flatMap(({ credential, orders }) => [
+          specParameterName(credential),
+          ...kindsOf(orders).map((kind) => directiveParameter(credential, kind)),
+        ]),
+      });
+      const missing = some.filter((start) => isTakenAway(start, found));
+      for (const start of missing) if (await keepAgain(start, rekey)) again.push(start.credential);
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      again.push(...some.map(({ credential }) => credential));
+    }
+  }
+  return again;
+}
+
+const startsAReading = 3;
+const kindsOf = (orders: StartOrders | undefined): readonly ('rotateBefore' | 'revokeBefore')[] =>
+  (['rotateBefore', 'revokeBefore'] as const).filter((kind) => orders?.[kind] !== undefined);
+
+/** Whether the spec is there without the order, or a later one. */
+function isTakenAway({ credential, orders }: QueuedStart, found: ReadonlyMap<string, string>): boolean {
+  if (!found.has(specParameterName(credential))) return false;
+  return kindsOf(orders).some((kind) => {
+    const ordered = orders?.[kind];
+    const stored = new Date(found.get(directiveParameter(credential, kind)) ?? '');
+    return ordered !== undefined && !(stored >= ordered);
+  });
+}
+
+/** Answers whether the order was stored again, or whether that cannot be told. */
+async function keepAgain({ credential, orders = {} }: QueuedStart, { ports, log }: Rekey): Promise<boolean> {
   try {
-    const { document, directives } = await readStandingOrders(credential, ports);
-    const isThere = (kind: 'rotateBefore' | 'revokeBefore'): boolean => {
-      const [ordered, stored] = [orders[kind], directives[kind]];
-      return ordered === undefined || (stored !== undefined && stored >= ordered);
-    };
-    if (document === undefined || (isThere('rotateBefore') && isThere('revokeBefore'))) return true;
+    const { directives } = await readStandingOrders(credential, ports);
     const secret = await ports.describeSecret({ secretId: secretName(credential) });
     const versions = secret === 'absent' ? 'absent' : await ports.listVersions({ secretId: secret.arn });
-    if (secret === 'absent' || versions === 'absent') return true;
+    if (secret === 'absent' || versions === 'absent') return false;
     const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
     const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
-    if (madeAt !== undefined && instants.every((at) => madeAt > at)) return true;
+    const instants = kindsOf(orders).flatMap((kind) => orders[kind] ?? []);
+    if (madeAt !== undefined && instants.every((at) => madeAt > at)) return false;
     log('warn', 'an order was taken away before it was carried out; it is stored again', { credential });
     await keepStartOrders(credential, orders, directives, ports);
-    return false;
+    return true;
   } catch (error) {
-    if (error instanceof StoreError) return false;
-    if (error instanceof InputError) return true;
+    if (error instanceof StoreError) return true;
+    // An order that cannot be read stays so until somebody corrects it.
+    if (error instanceof InputError) return false;
     throw error;
   }
 }

@@ -37,6 +37,7 @@ import {
   noteDeletion,
   noteOrder,
   pausedSince,
+  untilStored,
   withdrawDirective,
   withOrder,
 } from './orders.ts';
@@ -86,6 +87,12 @@ const roundMs = 900_000;
 /** A rotation that begins moves labels, and what was decided before it is not sent: an order to revoke looks so many times more. */
 const maxMoreLooks = 3;
 const lookAgainMs = 15_000;
+/**
+ * In an emergency Parameter Store takes writes more slowly than orders come. Meanwhile start-rotations stores this one; an event that came
+ * back to its queue would be read all over again.
+ */
+const longestStoringMs = 120_000;
+const storingRetryMs = 16_000;
 
 /**
  * Retires superseded users, ends what a revocation left open and finishes deletions of credentials: on all targets, or on that of the
@@ -201,7 +208,12 @@ async function note(
     await noteDeletion(invocation, rekey);
     return undefined;
   }
-  const noted = await noteOrder(invocation, rekey);
+  const until = new Date((await rekey.ports.now()).getTime() + longestStoringMs);
+  const noted = await untilStored(
+    () => noteOrder(invocation, rekey),
+    { until, maxRetryMs: storingRetryMs },
+    rekey,
+  );
   return noted === 'ignored' ? undefined : noted;
 }
 

@@ -98,6 +98,28 @@ export async function refuseFuture(orderedAt: Date, { now }: Pick<Ports, 'now'>)
     );
 }
 
+/** A store that is throttled takes an order sooner or later; a queue would bring its message again only much later. */
+export const firstRetryMs = 500;
+
+/** `store`, tried again while a store cannot be reached, at a pace that slows down to `maxRetryMs`, as long as `until` has not come. */
+export async function untilStored<Answer>(
+  store: () => Promise<Answer>,
+  { until, maxRetryMs }: { readonly until: Date; readonly maxRetryMs: number },
+  { ports: { now, sleep }, log }: Teller,
+): Promise<Answer> {
+  for (let waitMs = firstRetryMs; ; waitMs = Math.min(2 * waitMs, maxRetryMs)) {
+    try {
+      return await store();
+    } catch (error) {
+      const leftMs = until.getTime() - (await now()).getTime();
+      if (!(error instanceof StoreError && error.code === 'STORE_UNAVAILABLE') || leftMs < waitMs)
+        throw error;
+      log('warn', 'an order could not be stored yet; it is tried again', { code: error.code });
+    }
+    await sleep(waitMs);
+  }
+}
+
 // Rotation and revocation.
 
 export interface NotedOrder {

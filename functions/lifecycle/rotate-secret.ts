@@ -269,6 +269,8 @@ const steps = {
 interface FirstLook {
   readonly askedAt: Date;
   readonly orders: StandingOrders;
+  /** Undefined where it was not known yet of which target to ask. */
+  readonly pause: { readonly since: Date | undefined } | undefined;
 }
 
 /** The reasons to change the secret, and those to change something at the vendor; each is the same for all writes of the step. */
@@ -277,8 +279,8 @@ interface Guards {
   readonly vendor: Guard;
   /**
    * Asks `secret` by what the step itself has just read: a value that is stored soon enough needs no look of its own, as nobody uses
-   * it yet. Of the move of AWSCURRENT, which consumers feel at once, only the orders may be known from there; the labels are read anew.
-   * So is everything for a change at the vendor: it may be refused to a login that is in use.
+   * it yet, and so does what was ordered for a user that is new. Of the move of AWSCURRENT, which consumers feel at once, only the orders
+   * may be known from there; the labels are read anew. So is everything for a change of a user that is there: it may be in use.
    */
   seed(step: RotationStep): Promise<void>;
 }
@@ -296,24 +298,31 @@ function guardsOf(rotation: Gathered, first: FirstLook): Guards {
     ({ orPublished }: { readonly orPublished: boolean }): Fact =>
     async (askedAt) =>
       whyNotPending(rotation, await labels.at(askedAt), orPublished);
-  const wanted: Fact = async (askedAt) => whyUnwanted(rotation, await orders.at(askedAt));
-  const ordered = Guard.of(async (askedAt) =>
-    whyUnwanted(rotation, askedAt === first.askedAt ? first.orders : await orders.at(askedAt)),
-  );
+  const wanted = (): Guard =>
+    Guard.of(async (askedAt) =>
+      whyUnwanted(rotation, askedAt === first.askedAt ? first.orders : await orders.at(askedAt)),
+    );
+  const ordered = wanted();
+  const isSeeded = first.pause !== undefined && spec.strategy === 'replace-user';
+  // A guard of its own where it must not be seeded.
+  const orderedAndNotPaused = (isSeeded ? ordered : wanted()).and(async (askedAt) => {
+    const known = askedAt === first.askedAt ? first.pause : undefined;
+    return pauseOf(targetId, known === undefined ? (await orders.at(askedAt)).pausedSince : known.since);
+  });
   const secret = ordered.and(async (askedAt) =>
     whyNotPending(rotation, askedAt === first.askedAt ? description : await labels.at(askedAt), false),
   );
   return {
     secret,
-    vendor: Guard.of(wanted, pending({ orPublished: true }), async (askedAt) =>
-      pauseOf(targetId, (await orders.at(askedAt)).pausedSince),
-    ).takingOnlyIf(pending({ orPublished: false })),
+    vendor: orderedAndNotPaused
+      .and(pending({ orPublished: true }))
+      .takingOnlyIf(pending({ orPublished: false })),
     async seed(step) {
-      const known = step === 'finishSecret' ? ordered : secret;
-      // A write asks again itself, if there is one.
-      await known.ask(first.askedAt).catch((error: unknown) => {
-        if (!(error instanceof RotationRefused)) throw error;
-      });
+      const known = [step === 'finishSecret' ? ordered : secret, ...(isSeeded ? [orderedAndNotPaused] : [])];
+      for (const guard of known)
+        await guard.ask(first.askedAt).catch((error: unknown) => {
+          if (!(error instanceof RotationRefused)) throw error;
+        });
     },
   };
 }
@@ -822,15 +831,20 @@ async function gather(
       'NOT_A_CREDENTIAL',
       'the secret is none of rekey; its name must be rekey/<credential>',
     );
-  const orders = await readStandingOrders(name, ports);
-  const { document, directives } = orders;
+  const current = parseSecretValue(held.value, `AWSCURRENT of ${description.name}`);
+  const place =
+    current.kind === 'login' ? { provider: current.provider, targetId: current.target } : undefined;
+  const orders =
+    place === undefined
+      ? { ...(await readStandingOrders(name, ports)), pausedSince: undefined }
+      : await readOrdersAndPause(name, place, rekey);
+  const { document, directives, pausedSince } = orders;
   if (document === undefined)
     throw new RotationRefused(
       'SPEC_MISSING',
       `there is no ${specParameterName(name)}; put the spec back or delete the secret`,
     );
   const spec = await parseSpec(jsonOf(document), rekey);
-  const current = parseSecretValue(held.value, `AWSCURRENT of ${description.name}`);
   const ending = endsAt(directives, spec);
   if (ending !== undefined && ending.at <= (await ports.now()))
     throw new RotationRefused(
@@ -882,7 +896,10 @@ async function gather(
     },
     rekey,
   };
-  return { ...gathered, guards: guardsOf(gathered, { askedAt, orders }) };
+  return {
+    ...gathered,
+    guards: guardsOf(gathered, { askedAt, orders, pause: place && { since: pausedSince } }),
+  };
 }
 
 /**
