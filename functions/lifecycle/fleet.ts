@@ -54,7 +54,7 @@ const minListed = 30;
 export async function readFleetOf(names: readonly string[], rekey: Rekey): Promise<Fleet> {
   const { ports } = rekey;
   if (names.length >= minListed) {
-    const parameters = await readInTens(names.map(specParameterName), rekey);
+    const parameters = await readSpecs(names.map(specParameterName), rekey);
     const specs: readonly ListedParameter[] = [...parameters].map(([parameter, document]) => ({
       parameter,
       document,
@@ -80,7 +80,8 @@ export async function readFleetOf(names: readonly string[], rekey: Rekey): Promi
   return sorted(read.flat());
 }
 
-async function readInTens(
+/** The documents of these parameters, ten a call; what is absent is left out. */
+export async function readSpecs(
   parameters: readonly string[],
   { ports }: Rekey,
 ): Promise<ReadonlyMap<string, string>> {
@@ -105,7 +106,7 @@ async function credentialOf(
   let target: string | undefined;
   try {
     const stored = jsonOf(document);
-    target = await targetIn(stored, rekey);
+    target = await targetKeyIn(stored, rekey);
     const spec = await parseSpec(stored, rekey);
     if (spec.name !== name)
       return {
@@ -121,7 +122,7 @@ async function credentialOf(
 }
 
 /** The key of the target that a stored spec names, whatever else in it is wrong. */
-async function targetIn(stored: unknown, { loadProvider }: Rekey): Promise<string | undefined> {
+export async function targetKeyIn(stored: unknown, { loadProvider }: Rekey): Promise<string | undefined> {
   if (stored === null || typeof stored !== 'object' || !('provider' in stored && 'target' in stored))
     return undefined;
   const definition = await loadProvider(String(stored.provider));
