@@ -103,6 +103,8 @@ export async function createUser(
       ports,
     );
   const guard = guardOf(request, await storeSpec(request, rekey), rekey);
+  // Again, as a twin may have been requested at the same time: each is noted and stored before it looks, so one of them sees the other.
+  refuseTwin(spec, await readTarget(spec, {}, rekey), { isSpecStored: true });
 
   if (before === 'absent')
     await ports.createSecret({
