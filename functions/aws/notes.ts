@@ -96,13 +96,21 @@ export function noteTable(
       return stored !== 'absent' && stored.revision === revision ? 'written' : 'conflict';
     },
 
-    async deleteNote({ place, key }) {
+    async deleteNote({ place, key, ifRevision }) {
       const call = `DeleteItem of ${place} ${key}`;
-      const { Attributes } = await client
-        .send(new DeleteItemCommand({ TableName, Key: addressOf({ place, key }), ReturnValues: 'ALL_OLD' }))
-        .catch((error: unknown) => {
-          throw failureOf(error, call, 'unknown');
-        });
+      const command = new DeleteItemCommand({
+        TableName,
+        Key: addressOf({ place, key }),
+        ReturnValues: 'ALL_OLD',
+        ...conditionOf(ifRevision, clock()),
+      });
+      const answer = await client.send(command).catch((error: unknown) => {
+        if (isNamed(error, 'ConditionalCheckFailedException')) return 'refused' as const;
+        throw failureOf(error, call, 'unknown');
+      });
+      // The condition also fails where there is no note, and where an attempt of the SDK before this one has deleted it.
+      if (answer === 'refused') return (await readNote({ place, key })) === 'absent' ? 'absent' : 'conflict';
+      const { Attributes } = answer;
       return Attributes !== undefined && isLive(noteIn(Attributes, call)) ? 'deleted' : 'absent';
     },
   };

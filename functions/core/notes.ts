@@ -28,7 +28,7 @@ export const places = {
   revocations: 'revocations',
   /** Which breakers are not closed, as was published: see start-rotations.ts. A change is told twice. */
   breakers: 'breakers',
-  /** The credentials of each target: see members.ts. The fleet is read instead. */
+  /** The credentials of each target, and up to when all are known: see members.ts. The fleet is read instead. */
   members: 'members',
   /** When reconcile-users looked at each target last: see looks.ts. It is looked at once more. */
   looks: 'looks',

@@ -88,7 +88,11 @@ export interface Ports {
     { place: string; key: string; document: string; expiresAt: Date; ifRevision?: number | 'absent' },
     'written' | 'conflict'
   >;
-  readonly deleteNote: Port<{ place: string; key: string }, 'deleted' | 'absent'>;
+  /** `conflict` if `ifRevision` is given and the stored note has another revision: nothing was deleted. */
+  readonly deleteNote: Port<
+    { place: string; key: string; ifRevision?: number },
+    'deleted' | 'absent' | 'conflict'
+  >;
 
   /** All events were accepted by the bus, or it throws. */
   readonly publish: Port<readonly RekeyEvent[], void>;

@@ -1,5 +1,5 @@
 import { type Directives, isBuried } from '../core/directives.ts';
-import { InputError, RotationRefused } from '../core/errors.ts';
+import { InputError, RotationRefused, StoreError } from '../core/errors.ts';
 import { type CredentialFacts, type CredentialRequest, credentialRequested } from '../core/events.ts';
 import { hasSwitched } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
@@ -13,8 +13,14 @@ import { Sensitive } from '../core/sensitive.ts';
 import { backstopDays, type CredentialSpec, parseSpec, specDocument } from '../core/spec.ts';
 import { adoptionVersions, tokenFrom } from '../core/username.ts';
 import { currentUnchanged } from './guarded-write.ts';
-import { addMember, readTarget } from './members.ts';
-import { ignoreOrder, keepDirective, readStandingOrders, refuseFuture } from './orders.ts';
+import { addMember, type ReadTarget, readTarget } from './members.ts';
+import {
+  ignoreOrder,
+  keepDirective,
+  readStandingOrders,
+  refuseFuture,
+  type StandingOrders,
+} from './orders.ts';
 import { type Rekey, untilFound } from './rekey.ts';
 import { openTarget, stored } from './target.ts';
 
@@ -55,7 +61,7 @@ export async function createUser(
     await ignoreOrder({ order: credentialRequested, ...about, orderedAt, because }, rekey);
     return;
   }
-  await refuseUnfit(spec, standing.directives, rekey);
+  await refuseUnfit(spec, standing, rekey);
   if (standing.document !== undefined) await refuseOtherSpec(standing.document, spec, rekey);
 
   const request: Request = {
@@ -73,6 +79,8 @@ export async function createUser(
   const secretId = secretName(spec.name);
   const before = await ports.describeSecret({ secretId });
   const step = await nextStep(before, request, rekey);
+  // Before the spec: the guard of a neighbour's deletion finds the spec by this note. An event about a neighbour finds its users.
+  if (step !== 'none' || !request.isSpecStored) await noteMember(spec, rekey);
   if (step === 'none') {
     await storeSpec(request, rekey);
     rekey.log('info', 'the credential exists already', { ...facts });
@@ -95,8 +103,8 @@ export async function createUser(
       ports,
     );
   const guard = guardOf(request, await storeSpec(request, rekey), rekey);
-  // At once, so that the next request sees its prefix, and an event about a neighbour its users.
-  await addMember(spec, rekey);
+  // Again, as a twin may have been requested at the same time: each is noted and stored before it looks, so one of them sees the other.
+  refuseTwin(spec, await readTarget(spec, {}, rekey), { isSpecStored: true });
 
   if (before === 'absent')
     await ports.createSecret({
@@ -277,7 +285,11 @@ async function tell(
 }
 
 /** What a spec may not be beside others, or at this time. Nothing was changed yet. */
-async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, rekey: Rekey): Promise<void> {
+async function refuseUnfit(
+  spec: CredentialSpec,
+  { document, directives: { deleteSince } }: StandingOrders,
+  rekey: Rekey,
+): Promise<void> {
   const now = await rekey.ports.now();
   if (spec.expiresAt !== undefined && new Date(spec.expiresAt) <= now)
     throw new InputError(
@@ -298,8 +310,8 @@ async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, re
       'SPEC_INVALID',
       `${impossible.text}; correct the spec and send it again, nothing was changed`,
     );
-  const { target } = await readTarget(spec, {}, rekey);
-  const others = (target?.credentials ?? []).flatMap((other) =>
+  const read = await readTarget(spec, {}, rekey);
+  const others = (read.target?.credentials ?? []).flatMap((other) =>
     other.name === spec.name ? [] : [other.spec],
   );
   // Refusing it would not help those that are there, and somebody may be waiting for it.
@@ -308,17 +320,49 @@ async function refuseUnfit(spec: CredentialSpec, { deleteSince }: Directives, re
     ...keyCapacity([spec, ...others.filter((other) => sharesKey(other, spec))]),
   ])
     rekey.log('warn', `rotations may be late: ${fault.text}`, { credential: spec.name, level: fault.level });
+  refuseTwin(spec, read, { isSpecStored: document !== undefined });
+}
+
+/**
+ * Throws SPEC_CONFLICT if another credential of the target names its users with the same prefix. One that a deployment has stored since
+ * the last pass may be missed; reconcile-users then reports both.
+ */
+function refuseTwin(
+  { name, targetId, usernamePrefix }: CredentialSpec,
+  { target }: ReadTarget,
+  { isSpecStored }: { readonly isSpecStored: boolean },
+): void {
   const twin = target?.credentials.find(
     (other) =>
-      other.name !== spec.name &&
-      other.spec.targetId === spec.targetId &&
-      other.spec.usernamePrefix === spec.usernamePrefix,
+      other.name !== name && other.spec.targetId === targetId && other.spec.usernamePrefix === usernamePrefix,
   );
-  if (twin !== undefined)
-    throw new RotationRefused(
-      'SPEC_CONFLICT',
-      `usernamePrefix: ${spec.usernamePrefix} is the prefix of ${twin.name} on ${spec.targetId} already; choose another, so that a user's name tells whose it is; nothing was changed`,
-    );
+  if (twin === undefined) return;
+  const parameter = specParameterName(name);
+  throw new RotationRefused(
+    'SPEC_CONFLICT',
+    `usernamePrefix: ${usernamePrefix} is the prefix of ${twin.name} on ${targetId} already; choose another, so that a user's name tells whose it is; ${
+      isSpecStored
+        ? `${parameter} is stored, and nothing else was changed: delete it or correct its usernamePrefix, then send the request with the same spec`
+        : 'nothing was changed'
+    }`,
+  );
+}
+
+/**
+ * Afterwards the guard of a neighbour's deletion sees the credential. One that adopts a user waits until the table of notes can be
+ * written: otherwise that user could be deleted under it. The others go on without: until the next pass notes them, they have only
+ * users of their own name, which no neighbour may delete.
+ */
+async function noteMember(spec: CredentialSpec, rekey: Rekey): Promise<void> {
+  try {
+    await addMember(spec, rekey);
+  } catch (error) {
+    if (!(error instanceof StoreError) || spec.adopt !== undefined) throw error;
+    rekey.log('warn', 'a new credential could not be noted at its target', {
+      credential: spec.name,
+      code: error.code,
+    });
+  }
 }
 
 /**

@@ -14,7 +14,7 @@ import {
   targetsOf,
 } from '../core/fleet.ts';
 import { type CredentialState, standings } from '../core/generations.ts';
-import { directivesPath, secretPrefix, specParameterName, specParameterPath } from '../core/names.ts';
+import { directivesPath, secretPrefix, specParameterName } from '../core/names.ts';
 import { places } from '../core/notes.ts';
 import type { DatabaseUser, Provider, Readiness } from '../core/provider.ts';
 import { endingOf, judgeUser } from '../core/retirement.ts';
@@ -25,7 +25,7 @@ import { type Fleet, fleetOf, readFleet, readFleetOf } from './fleet.ts';
 import { forgetFulfilled } from './forget-fulfilled.ts';
 import { findFormerTargets, forgetTargets, keepFormerTargets, readFormerTargets } from './former-targets.ts';
 import { credentialsWithGoneTargets, forgetGoneTargets, noteGone, noteThere } from './gone-targets.ts';
-import { allJudged, slowReading } from './guarded-write.ts';
+import { unjudgedOf } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { readTarget } from './members.ts';
 import { forget, recallAll, rememberAll } from './notes.ts';
@@ -58,6 +58,7 @@ import {
 } from './retire-users.ts';
 import { type ListedSecrets, noteSettled, nothingSettled, settledTargets } from './settled-targets.ts';
 import { openTarget, readState } from './target.ts';
+import { type TargetSpecs, targetSpecs } from './target-specs.ts';
 
 export interface DeletionReport {
   readonly dryRun: boolean;
@@ -137,6 +138,8 @@ export async function deleteUsers(
     unread,
     areNotesKnown,
     emptied: new Map(),
+    startedAt: now,
+    specsOf: specsOfEach(rekey),
   };
   const isRoutine = invocation.is === 'pass' && !dryRun;
   const secrets: ListedSecrets = isRoutine ? await listed(rekey) : new Map();
@@ -283,11 +286,9 @@ async function forgetLostTargets(
 async function forgetTargetsWithout(
   visits: readonly Visit[],
   targets: readonly Target[],
-  { isWhole }: Pick<Pass, 'isWhole'>,
+  { isWhole, specsOf, startedAt }: Pick<Pass, 'isWhole' | 'specsOf' | 'startedAt'>,
   rekey: Rekey,
 ): Promise<void> {
-  const { ports } = rekey;
-  const listSpecs = slowReading(() => ports.listParameters({ path: specParameterPath }), rekey);
   const deleted = new Set(
     visits.flatMap(({ report: { credentials } }) =>
       credentials.flatMap(({ credential, stage }) => (stage === 'deleted' ? [credential] : [])),
@@ -298,8 +299,11 @@ async function forgetTargetsWithout(
       await forget({ place, key: name }, rekey);
   for (const { provider, targetId, credentials } of targets) {
     if (!credentials.every(({ name }) => deleted.has(name))) continue;
-    const areAll = allJudged({ target: { provider, targetId }, judged: deleted, listSpecs }, rekey);
-    if (!isWhole && (await areAll(await ports.now())) !== undefined) continue;
+    if (!isWhole) {
+      const target = { provider, targetId };
+      const specs = await specsOf(target)(startedAt);
+      if ((await unjudgedOf({ target, specs, judged: deleted }, rekey)) !== undefined) continue;
+    }
     const key = targetKey(provider, targetId);
     for (const place of [places.findings('reconcile'), places.findings('retire'), places.users])
       await forget({ place, key }, rekey);
@@ -349,6 +353,19 @@ interface Pass {
   readonly areNotesKnown: boolean;
   /** By credential: the targets that none of its users is left in, by their keys, and how it is known of those that are gone. */
   readonly emptied: Map<string, Map<string, TargetGone | undefined>>;
+  readonly startedAt: Date;
+  readonly specsOf: (target: Pick<Target, 'provider' | 'targetId'>) => TargetSpecs;
+}
+
+/** One reading a target: what its guards have listed, the end of the invocation need not list again. */
+function specsOfEach(rekey: Rekey): Pass['specsOf'] {
+  const known = new Map<string, TargetSpecs>();
+  return ({ provider, targetId }) => {
+    const key = targetKey(provider, targetId);
+    const specs = known.get(key) ?? targetSpecs({ provider, targetId }, rekey);
+    known.set(key, specs);
+    return specs;
+  };
 }
 
 interface Visit {
@@ -376,7 +393,7 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
       pausedSince: pass.dryRun ? await pausedSince(target, rekey) : undefined,
       now,
       target,
-      listSpecs: slowReading(() => rekey.ports.listParameters({ path: specParameterPath }), rekey),
+      specs: pass.specsOf(target),
       listed,
       list,
       providerOf,

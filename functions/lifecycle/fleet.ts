@@ -54,7 +54,7 @@ const minListed = 30;
 export async function readFleetOf(names: readonly string[], rekey: Rekey): Promise<Fleet> {
   const { ports } = rekey;
   if (names.length >= minListed) {
-    const parameters = await readInTens(names.map(specParameterName), rekey);
+    const parameters = await readSpecs(names.map(specParameterName), rekey);
     const specs: readonly ListedParameter[] = [...parameters].map(([parameter, document]) => ({
       parameter,
       document,
@@ -87,7 +87,8 @@ export const fleetOf = async (
   rekey: Rekey,
 ): Promise<Fleet> => sorted([await credentialOf({ name, document }, rekey, async () => directives)]);
 
-async function readInTens(
+/** The documents of these parameters, ten a call; what is absent is left out. */
+export async function readSpecs(
   parameters: readonly string[],
   { ports }: Rekey,
 ): Promise<ReadonlyMap<string, string>> {
@@ -112,7 +113,7 @@ async function credentialOf(
   let target: string | undefined;
   try {
     const stored = jsonOf(document);
-    target = await targetIn(stored, rekey);
+    target = await targetKeyIn(stored, rekey);
     const spec = await parseSpec(stored, rekey);
     if (spec.name !== name)
       return {
@@ -128,7 +129,7 @@ async function credentialOf(
 }
 
 /** The key of the target that a stored spec names, whatever else in it is wrong. */
-async function targetIn(stored: unknown, { loadProvider }: Rekey): Promise<string | undefined> {
+export async function targetKeyIn(stored: unknown, { loadProvider }: Rekey): Promise<string | undefined> {
   if (stored === null || typeof stored !== 'object' || !('provider' in stored && 'target' in stored))
     return undefined;
   const definition = await loadProvider(String(stored.provider));

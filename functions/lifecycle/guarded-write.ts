@@ -208,65 +208,58 @@ export const sameDeletion =
 
 const adopting = z.object({ adopt: z.object({ username: z.string() }) });
 
-/**
- * No credential of the target adopts the user, except for those in `judged`: the user was judged with their secrets. A spec that cannot
- * be read and names the user counts, as it may be of this target.
- */
-export const notAdopted =
-  (
-    username: string,
-    {
-      target: { provider, targetId },
-      judged,
-      listSpecs,
-    }: {
-      readonly target: { readonly provider: string; readonly targetId: string };
-      readonly judged: ReadonlySet<string>;
-      readonly listSpecs: () => Promise<readonly ListedParameter[]>;
-    },
-    rekey: Rekey,
-  ): Fact =>
-  async () => {
-    for (const { parameter, document } of await listSpecs()) {
-      const name = parameter.slice(specParameterPath.length);
-      const stored = jsonOf(document);
-      if (judged.has(name) || adopting.safeParse(stored).data?.adopt.username !== username) continue;
-      const spec = await parseSpec(stored, rekey).catch((error: unknown) => {
-        if (!(error instanceof InputError)) throw error;
-        return undefined;
-      });
-      if (spec === undefined || (spec.provider === provider && spec.targetId === targetId))
-        return `${name} adopts ${username}`;
-    }
-    return undefined;
-  };
+/** The specs that may be of a target, and the credentials that were judged before a user of it goes. */
+export interface Beside {
+  readonly target: { readonly provider: string; readonly targetId: string };
+  readonly specs: readonly ListedParameter[];
+  readonly judged: ReadonlySet<string>;
+}
 
 /**
- * No credential of the target is missing in `judged`: a note of who they are may be older than one of them, and a user that its
+ * Why a user must stay: a credential of the target adopts it. Those in `judged` do not count, as the user was judged with their secrets.
+ * A spec that cannot be read and names the user counts, as it may be of this target.
+ */
+export async function adoptionOf(
+  username: string,
+  { target, specs, judged }: Beside,
+  rekey: Rekey,
+): Promise<string | undefined> {
+  for (const { parameter, document } of specs) {
+    const name = parameter.slice(specParameterPath.length);
+    const stored = jsonOf(document);
+    if (judged.has(name) || adopting.safeParse(stored).data?.adopt.username !== username) continue;
+    const spec = await parsedOrUndefined(stored, rekey);
+    if (spec === undefined || isOf(spec, target)) return `${name} adopts ${username}`;
+  }
+  return undefined;
+}
+
+/**
+ * A credential of the target that is missing in `judged`: a note of who they are may be older than one of them, and a user that its
  * AWSCURRENT names would be taken from its consumers. What cannot be read names nobody.
  */
-export const allJudged =
-  (
-    {
-      target: { provider, targetId },
-      judged,
-      listSpecs,
-    }: Pick<Parameters<typeof notAdopted>[1], 'target' | 'judged' | 'listSpecs'>,
-    rekey: Rekey,
-  ): Fact =>
-  async () => {
-    for (const { parameter, document } of await listSpecs()) {
-      const name = parameter.slice(specParameterPath.length);
-      if (judged.has(name) || !document.includes(targetId)) continue;
-      const spec = await parseSpec(jsonOf(document), rekey).catch((error: unknown) => {
-        if (!(error instanceof InputError)) throw error;
-        return undefined;
-      });
-      if (spec?.provider === provider && spec.targetId === targetId)
-        return `${name} is a credential of ${targetId} as well, and was not looked at`;
-    }
+export async function unjudgedOf(
+  { target, specs, judged }: Beside,
+  rekey: Rekey,
+): Promise<string | undefined> {
+  for (const { parameter, document } of specs) {
+    const name = parameter.slice(specParameterPath.length);
+    if (judged.has(name) || !document.includes(target.targetId)) continue;
+    const spec = await parsedOrUndefined(jsonOf(document), rekey);
+    if (spec !== undefined && isOf(spec, target))
+      return `${name} is a credential of ${target.targetId} as well, and was not looked at`;
+  }
+  return undefined;
+}
+
+const parsedOrUndefined = (stored: unknown, rekey: Rekey): Promise<CredentialSpec | undefined> =>
+  parseSpec(stored, rekey).catch((error: unknown) => {
+    if (!(error instanceof InputError)) throw error;
     return undefined;
-  };
+  });
+
+const isOf = (spec: CredentialSpec, { provider, targetId }: Beside['target']): boolean =>
+  spec.provider === provider && spec.targetId === targetId;
 
 /** A reading may take so long if its answer is to count from when it came. */
 const maxReadMs = 30_000;

@@ -25,7 +25,7 @@ import { everyTarget, keepFormerTargets, onceEach } from './former-targets.ts';
 import { currentUnchanged, labelsUnchanged, notPaused, specUnchanged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { isDoneSince, lastLooks, noteLook, wasSeenLately, youngestMembers } from './looks.ts';
-import { membersOf, noteMembers, type ReadTarget, readTarget, targetIn } from './members.ts';
+import { listMemberNotes, membersOf, noteMembers, type ReadTarget, readTarget, targetIn } from './members.ts';
 import { keepDirective, pausedSince } from './orders.ts';
 import type { Rekey } from './rekey.ts';
 import { type Causes, lastSeen, tellSightings } from './sightings.ts';
@@ -63,12 +63,13 @@ export async function reconcileUsers(
 
 async function dispatch(rekey: Rekey): Promise<void> {
   const { ports, measure, log } = rekey;
+  const notesBefore = await listMemberNotes(rekey);
   const fleet = await readFleet(rekey);
   const targets = await everyTarget(fleet.credentials, rekey);
   // First, as a bus that fails must not keep the targets from being looked at.
   const tasks = await tasksOf(targets, fleet, rekey);
   if (tasks.length > 0) await ports.enqueue(tasks);
-  await noteMembers(fleet, rekey);
+  await noteMembers(fleet, notesBefore, rekey);
   const findings = fleetFindings({ ...fleet, withoutSpec: await secretsWithoutSpec(fleet, rekey) });
   await announce({ scope: 'reconcile', place: 'fleet' }, findings, rekey);
   measure('OpenFindings', findings.length);

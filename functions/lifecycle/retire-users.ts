@@ -9,11 +9,10 @@ import {
 import type { DrainEvidence, FailedCall, RekeyEvent, UserFacts } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
 import { type Credential, specAt, storedSpec, type Target, targetKey } from '../core/fleet.ts';
-import { type CredentialState, type CredentialVersions, isOwn } from '../core/generations.ts';
+import { type CredentialState, type CredentialVersions, graceMarginMs, isOwn } from '../core/generations.ts';
 import { Guard } from '../core/guard.ts';
 import { jsonOf } from '../core/json.ts';
 import { places } from '../core/notes.ts';
-import type { ListedParameter } from '../core/ports.ts';
 import {
   type DatabaseUser,
   type EndedSessions,
@@ -23,21 +22,29 @@ import {
   type Sessions,
   sameEndpoint,
 } from '../core/provider.ts';
-import type { Keep, KeepReason, Observed, Retire, UserVerdict } from '../core/retirement.ts';
+import {
+  endingOf,
+  type Keep,
+  type KeepReason,
+  type Observed,
+  type Retire,
+  type UserVerdict,
+} from '../core/retirement.ts';
 import { holderOf } from '../core/rotation.ts';
 import { consumerName, openConsumers } from './consumers.ts';
 import {
-  allJudged,
+  adoptionOf,
   labelsUnchanged,
-  notAdopted,
   notPaused,
   slowReading,
   specUnchangedAndNotPaused,
   stillEnding,
+  unjudgedOf,
 } from './guarded-write.ts';
 import { type RecalledNotes, recallAll, rememberAll } from './notes.ts';
 import type { Rekey } from './rekey.ts';
 import { openTarget, readLogin } from './target.ts';
+import type { TargetSpecs } from './target-specs.ts';
 
 /** Why a user that could go stays for this pass. */
 const holdReasons = [
@@ -71,8 +78,8 @@ export interface Scene {
   /** When this pass began with the target; every grace is judged by it. */
   readonly now: Date;
   readonly target: Target;
-  /** All specs as they are stored now, for guards. */
-  readonly listSpecs: () => Promise<readonly ListedParameter[]>;
+  /** The specs of the target as they are stored now, for guards. */
+  readonly specs: TargetSpecs;
   /** The user list that everything is judged by. */
   readonly listed: readonly DatabaseUser[];
   readonly list: () => Promise<readonly DatabaseUser[]>;
@@ -321,15 +328,22 @@ function guardOf(
   );
   const judged = [credential, ...adopters];
   const facts = judged.map(({ secret }) => labelsUnchanged(secret, rekey));
-  // A leaked login is as leaked for another credential that adopts its user. To ask lists every spec, and in an emergency the leaked
-  // users of a large fleet would stay for hours.
-  if (!(isRevoked && isOwn(username, credential, rekey.sha256)))
-    facts.push(notAdopted(username, { ...scene, judged: new Set(judged.map(({ name }) => name)) }, rekey));
   if (isEnding) facts.push(paused, stillEnding(credential, now, rekey));
   else facts.push(specUnchangedAndNotPaused(storedSpec(credential), target, rekey));
-  // Of a superseded user its own secret tells that it is of no use; of one in use, only all secrets of the target do.
-  if (isEnding)
-    facts.push(allJudged({ ...scene, judged: new Set(target.credentials.map(({ name }) => name)) }, rekey));
+  // A leaked login is as leaked for another credential that adopts its user. Otherwise a spec that nobody mends could keep the user for
+  // ever, and in an emergency a single spec that cannot be read would make each deletion list the whole fleet.
+  const isLeaked = isRevoked && isOwn(username, credential, rekey.sha256);
+  if (!isLeaked || isEnding) {
+    const readSpecs = slowReading(() => scene.specs(knownSince(credential, scene)), rekey);
+    facts.push(async () => {
+      const beside = { target, specs: await readSpecs() };
+      const names = new Set(judged.map(({ name }) => name));
+      const adopted = isLeaked ? undefined : await adoptionOf(username, { ...beside, judged: names }, rekey);
+      // Of a superseded user its own secret tells that it is of no use; of one in use, only all secrets of the target do.
+      const all = new Set(target.credentials.map(({ name }) => name));
+      return adopted ?? (isEnding ? unjudgedOf({ ...beside, judged: all }, rekey) : undefined);
+    });
+  }
   if (current !== undefined) {
     const prove = slowReading(() => proveCurrent(credential, scene), rekey);
     facts.push(async () => {
@@ -338,6 +352,16 @@ function guardOf(
     });
   }
   return Guard.of(...facts);
+}
+
+/**
+ * Specs that were stored before then may not be missed when one of its users goes. A superseded user is of no use for longer than that;
+ * before a deletion was ordered, somebody may have declared who adopts the user.
+ */
+function knownSince(credential: CredentialVersions, { now }: Scene): Date {
+  const grace = new Date(now.getTime() - graceMarginMs);
+  const { at = grace } = endingOf(credential, now) ?? {};
+  return at > grace ? at : grace;
 }
 
 /** Whether the login in AWSCURRENT works, as a consumer would use it; tried once in a visit. */

@@ -18,7 +18,7 @@ import { places } from '../core/notes.ts';
 import { specDocument } from '../core/spec.ts';
 import { announce } from './announce.ts';
 import { type BrokenSpec, readFleet } from './fleet.ts';
-import { noteMembers } from './members.ts';
+import { listMemberNotes, noteMembers } from './members.ts';
 import { recallAll, rememberAll } from './notes.ts';
 import { readPauses } from './orders.ts';
 import type { Rekey } from './rekey.ts';
@@ -67,6 +67,7 @@ export async function startRotations(
   const { ports } = rekey;
   const run = { ...options, until, dryRun, rekey };
   const unread: FailedRotation[] = [];
+  const notesBefore = dryRun ? 'unreadable' : await listMemberNotes(rekey);
   const [fleet, listed, pauses] = await Promise.all([
     readFleet(rekey),
     ports.listSecrets({ namePrefix: secretPrefix }),
@@ -95,7 +96,7 @@ export async function startRotations(
   // Last, as what is started matters more than what is told: the next pass tells it, should this one end here.
   if (!dryRun) {
     await tell({ plan: { ...plan, targets }, pauses, unlooked }, rekey);
-    await noteMembers(fleet, rekey);
+    await noteMembers(fleet, notesBefore, rekey);
   }
   const report: StartReport = {
     dryRun,

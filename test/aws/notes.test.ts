@@ -121,6 +121,30 @@ describe.each(Object.entries(standIns))('the notes of passes in %s', (_name, sta
     expect(await read('b')).toBe('absent');
   });
 
+  test('are deleted by whoever gives a revision only where nobody has written them since', async () => {
+    const { ports, write, read, disturb, calls } = await start({ maxAttempts: 3 });
+    const address = { place: 'users', key: 'a' };
+    const revisionOf = async (): Promise<number> => {
+      const note = await ports.readNote(address);
+      return note === 'absent' ? Number.NaN : note.revision;
+    };
+    await write('a', 'one');
+    const ifRevision = await revisionOf();
+    await write('a', 'two');
+    expect(await ports.deleteNote({ ...address, ifRevision })).toBe('conflict');
+    expect(await read('a')).toBe('two');
+    expect(await ports.deleteNote({ ...address, ifRevision: await revisionOf() })).toBe('deleted');
+    expect(await read('a')).toBe('absent');
+    expect(await ports.deleteNote({ ...address, ifRevision })).toBe('absent');
+    // The answer is lost, and the SDK asks again.
+    await write('a', 'three');
+    const last = await revisionOf();
+    calls.length = 0;
+    disturb('DeleteItem', { fault: 'reset-after' });
+    expect(await ports.deleteNote({ ...address, ifRevision: last })).toBe('absent');
+    expect(calls.map(({ operation }) => operation)).toEqual(['DeleteItem', 'DeleteItem', 'GetItem']);
+  });
+
   test('of two writers at once one alone has written', async () => {
     const { write, read } = await start();
     const outcomes = await Promise.all([write('a', 'one', 'absent'), write('a', 'two', 'absent')]);

@@ -48,7 +48,25 @@ async function measure(credentials: number) {
   const rotated = await measured(() =>
     functions.deletion({ is: 'rotated', credential: last?.credential ?? '' }),
   );
+
+  // Its grace is over, and the passes have gone on.
+  await fleet.clock.runUntil(new Date(fleet.clock.now().getTime() + 26 * 3_600_000));
+  await play(functions.startPass);
+  await play(fleet.idle);
+  const retired = await measured(() =>
+    functions.deletion({ is: 'rotated', credential: last?.credential ?? '' }),
+  );
+  const ended = await measured(() =>
+    functions.deletion({
+      is: 'order',
+      order: 'CredentialDeletionRequested',
+      credential: names[credentials / 2] ?? '',
+      orderedAt: fleet.clock.now(),
+    }),
+  );
   return {
+    retired,
+    ended,
     idle,
     settled,
     dispatched,
@@ -89,6 +107,9 @@ const mostCalls = {
   rotation: { 100: 32, 1000: 32 },
   rotated: { 100: 12, 1000: 12 },
   revoked: { 100: 24, 1000: 24 },
+  retired: { 100: 24, 1000: 24 },
+  // Lists the specs once: a credential that was declared right before the order may adopt its users.
+  ended: { 100: 68, 1000: 161 },
 } as const;
 const mostThrottled = 10;
 
@@ -139,6 +160,20 @@ describe.each(sizes)('of %i credentials', (size) => {
   });
 });
 
+describe('of any size', () => {
+  test.each(sizes)(
+    'a superseded user goes without a listing, and a credential with one (of %i)',
+    async (size) => {
+      const { retired, ended } = await fleetOf(size);
+      expect(retired.answer.targets).toMatchObject([{ users: [{ outcome: 'deleted' }] }]);
+      expect(fleetListings(retired.cost)).toEqual([]);
+      expect(ended.answer.targets).toMatchObject([{ credentials: [{ stage: 'deleted' }] }]);
+      const pages = (ended.cost.calls['ssm:GetParametersByPath'] ?? 0) - ended.cost.throttled;
+      expect(pages).toBeLessThanOrEqual(size / 10);
+    },
+  );
+});
+
 test('ten times the credentials cost a pass eleven times the calls at most', async () => {
   const [few, many] = await Promise.all(sizes.map(fleetOf));
   if (few === undefined || many === undefined) throw new Error('expected two fleets');
@@ -149,7 +184,7 @@ test('ten times the credentials cost a pass eleven times the calls at most', asy
 test('what happens to one credential costs the same in a fleet of any size', async () => {
   const [few, many] = await Promise.all(sizes.map(fleetOf));
   if (few === undefined || many === undefined) throw new Error('expected two fleets');
-  for (const what of ['look', 'ordered', 'carriedOut', 'rotation', 'rotated'] as const)
+  for (const what of ['look', 'ordered', 'carriedOut', 'rotation', 'rotated', 'retired'] as const)
     expect(many[what].cost.calls, what).toEqual(few[what].cost.calls);
 });
 

@@ -1,9 +1,10 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, test } from 'vitest';
+import { interpose, type Ports } from '../../functions/core/ports.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
 import { createUser } from '../../functions/lifecycle/create-user.ts';
 import { buryCredential, forgetOrders } from '../../functions/lifecycle/orders.ts';
 import { addRenderOrders } from '../../infra/local/providers/fixtures.ts';
-import { startTestRekey, type TestRekey, token } from '../support/rekey.ts';
+import { functionArn, outward, startTestRekey, type TestRekey, token } from '../support/rekey.ts';
 import { isWrite, useTestVendors } from '../support/vendors.ts';
 
 const vendors = useTestVendors();
@@ -17,11 +18,14 @@ beforeAll(async () => {
   rekey = await startTestRekey(vendors);
 });
 afterAll(() => rekey.stop());
-beforeEach(() => {
-  // A cluster has room for a hundred users, and nothing retires those of the tests before.
+/** A cluster has room for a hundred users, and nothing retires those of the tests before. */
+function clearUsers(): void {
   const { actor, clusters } = vendors().zilliz.api;
   for (const { username } of clusters.get(clusterId)?.users() ?? [])
     if (username !== 'db_admin') actor.deleteUser(clusterId, username);
+}
+beforeEach(() => {
+  clearUsers();
   rekey.failures.length = 0;
   rekey.killAt(undefined);
 });
@@ -200,6 +204,128 @@ describe('a requested credential', () => {
       message: expect.stringContaining(`is the prefix of ${first.name}`),
     });
     for (const { name } of [over, twin]) await expect(rekey.describe(name)).rejects.toThrow();
+  });
+
+  describe('with the prefix of one that is requested at the same time', () => {
+    /** The calls of both runs up to the first of each that makes something but the spec. */
+    const isMaking = (name: keyof Ports): boolean => name === 'createSecret' || name === 'startRotation';
+
+    /**
+     * Runs two requests at once: the second one begins before this call of the first, and waits before this call of its own until the
+     * first one is over. Answers what came of each, and the calls of the first.
+     */
+    async function both(first: object, second: object, calls: readonly [number, number]) {
+      const made: string[] = [];
+      const [begin, waitForFirst] = calls;
+      const firstEnded = Promise.withResolvers<void>();
+      let running: Promise<unknown> | undefined;
+      const run = (wanted: object, before: (call: number, name: keyof Ports) => Promise<void>) => {
+        let call = 0;
+        return rekey
+          .invoke((inner, until) =>
+            createUser(
+              { spec: wanted, requestedAt: vendors().clock.now() },
+              { rotationFunctionArn: functionArn },
+              until,
+              {
+                ...inner,
+                ports: interpose(inner.ports, async (name, _request, go) => {
+                  if (outward.has(name)) {
+                    call += 1;
+                    await before(call, name);
+                  }
+                  return go();
+                }),
+              },
+            ),
+          )
+          .then(
+            () => 'it went on',
+            (error: unknown) => error,
+          );
+      };
+      const one = await run(first, async (call, name) => {
+        made.push(name);
+        if (call !== begin) return;
+        const waits = Promise.withResolvers<void>();
+        running = run(second, async (own) => {
+          if (own !== waitForFirst) return;
+          waits.resolve();
+          await firstEnded.promise;
+        });
+        await Promise.race([waits.promise, running]);
+      });
+      firstEnded.resolve();
+      const other = await running;
+      await rekey.secretsManager.idle();
+      return { outcomes: [one, other], made };
+    }
+
+    /** A cluster of its own: the calls of a request grow with the neighbours that it reads. */
+    const twinsClusterId = 'in01-308240180a4faf8';
+    const key = `zilliz-cloud/${twinsClusterId}`;
+    beforeAll(() => {
+      vendors().zilliz.api.addCluster({ id: twinsClusterId, name: 'twins', roles: ['orders_rw'] });
+    });
+    const twins = () => {
+      const first = spec({ target: { clusterId: twinsClusterId } });
+      const second = spec({ target: first.target, usernamePrefix: first.usernamePrefix });
+      return [first, second] as const;
+    };
+    const forget = async (...credentials: readonly { readonly name: string }[]): Promise<void> => {
+      for (const { name } of credentials)
+        await rekey.parameters
+          .call('DeleteParameter', { Name: `/rekey/credentials/${name}` })
+          .catch(() => undefined);
+      const { actor, clusters } = vendors().zilliz.api;
+      for (const { username } of clusters.get(twinsClusterId)?.users() ?? [])
+        if (username !== 'db_admin') actor.deleteUser(twinsClusterId, username);
+    };
+    const prepare = {
+      'with its note': () =>
+        rekey.notes.put('members', key, JSON.stringify({ credentials: [], hasBrokenSpecs: false })),
+      'without one': () => rekey.notes.ports.deleteNote({ place: 'members', key }),
+    };
+
+    test.each(Object.entries(prepare))(
+      'one of the two is refused at least, wherever their calls meet, and makes nothing (a target %s)',
+      async (_how, begin) => {
+        await begin();
+        const [alone] = twins();
+        const { made } = await both(alone, alone, [0, 0]);
+        await forget(alone);
+        const last = made.findIndex((name) => isMaking(name as keyof Ports)) + 1;
+        expect(last).toBeGreaterThan(8);
+        // Those at which both runs are about as far are always among them.
+        const every = inject('isExhaustive') ? 1 : 2;
+        let refusedBoth = 0;
+        for (let at = 1; at <= last; at += 1)
+          for (let wait = every === 1 ? 1 : 2 - (at % 2); wait <= last; wait += every) {
+            await begin();
+            const [first, second] = twins();
+            const { outcomes } = await both(first, second, [at, wait]);
+            const where = `the second begins at ${at} and waits at ${wait}`;
+            const refused = [first, second].filter((_, index) => outcomes[index] !== 'it went on');
+            expect(refused.length, where).toBeGreaterThan(0);
+            if (refused.length === 2) refusedBoth += 1;
+            for (const [index, { name }] of [first, second].entries()) {
+              if (outcomes[index] === 'it went on') continue;
+              const isStored = (await rekey.parameter(`/rekey/credentials/${name}`)) !== undefined;
+              const changed = isStored
+                ? `/rekey/credentials/${name} is stored, and nothing else was`
+                : 'nothing was';
+              expect(outcomes[index], where).toMatchObject({
+                code: 'SPEC_CONFLICT',
+                message: expect.stringContaining(`${changed} changed`),
+              });
+              await expect(rekey.describe(name)).rejects.toThrow();
+            }
+            await forget(first, second);
+          }
+        expect(refusedBoth).toBeGreaterThan(0);
+      },
+      120_000,
+    );
   });
 
   describe('where the vendor takes few requests', () => {

@@ -53,6 +53,8 @@ const schemas = {
     TableName,
     Key: item,
     ReturnValues: z.enum(['NONE', 'ALL_OLD']).optional(),
+    ConditionExpression: z.string().optional(),
+    ...expressions,
   }),
 };
 type Input<Operation extends keyof typeof schemas> = z.output<(typeof schemas)[Operation]>;
@@ -201,7 +203,14 @@ export function createTables(options: TablesOptions): AwsService {
     return { rows: partitions.get(partition) ?? new Map<string, Item>(), partitions, partition, sort };
   };
   const holds = (
-    { ConditionExpression, ExpressionAttributeNames, ExpressionAttributeValues }: Input<'PutItem'>,
+    {
+      ConditionExpression,
+      ExpressionAttributeNames,
+      ExpressionAttributeValues,
+    }: Pick<
+      Input<'PutItem'>,
+      'ConditionExpression' | 'ExpressionAttributeNames' | 'ExpressionAttributeValues'
+    >,
     stored: Item | undefined,
   ): boolean => {
     const terms = ConditionExpression?.split(' OR ') ?? [];
@@ -221,6 +230,10 @@ export function createTables(options: TablesOptions): AwsService {
           : Number(textOf(left)) <= Number(textOf(right));
       })
     );
+  };
+  const assertHolds = (input: Parameters<typeof holds>[0], stored: Item | undefined): void => {
+    if (!holds(input, stored))
+      throw new AwsError('ConditionalCheckFailedException', 'The conditional request failed');
   };
   const operations = {
     GetItem: operation(schemas.GetItem, ({ TableName: table, Key }) => {
@@ -252,14 +265,14 @@ export function createTables(options: TablesOptions): AwsService {
       const { rows, partitions, partition, sort } = placeOf(input.TableName, input.Item);
       if (sizeOf(input.Item) > maxItemBytes)
         throw new AwsError('ValidationException', 'Item size has exceeded the maximum allowed size');
-      if (!holds(input, rows.get(sort)))
-        throw new AwsError('ConditionalCheckFailedException', 'The conditional request failed');
+      assertHolds(input, rows.get(sort));
       partitions.set(partition, rows.set(sort, input.Item));
       return {};
     }),
-    DeleteItem: operation(schemas.DeleteItem, ({ TableName: table, Key, ReturnValues }) => {
+    DeleteItem: operation(schemas.DeleteItem, ({ TableName: table, Key, ReturnValues, ...condition }) => {
       const { rows, sort } = placeOf(table, Key);
       const Attributes = rows.get(sort);
+      assertHolds(condition, Attributes);
       rows.delete(sort);
       return Attributes === undefined || ReturnValues !== 'ALL_OLD' ? {} : { Attributes };
     }),

@@ -42,7 +42,7 @@ async function playAsDeployed(credentials: number): Promise<EmergencyRatio> {
   return ratioOf(await playEmergency(fleet, { withDeleteUser: true }));
 }
 
-/** Each deletion of a user lists all specs, so the calls of this grow with the square of the fleet. */
+/** Of more it takes too long to play. */
 const mostWithDeleteUser = 1_000;
 
 /** Of every function: infra/handler.ts, which loads CDK. */
