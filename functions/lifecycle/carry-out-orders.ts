@@ -1,11 +1,11 @@
-import { directiveParameter, type StartOrders } from '../core/directives.ts';
+import type { StartOrders } from '../core/directives.ts';
 import type { Candidate } from '../core/due.ts';
 import { InputError, StoreError } from '../core/errors.ts';
 import type { Invocation } from '../core/events.ts';
 import { type Credential, targetKey } from '../core/fleet.ts';
 import { jsonOf } from '../core/json.ts';
 import { listedCandidate } from '../core/listed-candidates.ts';
-import { secretName, specParameterName } from '../core/names.ts';
+import { secretName } from '../core/names.ts';
 import { holderOf, openVersion } from '../core/rotation.ts';
 import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
@@ -16,6 +16,7 @@ import {
   noteOrder,
   notePause,
   readStandingOrders,
+  takenAway,
   untilStored,
 } from './orders.ts';
 import type { Rekey } from './rekey.ts';
@@ -182,40 +183,13 @@ const isStarted = (started: readonly StartedRotation[], name: string): boolean =
  * was stored again, and those of which that cannot be told.
  */
 async function keepOrders(starts: readonly QueuedStart[], rekey: Rekey): Promise<readonly string[]> {
-  const ordered = starts.filter(({ orders }) => kindsOf(orders).length > 0);
   const again: string[] = [];
-  // Ten names a reading: a spec and one or two orders of each.
-  for (let from = 0; from < ordered.length; from += startsAReading) {
-    const some = ordered.slice(from, from + startsAReading);
-    try {
-      const found = await rekey.ports.readParameters({
-        parameters: some.flatMap(({ credential, orders }) => [
-          specParameterName(credential),
-          ...kindsOf(orders).map((kind) => directiveParameter(credential, kind)),
-        ]),
-      });
-      const missing = some.filter((start) => isTakenAway(start, found));
-      for (const start of missing) if (await keepAgain(start, rekey)) again.push(start.credential);
-    } catch (error) {
-      if (!(error instanceof StoreError)) throw error;
-      again.push(...some.map(({ credential }) => credential));
-    }
+  const isTakenAway = await takenAway(starts, rekey.ports);
+  for (const start of starts) {
+    const is = isTakenAway.get(start.credential);
+    if (is === 'unknown' || (is === true && (await keepAgain(start, rekey)))) again.push(start.credential);
   }
   return again;
-}
-
-const startsAReading = 3;
-const kindsOf = (orders: StartOrders | undefined): readonly ('rotateBefore' | 'revokeBefore')[] =>
-  (['rotateBefore', 'revokeBefore'] as const).filter((kind) => orders?.[kind] !== undefined);
-
-/** Whether the spec is there without the order, or a later one. */
-function isTakenAway({ credential, orders }: QueuedStart, found: ReadonlyMap<string, string>): boolean {
-  if (!found.has(specParameterName(credential))) return false;
-  return kindsOf(orders).some((kind) => {
-    const ordered = orders?.[kind];
-    const stored = new Date(found.get(directiveParameter(credential, kind)) ?? '');
-    return ordered !== undefined && !(stored >= ordered);
-  });
 }
 
 /** Answers whether the order was stored again, or whether that cannot be told. */
@@ -227,7 +201,7 @@ async function keepAgain({ credential, orders = {} }: QueuedStart, { ports, log 
     if (secret === 'absent' || versions === 'absent') return false;
     const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
     const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
-    const instants = kindsOf(orders).flatMap((kind) => orders[kind] ?? []);
+    const instants = [orders.rotateBefore, orders.revokeBefore].filter((at) => at !== undefined);
     if (madeAt !== undefined && instants.every((at) => madeAt > at)) return false;
     log('warn', 'an order was taken away before it was carried out; it is stored again', { credential });
     await keepStartOrders(credential, orders, directives, ports);

@@ -186,6 +186,50 @@ export async function keepStartOrders(
   return kept;
 }
 
+interface Ordered {
+  readonly credential: string;
+  readonly orders?: StartOrders | undefined;
+}
+
+const dueKinds = ['rotateBefore', 'revokeBefore'] as const satisfies readonly DirectiveKind[];
+const kindsOf = (orders: StartOrders | undefined) => dueKinds.filter((kind) => orders?.[kind] !== undefined);
+/** A reading takes ten names: a spec, and one or two orders of each. */
+const orderedAReading = 3;
+
+/**
+ * By credential, whether its spec is there and one of its orders, or a later one, is not. `unknown` where Parameter Store does not
+ * answer.
+ */
+export async function takenAway(
+  ordered: readonly Ordered[],
+  ports: Pick<Ports, 'readParameters'>,
+): Promise<ReadonlyMap<string, boolean | 'unknown'>> {
+  const answers = new Map<string, boolean | 'unknown'>();
+  const asked = ordered.filter(({ orders }) => kindsOf(orders).length > 0);
+  for (let from = 0; from < asked.length; from += orderedAReading) {
+    const some = asked.slice(from, from + orderedAReading);
+    const parameters = some.flatMap(({ credential, orders }) => [
+      specParameterName(credential),
+      ...kindsOf(orders).map((kind) => directiveParameter(credential, kind)),
+    ]);
+    const found = await ports.readParameters({ parameters }).catch((error: unknown) => {
+      if (!(error instanceof StoreError)) throw error;
+      return undefined;
+    });
+    for (const { credential, orders } of some) {
+      const isStored = (kind: (typeof dueKinds)[number]): boolean => {
+        const [at, stored] = [orders?.[kind], found?.get(directiveParameter(credential, kind))];
+        return at === undefined || (stored !== undefined && new Date(stored) >= at);
+      };
+      const isThere = found?.has(specParameterName(credential)) === true;
+      const answer = found === undefined ? 'unknown' : isThere && !dueKinds.every(isStored);
+      // A credential may have been ordered twice.
+      answers.set(credential, answers.get(credential) || answer);
+    }
+  }
+  return answers;
+}
+
 /**
  * The instant that an order stands for: that of its event, unless our clock is behind. Versions are dated by Secrets Manager. With our
  * own time the order would spare a version that was made before it; with the event's, if that clock is ahead, it would also revoke the

@@ -43,7 +43,7 @@ async function playAsDeployed(credentials: number): Promise<EmergencyRatio> {
 }
 
 /** Of more it takes too long to play. */
-const mostWithDeleteUser = 1_000;
+const mostWithDeleteUser = 10_000;
 
 /** Of every function: infra/handler.ts, which loads CDK. */
 const gigabytes = 0.5;

@@ -80,8 +80,11 @@ const start = new Date('2026-01-01T00:00:00Z');
 const dayMs = 86_400_000;
 /** As long as an invocation may take, without the margin that is kept back. */
 const timeoutMs = { 'start-rotations': 590_000, 'delete-user': 890_000, 'reconcile-users': 890_000 } as const;
-/** A vendor takes so many rotations a minute for one API key; Parameter Store takes orders for as many credentials as 18 keys rotate. */
-const apiKeys = 25;
+/**
+ * rekey starts five rotations a minute with one API key of this vendor. Parameter Store takes 180 orders a minute, as many as 36 keys
+ * rotate: with these, it and not the vendor is what an emergency waits for.
+ */
+const apiKeys = 45;
 /** The interval of every credential, and how much earlier the due ones were made. */
 const every = 'P30D';
 const earlierMs = 20 * dayMs;
