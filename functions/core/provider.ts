@@ -152,9 +152,12 @@ export interface IssuingProvider extends ProviderBase {
   placeDefault(username: string, guard: Guard): Promise<void>;
 }
 
-/** `isGone` where the vendor says that the target was deleted for good. Not even then is one answer a proof. */
+/**
+ * `doubt` names what the vendor said that nobody here knows and that nothing is refused for. `isGone` where the vendor says that the
+ * target was deleted for good. Not even then is one answer a proof.
+ */
 export type Readiness =
-  | { readonly ready: true }
+  | { readonly ready: true; readonly doubt?: string }
   | { readonly ready: false; readonly reason: string; readonly isGone?: true };
 
 export interface DatabaseUser {

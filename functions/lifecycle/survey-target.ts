@@ -319,7 +319,11 @@ type Entered = { readonly unreadable: readonly Finding[] } & (
 );
 
 /** The list of users, by the first key that opens: the keys of one target need not all be good. */
-async function enter({ credentials }: Target, { providers }: Opened, rekey: Rekey): Promise<Entered> {
+async function enter(
+  { provider: vendor, targetId, credentials }: Target,
+  { providers }: Opened,
+  rekey: Rekey,
+): Promise<Entered> {
   const byKey = Map.groupBy(
     credentials.filter(({ name }) => providers.has(name)),
     ({ spec }) => spec.apiKeySecret,
@@ -331,6 +335,11 @@ async function enter({ credentials }: Target, { providers }: Opened, rekey: Reke
     try {
       const readiness = await provider.readiness();
       if (!readiness.ready) return { say: 'not-ready', readiness, unreadable };
+      if (readiness.doubt !== undefined)
+        rekey.log('warn', `the vendor said something unknown: ${readiness.doubt}`, {
+          provider: vendor,
+          target: targetId,
+        });
       const users = await provider.listUsers();
       const endpoint = await provider.endpoint();
       return { say: 'listed', users, list: () => provider.listUsers(), endpoint, unreadable };

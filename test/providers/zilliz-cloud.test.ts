@@ -129,7 +129,16 @@ const subject = (): ChoosingSubject => ({
   protectedUsers: () => ['db_admin'],
   notReady: {
     ...Object.fromEntries(
-      ['SUSPENDED', 'STOPPED', 'STOPPING', 'DELETED', 'Deleted', 'A_STATUS_OF_TOMORROW'].map((status) => [
+      [
+        'SUSPENDED',
+        'STOPPED',
+        'STOPPING',
+        'INITIALIZING',
+        'RESUMING',
+        'DELETED',
+        'Deleted',
+        'A_STATUS_OF_TOMORROW',
+      ].map((status) => [
         status,
         {
           given: () => cloud.actor.setStatus(clusterId, status),
@@ -139,11 +148,11 @@ const subject = (): ChoosingSubject => ({
       ]),
     ),
     ...Object.fromEntries(
-      ['Free', 'Serverless', 'A plan of tomorrow'].map((plan) => [
+      ['Free', 'Serverless'].map((plan) => [
         plan,
         {
           given: () => cloud.actor.setPlan(clusterId, plan),
-          reason: `its plan is ${plan}; only dedicated clusters have users`,
+          reason: `its plan is ${plan}, which has no users; a dedicated cluster has`,
         },
       ]),
     ),
@@ -754,7 +763,6 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
   const without: Record<string, { plan?: string; status?: string }> = {
     'on the plan Free': { plan: 'Free' },
     'on the plan Serverless': { plan: 'Serverless' },
-    'on a plan of tomorrow': { plan: 'Hyper' },
     'on a suspended cluster': { status: 'SUSPENDED' },
     'on a stopped cluster': { status: 'STOPPED' },
   };
@@ -784,11 +792,28 @@ describe('whom and what Zilliz Cloud is never asked for', () => {
     ).toEqual(new Set(['getCluster']));
   });
 
-  test.each(['Standard', 'Enterprise', 'BYOC', 'BYOC-I', 'enterprise'])(
-    'but the plan %s has users',
+  test.each([
+    'Standard',
+    'Enterprise',
+    'BusinessCritical',
+    'Business Critical',
+    'BYOC',
+    'BYOC-I',
+    'enterprise',
+  ])('but the plan %s has users', async (plan) => {
+    cloud.actor.setPlan(clusterId, plan);
+    expect(await open().readiness()).toEqual({ ready: true });
+    expect((await open().listUsers()).map(({ username }) => username)).toEqual(['db_admin']);
+  });
+
+  test.each(['Hyper', ''])(
+    'nor does a plan that nobody here knows (%j) keep anybody from asking',
     async (plan) => {
       cloud.actor.setPlan(clusterId, plan);
-      expect(await open().readiness()).toEqual({ ready: true });
+      expect(await open().readiness()).toEqual({
+        ready: true,
+        doubt: `its plan is ${plan}, which rekey does not know; it is tried whether it has users`,
+      });
       expect((await open().listUsers()).map(({ username }) => username)).toEqual(['db_admin']);
     },
   );
@@ -844,6 +869,25 @@ describe('the address of a cluster', () => {
       .requests.slice(before)
       .map(({ url }) => new URL(url).host);
     expect(new Set(hosts)).toEqual(new Set(['api.cloud.zilliz.com', `${cluster.host}:${cluster.port}`]));
+  });
+});
+
+describe('a cluster that rekey cannot work on', () => {
+  test('is one in China, which is a service of its own', async () => {
+    cloud.actor.setAddress(
+      clusterId,
+      'https://in01-108240180a4faf8.ali-cn-hangzhou.vectordb.zilliz.com.cn:19530',
+    );
+    const reason = 'it is in China, where Zilliz Cloud is a service of its own that rekey does not support';
+    expect(await open().readiness()).toEqual({ ready: false, reason });
+    expect((await failureOf(open().listUsers())).message).toContain(reason);
+  });
+
+  test('is one whose id is that of a cluster without users, whatever its plan', async () => {
+    const id = 'in03-108240180a4faf8';
+    cloud.addCluster({ id, name: 'shared', plan: 'Standard' });
+    const readiness = await open({ clusterId: id }).readiness();
+    expect(readiness).toMatchObject({ ready: false, reason: expect.stringContaining('begins with in03-') });
   });
 });
 

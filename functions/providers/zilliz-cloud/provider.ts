@@ -58,8 +58,16 @@ type Privileges = z.output<typeof privilegesSchema>;
 /** `db_admin` and Milvus's `root` come with a cluster; `db_` and eight more is the one login of a plan without users. */
 const reserved = /^(root|db_admin|db_[a-z0-9]{8})$/;
 
-/** Dedicated clusters have users, also in an account of one's own (BYOC). A plan of tomorrow is not tried out. */
-const plansWithUsers = /^(standard|enterprise|byoc.*)$/i;
+/**
+ * Only these are known to have no users. The list of plans is open, and so is that of dedicated ones: of a plan that nobody here knows,
+ * the answers of its user API tell. Ids that begin with `in03-` belong to these two whatever the plan says (official Terraform provider).
+ */
+const plansWithoutUsers = /^(free|serverless)$/i;
+const idsWithoutUsers = /^in03-/;
+const knownPlans = /^(standard|enterprise|business ?critical|byoc.*)$/i;
+
+/** Zilliz Cloud in China is a service of its own: with another API, other accounts and other keys (official Terraform provider). */
+const addressInChina = /^https:\/\/[^/?#@\\]+\.zilliz\.com\.cn(:\d+)?\/?$/;
 
 /** A cluster (docs page Zilliz Cloud limits); Milvus's own default is the same. */
 const mostUsers = 100;
@@ -94,14 +102,31 @@ const toUser = (username: string): DatabaseUser => ({
   isProtected: reserved.test(username) || !usernamePattern.test(username),
 });
 
-function readinessOf({ plan, status }: Cluster): Readiness {
+function readinessOf({ clusterId, plan, status, connectAddress }: Cluster): Readiness {
   // Before the plan: a deleted cluster is gone on every plan.
   if (status.toUpperCase() === 'DELETED')
     return { ready: false, reason: `its status is ${status}`, isGone: true };
   // The plan first: what the user calls answer on a cluster without users is documented nowhere, so none is made.
-  if (!plansWithUsers.test(plan))
-    return { ready: false, reason: `its plan is ${plan}; only dedicated clusters have users` };
-  return status === 'RUNNING' ? { ready: true } : { ready: false, reason: `its status is ${status}` };
+  if (plansWithoutUsers.test(plan))
+    return { ready: false, reason: `its plan is ${plan}, which has no users; a dedicated cluster has` };
+  if (idsWithoutUsers.test(clusterId))
+    return {
+      ready: false,
+      reason:
+        'its id begins with in03-, as those of Free and Serverless clusters do, which have no users; a dedicated cluster has',
+    };
+  if (addressInChina.test(connectAddress))
+    return {
+      ready: false,
+      reason: 'it is in China, where Zilliz Cloud is a service of its own that rekey does not support',
+    };
+  if (status !== 'RUNNING') return { ready: false, reason: `its status is ${status}` };
+  return knownPlans.test(plan)
+    ? { ready: true }
+    : {
+        ready: true,
+        doubt: `its plan is ${plan}, which rekey does not know; it is tried whether it has users`,
+      };
 }
 
 function addressOf({ connectAddress, createTime }: Cluster, now: Date): Address | undefined {
