@@ -44,7 +44,7 @@ const layers: readonly Layer[] = [
     mayImport: [
       /^functions\/core\//,
       /^functions\/providers\//,
-      /^(zod|undici|undici\/lib\/.*|pg|iovalkey)$/,
+      /^(zod\/mini|undici|undici\/lib\/.*|pg|iovalkey)$/,
     ],
     advice: 'the seams are the only files that import a driver',
   },

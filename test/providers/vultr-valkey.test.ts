@@ -287,6 +287,40 @@ describe('the list of Vultr', () => {
     expect([calls('createUser').length, calls('deleteUser').length]).toEqual([1, 0]);
   });
 
+  const nothing: readonly unknown[] = [[], {}, null, undefined];
+  const odd = {
+    'access_control of somebody else': nothing.map((access_control) => ({
+      users: [{ username: 'somebody', access_control }],
+    })),
+    'access_control of somebody else, that nobody can read': [
+      'none',
+      { acl_categories: '+@read' },
+      { acl_keys: [7] },
+    ].map((access_control) => ({ users: [{ username: 'somebody', access_control }] })),
+    meta: nothing.map((meta) => ({ users: [{ username: 'somebody' }], meta })),
+    'links in meta': nothing.map((links) => ({
+      users: [{ username: 'somebody' }],
+      meta: { total: 1, links },
+    })),
+    'total as text': [{ users: [{ username: 'somebody' }], meta: { total: '1' } }],
+  };
+  test.each(
+    Object.entries(odd).flatMap(([what, answers]) =>
+      answers.map((json): [string, string, unknown] => [what, JSON.stringify(json), json]),
+    ),
+  )('is read whatever stands for nothing where nothing is needed: %s, %s', async (_what, _text, json) => {
+    inject({ operation: 'listUsers', kind: 'status', status: 200, json });
+    expect((await open().listUsers()).map(({ username }) => username)).toEqual(['somebody']);
+  });
+
+  test('of which the total is no number is unreadable', async () => {
+    const json = { users: [{ username: 'somebody' }], meta: { total: 'many' } };
+    inject({ operation: 'listUsers', kind: 'status', status: 200, json });
+    const error = await failureOf(open().listUsers());
+    expect([error.code, error.effect]).toEqual(['UNREADABLE', 'none']);
+    expect(error.message).toContain('meta.total');
+  });
+
   test('needs no total', async () => {
     const { username } = await made();
     set({ total: 'absent' });
@@ -703,6 +737,15 @@ describe('the rights of a user at Vultr', () => {
     await expect(open().applyPrivileges(login, holding)).rejects.toThrow(
       expect.objectContaining({ code: 'PRIVILEGES_DIFFER' }),
     );
+  });
+
+  test('that are told in no way that can be read are told by user and field', async () => {
+    const login = await made();
+    const json = { user: { username: login.username, access_control: { acl_categories: '+@read' } } };
+    inject({ operation: 'getUser', kind: 'status', status: 200, json });
+    const error = await failureOf(open().privilegeDifferences(login));
+    expect([error.code, error.effect]).toEqual(['UNREADABLE', 'none']);
+    expect(error.message).toContain(`access_control of ${login.username}: acl_categories: `);
   });
 
   test('of which a list is not told are not said to agree either', async () => {

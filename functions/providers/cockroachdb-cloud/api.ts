@@ -11,6 +11,7 @@ import {
   type VendorResponse,
   vendorApi,
 } from '../http.ts';
+import { optionalObject } from '../wire.ts';
 
 /**
  * CockroachDB Cloud's words. Source: the OpenAPI document in cockroach-cloud-sdk-go (2026-04). All successes are 200.
@@ -24,7 +25,7 @@ export const apiVersion = '2024-09-16';
 /** `next_page` ends as absent, null or empty, or `pagination` is absent. */
 export const sqlUsersSchema = z.object({
   users: z.array(z.object({ name: z.string() })),
-  pagination: z.nullish(z.object({ next_page: z.nullish(z.string()) })),
+  pagination: optionalObject(z.object({ next_page: z.nullish(z.string()) })),
 });
 
 export const sqlUserSchema = z.object({ name: z.string() });

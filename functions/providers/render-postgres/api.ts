@@ -5,6 +5,7 @@ import type { Ports } from '../../core/ports.ts';
 import { Sensitive } from '../../core/sensitive.ts';
 import type { ApiAccess, VendorApi, VendorFailure, VendorResponse } from '../http.ts';
 import { callRender, renderFailureOf } from '../render.ts';
+import { wholeNumber } from '../wire.ts';
 
 /**
  * Render's words. Sources: Render's OpenAPI document (2026-08) and the docs page "Database Credentials for Render
@@ -23,7 +24,7 @@ export const listedUserSchema = z.object({
   username: z.string(),
   default: z.nullish(z.boolean()),
   createdAt: z.nullish(z.string()),
-  openConnections: z.nullish(z.int().check(z.minimum(0))),
+  openConnections: z.nullish(wholeNumber()),
 });
 export type ListedUser = z.output<typeof listedUserSchema>;
 

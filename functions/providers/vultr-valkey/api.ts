@@ -12,6 +12,7 @@ import {
   type VendorResponse,
   vendorApi,
 } from '../http.ts';
+import { optionalObject, wholeNumber } from '../wire.ts';
 
 /**
  * Vultr's words for Managed Databases. Sources: the OpenAPI document of 2023-12 for paths and methods, govultr 3.32 for
@@ -30,28 +31,30 @@ const password = z.pipe(
 const list = z.nullish(z.array(z.string()));
 
 /** govultr 3.12 (2024-11) renamed `redis_acl_*` to `acl_*`. A list that is not told is not an empty one. */
-export const accessControlSchema = z.pipe(
-  z.object({
-    acl_categories: list,
-    acl_channels: list,
-    acl_commands: list,
-    acl_keys: list,
-    redis_acl_categories: list,
-    redis_acl_channels: list,
-    redis_acl_commands: list,
-    redis_acl_keys: list,
-  }),
-  z.transform((wire): AccessControl | undefined => {
-    const told = (now: 'acl_categories' | 'acl_channels' | 'acl_commands' | 'acl_keys') => {
-      const value = wire[now] === undefined ? wire[`redis_${now}`] : wire[now];
-      return value === null ? [] : value;
-    };
-    const categories = told('acl_categories');
-    const commands = told('acl_commands');
-    const keys = told('acl_keys');
-    const channels = told('acl_channels');
-    return categories && commands && keys && channels && { categories, commands, keys, channels };
-  }),
+export const accessControlSchema = optionalObject(
+  z.pipe(
+    z.object({
+      acl_categories: list,
+      acl_channels: list,
+      acl_commands: list,
+      acl_keys: list,
+      redis_acl_categories: list,
+      redis_acl_channels: list,
+      redis_acl_commands: list,
+      redis_acl_keys: list,
+    }),
+    z.transform((wire): AccessControl | undefined => {
+      const told = (now: 'acl_categories' | 'acl_channels' | 'acl_commands' | 'acl_keys') => {
+        const value = wire[now] === undefined ? wire[`redis_${now}`] : wire[now];
+        return value === null ? [] : value;
+      };
+      const categories = told('acl_categories');
+      const commands = told('acl_commands');
+      const keys = told('acl_keys');
+      const channels = told('acl_channels');
+      return categories && commands && keys && channels && { categories, commands, keys, channels };
+    }),
+  ),
 );
 
 export interface AccessControl {
@@ -68,7 +71,8 @@ export interface AccessControl {
 export const userSchema = z.object({
   username: z.string(),
   password: z.nullish(password),
-  access_control: z.nullish(accessControlSchema),
+  // Read for one user at a time, where it is needed: somebody else's must not make the whole list unreadable.
+  access_control: z.optional(z.unknown()),
 });
 export type VultrUser = z.output<typeof userSchema>;
 
@@ -77,10 +81,10 @@ export const userAnswerSchema = z.object({ user: userSchema });
 /** `links` stands in Vultr's other lists; this one is said to have no pages. */
 export const usersAnswerSchema = z.object({
   users: z.array(userSchema),
-  meta: z.nullish(
+  meta: optionalObject(
     z.object({
-      total: z.nullish(z.int().check(z.nonnegative())),
-      links: z.nullish(z.object({ next: z.nullish(z.string()) })),
+      total: z.nullish(wholeNumber()),
+      links: optionalObject(z.object({ next: z.nullish(z.string()) })),
     }),
   ),
 });
@@ -92,10 +96,7 @@ export const databaseSchema = z.object({
   host: z.string(),
   public_host: z.nullish(z.string()),
   /** Text in the schema, a number in the document's own examples. */
-  port: z.pipe(
-    z.union([z.int(), z.string().check(z.regex(/^\d{1,5}$/, { error: 'expected digits' }))]),
-    z.transform(Number),
-  ),
+  port: wholeNumber(),
   /** Absent, null, `[]` and `{}` are the same: Vultr has answered `[]` where an object was empty, and the other way round (govultr#231). */
   read_replicas: z.pipe(
     z.nullish(

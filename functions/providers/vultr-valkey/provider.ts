@@ -1,5 +1,6 @@
 import * as z from 'zod/mini';
 import { type Effect, type ProviderCode, ProviderError, VerificationFailed } from '../../core/errors.ts';
+import { faults } from '../../core/faults.ts';
 import type { Guard } from '../../core/guard.ts';
 import { type Ports, TransportError, type ValkeyReply } from '../../core/ports.ts';
 import type {
@@ -19,7 +20,13 @@ import { afterChanges, type Deletion, deleteListed, findListed, undoCreation } f
 import { throwAwayPassword } from '../throw-away-password.ts';
 import { codeOf, verifyByAuth } from '../valkey.ts';
 import { atEndpoint, oncePerVisit, sharedForAMoment } from '../visit.ts';
-import { type AccessControl, type VultrDatabase, vultrApi } from './api.ts';
+import {
+  type AccessControl,
+  accessControlSchema,
+  type VultrDatabase,
+  type VultrUser,
+  vultrApi,
+} from './api.ts';
 
 // Options.
 
@@ -175,6 +182,18 @@ function splitOnce(text: string, separator: string): [string, string] {
 
 // Translation of failure.
 
+/** Undefined where Vultr does not tell it. Throws UNREADABLE, with the user and the field, where it is told in no way that can be read. */
+function accessControlOf(user: VultrUser | undefined): AccessControl | undefined {
+  const parsed = accessControlSchema.safeParse(user?.access_control);
+  if (parsed.success) return parsed.data;
+  throw failed(
+    'UNREADABLE',
+    'none',
+    'privilegeDifferences',
+    `access_control of ${user?.username}: ${faults(parsed.error)}; nothing was changed`,
+  );
+}
+
 const failed = (code: ProviderCode, effect: Effect, operation: string, message: string): ProviderError =>
   new ProviderError(`vultr-valkey: ${message}`, { code, effect, provider: 'vultr-valkey', operation });
 
@@ -317,10 +336,10 @@ function open(
     const user = await api.user(username);
     requireSame('privilegeDifferences', username, user);
     // Where the user's own page leaves it out, the list may tell.
-    const held =
-      user.access_control ??
-      (await api.users()).find((listed) => listed.username === username)?.access_control;
-    return held ?? undefined;
+    return (
+      accessControlOf(user) ??
+      accessControlOf((await api.users()).find((listed) => listed.username === username))
+    );
   };
   /** What separates the recorded rights from the declared ones. */
   const differences = async (username: string): Promise<readonly string[]> =>
