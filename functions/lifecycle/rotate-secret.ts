@@ -278,9 +278,10 @@ interface Guards {
   readonly secret: Guard;
   readonly vendor: Guard;
   /**
-   * Asks `secret` by what the step itself has just read: a value that is stored soon enough needs no look of its own, as nobody uses
-   * it yet, and so does what was ordered for a user that is new. Of the move of AWSCURRENT, which consumers feel at once, only the orders
-   * may be known from there; the labels are read anew. So is everything for a change of a user that is there: it may be in use.
+   * Answers the guards with what the step has just read. A value that is stored within `freshMs` needs no second reading, because no
+   * consumer uses it yet; nor does a change at the vendor under `replace-user`, whose user is new. Before AWSCURRENT moves, the labels
+   * are read again, as consumers notice at once; only the orders may come from the first look. Under the other strategies everything is
+   * read again, because the user may be in use.
    */
   seed(step: RotationStep): Promise<void>;
 }
@@ -304,7 +305,7 @@ function guardsOf(rotation: Gathered, first: FirstLook): Guards {
     );
   const ordered = wanted();
   const isSeeded = first.pause !== undefined && spec.strategy === 'replace-user';
-  // A guard of its own where it must not be seeded.
+  // Under the other strategies it needs its own guard: seeding `ordered` must not answer it.
   const orderedAndNotPaused = (isSeeded ? ordered : wanted()).and(async (askedAt) => {
     const known = askedAt === first.askedAt ? first.pause : undefined;
     return pauseOf(targetId, known === undefined ? (await orders.at(askedAt)).pausedSince : known.since);
@@ -319,6 +320,7 @@ function guardsOf(rotation: Gathered, first: FirstLook): Guards {
       .takingOnlyIf(pending({ orPublished: false })),
     async seed(step) {
       const known = [step === 'finishSecret' ? ordered : secret, ...(isSeeded ? [orderedAndNotPaused] : [])];
+      // Not an error here: the write asks again, if there is one.
       for (const guard of known)
         await guard.ask(first.askedAt).catch((error: unknown) => {
           if (!(error instanceof RotationRefused)) throw error;
