@@ -23,18 +23,18 @@ type ParameterPorts = Pick<
   | 'listParameters'
 >;
 
-/** The ports to Parameter Store. `clock` is the one that guards are kept by, `reader` the client that asks. */
+/** The ports to Parameter Store. Guards use `clock`. `patient` is the client for readings that may take long. */
 export function parameterStore(
   client: SSMClient,
   clock: () => Date = () => new Date(),
-  reader: SSMClient = client,
+  patient: SSMClient = client,
 ): ParameterPorts {
   const putCommand = (parameter: string, document: string, Overwrite: boolean) =>
     new PutParameterCommand({ Name: parameter, Value: document, Type: 'String', Overwrite });
 
   const get = async (parameter: string): Promise<Parameter | undefined> => {
     try {
-      return (await reader.send(new GetParameterCommand({ Name: parameter }))).Parameter;
+      return (await client.send(new GetParameterCommand({ Name: parameter }))).Parameter;
     } catch (error) {
       if (isNamed(error, 'ParameterNotFound')) return undefined;
       throw failureOf(error, `GetParameter of ${parameter}`, 'none');
@@ -52,11 +52,11 @@ export function parameterStore(
       return found.LastModifiedDate;
     },
 
-    async readParameters({ parameters }) {
+    async readParameters({ parameters, isPatient = false }) {
       const names = [...new Set(parameters)];
       if (names.length === 0) return new Map();
       const call = `GetParameters of ${names.join(', ')}`;
-      const { Parameters = [], InvalidParameters = [] } = await reader
+      const { Parameters = [], InvalidParameters = [] } = await (isPatient ? patient : client)
         .send(new GetParametersCommand({ Names: names }))
         .catch((error: unknown) => {
           throw failureOf(error, call, 'none');
@@ -106,7 +106,7 @@ export function parameterStore(
     listParameters({ path }) {
       const call = `GetParametersByPath of ${path}`;
       return everyPage(call, async (token) => {
-        const { Parameters = [], NextToken } = await reader.send(
+        const { Parameters = [], NextToken } = await client.send(
           new GetParametersByPathCommand({
             // As AWS documents it: without the slash at its end.
             Path: path.replace(/(?<=.)\/$/, ''),

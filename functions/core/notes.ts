@@ -22,8 +22,8 @@ export const places = {
   /** Users of a target whose sessions were to be ended: see finish-revocation.ts. What came of it is told twice. */
   sessions: (target: string): string => `sessions/${target}`,
   /**
-   * Up to which revocation of a credential no session is left that was opened with a revoked password: see finish-revocation.ts. Such
-   * sessions are ended once more, which is told, and the order stays until that is noted.
+   * The last revocation of each credential whose sessions have all ended: see finish-revocation.ts. If lost, rekey ends them again, with
+   * those that were opened since and before the last rotation, publishes that, and keeps the order until it is noted.
    */
   revocations: 'revocations',
   /** Which breakers are not closed, as was published: see start-rotations.ts. A change is told twice. */

@@ -62,8 +62,14 @@ export interface Ports {
   readonly readParameter: Port<{ parameter: string }, string | 'absent'>;
   /** When the parameter was written last. */
   readonly readParameterDate: Port<{ parameter: string }, Date | 'absent'>;
-  /** Up to ten at once, by name; what is absent is left out. */
-  readonly readParameters: Port<{ parameters: readonly string[] }, ReadonlyMap<string, string>>;
+  /**
+   * Up to ten at once, by name; what is absent is left out. `isPatient` where an answer that comes after half a minute is still worth
+   * having: a guard could not use it.
+   */
+  readonly readParameters: Port<
+    { parameters: readonly string[]; isPatient?: boolean },
+    ReadonlyMap<string, string>
+  >;
   /**
    * Never overwrites an existing parameter. Specs are created with a guard only: the credential may have been
    * deleted since it was requested.

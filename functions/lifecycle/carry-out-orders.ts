@@ -201,11 +201,20 @@ async function keepAgain({ credential, orders = {} }: QueuedStart, { ports, log 
     if (secret === 'absent' || versions === 'absent') return false;
     const current = holderOf(secret.labelsByVersion, 'AWSCURRENT');
     const madeAt = versions.find(({ versionId }) => versionId === current)?.createdAt;
-    const instants = [orders.rotateBefore, orders.revokeBefore].filter((at) => at !== undefined);
-    if (madeAt !== undefined && instants.every((at) => madeAt > at)) return false;
+    const isCarriedOut = (at: Date | undefined): boolean =>
+      at === undefined || (madeAt !== undefined && madeAt > at);
+    const { rotateBefore, revokeBefore, revokeAnyway } = orders;
+    // An order to revoke stands after the rotation, until nothing of what it revokes is left.
+    const isRevoking =
+      revokeBefore !== undefined && versions.some(({ createdAt }) => createdAt < revokeBefore);
+    const wanted = {
+      ...(isCarriedOut(rotateBefore) ? {} : { rotateBefore }),
+      ...(isRevoking ? { revokeBefore, revokeAnyway } : {}),
+    };
+    if (Object.keys(wanted).length === 0) return false;
     log('warn', 'an order was taken away before it was carried out; it is stored again', { credential });
-    await keepStartOrders(credential, orders, directives, ports);
-    return true;
+    await keepStartOrders(credential, wanted, directives, ports);
+    return !(isCarriedOut(rotateBefore) && isCarriedOut(revokeBefore));
   } catch (error) {
     if (error instanceof StoreError) return true;
     // An order that cannot be read stays so until somebody corrects it.
@@ -297,7 +306,7 @@ async function readOrdered(
   rekey: Rekey,
 ): Promise<readonly Credential[]> {
   try {
-    const { document, directives } = await readStandingOrders(name, rekey.ports);
+    const { document, directives } = await readStandingOrders(name, rekey.ports, { isPatient: true });
     const spec = document === undefined ? undefined : await readableSpec(name, document, rekey);
     if (spec === undefined) return [];
     let standing = directives;

@@ -1,5 +1,5 @@
 import { readDirectives } from '../core/directives.ts';
-import { InputError, ProviderError } from '../core/errors.ts';
+import { InputError, ProviderError, StoreError } from '../core/errors.ts';
 import type { Invocation, TargetGone } from '../core/events.ts';
 import type { Finding } from '../core/findings.ts';
 import {
@@ -85,6 +85,7 @@ const targetsAtOnce = 4;
 const shortestVisitMs = 120_000;
 /** How often the schedule comes, about: each time the round begins elsewhere. */
 const roundMs = 900_000;
+const noTimeLeft = 'no time is left';
 /** A rotation that begins moves labels, and what was decided before it is not sent: an order to revoke looks so many times more. */
 const maxMoreLooks = 3;
 const lookAgainMs = 15_000;
@@ -94,6 +95,8 @@ const lookAgainMs = 15_000;
  */
 const longestStoringMs = 120_000;
 const storingRetryMs = 16_000;
+/** What lies between the order and the visit. */
+const readingMs = 30_000;
 
 /**
  * Retires superseded users, ends what a revocation left open and finishes deletions of credentials: on all targets, or on that of the
@@ -109,7 +112,7 @@ export async function deleteUsers(
   rekey: Rekey,
 ): Promise<DeletionReport> {
   const { ports } = rekey;
-  const order = invocation.is === 'order' ? await note(invocation, rekey) : undefined;
+  const order = invocation.is === 'order' ? await note(invocation, until, rekey) : undefined;
   const dryRun = invocation.is === 'pass' && invocation.dryRun;
   const noted = await readFormerTargets(rekey);
   const former = new Map(noted === 'unreadable' ? [] : noted);
@@ -170,6 +173,13 @@ export async function deleteUsers(
   }
   await forgetTargetsWithout(visits, targets, pass, rekey);
   if (errors.length > 0) throw errors[0];
+  // A pass comes again by itself; an event would be lost.
+  if (invocation.is !== 'pass' && visits.some(({ report }) => report.skipped === noTimeLeft))
+    throw new StoreError(
+      'STORE_UNAVAILABLE',
+      'none',
+      `there was no time left to look at the target of ${invocation.credential}; the event is tried again`,
+    );
   return { dryRun, targets: visits.map(({ report }) => report) };
 }
 
@@ -205,16 +215,21 @@ async function fleetAround(
  */
 async function note(
   invocation: Extract<Invocation, { readonly is: 'order' }>,
+  until: Date,
   rekey: Rekey,
 ): Promise<NotedOrder | undefined> {
   if (invocation.order !== 'CredentialCompromised') {
     await noteDeletion(invocation, rekey);
     return undefined;
   }
-  const until = new Date((await rekey.ports.now()).getTime() + longestStoringMs);
+  // The visit comes after it.
+  const waitUntil = Math.min(
+    (await rekey.ports.now()).getTime() + longestStoringMs,
+    until.getTime() - shortestVisitMs - readingMs,
+  );
   const noted = await untilStored(
     () => noteOrder(invocation, rekey),
-    { until, maxRetryMs: storingRetryMs },
+    { until: new Date(waitUntil), maxRetryMs: storingRetryMs },
     rekey,
   );
   return noted === 'ignored' ? undefined : noted;
@@ -383,7 +398,7 @@ async function visit(target: Target, pass: Pass, rekey: Rekey): Promise<Visit> {
   const report = { provider, target: targetId, users, credentials };
   const skipped = (reason: string): Visit => ({ report: { ...report, skipped: reason }, connectedS: 0 });
   const now = await rekey.ports.now();
-  if (pass.until.getTime() - now.getTime() < shortestVisitMs) return skipped('no time is left');
+  if (pass.until.getTime() - now.getTime() < shortestVisitMs) return skipped(noTimeLeft);
   try {
     const entered = await enter(target, pass, rekey);
     const sceneOf = async ({ listed, list, providerOf }: Ways): Promise<Scene> => ({

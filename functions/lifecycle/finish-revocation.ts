@@ -46,7 +46,9 @@ export async function finishRevocations(
         'the sessions of a revoked password could not be ended',
         scene,
         async () => {
-          if (await isOnRecord(state, scene)) finished.add(state.name);
+          const record = await recordOf(state, scene);
+          if (record === 'ended') finished.add(state.name);
+          else if (record === 'unknown') scene.failed.push(state.name);
           else await endRevokedSessions(state, sessions, scene);
         },
       );
@@ -57,18 +59,31 @@ export async function finishRevocations(
   return finished;
 }
 
-/** How far revocations are carried out, as an ISO 8601 instant. It is no order, and in an emergency Parameter Store has no write for it. */
-const recordOf = ({ name }: CredentialState): Address => ({ place: places.revocations, key: name });
+/**
+ * How far the revocation is carried out, as an ISO 8601 instant. It is a note, not an order, because in an emergency Parameter Store has
+ * no write to spare.
+ */
+const recordAt = ({ name }: CredentialState): Address => ({ place: places.revocations, key: name });
 
-async function isOnRecord(state: CredentialState, { rekey }: Scene): Promise<boolean> {
+/**
+ * For so long after the order, sessions are ended although the table does not tell whether they were: an outage must not keep an intruder
+ * connected. Later, rotations may have come since, and those who logged in with a good password would be cut off with the others.
+ */
+const urgentMs = 86_400_000;
+
+/** `unknown`: nothing is ended in this pass, and the next one asks again. */
+async function recordOf(
+  state: CredentialState,
+  { rekey, now }: Scene,
+): Promise<'ended' | 'open' | 'unknown'> {
   const { revokeBefore } = state.directives;
-  const noted = await recall(recordOf(state), rekey);
-  // Ended once more, sessions of the right password stay open.
-  if (noted === 'unreadable' || noted.document === undefined || revokeBefore === undefined) return false;
-  if (!(new Date(noted.document) >= revokeBefore)) return false;
+  const noted = await recall(recordAt(state), rekey);
+  if (revokeBefore === undefined) return 'open';
+  if (noted === 'unreadable') return now.getTime() - revokeBefore.getTime() < urgentMs ? 'open' : 'unknown';
+  if (noted.document === undefined || !(new Date(noted.document) >= revokeBefore)) return 'open';
   // The order may stand for longer than a note is kept.
-  await remember(recordOf(state), noted.document, noted, rekey);
-  return true;
+  await remember(recordAt(state), noted.document, noted, rekey);
+  return 'ended';
 }
 
 type Ending = RevokedSessions['users'][number];
@@ -84,7 +99,7 @@ async function endRevokedSessions(
   let areEnded = true;
   for (const one of users) if (!(await endTheirSessions(state, one, scene))) areEnded = false;
   if (!areEnded || !areAllPasswordsChanged) return;
-  await remember(recordOf(state), revokeBefore.toISOString(), anything, rekey);
+  await remember(recordAt(state), revokeBefore.toISOString(), anything, rekey);
   await keepMarks(users, () => undefined, scene);
 }
 

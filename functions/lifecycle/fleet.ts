@@ -66,7 +66,7 @@ export async function readFleetOf(names: readonly string[], rekey: Rekey): Promi
   const read = await inParallel(names, readingsAtOnce, async (name) => {
     // The spec is worth reading even where an order is not: it tells which target must be spared.
     const parameter = specParameterName(name);
-    const standing = readStandingOrders(name, ports);
+    const standing = readStandingOrders(name, ports, { isPatient: true });
     const document = await standing.then(
       (found) => found.document,
       async (error: unknown) => {

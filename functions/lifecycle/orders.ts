@@ -33,12 +33,16 @@ export interface StandingOrders {
   readonly directives: Directives;
 }
 
+/** See `readParameters` in core/ports.ts. */
+type Patience = { readonly isPatient?: boolean };
+
 /** In one reading. Throws SPEC_INVALID where a directive cannot be read: whatever is done might be against that order. */
 export async function readStandingOrders(
   name: string,
   ports: Pick<Ports, 'readParameters'>,
+  patience: Patience = {},
 ): Promise<StandingOrders> {
-  const { wrong, document, directives } = await lookUp(name, ports);
+  const { wrong, document, directives } = await lookUp(name, ports, patience);
   if (wrong.length > 0) throw wrongDirectives(wrong);
   return { document, directives };
 }
@@ -48,8 +52,10 @@ export async function readOrdersAndPause(
   name: string,
   target: Place,
   { ports, log }: PauseReader,
+  patience: Patience = {},
 ): Promise<StandingOrders & { readonly pausedSince: Date | undefined }> {
   const { wrong, document, directives, found } = await lookUp(name, ports, {
+    ...patience,
     beside: pauseParameters(target),
   });
   if (wrong.length > 0) throw wrongDirectives(wrong);
@@ -59,13 +65,13 @@ export async function readOrdersAndPause(
 async function lookUp(
   name: string,
   ports: Pick<Ports, 'readParameters'>,
-  { beside = [] }: { readonly beside?: readonly string[] } = {},
+  { beside = [], isPatient = false }: Patience & { readonly beside?: readonly string[] } = {},
 ): Promise<
   StandingOrders & { readonly wrong: readonly string[]; readonly found: ReadonlyMap<string, string> }
 > {
   const spec = specParameterName(name);
   const orders = directiveKinds.map((kind) => directiveParameter(name, kind));
-  const found = await ports.readParameters({ parameters: [spec, ...orders, ...beside] });
+  const found = await ports.readParameters({ parameters: [spec, ...orders, ...beside], isPatient });
   const stored = orders.flatMap((parameter) => {
     const document = found.get(parameter);
     return document === undefined ? [] : [{ parameter, document }];
@@ -178,7 +184,7 @@ export async function keepStartOrders(
   ports: Pick<Ports, 'readParameter' | 'createParameter' | 'writeParameter' | 'sleep'>,
 ): Promise<Directives> {
   const kept: { -readonly [Kind in keyof Directives]: Directives[Kind] } = {};
-  for (const kind of ['rotateBefore', 'revokeBefore', 'revokeAnyway'] as const) {
+  for (const kind of startKinds) {
     const at = ordered[kind];
     if (at !== undefined && !isBuried(standing, at))
       kept[kind] = await keepDirective('latest', { credential, kind, at, stored: standing[kind] }, ports);
@@ -191,10 +197,15 @@ interface Ordered {
   readonly orders?: StartOrders | undefined;
 }
 
-const dueKinds = ['rotateBefore', 'revokeBefore'] as const satisfies readonly DirectiveKind[];
-const kindsOf = (orders: StartOrders | undefined) => dueKinds.filter((kind) => orders?.[kind] !== undefined);
-/** A reading takes ten names: a spec, and one or two orders of each. */
-const orderedAReading = 3;
+const startKinds = [
+  'rotateBefore',
+  'revokeBefore',
+  'revokeAnyway',
+] as const satisfies readonly DirectiveKind[];
+const kindsOf = (orders: StartOrders | undefined) =>
+  startKinds.filter((kind) => orders?.[kind] !== undefined);
+/** GetParameters takes ten names; a credential needs up to four: its spec and three orders. */
+const orderedAReading = 2;
 
 /**
  * By credential, whether its spec is there and one of its orders, or a later one, is not. `unknown` where Parameter Store does not
@@ -217,12 +228,12 @@ export async function takenAway(
       return undefined;
     });
     for (const { credential, orders } of some) {
-      const isStored = (kind: (typeof dueKinds)[number]): boolean => {
+      const isStored = (kind: (typeof startKinds)[number]): boolean => {
         const [at, stored] = [orders?.[kind], found?.get(directiveParameter(credential, kind))];
         return at === undefined || (stored !== undefined && new Date(stored) >= at);
       };
       const isThere = found?.has(specParameterName(credential)) === true;
-      const answer = found === undefined ? 'unknown' : isThere && !dueKinds.every(isStored);
+      const answer = found === undefined ? 'unknown' : isThere && !startKinds.every(isStored);
       // A credential may have been ordered twice.
       answers.set(credential, answers.get(credential) || answer);
     }

@@ -834,12 +834,13 @@ async function gather(
       'the secret is none of rekey; its name must be rekey/<credential>',
     );
   const current = parseSecretValue(held.value, `AWSCURRENT of ${description.name}`);
+  const patient = { isPatient: true };
   const place =
     current.kind === 'login' ? { provider: current.provider, targetId: current.target } : undefined;
   const orders =
     place === undefined
-      ? { ...(await readStandingOrders(name, ports)), pausedSince: undefined }
-      : await readOrdersAndPause(name, place, rekey);
+      ? { ...(await readStandingOrders(name, ports, patient)), pausedSince: undefined }
+      : await readOrdersAndPause(name, place, rekey, patient);
   const { document, directives, pausedSince } = orders;
   if (document === undefined)
     throw new RotationRefused(

@@ -32,10 +32,11 @@ export function targetSpecs(
 
   /** What the table says; `isEnough` if nothing needs to be listed beside it. */
   async function readNotes(storedBefore: Date): Promise<{ names: readonly string[]; isEnough: boolean }> {
+    // First: a pass that writes both in between would vouch for the note before it.
+    if (!isSince(notedBefore, storedBefore)) notedBefore = await knownBefore(rekey);
     const note = await readMemberNote(target, rekey);
     if (note === undefined || note.isPartial || note.hasBrokenSpecs)
       return { names: note?.credentials ?? [], isEnough: false };
-    if (!isSince(notedBefore, storedBefore)) notedBefore = await knownBefore(rekey);
     return { names: note.credentials, isEnough: isSince(notedBefore, storedBefore) };
   }
 

@@ -90,9 +90,9 @@ const every = 'P30D';
 const earlierMs = 20 * dayMs;
 const mostMade = 1_000;
 const readUnitBytes = 4_096;
-const mostAttempts = 3;
 /** As functions/runtime/parameters.ts has it. */
-const mostAttemptsOfReadings = 8;
+const maxPatientAttempts = 8;
+const maxBackoffMs = 20_000;
 const throttleBackoffMs = 500;
 
 export async function createFleet({
@@ -164,7 +164,7 @@ export async function createFleet({
   const hooks = { onCall: (): void => undefined };
 
   /** As the SDK calls it: some attempts, and after a throttle a pause of up to half a second, then of up to a whole one. */
-  function called(service: AwsService, cost: MutableCost): never {
+  function called(service: AwsService, cost: MutableCost, maxAttempts = 3): never {
     const limited = quotas.limit(service);
     return clientOf({
       ...service,
@@ -185,8 +185,8 @@ export async function createFleet({
           } catch (error) {
             if (!(error instanceof AwsError && /Throttl/.test(error.name))) throw error;
             cost.throttled += 1;
-            if (attempt === (name.startsWith('ssm:Get') ? mostAttemptsOfReadings : mostAttempts)) throw error;
-            await clock.sleep(random() * throttleBackoffMs * 2 ** (attempt - 1));
+            if (attempt === maxAttempts) throw error;
+            await clock.sleep(random() * Math.min(maxBackoffMs, throttleBackoffMs * 2 ** (attempt - 1)));
           }
         }
       },
@@ -200,7 +200,7 @@ export async function createFleet({
     const send = targetQueue(sqs, queueUrl('rekey-targets'), sleep);
     const ports: Partial<Ports> = {
       ...secretsManagerPorts(called(secretsManager, cost), createRedactor(), now),
-      ...parameterStore(called(parameters, cost), now),
+      ...parameterStore(called(parameters, cost), now, called(parameters, cost, maxPatientAttempts)),
       ...noteTable(called(tables, cost), tableName, now),
       publish: eventBridge(called(bus, cost), 'rekey', sleep),
       notify: otherBuses(called(bus, cost), sleep, now),
