@@ -49,6 +49,24 @@ test('the date of a spec is when it was written last, and never a guess', async 
   expect(await ports.readParameterDate({ parameter })).toBe('absent');
 });
 
+test('only a reading that may take long goes through the client that waits for its turn', async () => {
+  const [quick, patient] = [
+    new SSMClient({ region: 'eu-central-1' }),
+    new SSMClient({ region: 'eu-central-1' }),
+  ];
+  const asked = [quick, patient].map((client) =>
+    mockClient(client)
+      .on(GetParametersCommand)
+      .resolves({ InvalidParameters: [parameter] }),
+  );
+  const ports = parameterStore(quick, () => new Date(), patient);
+  const counts = () => asked.map((mock) => mock.commandCalls(GetParametersCommand).length);
+  await ports.readParameters({ parameters: [parameter] });
+  expect(counts()).toEqual([1, 0]);
+  await ports.readParameters({ parameters: [parameter], isPatient: true });
+  expect(counts()).toEqual([1, 1]);
+});
+
 describe('several parameters', () => {
   const missing = '/rekey/directives/orders-api/deleteSince';
 
