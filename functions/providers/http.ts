@@ -229,8 +229,8 @@ export function failureOfStatus(
   if (status === 409) return { ...none, code: 'CONFLICT' };
   if (status >= 300 && status < 400)
     return { ...none, code: 'REJECTED', message: 'a redirect, which is never followed' };
-  // A gateway that gave up waiting (408) says nothing about what the vendor did.
-  if (status >= 500 || status === 408 || status < 200)
+  // A gateway that gave up waiting (408), or whose own caller did (499, CANCELLED of gRPC), says nothing about what the vendor did.
+  if (status >= 500 || status === 408 || status === 499 || status < 200)
     return { code: 'UNAVAILABLE', effect: method === 'GET' ? 'none' : 'unknown', message };
   return { ...none, code: 'REJECTED' };
 }

@@ -3,7 +3,9 @@ import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type HttpRequest, interpose, type Ports, SqlError } from '../../functions/core/ports.ts';
 import type { ChoosingProvider, Login, OpenTarget } from '../../functions/core/provider.ts';
 import { Sensitive } from '../../functions/core/sensitive.ts';
+import { failureOf as meaningOf } from '../../functions/providers/cockroachdb-cloud/api.ts';
 import { cockroachdbCloud } from '../../functions/providers/cockroachdb-cloud/provider.ts';
+import type { VendorResponse } from '../../functions/providers/http.ts';
 import { createCertificateAuthority } from '../../infra/local/network.ts';
 import type {
   CockroachdbCloud,
@@ -261,6 +263,63 @@ describe('the list of CockroachDB Cloud', () => {
     const marked = users.filter(({ isProtected }) => isProtected).map(({ username }) => username);
     expect(marked).toEqual(expect.arrayContaining(['admin', 'root', ...cloud.switches.listedOnly]));
     expect(users).toContainEqual({ username: 'reporting', isProtected: false });
+  });
+});
+
+describe('what a failure of CockroachDB Cloud means', () => {
+  const rows: readonly [status: number, body: unknown, post: string, get?: string][] = [
+    [400, { code: 3 }, 'REJECTED none'],
+    [400, { code: 9 }, 'TARGET_NOT_READY none'],
+    [412, { code: 9 }, 'TARGET_NOT_READY none'],
+    [412, undefined, 'TARGET_NOT_READY none'],
+    [401, { code: 16 }, 'UNAUTHORIZED none'],
+    [403, { code: 7 }, 'UNAUTHORIZED none'],
+    [403, { code: 8 }, 'RATE_LIMITED none'],
+    [429, { code: 8 }, 'RATE_LIMITED none'],
+    [403, { message: 'rate limit exceeded' }, 'RATE_LIMITED none'],
+    [404, { code: 5 }, 'NOT_FOUND none'],
+    [409, { code: 6 }, 'CONFLICT none'],
+    [409, { message: 'user already exists' }, 'CONFLICT none'],
+    [500, { message: 'user already exists' }, 'CONFLICT none'],
+    [
+      409,
+      { code: 10, message: 'cluster is being modified, retry' },
+      'UNAVAILABLE unknown',
+      'UNAVAILABLE none',
+    ],
+    [409, undefined, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [499, { code: 1, message: 'context canceled' }, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [499, undefined, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [408, { code: 1 }, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [500, { code: 2 }, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [400, { code: 11 }, 'REJECTED none'],
+    [501, { code: 12 }, 'REJECTED unknown', 'REJECTED none'],
+    [500, { code: 13 }, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [500, { code: 15 }, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [503, { code: 14 }, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+    [504, { code: 4 }, 'UNAVAILABLE unknown', 'UNAVAILABLE none'],
+  ];
+  test.each(rows)('%i %j: %s of a change, %s of a question', (status, json, post, get = post) => {
+    const meant = (method: 'GET' | 'POST'): string => {
+      const failure = meaningOf({ method, status, headers: {}, json } as VendorResponse, new Date());
+      return `${failure?.code} ${failure?.effect}`;
+    };
+    expect([meant('POST'), meant('GET')]).toEqual([post, get]);
+  });
+
+  test('a conflict that is none is not taken for somebody’s user: the list decides', async () => {
+    const json = { code: 10, message: 'cluster is being modified, retry' };
+    inject({ operation: 'createUser', kind: 'status', status: 409, json });
+    const login = await loginOf(freshName());
+    expect(await codeOf(open().createUser(login, holding))).toBe('UNAVAILABLE unknown');
+    expect(await open().createUser(login, holding)).toBe('created');
+  });
+
+  test('a change that was cancelled and carried out all the same is found in the list', async () => {
+    const login = await born();
+    const json = { code: 1, message: 'context canceled' };
+    inject({ operation: 'deleteUser', kind: 'status', status: 499, applied: true, json });
+    expect(await open().deleteUser(login.username, holding)).toBe('deleted');
   });
 });
 

@@ -225,6 +225,7 @@ describe('the way to a vendor', () => {
     'a 409 did nothing': { status: 409, want: 'CONFLICT none' },
     'a 406 did nothing': { status: 406, want: 'REJECTED none' },
     'a 408 may have been applied': { status: 408, want: 'UNAVAILABLE unknown' },
+    'a 499 may have been applied': { status: 499, want: 'UNAVAILABLE unknown' },
     'a 500 may have been applied': { status: 500, want: 'UNAVAILABLE unknown' },
     'a 503 may have been applied': { status: 503, body: '<html>', want: 'UNAVAILABLE unknown' },
     'a success that cannot be read may have been applied': {

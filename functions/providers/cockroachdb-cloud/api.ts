@@ -173,6 +173,8 @@ export function cockroachDbApi(
 
 /** gRPC codes, as grpc-gateway maps them. The body's code is decided on first, the HTTP status second, the text last. */
 const codes: Readonly<Record<number, ProviderCode>> = {
+  1: 'UNAVAILABLE',
+  2: 'UNAVAILABLE',
   3: 'REJECTED',
   4: 'UNAVAILABLE',
   5: 'NOT_FOUND',
@@ -180,30 +182,40 @@ const codes: Readonly<Record<number, ProviderCode>> = {
   7: 'UNAUTHORIZED',
   8: 'RATE_LIMITED',
   9: 'TARGET_NOT_READY',
+  // ABORTED has the HTTP status of ALREADY_EXISTS: something else is being changed, and the list tells what came of ours.
+  10: 'UNAVAILABLE',
+  11: 'REJECTED',
+  12: 'REJECTED',
   13: 'UNAVAILABLE',
   14: 'UNAVAILABLE',
+  15: 'UNAVAILABLE',
   16: 'UNAUTHORIZED',
 };
 
 /** SQLSTATE 2BP01 in its wordings (cockroach `drop_role.go`): grants, owned objects, schedules still hang on the user. */
 const dependencies = /2BP01|cannot be dropped|cannot drop role|grants still exist/i;
 
-function failureOf(response: VendorResponse, now: Date): VendorFailure | undefined {
+export function failureOf(response: VendorResponse, now: Date): VendorFailure | undefined {
   const byStatus = failureOfStatus(response, now);
   if (byStatus === undefined) return undefined;
   const { message } = byStatus;
   const wait = retryAfterMs(response.headers, now);
   const none = { effect: 'none', message } as const;
   // Which status carries a rate limit is left out of the docs on purpose (cockroachdb/docs PR 20356).
-  const code = codes[codeOf(response.json) ?? -1] ?? byStatus.code;
+  const code = codes[codeOf(response.json) ?? -1] ?? codeOfStatus(response.status) ?? byStatus.code;
   if (code === 'RATE_LIMITED' || /rate limit exceeded/i.test(message ?? ''))
     return { ...none, code: 'RATE_LIMITED', retryAfterMs: wait };
-  // 409 is not in the document; what a second POST answers is unknown.
+  // What a second POST answers is in no document.
   if (code === 'CONFLICT' || /already exists/i.test(message ?? '')) return { ...none, code: 'CONFLICT' };
   if (response.method === 'DELETE' && dependencies.test(message ?? '')) return { ...none, code: 'BLOCKED' };
   if (wait !== undefined) return { ...byStatus, code: 'RATE_LIMITED', retryAfterMs: wait };
-  return { message, code, effect: code === 'UNAVAILABLE' ? 'unknown' : byStatus.effect };
+  if (code !== 'UNAVAILABLE') return { message, code, effect: byStatus.effect };
+  return { message, code, effect: response.method === 'GET' ? 'none' : 'unknown' };
 }
+
+/** Two statuses that say less without the body's code: 409 is ABORTED as well, and old gateways send 412 for FAILED_PRECONDITION. */
+const codeOfStatus = (status: number): ProviderCode | undefined =>
+  status === 409 ? 'UNAVAILABLE' : status === 412 ? 'TARGET_NOT_READY' : undefined;
 
 function codeOf(json: unknown): number | undefined {
   if (json === null || typeof json !== 'object' || !('code' in json)) return undefined;
