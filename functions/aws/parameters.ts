@@ -23,7 +23,7 @@ type ParameterPorts = Pick<
   | 'listParameters'
 >;
 
-/** The ports to Parameter Store. `clock` is the one that guards are kept by, `reader` the client that asks. */
+/** The ports to Parameter Store. Guards use `clock`. `reader` makes the read calls. */
 export function parameterStore(
   client: SSMClient,
   clock: () => Date = () => new Date(),

@@ -28,8 +28,8 @@ import type { Address } from './unwritten.ts';
 /**
  * What CredentialCompromised leaves to do once the next login is current, beside retiring users. In each pass, until it is on record
  * as done: ends the sessions that were opened with a revoked password of a user that stays. Reports what cannot be ended, and a leaked
- * login that stays because rekey must not touch its user. Answers the names of the credentials of which it was on record before that no
- * such session is left.
+ * login that stays because rekey must not touch its user. Returns the credentials that were already recorded as having
+ * no such session.
  */
 export async function finishRevocations(
   states: readonly CredentialState[],
@@ -57,13 +57,16 @@ export async function finishRevocations(
   return finished;
 }
 
-/** How far revocations are carried out, as an ISO 8601 instant. It is no order, and in an emergency Parameter Store has no write for it. */
+/**
+ * How far revocations are carried out, as an ISO 8601 instant. It is a note, not an order, because in an
+ * emergency Parameter Store has no write to spare.
+ */
 const recordOf = ({ name }: CredentialState): Address => ({ place: places.revocations, key: name });
 
 async function isOnRecord(state: CredentialState, { rekey }: Scene): Promise<boolean> {
   const { revokeBefore } = state.directives;
   const noted = await recall(recordOf(state), rekey);
-  // Ended once more, sessions of the right password stay open.
+  // If unknown, end them again: sessions opened with the new password are not touched.
   if (noted === 'unreadable' || noted.document === undefined || revokeBefore === undefined) return false;
   if (!(new Date(noted.document) >= revokeBefore)) return false;
   // The order may stand for longer than a note is kept.

@@ -3,11 +3,11 @@ import { parameterStore } from '../aws/parameters.ts';
 import { patience } from './patience.ts';
 
 /**
- * It answers 40 readings a second for the whole account, and in an emergency all functions ask at once. A step of a rotation that gives
- * up is tried again by Secrets Manager after a minute only; by then these attempts, half a minute in all, have been answered. Writes are
- * tried again by whoever orders them: a pause at a pace of its own.
+ * Parameter Store answers 40 readings a second for the whole account, and in an emergency all functions ask at once. A step of a rotation that gives
+ * up is tried again by Secrets Manager after a minute only; by then these attempts have been answered: the pauses between them add up to half a minute on average, and to
+ * at most 51 s. Callers retry writes; pauses at their own pace.
  */
-const maxReadAttempts = 8;
+export const maxReadAttempts = 8;
 
 /** Parameter Store with clients of its own, apart from compose.ts so that a function starts without them. */
 export const openParameters = (clock: () => Date): ReturnType<typeof parameterStore> =>

@@ -25,6 +25,7 @@ import type { Rekey } from '../../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../../functions/lifecycle/rotate-secret.ts';
 import { startRotations } from '../../../functions/lifecycle/start-rotations.ts';
 import { Unwritten } from '../../../functions/lifecycle/unwritten.ts';
+import { maxReadAttempts } from '../../../functions/runtime/parameters.ts';
 import { AwsError } from '../aws/aws-error.ts';
 import { clientOf } from '../aws/in-process-client.ts';
 import { createParameters, type ParametersOptions } from '../aws/parameters.ts';
@@ -82,17 +83,15 @@ const dayMs = 86_400_000;
 const timeoutMs = { 'start-rotations': 590_000, 'delete-user': 890_000, 'reconcile-users': 890_000 } as const;
 /**
  * rekey starts five rotations a minute with one API key of this vendor. Parameter Store takes 180 orders a minute, as many as 36 keys
- * rotate: with these, it and not the vendor is what an emergency waits for.
+ * rotate. With 45 keys Parameter Store, not the vendor, limits an emergency.
  */
 const apiKeys = 45;
 /** The interval of every credential, and how much earlier the due ones were made. */
 const every = 'P30D';
 const earlierMs = 20 * dayMs;
-const mostMade = 1_000;
+const maxMade = 1_000;
 const readUnitBytes = 4_096;
-const mostAttempts = 3;
-/** As functions/runtime/parameters.ts has it. */
-const mostAttemptsOfReadings = 8;
+const maxAttempts = 3;
 const throttleBackoffMs = 500;
 
 export async function createFleet({
@@ -173,7 +172,7 @@ export async function createFleet({
         const name = `${service.name}:${operation}`;
         for (let attempt = 1; ; attempt += 1) {
           cost.calls[name] = (cost.calls[name] ?? 0) + 1;
-          if (cost.made.length < mostMade) cost.made.push([name, ...listedIn(input)].join(' '));
+          if (cost.made.length < maxMade) cost.made.push([name, ...listedIn(input)].join(' '));
           await clock.sleep(callMs);
           hooks.onCall();
           try {
@@ -185,7 +184,7 @@ export async function createFleet({
           } catch (error) {
             if (!(error instanceof AwsError && /Throttl/.test(error.name))) throw error;
             cost.throttled += 1;
-            if (attempt === (name.startsWith('ssm:Get') ? mostAttemptsOfReadings : mostAttempts)) throw error;
+            if (attempt === (name.startsWith('ssm:Get') ? maxReadAttempts : maxAttempts)) throw error;
             await clock.sleep(random() * throttleBackoffMs * 2 ** (attempt - 1));
           }
         }
