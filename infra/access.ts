@@ -397,9 +397,9 @@ export function accessOf(
       ),
       keepNotes(places.findings('schedule')),
       onNotes('KeepNotesOfTheFleet', ['Query', 'PutItem', 'DeleteItem'], places.breakers, places.members),
-      // Whether another rotation of the target is under way.
+      // Tells whether another rotation of the target is under way. Also needed when a conditional delete of a note is refused.
       onNotes('LookUpMembers', ['GetItem'], places.members),
-      onNotes('CountStarts', ['GetItem', 'PutItem'], places.pace),
+      onNotes('TakeTurns', ['GetItem', 'PutItem'], places.pace),
       onNotes('ListFormerTargets', ['Query'], places.formerTargets),
       listSecrets,
       ...onSecrets(

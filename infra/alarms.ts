@@ -70,7 +70,7 @@ const day = Duration.days(1);
 
 /** Every alarm of rekey, and the topic that tells people. */
 export class Alarms extends Construct {
-  /** Where alarms are published. Until you subscribe to it, nobody hears of them. */
+  /** Alarms are published here. No one is notified until you subscribe to the topic. */
   readonly topic: ITopic;
 
   private readonly made: Alarm[] = [];
@@ -238,8 +238,9 @@ const behind: Readonly<Record<keyof Queues, Behind>> = {
   pauses: {
     alarm: 'pauses-behind',
     description:
-      'RekeyPaused or RekeyResumed has waited for five minutes, and is not stored: until a pause is, rekey goes on writing to vendors. To pause at once, store the parameter /rekey/pause/all yourself, as the runbook says. Then see whether the event source mapping is enabled, whether Lambda throttles rekey-start-rotations, and whether its log ends in a crash or says that Parameter Store throttles.',
-    // Shorter than the function may take: a pause that Parameter Store refuses for so long takes people, too.
+      'RekeyPaused or RekeyResumed has waited five minutes without being stored. Until a pause is stored, rekey keeps writing to vendors. To pause at once, store the parameter /rekey/pause/all yourself, as the runbook says. Then see whether the event source mapping is enabled, whether Lambda throttles rekey-start-rotations, and whether its log ends in a crash or says that Parameter Store throttles.',
+    // Shorter than the function may take: if Parameter Store refuses a pause for so long, an operator must act even if the function is
+    // still retrying.
     seconds: minutes(5),
   },
   orders: {

@@ -14,7 +14,7 @@ export const workers = {
   starts: { batchSize: maxBatch, maxConcurrency: 10 },
   // One after the other, in two minutes.
   requests: { batchSize: 5, maxConcurrency: 2 },
-  // In force within seconds, whatever else waits; few come at a time.
+  // Stored within a minute, even in an emergency. Few come at a time, and five pauses take two seconds of writes.
   pauses: { batchSize: 5, maxConcurrency: 2 },
   // Parameter Store takes three writes a second, which one of them uses up.
   orders: { batchSize: maxBatch, maxConcurrency: 3 },

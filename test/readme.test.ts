@@ -131,7 +131,7 @@ describe('the table under Alarms', () => {
     });
     expect(shown.toSorted()).toEqual(made.toSorted());
     const calls = made.reduce((sum, [, , concurrency]) => sum + Number(concurrency), 0);
-    expect(section('Queues')).toContain(`at a time, ${calls} over all`);
+    expect(section('Queues')).toContain(`at a time, ${calls} in total`);
     expect(section('Queues')).toContain(`lasts for ${maxTries} tries`);
   });
 

@@ -48,8 +48,8 @@ export function keyCapacity(specs: readonly CredentialSpec[]): readonly Capacity
 }
 
 /**
- * What does not fit among all credentials of a fleet: a request is compared with the others of its target only, and `cdk synth` with
- * those of its app. What is tight is no finding, as it may stay so for ever.
+ * Finds the targets and API keys whose credentials need more rotations than fit. create-user compares a request with its target only,
+ * `cdk synth` with its app only. Tight capacity is not reported: it may be permanent.
  */
 export function capacityFindings(specs: readonly CredentialSpec[]): readonly Finding[] {
   const byTarget = Map.groupBy(specs, ({ provider, targetId }) => targetKey(provider, targetId));

@@ -198,9 +198,11 @@ export function planRotations({ now, candidates, pauses = new Map() }: FleetSnap
 }
 
 const isRotated = ({ state }: Life, verdict: DueVerdict): boolean =>
-  state !== undefined &&
-  verdict.say !== 'adopt' &&
-  !(verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED'));
+  state !== undefined && verdict.say !== 'adopt' && !isEnding(verdict);
+
+/** Whether the credential is to be deleted, or has no secret: it needs no rotation. */
+export const isEnding = (verdict: DueVerdict): boolean =>
+  verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED');
 
 /** The lower rank goes first, then the older date. */
 function placeInLine(

@@ -55,7 +55,7 @@ export interface Finding {
   readonly target: string;
   readonly credential?: string;
   readonly username?: string;
-  /** Where the finding is about all credentials of an API key. */
+  /** Set if the finding concerns all credentials of an API key. */
   readonly apiKeySecret?: string;
   /** What exactly: differences, addresses, application names. Never a secret; never what changes from pass to pass. */
   readonly details: string;

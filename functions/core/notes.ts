@@ -28,13 +28,13 @@ export const places = {
   revocations: 'revocations',
   /** Which breakers are not closed, as was published: see start-rotations.ts. A change is told twice. */
   breakers: 'breakers',
-  /** The credentials of each target, and up to when all are known: see members.ts. The fleet is read instead. */
+  /** The credentials of each target, and the instant before which every spec is included: see members.ts. The fleet is read instead. */
   members: 'members',
   /** When reconcile-users looked at each target last: see looks.ts. It is looked at once more. */
   looks: 'looks',
   /** The targets on which delete-user has nothing to do: see settled-targets.ts. They are visited. */
   settled: 'settled',
-  /** Which rotations were started with each API key lately: see pace.ts. The vendor holds back what is too much. */
+  /** Which rotations were started with each API key lately: see pace.ts. If lost, the vendor's rate limit refuses the excess. */
   pace: 'pace',
 } as const;
 /** The note of when a webhook of this endpoint was received last. */

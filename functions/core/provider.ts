@@ -241,7 +241,7 @@ export interface ProviderDefinition<Target, Privileges> {
   /** The `engine` of the secret value, by which existing readers choose their driver. */
   readonly engine: string;
   readonly capabilities: Capabilities;
-  /** Where the vendor's webhooks are received, as its `VendorWebhooks` say; absent where the vendor sends none. */
+  /** The endpoint that receives the vendor's webhooks, as its `VendorWebhooks` say. Absent if the vendor sends none. */
   readonly webhookEndpoint?: string;
   readonly targetSchema: Schema<Target>;
   readonly privilegesSchema: Schema<Privileges>;

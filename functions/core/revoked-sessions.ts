@@ -18,7 +18,7 @@ export interface RevokedSessions {
 
 /**
  * The users that outlive their revoked password: of `reset-password`, and of the two of `alternate-users`. A new password ends no
- * session at most vendors. Undefined where nothing was revoked, and before the next login is current.
+ * session at most vendors. Undefined if nothing was revoked, or until the next login is current.
  *
  * A user that is named after a version which was made since the order never had a revoked password. One that is still revoked is
  * retired, or gets another password: until then it has to be looked at again.

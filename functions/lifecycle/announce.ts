@@ -13,7 +13,7 @@ export interface Announced {
   readonly place: string;
   /** Not everything could be looked at: what was noted and is not seen now counts as there still. @default false */
   readonly isPartial?: boolean;
-  /** Findings of which nothing is known now: where they were noted, they count as there still. @default none */
+  /** Findings that this pass could not check. If noted, they still count as present. @default none */
   readonly unknown?: readonly Omit<Finding, 'details' | 'remedy'>[];
 }
 

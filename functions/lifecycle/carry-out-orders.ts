@@ -11,12 +11,12 @@ import { type CredentialSpec, parseSpec } from '../core/spec.ts';
 import { inParallel } from './in-parallel.ts';
 import { notedMembers } from './members.ts';
 import {
+  findLostOrders,
   firstRetryMs,
   keepStartOrders,
   noteOrder,
   notePause,
   readStandingOrders,
-  takenAway,
   untilStored,
 } from './orders.ts';
 import type { Rekey } from './rekey.ts';
@@ -156,7 +156,7 @@ export async function carryOutOrders(
     log('warn', 'an ordered rotation has to wait', { credential, ...why });
   // What waits for another rotation comes again; what is held by a pause or a window, the passes find.
   const again = new Set([...failed, ...left].filter((name) => !isStarted(started, name) || failed.has(name)));
-  for (const name of await keepOrders(starts, rekey)) again.add(name);
+  for (const name of await restoreLostOrders(starts, rekey)) again.add(name);
   return {
     started,
     held: [...held.values()],
@@ -179,21 +179,25 @@ const isStarted = (started: readonly StartedRotation[], name: string): boolean =
 
 /**
  * Parameter Store deletes without a condition: a function that took an older order of the credential away, because it was carried out,
- * may have deleted this one. It is stored again, unless the version that is current now is younger. Answers the credentials whose order
- * was stored again, and those of which that cannot be told.
+ * may have deleted this one. It is stored again, unless the version that is current now is younger. Returns the credentials whose order
+ * was restored or could not be checked.
  */
-async function keepOrders(starts: readonly QueuedStart[], rekey: Rekey): Promise<readonly string[]> {
+async function restoreLostOrders(starts: readonly QueuedStart[], rekey: Rekey): Promise<readonly string[]> {
   const again: string[] = [];
-  const isTakenAway = await takenAway(starts, rekey.ports);
+  const lostOrders = await findLostOrders(starts, rekey.ports);
   for (const start of starts) {
-    const is = isTakenAway.get(start.credential);
-    if (is === 'unknown' || (is === true && (await keepAgain(start, rekey)))) again.push(start.credential);
+    const lost = lostOrders.get(start.credential);
+    if (lost === 'unknown' || (lost === true && (await restoreOrder(start, rekey))))
+      again.push(start.credential);
   }
   return again;
 }
 
-/** Answers whether the order was stored again, or whether that cannot be told. */
-async function keepAgain({ credential, orders = {} }: QueuedStart, { ports, log }: Rekey): Promise<boolean> {
+/** True if the order was restored or could not be checked. */
+async function restoreOrder(
+  { credential, orders = {} }: QueuedStart,
+  { ports, log }: Rekey,
+): Promise<boolean> {
   try {
     const { directives } = await readStandingOrders(credential, ports);
     const secret = await ports.describeSecret({ secretId: secretName(credential) });
@@ -217,7 +221,7 @@ async function keepAgain({ credential, orders = {} }: QueuedStart, { ports, log 
     return !(isCarriedOut(rotateBefore) && isCarriedOut(revokeBefore));
   } catch (error) {
     if (error instanceof StoreError) return true;
-    // An order that cannot be read stays so until somebody corrects it.
+    // An order that cannot be read stays so until an operator corrects it.
     if (error instanceof InputError) return false;
     throw error;
   }

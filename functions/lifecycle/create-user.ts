@@ -79,7 +79,8 @@ export async function createUser(
   const secretId = secretName(spec.name);
   const before = await ports.describeSecret({ secretId });
   const step = await nextStep(before, request, rekey);
-  // Before the spec: the guard of a neighbour's deletion finds the spec by this note. An event about a neighbour finds its users.
+  // Note it before the spec is stored. Otherwise the guard of a neighbour's deletion would miss the spec, and an event about a neighbour
+  // would miss its users.
   if (step !== 'none' || !request.isSpecStored) await noteMember(spec, rekey);
   if (step === 'none') {
     await storeSpec(request, rekey);
@@ -103,7 +104,7 @@ export async function createUser(
       ports,
     );
   const guard = guardOf(request, await storeSpec(request, rekey), rekey);
-  // Again, as a twin may have been requested at the same time: each is noted and stored before it looks, so one of them sees the other.
+  // Look again. Each of two concurrent requests notes and stores its spec before this look, so at least one sees the other.
   refuseTwin(spec, await readTarget(spec, {}, rekey), { isSpecStored: true });
 
   if (before === 'absent')
@@ -284,7 +285,7 @@ async function tell(
   });
 }
 
-/** What a spec may not be beside others, or at this time. Nothing was changed yet. */
+/** Throws if the spec conflicts with others, or at this time. Nothing was changed yet. */
 async function refuseUnfit(
   spec: CredentialSpec,
   { document, directives: { deleteSince } }: StandingOrders,
@@ -350,8 +351,8 @@ function refuseTwin(
 
 /**
  * Afterwards the guard of a neighbour's deletion sees the credential. One that adopts a user waits until the table of notes can be
- * written: otherwise that user could be deleted under it. The others go on without: until the next pass notes them, they have only
- * users of their own name, which no neighbour may delete.
+ * written: otherwise that user could be deleted meanwhile. Other credentials continue without the note. Until a pass notes them, they
+ * only have users of their own name, which no neighbour may delete.
  */
 async function noteMember(spec: CredentialSpec, rekey: Rekey): Promise<void> {
   try {

@@ -25,7 +25,7 @@ import { type Fleet, fleetOf, readFleet, readFleetOf } from './fleet.ts';
 import { forgetFulfilled } from './forget-fulfilled.ts';
 import { findFormerTargets, forgetTargets, keepFormerTargets, readFormerTargets } from './former-targets.ts';
 import { credentialsWithGoneTargets, forgetGoneTargets, noteGone, noteThere } from './gone-targets.ts';
-import { unjudgedOf } from './guarded-write.ts';
+import { whyUnjudged } from './guarded-write.ts';
 import { inParallel } from './in-parallel.ts';
 import { readTarget } from './members.ts';
 import { forget, recallAll, rememberAll } from './notes.ts';
@@ -90,11 +90,13 @@ const noTimeLeft = 'no time is left';
 const maxMoreLooks = 3;
 const lookAgainMs = 15_000;
 /**
- * In an emergency Parameter Store takes writes more slowly than orders come. Meanwhile start-rotations stores this one; an event that came
- * back to its queue would be read all over again.
+ * In an emergency Parameter Store takes writes more slowly than orders come. start-rotations is storing the same order, so wait:
+ * otherwise the redelivered event would repeat every read. Five orders of a batch may wait one after the other within the fifteen minutes
+ * of an invocation.
  */
-const longestStoringMs = 120_000;
-const storingRetryMs = 16_000;
+const maxStoringMs = 120_000;
+/** Slower than the 8 s of start-rotations, which stores the same order. */
+const maxStoringRetryMs = 16_000;
 /** What lies between the order and the visit. */
 const readingMs = 30_000;
 
@@ -224,12 +226,12 @@ async function note(
   }
   // The visit comes after it.
   const waitUntil = Math.min(
-    (await rekey.ports.now()).getTime() + longestStoringMs,
+    (await rekey.ports.now()).getTime() + maxStoringMs,
     until.getTime() - shortestVisitMs - readingMs,
   );
   const noted = await untilStored(
     () => noteOrder(invocation, rekey),
-    { until: new Date(waitUntil), maxRetryMs: storingRetryMs },
+    { until: new Date(waitUntil), maxRetryMs: maxStoringRetryMs },
     rekey,
   );
   return noted === 'ignored' ? undefined : noted;
@@ -317,7 +319,7 @@ async function forgetTargetsWithout(
     if (!isWhole) {
       const target = { provider, targetId };
       const specs = await specsOf(target)(startedAt);
-      if ((await unjudgedOf({ target, specs, judged: deleted }, rekey)) !== undefined) continue;
+      if ((await whyUnjudged({ target, specs, judged: deleted }, rekey)) !== undefined) continue;
     }
     const key = targetKey(provider, targetId);
     for (const place of [places.findings('reconcile'), places.findings('retire'), places.users])
@@ -372,7 +374,7 @@ interface Pass {
   readonly specsOf: (target: Pick<Target, 'provider' | 'targetId'>) => TargetSpecs;
 }
 
-/** One reading a target: what its guards have listed, the end of the invocation need not list again. */
+/** One `TargetSpecs` per target, so that the end of the invocation reuses what the guards have listed. */
 function specsOfEach(rekey: Rekey): Pass['specsOf'] {
   const known = new Map<string, TargetSpecs>();
   return ({ provider, targetId }) => {

@@ -28,8 +28,8 @@ import type { Address } from './unwritten.ts';
 /**
  * What CredentialCompromised leaves to do once the next login is current, beside retiring users. In each pass, until it is on record
  * as done: ends the sessions that were opened with a revoked password of a user that stays. Reports what cannot be ended, and a leaked
- * login that stays because rekey must not touch its user. Answers the names of the credentials of which it was on record before that no
- * such session is left.
+ * login that stays because rekey must not touch its user. Returns the credentials that were already recorded as having
+ * no such session.
  */
 export async function finishRevocations(
   states: readonly CredentialState[],

@@ -26,7 +26,7 @@ export async function forgetFulfilled(
         const at = state.directives[kind];
         if (at !== undefined)
           await withdrawDirective(
-            // It belongs to an order to revoke. The list of orders may be older than that order, and show no more than this of it.
+            // `revokeAnyway` belongs to an order to revoke. If the listing is stale, it may show this part only.
             {
               credential: state.name,
               kind,
@@ -72,7 +72,7 @@ function fulfilled(
 const backupsMs = 35 * 86_400_000;
 
 /**
- * Nothing is left that was revoked, beside sessions: no user, no version that anybody could make current again. Where users stay and only
+ * Apart from sessions, nothing revoked is left: no user, and no version that could become current again. Where users stay and only
  * their passwords change, or an adopted user stays, this holds only once Secrets Manager has dropped every revoked version: a password that
  * is written back from such a version would be revived.
  */

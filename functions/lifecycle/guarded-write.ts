@@ -152,12 +152,12 @@ export const specUnchanged =
     return (await changeOfSpec(spec, orders, rekey)) ?? also(orders.directives);
   };
 
-/** `specUnchanged` and `notPaused` by one reading: Parameter Store answers 40 of them a second for the whole account. */
+/** `specUnchanged` and `notPaused` in one call: Parameter Store answers 40 a second for the whole account. */
 export const specUnchangedAndNotPaused =
   (
     spec: CredentialSpec,
-    target: { readonly provider: string; readonly targetId: string },
     rekey: Rekey,
+    target: { readonly provider: string; readonly targetId: string } = spec,
   ): Fact =>
   async () => {
     const { pausedSince: since, ...orders } = await readOrdersAndPause(spec.name, target, rekey);
@@ -208,8 +208,8 @@ export const sameDeletion =
 
 const adopting = z.object({ adopt: z.object({ username: z.string() }) });
 
-/** The specs that may be of a target, and the credentials that were judged before a user of it goes. */
-export interface Beside {
+/** The specs that may be of a target, and the credentials already checked for the deletion of one of its users. */
+export interface NeighbourSpecs {
   readonly target: { readonly provider: string; readonly targetId: string };
   readonly specs: readonly ListedParameter[];
   readonly judged: ReadonlySet<string>;
@@ -219,9 +219,9 @@ export interface Beside {
  * Why a user must stay: a credential of the target adopts it. Those in `judged` do not count, as the user was judged with their secrets.
  * A spec that cannot be read and names the user counts, as it may be of this target.
  */
-export async function adoptionOf(
+export async function whyAdopted(
   username: string,
-  { target, specs, judged }: Beside,
+  { target, specs, judged }: NeighbourSpecs,
   rekey: Rekey,
 ): Promise<string | undefined> {
   for (const { parameter, document } of specs) {
@@ -235,11 +235,11 @@ export async function adoptionOf(
 }
 
 /**
- * A credential of the target that is missing in `judged`: a note of who they are may be older than one of them, and a user that its
- * AWSCURRENT names would be taken from its consumers. What cannot be read names nobody.
+ * Why a user must stay: a credential of the target is missing from `judged`, because the note may be older than it. Deleting the user
+ * would lock out its consumers. Unreadable specs are ignored.
  */
-export async function unjudgedOf(
-  { target, specs, judged }: Beside,
+export async function whyUnjudged(
+  { target, specs, judged }: NeighbourSpecs,
   rekey: Rekey,
 ): Promise<string | undefined> {
   for (const { parameter, document } of specs) {
@@ -258,7 +258,7 @@ const parsedOrUndefined = (stored: unknown, rekey: Rekey): Promise<CredentialSpe
     return undefined;
   });
 
-const isOf = (spec: CredentialSpec, { provider, targetId }: Beside['target']): boolean =>
+const isOf = (spec: CredentialSpec, { provider, targetId }: NeighbourSpecs['target']): boolean =>
   spec.provider === provider && spec.targetId === targetId;
 
 /** A reading may take so long if its answer is to count from when it came. */

@@ -29,7 +29,7 @@ function lookIn(document: string): Look | undefined {
   return data === undefined ? undefined : { ...data, startedAt: new Date(data.startedAt) };
 }
 
-/** By the key of the target. While they cannot be read, those that this instance could not note. */
+/** By the key of the target. If the table cannot be read: only those that this instance failed to write. */
 export async function lastLooks(rekey: NoteContext): Promise<ReadonlyMap<string, Look>> {
   const { notes } = await recallAll(place, rekey);
   return new Map(

@@ -23,25 +23,28 @@ import type { Rekey } from './rekey.ts';
  * instead.
  *
  * If a note lacks a credential, the guard of a deletion may let a user go that this credential adopts. Therefore:
- * - create-user notes a credential before it stores the spec. For an hour, no pass takes that entry away, even if it does not find the
- *   spec: its reading may be older than the spec, or lag behind.
+ * - create-user notes a credential before it stores the spec. For at least half an hour, no pass takes that entry away, even if it does
+ *   not find the spec: its reading may be older than the spec, or lag behind.
  * - A pass lists the notes before it reads the fleet, and replaces only the revisions that it has listed.
  * - If a target has no note, create-user writes a partial one, so that a pass which began before does not write a note without the entry.
- * - A spec that a deployment or a person stores is noted by the next pass. Passes note the instant before which they know all specs; a
- *   guard that needs a later one lists them: see target-specs.ts.
+ * - A spec that a deployment or a person stores is noted by the next pass. Passes note the instant until which the notes are complete;
+ *   a guard that needs a later one lists them: see target-specs.ts.
  */
 
 /** One note a target, by its key. */
 const place = places.members;
-/** The note of the instant before which every stored spec is in the notes. Keys of targets have a slash. */
+/** Holds the instant before which every stored spec is noted. It cannot clash with a target's key, which contains a slash. */
 const fleetKey = 'fleet';
 
 const keepMs = 7 * 86_400_000;
-/** Longer than an invocation of create-user may take from its note to the spec. */
+/**
+ * Half of it must exceed what create-user takes from its note to the spec (two minutes), and what a pass takes from its reading of the
+ * fleet to its notes (fifteen).
+ */
 const keepAddedMs = 3_600_000;
-/** How much earlier than its reading a pass says that it knows all specs: a list may lag behind, and clocks differ. */
+/** Subtracted from the time of the reading: listings lag and clocks differ. */
 const lagMs = 60_000;
-/** Passes that follow each other at once need not all note the instant. */
+/** Saves writes when passes follow each other closely. */
 const minStampAgeMs = 240_000;
 
 interface Place {
@@ -66,11 +69,11 @@ const noteSchema = () =>
 /** Undefined where it cannot be read. */
 const notedIn = (document: string): NotedTarget | undefined => noteSchema().safeParse(jsonOf(document)).data;
 
-const fleetNoteSchema = () => z.object({ knownBefore: z.iso.datetime() });
+const fleetNoteSchema = () => z.object({ completeUntil: z.iso.datetime() });
 
-const knownBeforeIn = (document: string): Date | undefined => {
+const completeUntilIn = (document: string): Date | undefined => {
   const { data } = fleetNoteSchema().safeParse(jsonOf(document));
-  return data === undefined ? undefined : new Date(data.knownBefore);
+  return data === undefined ? undefined : new Date(data.completeUntil);
 };
 
 /** Those of the entries that no pass may take away yet. */
@@ -93,7 +96,7 @@ export interface NotesBefore {
   readonly notes: ReadonlyMap<string, Note>;
 }
 
-/** To be called before the fleet is read that `noteMembers` is given. */
+/** Call it before reading the fleet that you pass to `noteMembers`. */
 export async function listMemberNotes({
   ports,
   log,
@@ -116,10 +119,10 @@ export async function listMemberNotes({
  */
 export async function noteMembers(
   { credentials, broken }: Fleet,
-  before: NotesBefore | 'unreadable',
+  before: NotesBefore | 'unreadable' | undefined,
   rekey: Rekey,
 ): Promise<void> {
-  if (before === 'unreadable') return;
+  if (before === undefined || before === 'unreadable') return;
   const { ports, log } = rekey;
   try {
     const former = await readFormerTargets(rekey);
@@ -145,7 +148,7 @@ export async function noteMembers(
       };
       if ((await replaceNote(key, members, noted, now, rekey)) === 'conflict') areAllNoted = false;
     }
-    // A note that was written since may be of an older reading than this one.
+    // If a note was replaced meanwhile, it may come from an older reading.
     if (areAllNoted) await noteFleet(before, now, rekey);
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
@@ -179,18 +182,18 @@ async function replaceNote(
 }
 
 async function noteFleet({ at, notes }: NotesBefore, now: Date, { ports }: Rekey): Promise<void> {
-  const knownBefore = new Date(at.getTime() - lagMs);
-  const noted = knownBeforeIn(notes.get(fleetKey)?.document ?? '');
-  if (noted !== undefined && knownBefore.getTime() - noted.getTime() < minStampAgeMs) return;
-  const document = JSON.stringify({ knownBefore: knownBefore.toISOString() });
+  const completeUntil = new Date(at.getTime() - lagMs);
+  const noted = completeUntilIn(notes.get(fleetKey)?.document ?? '');
+  if (noted !== undefined && completeUntil.getTime() - noted.getTime() < minStampAgeMs) return;
+  const document = JSON.stringify({ completeUntil: completeUntil.toISOString() });
   await ports.writeNote({ place, key: fleetKey, document, expiresAt: new Date(now.getTime() + keepMs) });
 }
 
 const maxTries = 5;
 
 /**
- * Afterwards the credential is noted among those of its target, and no pass takes it away within an hour. To be called before its spec
- * is stored. Throws StoreError where that is not so.
+ * Afterwards the credential is noted among those of its target, and no pass takes it away for at least half an hour. To be called
+ * before its spec is stored. Throws StoreError where that is not so.
  */
 export async function addMember(
   { name, provider, targetId }: Place & { readonly name: string },
@@ -232,7 +235,7 @@ export async function addMember(
   throw new StoreError(
     'STORE_UNAVAILABLE',
     'none',
-    `the note of ${name} at ${key} was written by others ${maxTries} times in a row; it is tried again`,
+    `the note of ${name} at ${key} was changed by another writer ${maxTries} times in a row; send the request again`,
   );
 }
 
@@ -248,9 +251,9 @@ export async function readMemberNote(
 }
 
 /** Every spec that was stored before then is noted, as long as its target has a note. Undefined where no pass has said so. */
-export async function knownBefore({ ports }: Pick<Rekey, 'ports'>): Promise<Date | undefined> {
+export async function readCompleteUntil({ ports }: Pick<Rekey, 'ports'>): Promise<Date | undefined> {
   const note = await ports.readNote({ place, key: fleetKey });
-  return note === 'absent' ? undefined : knownBeforeIn(note.document);
+  return note === 'absent' ? undefined : completeUntilIn(note.document);
 }
 
 /** Undefined where no pass has noted the target, which may be none of ours. Throws StoreError where that cannot be told. */

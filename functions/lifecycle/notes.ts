@@ -6,8 +6,8 @@ import { type Address, type Revision, Unwritten, type UnwrittenNote } from './un
 
 /**
  * What passes remember, in the table `rekey`. All of it is best effort: a note that cannot be read or written is logged, and keeps no
- * repair, revocation, deletion, event or metric from happening. Without its notes, a pass publishes again what was published before. Only
- * a credential that adopts a user is not made before it is noted: see members.ts.
+ * repair, revocation, deletion, event or metric from happening. Without its notes, a pass publishes again what was published before. One
+ * exception: create-user waits for the note of a credential that adopts a user: see members.ts.
  *
  * Every note expires, so that none outlives its subject. Passes renew the notes that they still need long before that.
  *

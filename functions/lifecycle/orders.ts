@@ -104,10 +104,10 @@ export async function refuseFuture(orderedAt: Date, { now }: Pick<Ports, 'now'>)
     );
 }
 
-/** A store that is throttled takes an order sooner or later; a queue would bring its message again only much later. */
+/** A throttled store soon accepts the order; the queue would redeliver its message much later. */
 export const firstRetryMs = 500;
 
-/** `store`, tried again while a store cannot be reached, at a pace that slows down to `maxRetryMs`, as long as `until` has not come. */
+/** Retries `store` while the store is unavailable, backing off up to `maxRetryMs`, until `until`. */
 export async function untilStored<Answer>(
   store: () => Promise<Answer>,
   { until, maxRetryMs }: { readonly until: Date; readonly maxRetryMs: number },
@@ -136,7 +136,7 @@ export interface NotedOrder {
   readonly noted: Directives;
   /** All that stands for the credential now, this order included: a listing of parameters may not show it yet. */
   readonly directives: Directives;
-  /** False where an order that stands beside it cannot be read: whatever else is done might be against that one. */
+  /** False if another order of the credential is unreadable. Acting on the rest might contradict it. */
   readonly isReadable: boolean;
 }
 
@@ -208,10 +208,10 @@ const kindsOf = (orders: StartOrders | undefined) =>
 const orderedAReading = 2;
 
 /**
- * By credential, whether its spec is there and one of its orders, or a later one, is not. `unknown` where Parameter Store does not
+ * By credential: true if its spec exists but one of its orders, or a later one, is missing. `unknown` if Parameter Store does not
  * answer.
  */
-export async function takenAway(
+export async function findLostOrders(
   ordered: readonly Ordered[],
   ports: Pick<Ports, 'readParameters'>,
 ): Promise<ReadonlyMap<string, boolean | 'unknown'>> {

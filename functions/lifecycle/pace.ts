@@ -9,8 +9,8 @@ import type { Rekey } from './rekey.ts';
 /**
  * Which rotations were started with an API key lately. Several invocations start rotations at one time; without a common note each
  * would use the whole pace of the key, and the vendor would refuse most of their calls for as long as an emergency lasts. A turn belongs to
- * its rotation: if the process dies before the start, the next one that starts this rotation has the turn already. Otherwise a few processes
- * that die in the minute of each pass would keep back the rotations that are due the longest, as those go first, for days.
+ * its rotation: if the process dies before the start, the next one that starts this rotation has the turn already. Otherwise, if
+ * processes die right after taking turns, the most overdue rotations, which go first, would be delayed for days.
  */
 const place = places.pace;
 const keepMs = 3_600_000;

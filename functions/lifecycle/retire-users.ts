@@ -33,13 +33,13 @@ import {
 import { holderOf } from '../core/rotation.ts';
 import { consumerName, openConsumers } from './consumers.ts';
 import {
-  adoptionOf,
   labelsUnchanged,
   notPaused,
   slowReading,
   specUnchangedAndNotPaused,
   stillEnding,
-  unjudgedOf,
+  whyAdopted,
+  whyUnjudged,
 } from './guarded-write.ts';
 import { type RecalledNotes, recallAll, rememberAll } from './notes.ts';
 import type { Rekey } from './rekey.ts';
@@ -329,19 +329,19 @@ function guardOf(
   const judged = [credential, ...adopters];
   const facts = judged.map(({ secret }) => labelsUnchanged(secret, rekey));
   if (isEnding) facts.push(paused, stillEnding(credential, now, rekey));
-  else facts.push(specUnchangedAndNotPaused(storedSpec(credential), target, rekey));
-  // A leaked login is as leaked for another credential that adopts its user. Otherwise a spec that nobody mends could keep the user for
-  // ever, and in an emergency a single spec that cannot be read would make each deletion list the whole fleet.
+  else facts.push(specUnchangedAndNotPaused(storedSpec(credential), rekey, target));
+  // A leaked login is also leaked for a credential that adopts its user, so adoption does not count. Otherwise an unreadable spec could
+  // keep the user for ever, and would make each deletion list the fleet in an emergency.
   const isLeaked = isRevoked && isOwn(username, credential, rekey.sha256);
   if (!isLeaked || isEnding) {
-    const readSpecs = slowReading(() => scene.specs(knownSince(credential, scene)), rekey);
+    const readSpecs = slowReading(() => scene.specs(neededUntil(credential, scene)), rekey);
     facts.push(async () => {
       const beside = { target, specs: await readSpecs() };
       const names = new Set(judged.map(({ name }) => name));
-      const adopted = isLeaked ? undefined : await adoptionOf(username, { ...beside, judged: names }, rekey);
-      // Of a superseded user its own secret tells that it is of no use; of one in use, only all secrets of the target do.
+      const adopted = isLeaked ? undefined : await whyAdopted(username, { ...beside, judged: names }, rekey);
+      // A superseded user is known to be unused from its own secret. A user in use needs all secrets of the target.
       const all = new Set(target.credentials.map(({ name }) => name));
-      return adopted ?? (isEnding ? unjudgedOf({ ...beside, judged: all }, rekey) : undefined);
+      return adopted ?? (isEnding ? whyUnjudged({ ...beside, judged: all }, rekey) : undefined);
     });
   }
   if (current !== undefined) {
@@ -355,10 +355,10 @@ function guardOf(
 }
 
 /**
- * Specs that were stored before then may not be missed when one of its users goes. A superseded user is of no use for longer than that;
- * before a deletion was ordered, somebody may have declared who adopts the user.
+ * The guard must see every spec stored before this instant. A superseded user has been unused for longer; before a deletion order, a
+ * deployment may have declared an adopter.
  */
-function knownSince(credential: CredentialVersions, { now }: Scene): Date {
+function neededUntil(credential: CredentialVersions, { now }: Scene): Date {
   const grace = new Date(now.getTime() - graceMarginMs);
   const { at = grace } = endingOf(credential, now) ?? {};
   return at > grace ? at : grace;

@@ -33,7 +33,7 @@ export interface Settled {
 
 export const nothingSettled: Settled = { confirmed: new Set(), seen: new Set() };
 
-/** While the notes cannot be read, those that this instance could not write: what they say of a state holds as long as that state does. */
+/** If the notes cannot be read, only the unwritten ones of this instance count. They stay valid as long as the state is the same. */
 export async function settledTargets(
   targets: readonly Target[],
   secrets: ListedSecrets,

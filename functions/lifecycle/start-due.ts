@@ -244,7 +244,7 @@ async function startAt(
         holderOf(fresh.labelsByVersion, 'AWSCURRENT') === holderOf(secret.labelsByVersion, 'AWSCURRENT');
       return other !== candidate || isSame ? undefined : 'CHANGED';
     };
-    const guard = Guard.of(isAsPlanned, specUnchangedAndNotPaused(spec, spec, rekey));
+    const guard = Guard.of(isAsPlanned, specUnchangedAndNotPaused(spec, rekey));
     const answer = await ports
       .startRotation({
         secretId: secret.arn,

@@ -1,6 +1,7 @@
 import * as z from 'zod/mini';
 import {
   type Candidate,
+  isEnding,
   type Plan,
   type PlannedRotation,
   type PlannedTarget,
@@ -67,7 +68,7 @@ export async function startRotations(
   const { ports } = rekey;
   const run = { ...options, until, dryRun, rekey };
   const unread: FailedRotation[] = [];
-  const notesBefore = dryRun ? 'unreadable' : await listMemberNotes(rekey);
+  const notesBefore = dryRun ? undefined : await listMemberNotes(rekey);
   const [fleet, listed, pauses] = await Promise.all([
     readFleet(rekey),
     ports.listSecrets({ namePrefix: secretPrefix }),
@@ -161,7 +162,7 @@ async function tell(
   );
   if (requests.length > 0) await ports.publish(requests);
   measure('BreakersOpen', await tellBreakers(plan.targets, rekey));
-  // After the starts, which matter more.
+  // Loaded late so that starts are not delayed.
   const { capacityFindings } = await import('../core/capacity.ts');
   await announce(
     {
@@ -171,22 +172,20 @@ async function tell(
         ...plan.rotations.flatMap(({ candidate }) =>
           candidate.secret === 'unreadable' ? credentialFindings.map((kind) => aboutOf(candidate, kind)) : [],
         ),
-        // Nobody reads the versions of a credential that waits for its window, its grace or the end of a pause.
+        // A pass does not read the versions of a credential that waits for its window, its grace or the end of a pause.
         ...unlooked.map((candidate) => aboutOf(candidate, 'RotationQuarantined')),
       ],
     },
     [
       ...pausesWithoutTarget(pauses, plan.targets),
       ...plan.rotations.flatMap((rotation) => findingsOf(rotation, now)),
-      ...capacityFindings(plan.rotations.filter(isStaying).map(({ candidate: { spec } }) => spec)),
+      ...capacityFindings(
+        plan.rotations.flatMap(({ verdict, candidate: { spec } }) => (isEnding(verdict) ? [] : [spec])),
+      ),
     ],
     rekey,
   );
 }
-
-/** Whether its rotations need room. */
-const isStaying = ({ verdict }: PlannedRotation): boolean =>
-  !(verdict.say === 'hold' && (verdict.reason === 'ENDING' || verdict.reason === 'DELETED'));
 
 const documentSchema = z.record(z.string(), z.unknown());
 
@@ -239,7 +238,7 @@ function pausesWithoutTarget(
   });
 }
 
-/** What `findingsOf` may find. */
+/** The kinds that `findingsOf` returns. */
 const credentialFindings = [
   'RotationOverdue',
   'RotationQuarantined',

@@ -3,15 +3,15 @@ export interface Address {
   readonly key: string;
 }
 
-/** Of what is stored. `unknown` where that could not be read. */
+/** The revision of the stored note. `unknown` if that could not be read. */
 export type Revision = number | 'absent' | 'unknown';
 
 /** `document` is undefined where the note was to be deleted; `over` is the revision that it was to take the place of. */
 export type UnwrittenNote = { readonly document: string | undefined; readonly over: Revision };
 
-/** Of a function instance with 512 MB: the notes of thousands of targets, and a fraction of its memory. */
+/** Holds the notes of thousands of targets in about 32 MB of the 512 MB of an instance. */
 const maxUnwrittenCharacters = 16_000_000;
-/** What each note takes beside its document, about. */
+/** Estimated overhead of a note. */
 const charactersBeside = 200;
 
 /**
@@ -42,7 +42,7 @@ export class Unwritten {
     this.#notes.set(textOf({ place, key }), { place, key, ...note });
     this.#characters += charactersOf(note);
     if (this.#characters <= this.#maxCharacters) return;
-    // A tenth at once: a Map passes over all that was deleted before its first entry.
+    // Drop a tenth at a time: iterating a Map skips each deleted entry at its front.
     for (const oldest of this.#notes.values()) {
       if (this.#characters <= 0.9 * this.#maxCharacters) return;
       this.delete(oldest);

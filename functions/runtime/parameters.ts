@@ -7,7 +7,7 @@ import { patience } from './patience.ts';
  * that gives up is tried again by Secrets Manager only after a minute. The pauses between these attempts add up to 35 seconds mostly, and
  * to 51 at most. What is asked right before a write is of no use so late, so everything else has the attempts of the SDK.
  */
-const maxPatientAttempts = 8;
+export const maxPatientAttempts = 8;
 
 /** Parameter Store with clients of its own, apart from compose.ts so that a function starts without them. */
 export const openParameters = (clock: () => Date): ReturnType<typeof parameterStore> =>

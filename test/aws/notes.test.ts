@@ -121,7 +121,7 @@ describe.each(Object.entries(standIns))('the notes of passes in %s', (_name, sta
     expect(await read('b')).toBe('absent');
   });
 
-  test('are deleted by whoever gives a revision only where nobody has written them since', async () => {
+  test('a delete with a revision fails if the note has been written since', async () => {
     const { ports, write, read, disturb, calls } = await start({ maxAttempts: 3 });
     const address = { place: 'users', key: 'a' };
     const revisionOf = async (): Promise<number> => {

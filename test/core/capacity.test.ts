@@ -166,7 +166,7 @@ describe('what does not fit in a fleet', () => {
       )
     ).map((spec, index) => ({ ...spec, targetId: `dpg-${index}-a` }));
 
-  test('is a finding of its target or of its key, told from those of others, and nothing that is tight', async () => {
+  test('is a finding of its target or of its key, distinct from other findings; tight capacity is not reported', async () => {
     const fleet = [
       ...(await specs(1_000, { every: 'P30D', window: sundays })),
       ...(await render(800, renderKey)),

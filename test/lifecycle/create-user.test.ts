@@ -207,7 +207,7 @@ describe('a requested credential', () => {
   });
 
   describe('with the prefix of one that is requested at the same time', () => {
-    /** The calls of both runs up to the first of each that makes something but the spec. */
+    /** The first calls that create anything other than the spec. */
     const isMaking = (name: keyof Ports): boolean => name === 'createSecret' || name === 'startRotation';
 
     /**

@@ -144,7 +144,7 @@ describe('what a vendor told', () => {
     expect(world.calls).toEqual([]);
   });
 
-  test('costs no reading of the fleet: one note of the provider whose vendor told, and for a stranger nothing else', async () => {
+  test('reads one note, of the provider that received the webhook, and does nothing more for an unknown target', async () => {
     await world.told('dpg-c0000000000000000000-a');
     expect(world.calls.filter((call) => call !== 'now')).toEqual(['readNote']);
     await world.told(postgresId);

@@ -205,7 +205,7 @@ test.each([
   ['takes no writes', ['writeNote', 'deleteNote']],
   ['cannot be reached', ['readNote', 'listNotes', 'writeNote', 'deleteNote']],
 ] as const)(
-  'while the table %s, an instance visits a target that it has seen settled twice only if something changes',
+  'while the table %s, after seeing a target settled twice, an instance visits it again only if something changes',
   async (_way, refused) => {
     const { name } = await rotated();
     move(dayMs);

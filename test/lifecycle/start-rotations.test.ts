@@ -553,7 +553,7 @@ describe('a pass', () => {
     ]);
   });
 
-  test('is late with nothing, although each time as many processes die with their turns as the API key has in a minute', async () => {
+  test('nothing is late even if, in each pass, as many processes die holding turns as the API key has in a minute', async () => {
     const days = ['MO', 'TU', 'WE', 'TH', 'FR', 'SA', 'SU'];
     const window = { start: '02:00', length: 'PT1H', days, timeZone: 'UTC' };
     // In an hour the key takes 180 rotations, of which each pass plans fifteen.

@@ -25,6 +25,7 @@ import type { Rekey } from '../../../functions/lifecycle/rekey.ts';
 import { rotateSecret } from '../../../functions/lifecycle/rotate-secret.ts';
 import { startRotations } from '../../../functions/lifecycle/start-rotations.ts';
 import { Unwritten } from '../../../functions/lifecycle/unwritten.ts';
+import { maxPatientAttempts } from '../../../functions/runtime/parameters.ts';
 import { AwsError } from '../aws/aws-error.ts';
 import { clientOf } from '../aws/in-process-client.ts';
 import { createParameters, type ParametersOptions } from '../aws/parameters.ts';
@@ -82,16 +83,14 @@ const dayMs = 86_400_000;
 const timeoutMs = { 'start-rotations': 590_000, 'delete-user': 890_000, 'reconcile-users': 890_000 } as const;
 /**
  * rekey starts five rotations a minute with one API key of this vendor. Parameter Store takes 180 orders a minute, as many as 36 keys
- * rotate: with these, it and not the vendor is what an emergency waits for.
+ * rotate. With 45 keys Parameter Store, not the vendor, limits an emergency.
  */
 const apiKeys = 45;
 /** The interval of every credential, and how much earlier the due ones were made. */
 const every = 'P30D';
 const earlierMs = 20 * dayMs;
-const mostMade = 1_000;
+const maxMade = 1_000;
 const readUnitBytes = 4_096;
-/** As functions/runtime/parameters.ts has it. */
-const maxPatientAttempts = 8;
 const maxBackoffMs = 20_000;
 const throttleBackoffMs = 500;
 
@@ -173,7 +172,7 @@ export async function createFleet({
         const name = `${service.name}:${operation}`;
         for (let attempt = 1; ; attempt += 1) {
           cost.calls[name] = (cost.calls[name] ?? 0) + 1;
-          if (cost.made.length < mostMade) cost.made.push([name, ...listedIn(input)].join(' '));
+          if (cost.made.length < maxMade) cost.made.push([name, ...listedIn(input)].join(' '));
           await clock.sleep(callMs);
           hooks.onCall();
           try {
