@@ -519,7 +519,7 @@ describe('the bundle of a handler', () => {
     'reconcile-users': 332,
     'record-audit': 351,
     'rotate-secret': 260,
-    'start-rotations': 337,
+    'start-rotations': 338,
     'update-consumers': 247,
   };
   test.each(Object.entries(budgets))('%s loads at most %i KiB before its first event', (handler, kib) => {
