@@ -81,6 +81,11 @@ const consumerBehind: Reason = {
   file: 'test/lifecycle/update-consumers.test.ts',
   test: 'as its deploy failed is reported once, and the others have theirs',
 };
+const paused: Reason = {
+  because: 'nothing is paused in the run',
+  file: 'test/storm.test.ts',
+  test: '%s is stored within a minute',
+};
 const failedFunction: Reason = {
   because: 'no function of the run fails to its last try',
   file: 'test/infra/local/deployment.test.ts',
@@ -153,6 +158,7 @@ export const idlePermissions: Readonly<Record<string, Reason>> = {
   'RekeySchedulereconcileusersRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
   'RekeySchedulerecordauditRoleDefaultPolicy ReportFailure sqs:SendMessage': lostPass,
   'RekeyLostRequestsPolicy AllowEventRules sqs:SendMessage': lostEvent,
+  'RekeyPauseEventsPolicy AllowEventRules sqs:SendMessage': paused,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyEverythingToRecord sqs:SendMessage': lostEvent,
   'RekeyLostRequestsPolicy AllowEventRuleRekeyLabelToRecord sqs:SendMessage': lostEvent,
   'RekeyAlarmsKey a statement without a Sid kms:*': administration,
