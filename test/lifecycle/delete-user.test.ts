@@ -338,7 +338,7 @@ describe.each(providers)('%s, killed at any call', (provider) => {
       expect(announced.length).toBeGreaterThan(0);
     }
     expect((await sweep()).targets.flatMap(({ users }) => users)).toEqual([]);
-  }, 120_000);
+  }, 300_000);
 
   test('deletes a credential in the end, and no secret ever promises a user that is gone', async () => {
     const fresh = async (): Promise<Made> => {
@@ -383,7 +383,7 @@ describe.each(providers)('%s, killed at any call', (provider) => {
       expect(published('CredentialDeleted', one).length, `killed ${death.when} ${name}`).toBeGreaterThan(0);
     }
     expect(wrong).toEqual([]);
-  }, 120_000);
+  }, 300_000);
 });
 
 describe('Render', () => {
